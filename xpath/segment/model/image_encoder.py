@@ -1,0 +1,64 @@
+"""The image encoder: FocalNet (Yang et al. 2022) with a norm on each of its four outputs.
+
+Axes: B images, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from timm.layers import LayerNorm2d
+from timm.models.focalnet import FocalNet
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+__all__ = ["ImageEncoder"]
+
+
+class ImageEncoder(nn.Module):
+    """Feature maps at strides 4, 8, 16 and 32; channels double from one to the next.
+
+    Args:
+        width: Channels of the first map.
+        depths: Blocks per stage.
+        focal_levels: Depth-wise context levels per block, the same in all stages.
+        drop_path: Largest stochastic depth rate, reached in the last block.
+        layer_scale: Initial weight of each block beside its shortcut; 1e-4 suits long training
+            and deep encoders, nearly 1 a short training from scratch.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depths: Sequence[int] = (2, 2, 18, 2),
+        focal_levels: int = 4,
+        drop_path: float = 0.0,
+        layer_scale: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        self.channels = tuple(width * 2**stage for stage in range(4))
+        self.trunk = FocalNet(
+            num_classes=0,
+            embed_dim=width,
+            depths=tuple(depths),
+            focal_levels=(focal_levels,) * 4,
+            focal_windows=(3,) * 4,
+            use_overlap_down=True,
+            use_post_norm=True,
+            # The original divides the summed context by its number of levels; timm's default not.
+            normalize_modulator=True,
+            layerscale_value=layer_scale,
+            drop_path_rate=drop_path,
+        )
+        self.trunk.norm = nn.Identity()  # replaced by the norms below, one per output
+        self.norms = nn.ModuleList(LayerNorm2d(channels, eps=1e-5) for channels in self.channels)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Maps of a normalised image ``(B, 3, H, W)``, finest first; H and W multiples of 32."""
+        maps = self.trunk.forward_intermediates(image, intermediates_only=True)
+        return [norm(x) for norm, x in zip(self.norms, maps, strict=True)]

@@ -1,0 +1,102 @@
+"""PathSegmentor: an image and a prompt in, a mask out.
+
+Axes: B images, P prompts, Q queries, T text tokens, D features, H W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from xpath.segment.model.decoder import Heads, ImageMemory, JointDecoder, mask_logits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from xpath.segment.model.image_encoder import ImageEncoder
+    from xpath.segment.model.pixel_decoder import PixelDecoder
+    from xpath.segment.model.text_encoder import CausalTextEncoder, TextFeatures
+
+__all__ = ["Decoded", "PathSegmentor", "similarity"]
+
+STRIDE = 32
+
+
+class Decoded(NamedTuple):
+    """The answer to each prompt on each image."""
+
+    logits: Tensor
+    """``(B, P, H / 4, W / 4)`` of the padded image; a pixel belongs to the object above 0."""
+    query: Tensor
+    """``(B, P)``, the query that answered."""
+    similarity: Tensor
+    """``(B, P, Q)`` cosine of every query's class embedding with the prompt."""
+
+
+def similarity(classes: Tensor, sentence: Tensor) -> Tensor:
+    """Cosine ``(B, P, Q)`` of class embeddings ``(B, P, Q, D)`` and sentences ``(..., P, D)``."""
+    classes = classes / (classes.norm(dim=-1, keepdim=True) + 1e-7)
+    sentence = sentence / (sentence.norm(dim=-1, keepdim=True) + 1e-7)
+    return (classes * sentence[..., None, :]).sum(dim=-1)
+
+
+class PathSegmentor(nn.Module):
+    """Text-prompted segmentation (Chen et al. 2025, section 4.1; BiomedParse, Zhao et al. 2024).
+
+    The module is pure: tensors in, tensors out, gradients on. For numpy images, thresholds and
+    batching use ``xpath.segment.predictor.SegmentPredictor``.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        *,
+        image_encoder: ImageEncoder,
+        pixel_decoder: PixelDecoder,
+        text_encoder: CausalTextEncoder,
+        decoder: JointDecoder,
+    ) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.pixel_decoder = pixel_decoder
+        self.text_encoder = text_encoder
+        self.decoder = decoder
+        self.logit_scale = nn.Parameter(torch.tensor(1.0))
+        mean = torch.tensor([123.675, 116.280, 103.530]).view(3, 1, 1)
+        std = torch.tensor([58.395, 57.120, 57.375]).view(3, 1, 1)
+        self.register_buffer("pixel_mean", mean, persistent=False)
+        self.register_buffer("pixel_std", std, persistent=False)
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """RGB ``(B, 3, H, W)`` in 0..255 to what the encoder expects, padded right and below."""
+        height, width = image.shape[-2:]
+        image = (image.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        return functional.pad(image, (0, -width % STRIDE, 0, -height % STRIDE))
+
+    def encode_image(self, image: Tensor) -> ImageMemory:
+        """All that prompts share, of RGB images ``(B, 3, H, W)`` in 0..255."""
+        maps = self.image_encoder(self.normalise(image))
+        return self.decoder.prepare(self.pixel_decoder(maps))
+
+    def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
+        """Prompts of token ids ``(P, T)``; ``mask`` is True on real tokens."""
+        text: TextFeatures = self.text_encoder(ids, mask)
+        return text
+
+    def decode(self, memory: ImageMemory, text: TextFeatures) -> Decoded:
+        """One mask per image and prompt: that of the query most similar to the prompt."""
+        heads: Heads = self.decoder(memory, text)[-1]
+        scores = similarity(heads.classes.float(), text.sentence.float())
+        query = scores.argmax(dim=-1)
+        chosen = heads.masks.take_along_dim(query[..., None, None], dim=2)  # (B, P, 1, D)
+        logits = mask_logits(chosen, memory.mask_features)[:, :, 0]
+        return Decoded(logits, query, scores)
+
+    def forward(self, image: Tensor, ids: Tensor, mask: Tensor) -> Decoded:
+        """Masks of images ``(B, 3, H, W)`` for the same prompts ``(P, T)`` on each."""
+        return self.decode(self.encode_image(image), self.encode_text(ids, mask))
