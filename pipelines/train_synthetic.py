@@ -29,6 +29,7 @@ from xpath.segment.tokenizer import fit_tokenizer
 from xpath.segment.train import TrainConfig, TrainStep, train_segmentor
 from xpath.segment.variants import build_segmentor, small_config
 from xpath.testing.crops import CROP, FIELD, MPP, Field, crop_batches, paint_fields
+from xpath.testing.tissue import LABELS
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     print(f"painting {args.fields} fields of {FIELD} px at {MPP} mpp")
     fields = paint_fields([args.seed * 100_000 + i for i in range(args.fields)])
-    labels = tuple(sorted({name for field in fields for name in field.masks}))
+    labels = LABELS
     tokenizer = fit_tokenizer(label.prompt for label in load_labels())
     config = small_config(tokenizer.vocabulary)
     model = build_segmentor(config, drop_path=0.05, layer_scale=0.5)

@@ -1,0 +1,112 @@
+"""``xpath doctor``: is everything there that a run needs?"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import shutil
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["add_parser"]
+
+PACKAGES = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "openslide": "openslide-python",
+    "h5py": "h5py",
+    "zarr": "zarr",
+    "numpy": "numpy",
+    "pandas": "pandas",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "skimage": "scikit-image",
+    "cv2": "opencv-python-headless",
+    "matplotlib": "matplotlib",
+    "captum": "captum",
+    "tifffile": "tifffile",
+    "safetensors": "safetensors",
+    "tokenizers": "tokenizers",
+}
+
+
+class Finding(NamedTuple):
+    """One thing looked at."""
+
+    ok: bool
+    what: str
+    detail: str
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the sub-command."""
+    parser = commands.add_parser(
+        "doctor", help="check packages, weights, device, memory and disk", description=__doc__
+    )
+    parser.set_defaults(run=run)
+
+
+def run(_: argparse.Namespace) -> int:
+    """Prints what was found; 1 if something needed is missing or broken."""
+    findings = [*packages(), weights(), openslide_library(), device(), machine()]
+    for finding in findings:
+        print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what:24} {finding.detail}")
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+def packages() -> list[Finding]:
+    """Every package that is needed, really imported."""
+    findings = []
+    for module, distribution in PACKAGES.items():
+        try:
+            importlib.import_module(module)
+            version = importlib.metadata.version(distribution)
+            findings.append(Finding(ok=True, what=distribution, detail=version))
+        except (ImportError, OSError, RuntimeError) as error:
+            advice = f"{error}; pip install {distribution}"
+            findings.append(Finding(ok=False, what=distribution, detail=advice))
+    return findings
+
+
+def weights() -> Finding:
+    """The segmentor weights that ship, really loaded."""
+    from xpath.errors import XPathError
+    from xpath.segment.predictor import SegmentPredictor
+
+    try:
+        info = SegmentPredictor.from_pretrained().info
+    except XPathError as error:
+        return Finding(ok=False, what="segmentor weights", detail=str(error))
+    note = " (synthetic tissue only: not for real slides)" if info.synthetic_only else ""
+    return Finding(ok=True, what="segmentor weights", detail=f"{info.name}{note}")
+
+
+def openslide_library() -> Finding:
+    """The OpenSlide library behind the Python package."""
+    try:
+        import openslide
+    except (ImportError, OSError) as error:
+        detail = f"{error}; pip install openslide-bin"
+        return Finding(ok=False, what="OpenSlide library", detail=detail)
+    return Finding(ok=True, what="OpenSlide library", detail=openslide.__library_version__)
+
+
+def device() -> Finding:
+    """A GPU is welcome, not needed."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding(ok=True, what="device", detail=torch.cuda.get_device_name())
+    return Finding(ok=True, what="device", detail="CPU only; add --set objects.device=cuda on a GPU")
+
+
+def machine() -> Finding:
+    """Cores and free disk."""
+    free = shutil.disk_usage(".").free / 2**30
+    detail = f"Python {platform.python_version()}, {os.cpu_count()} cores, {free:.0f} GiB free here"
+    return Finding(ok=free > 1, what="machine", detail=detail)

@@ -1,0 +1,72 @@
+"""The ``xpath`` command."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from xpath.cli import demo, doctor, grid, labels, sample, stages
+from xpath.errors import XPathError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+COMMANDS = (doctor, labels, sample, grid, *stages.COMMANDS, demo)
+
+EPILOG = """\
+a first look:
+  xpath doctor                           is everything installed?
+  xpath demo --out demo-run              the whole chain on synthetic slides; opens in a browser
+  xpath labels --find "tumour"           what can be asked for
+
+your own slides, one stage after the other or all at once with pipelines/brca_subtype.py:
+  xpath segment SLIDES --out RUN --labels breast-tissue-tumor,breast-nuclei-lymphocyte
+  xpath features --out RUN
+  xpath train LABELS.csv --out RUN
+  xpath explain --out RUN
+  xpath export --out RUN
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit code is 0 only if everything went well."""
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if args.verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+    if "run" not in args:
+        parser.print_help()
+        return 2
+    try:
+        return int(args.run(args))
+    except XPathError as error:
+        print(f"xpath: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("xpath: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line, one sub-command per module."""
+    parser = argparse.ArgumentParser(
+        prog="xpath",
+        description="Explainable pathology analytics: what on the slide decided, object by object.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say what is going on")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

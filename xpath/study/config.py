@@ -1,0 +1,94 @@
+"""Every setting of a study; dumped into ``run.json`` with the results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from xpath.labels import activation_objects, importance_objects
+from xpath.mil.train import TrainConfig
+from xpath.wsi.grid import GridConfig
+from xpath.wsi.tissue import TissueConfig
+
+__all__ = ["ClassifierConfig", "ExplainConfig", "ObjectsConfig", "SplitConfig", "StudyConfig"]
+
+
+def _activation_ids() -> tuple[str, ...]:
+    return tuple(label.id for label in activation_objects())
+
+
+def _importance_ids() -> tuple[str, ...]:
+    return tuple(label.id for label in importance_objects())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectsConfig:
+    """What is looked for, and with which eyes."""
+
+    labels: tuple[str, ...] = field(default_factory=_activation_ids)
+    """Labels that are segmented; by default the paper's 21 breast objects (Table 20)."""
+    segmentor: str = ""
+    """Checkpoint folder or hub id; empty for the weights that ship."""
+    encoder: str = "segmentor"
+    """Patch encoder: ``segmentor`` for its own image encoder, otherwise a timm model name."""
+    encoder_weights: str = ""
+    """Local weights of a timm encoder; empty to let timm fetch its pretrained ones."""
+    batch: int = 8
+    """Patches per forward pass."""
+    device: str = "cpu"
+    """Where the networks run: ``cpu`` or ``cuda``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitConfig:
+    """Which slides train, which choose the epoch, which are reported."""
+
+    train: float = 0.7
+    """Share of the slides (paper, section 4.3.1: 7 to 1 to 2)."""
+    validation: float = 0.1
+    """Share of the slides."""
+    seed: int = 0
+    """Seed of the split; patients are never divided."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierConfig:
+    """The two slide classifiers."""
+
+    hidden: int = 64
+    """Width of the attention networks."""
+    average: str = "all"
+    """``all``: slide feature is the mean over all objects (the paper); ``present``: those there."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """The training loop, the same for both."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExplainConfig:
+    """How predictions are explained."""
+
+    labels: tuple[str, ...] = field(default_factory=_importance_ids)
+    """Objects whose importance is measured; those not segmented are left out."""
+    sigma_um: float = 8.0
+    """Width of the blur on the tissue: wider than a nucleus, so that its texture is gone."""
+    feather_um: float = 2.0
+    """Width of the soft edge of the blurred region."""
+    null_draws: int = 2
+    """Random masks of the same area per object and patch."""
+    patients: int = 2000
+    """Bootstrap samples behind each interval."""
+    seed: int = 0
+    """Seed of random masks and bootstrap."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyConfig:
+    """A whole study."""
+
+    tissue: TissueConfig = field(default_factory=TissueConfig)
+    grid: GridConfig = field(default_factory=GridConfig)
+    objects: ObjectsConfig = field(default_factory=ObjectsConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
+    explain: ExplainConfig = field(default_factory=ExplainConfig)
+    mpp: float = 0.0
+    """Resolution of slides that store none, microns per pixel; 0 refuses such slides."""
