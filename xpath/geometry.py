@@ -67,7 +67,7 @@ class Box:
         return Box(x, y, width, height)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # arrays do not compare to one bool
 class PatchGrid:
     """Where the square patches of a slide lie. Axes: N patches."""
 
