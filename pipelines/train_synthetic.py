@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm import tqdm
+
 from xpath.labels import load_labels
 from xpath.metrics.overlap import dice
-
 from xpath.segment.checkpoint import SegmentorInfo, save_segmentor
 from xpath.segment.predictor import SegmentPredictor
 from xpath.segment.tokenizer import fit_tokenizer

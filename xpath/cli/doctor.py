@@ -102,7 +102,9 @@ def device() -> Finding:
 
     if torch.cuda.is_available():
         return Finding(ok=True, what="device", detail=torch.cuda.get_device_name())
-    return Finding(ok=True, what="device", detail="CPU only; add --set objects.device=cuda on a GPU")
+    return Finding(
+        ok=True, what="device", detail="CPU only; add --set objects.device=cuda on a GPU"
+    )
 
 
 def machine() -> Finding:

@@ -24,7 +24,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("slide", type=Path, help="any slide OpenSlide can read")
     parser.add_argument("--out", type=Path, required=True, help="HDF5 file to write")
-    parser.add_argument("--mpp", type=float, help="the slide's microns per pixel, if it stores none")
+    parser.add_argument(
+        "--mpp", type=float, help="the slide's microns per pixel, if it stores none"
+    )
     parser.add_argument("--patch-um", type=float, default=128.0, help="side of a patch in microns")
     parser.add_argument("--at-mpp", type=float, default=0.5, help="resolution patches are read at")
     parser.add_argument("--overlap", type=float, default=0.0, help="share of a side, 0 to 0.9")

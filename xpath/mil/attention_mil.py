@@ -23,7 +23,7 @@ __all__ = ["AttentionMIL", "MILOutput"]
 
 
 class MILOutput(NamedTuple):
-    """``logits[b, k] = Σ_i attention[i] · W[k]·instances[i] + bias[k]`` over the patches of bag b."""
+    """``logits[b, k] = Σ_i attention[i] · W[k]·instances[i] + bias[k]``, i the patches of b."""
 
     logits: Tensor
     """``(B, K)``."""

@@ -52,7 +52,7 @@ def stratified_split(
         raise DataError(f"fractions must be positive and sum to 1, got {fractions}")
     names = list(groups) if groups is not None else [str(i) for i in range(len(labels))]
     patients = list(dict.fromkeys(names))
-    first = {name: label for name, label in zip(reversed(names), reversed(labels), strict=True)}
+    first = dict(zip(reversed(names), reversed(labels), strict=True))
     kinds = [first[name] for name in patients]
     try:
         rest, test = train_test_split(

@@ -69,7 +69,7 @@ class ObjectAwareMIL(nn.Module):
 
     kind = "object_aware"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the model's own numbers, all but three with a default
         self,
         dim: int,
         objects: Sequence[str] | int,
@@ -121,9 +121,7 @@ class ObjectAwareMIL(nn.Module):
         instances = self.projection(self.scaler(bags.features))
         # Whatever stands in the features of an absent object must not reach the sum, NaN neither.
         instances = instances.masked_fill(~bags.present[..., None], 0.0)
-        attention = segment_softmax(
-            self.attention(instances), bags.index, bags.count, bags.present
-        )
+        attention = segment_softmax(self.attention(instances), bags.index, bags.count, bags.present)
         embedding = segment_sum(attention[..., None] * instances, bags.index, bags.count)
         present = segment_sum(bags.present.to(embedding.dtype), bags.index, bags.count) > 0
         divisor = present.sum(dim=1).clamp(min=1).to(embedding.dtype)

@@ -21,9 +21,7 @@ def segment_sum(values: Tensor, index: Tensor, bags: int) -> Tensor:
     return values.new_zeros(bags, *values.shape[1:]).index_add(0, index, values)
 
 
-def segment_softmax(
-    scores: Tensor, index: Tensor, bags: int, mask: Tensor | None = None
-) -> Tensor:
+def segment_softmax(scores: Tensor, index: Tensor, bags: int, mask: Tensor | None = None) -> Tensor:
     """Softmax within each bag, separately for every column.
 
     Args:

@@ -22,7 +22,7 @@ __all__ = ["FeatureScaler"]
 
 
 class FeatureScaler(nn.Module):
-    """Subtracts a mean and divides by a deviation, feature by feature; the identity until fitted."""
+    """Subtracts a mean and divides by a deviation, per feature; the identity until fitted."""
 
     mean: Tensor
     deviation: Tensor
@@ -39,9 +39,7 @@ class FeatureScaler(nn.Module):
     @torch.no_grad()
     def fit(self, bags: Sequence[Bag]) -> None:
         """Takes mean and deviation from training bags; of objects, only those that are present."""
-        rows = [
-            bag.features if bag.present is None else bag.features[bag.present] for bag in bags
-        ]
+        rows = [bag.features if bag.present is None else bag.features[bag.present] for bag in bags]
         values = torch.cat(rows).double()
         if len(values) < 2:
             return

@@ -106,9 +106,7 @@ def _train(
     if config.scale:
         model.scaler.fit(train_bags)
     weight = class_weight(train_bags, model.classifier.out_features, config.class_weight)
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=config.lr, weight_decay=config.weight_decay
-    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     history: list[Epoch] = []
     best, best_loss, best_state = 0, math.inf, copy.deepcopy(model.state_dict())
     for number in range(config.epochs):
@@ -144,9 +142,7 @@ def class_weight(bags: Sequence[Bag], classes: int, rule: str) -> Tensor:
 
 
 @torch.no_grad()
-def mean_loss(
-    model: AttentionMIL | ObjectAwareMIL, bags: Sequence[Bag], weight: Tensor
-) -> float:
+def mean_loss(model: AttentionMIL | ObjectAwareMIL, bags: Sequence[Bag], weight: Tensor) -> float:
     """Weighted cross-entropy over bags, dropout off."""
     model.eval()
     packed = pack(bags)

@@ -1,12 +1,16 @@
-"""Object masks of a slide in zarr, one bit per pixel.
+"""Object masks of a slide in zarr 3, one bit per pixel, schema ``xpath.masks/1``.
 
-Axes: N patches, L labels, H W pixels of a patch. A byte holds eight neighbours of a row, the
-leftmost in its highest bit (``numpy.packbits``).
+Axes: N patches, L labels, H W pixels of a patch (square). The arrays of ``masks.zarr``:
+
+* ``masks`` uint8 ``(N, L, H, ceil(W / 8))``: a byte holds eight neighbours of a row, the leftmost
+  in its highest bit (``numpy.packbits`` in its default order), the row filled up with zeros. A
+  chunk is one mask, so that one can be read alone; a file (shard) is all labels of 16 patches.
+* ``presence`` float32 ``(N, L)``, ``area`` int64 ``(N, L)`` in pixels of the mask, ``coords``
+  int64 ``(N, 2)`` with the attributes of ``xpath.store.grids``.
 """
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,7 +19,7 @@ import numpy as np
 from xpath.errors import DataError, StoreError
 from xpath.shapes import check_shape
 from xpath.store.grids import grid_attributes, grid_from_attributes
-from xpath.store.schema import MASKS, atomic, check_schema
+from xpath.store.schema import MASKS, atomic, check_schema, damage_refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["MaskWriter", "SlideMasks", "open_masks"]
 
 SHARD = 16
-"""Patches per file: few files, yet a single mask is still read alone."""
+"""Patches per file: few files, yet little is held in memory before one is written."""
 
 
 class MaskWriter:
@@ -50,33 +54,52 @@ class MaskWriter:
         size: int,
         provenance: Mapping[str, str],
     ) -> None:
-        if not len(grid) or not labels:
-            raise DataError(f"{path}: masks need patches and labels, got {len(grid)}, {len(labels)}")
+        """Takes what is known before the first mask.
+
+        Args:
+            path: The folder, ``masks.zarr``; replaced if it exists.
+            grid: Where the patches lie, N of them.
+            labels: Label ids, L of them.
+            size: Side of a mask in pixels; need not be that of the patch.
+            provenance: Prompts, segmentor and its SHA-256, configuration digest.
+
+        Raises:
+            DataError: No patches, no labels, a label twice, or masks without pixels.
+        """
+        if not len(grid) or not labels or size <= 0:
+            raise DataError(
+                f"{path}: masks need patches, labels and a size, got {len(grid)} patches,"
+                f" {len(labels)} labels and {size} px"
+            )
+        if len(set(labels)) < len(labels):
+            raise DataError(f"{path}: a label is asked for twice: {sorted(labels)}")
         self._path, self._grid, self._labels, self._size = path, grid, tuple(labels), size
         self._provenance = dict(provenance)
         self._exit = ExitStack()
         self._buffer: list[NDArray[np.uint8]] = []
         self._buffered = self._written = 0
-        shape = (len(grid), len(labels))
-        self._presence = np.zeros(shape, np.float32)
-        self._area = np.zeros(shape, np.int64)
+        self._presence = np.zeros((len(grid), len(labels)), np.float32)
+        self._area = np.zeros((len(grid), len(labels)), np.int64)
+        self._group: Any = None
+        self._masks: Any = None
 
     def __enter__(self) -> Self:
         """Starts a draft beside the final place."""
         import zarr
 
-        self._exit.__enter__()
-        draft = self._exit.enter_context(atomic(self._path))
-        self._group = zarr.open_group(draft, mode="w-", zarr_format=3)
-        count, labels, width = len(self._grid), len(self._labels), -(-self._size // 8)
-        self._masks = self._group.create_array(
-            "masks",
-            shape=(count, labels, self._size, width),
-            chunks=(1, 1, self._size, width),
-            shards=(SHARD, labels, self._size, width),
-            dtype="uint8",
-            compressors=zarr.codecs.ZstdCodec(level=3),
-        )
+        with ExitStack() as stack:
+            draft = stack.enter_context(atomic(self._path))
+            self._group = zarr.open_group(draft, mode="w-", zarr_format=3)
+            count, labels, width = len(self._grid), len(self._labels), -(-self._size // 8)
+            self._masks = self._group.create_array(
+                "masks",
+                shape=(count, labels, self._size, width),
+                chunks=(1, 1, self._size, width),
+                shards=(SHARD, labels, self._size, width),
+                dtype="uint8",
+                **_storage(),
+            )
+            self._exit = stack.pop_all()
         return self
 
     def write(self, start: int, masks: NDArray[np.bool_], presence: NDArray[np.float32]) -> None:
@@ -84,21 +107,31 @@ class MaskWriter:
 
         Args:
             start: Index of the first of them; batches come in order, without gaps.
-            masks: ``(B, L, H, W)``.
-            presence: ``(B, L)``.
+            masks: ``(B, L, H, W)`` boolean.
+            presence: ``(B, L)`` score of each mask.
 
         Raises:
-            DataError: Out of order, or of another shape.
+            DataError: Out of order, not boolean, NaN presence.
+            ShapeError: Of another shape, or more patches than the grid has.
+            StoreError: The disk is full.
         """
         known = {"L": len(self._labels), "H": self._size, "W": self._size}
         count = check_shape("masks", masks, "B L H W", **known)["B"]
         check_shape("presence", presence, "B L", B=count, L=len(self._labels))
-        if start != self._written + self._buffered:
-            wanted = self._written + self._buffered
-            raise DataError(f"{self._path}: the next patch is {wanted}, got {start}")
-        self._presence[start : start + count] = presence
-        self._area[start : start + count] = masks.sum(axis=(2, 3))
-        self._buffer.append(np.packbits(masks, axis=-1))
+        if masks.dtype != np.bool_:
+            raise DataError(f"{self._path}: masks must be bool, got {masks.dtype}; threshold them")
+        if not np.isfinite(presence).all():
+            raise DataError(f"{self._path}: presence of patches from {start} on has NaN")
+        wanted, stop = self._written + self._buffered, start + count
+        if start != wanted or stop > len(self._grid):
+            raise DataError(
+                f"{self._path}: patches must come in order, {wanted} is next of"
+                f" {len(self._grid)}, got {start} to {stop}"
+            )
+        packed = np.packbits(masks, axis=-1)
+        self._presence[start:stop] = presence
+        self._area[start:stop] = _area(packed)
+        self._buffer.append(packed)
         self._buffered += count
         if self._buffered >= SHARD:
             self._flush(self._buffered // SHARD * SHARD)
@@ -110,25 +143,24 @@ class MaskWriter:
         trace: TracebackType | None,
     ) -> None:
         """Completes the folder, or leaves nothing behind."""
-        try:
-            if error is None:
+        if error is None:
+            with self._exit.pop_all():
                 self._finish()
-        except BaseException as failure:
-            self._exit.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        self._exit.__exit__(kind, error, trace)
+        else:
+            self._exit.__exit__(kind, error, trace)
 
     def _finish(self) -> None:
+        if self._written + self._buffered < len(self._grid):
+            count = self._written + self._buffered
+            raise DataError(f"{self._path}: only {count} of {len(self._grid)} patches were written")
         if self._buffered:
             self._flush(self._buffered)
-        if self._written != len(self._grid):
-            raise DataError(f"{self._path}: {self._written} of {len(self._grid)} patches written")
-        self._group.create_array("presence", data=self._presence)
-        self._group.create_array("area", data=self._area)
-        coords = self._group.create_array("coords", data=self._grid.coords)
-        attributes = grid_attributes(self._grid, "")
-        plain = {key: _plain(value) for key, value in attributes.items()}
-        coords.attrs.update(plain)
+        coords = np.asarray(self._grid.coords, np.int64)
+        small = {"presence": self._presence, "area": self._area, "coords": coords}
+        for name, data in small.items():
+            self._group.create_array(name, data=data, chunks=data.shape, **_storage())
+        attributes = grid_attributes(self._grid, self._provenance.get("slide_id", ""))
+        self._group["coords"].attrs.update({key: _plain(it) for key, it in attributes.items()})
         self._group.attrs.update(
             schema=MASKS, labels=list(self._labels), size=self._size, provenance=self._provenance
         )
@@ -143,9 +175,10 @@ class MaskWriter:
 
 
 class SlideMasks:
-    """Masks of a slide, read on demand."""
+    """Masks of a slide, read on demand; made by ``open_masks``."""
 
     def __init__(self, path: Path, group: Any) -> None:
+        """Reads all but the masks themselves, and checks that everything is there."""
         coords = group["coords"]
         self.path = path
         self.grid: PatchGrid = grid_from_attributes(coords[:], dict(coords.attrs))
@@ -159,24 +192,52 @@ class SlideMasks:
         self.area: NDArray[np.int64] = group["area"][:]
         """``(N, L)`` pixels of each mask."""
         self._masks = group["masks"]
-        shape = (len(self.grid), len(self.labels), self.size, -(-self.size // 8))
-        if self._masks.shape != shape or self.area.shape != shape[:2]:
+        table = (len(self.grid), len(self.labels))
+        found = (self._masks.shape, self.area.shape, self.presence.shape)
+        if found != ((*table, self.size, -(-self.size // 8)), table, table):
             raise StoreError(f"{path} contradicts itself; remove it and make it again")
+        self._check_files()
+
+    def __len__(self) -> int:
+        """Number of patches."""
+        return len(self.grid)
 
     def read(self, patches: int | slice | NDArray[np.int64]) -> NDArray[np.bool_]:
         """Masks ``(L, H, W)`` of one patch, or ``(n, L, H, W)`` of several.
 
         Raises:
+            IndexError: No such patch.
             StoreError: A part of the file is damaged.
         """
-        try:
-            if isinstance(patches, np.ndarray):
-                packed = self._masks.oindex[patches]
-            else:
-                packed = self._masks[patches]
-        except (OSError, ValueError, RuntimeError, IndexError) as error:
-            raise StoreError(f"{self.path} is damaged: {error}; make it again") from error
-        return np.unpackbits(packed, axis=-1, count=self.size).astype(bool)
+        index = np.arange(len(self))[patches]
+        if not index.ndim:
+            return self.read(index[None])[0]
+        if not len(index):
+            return np.zeros((0, len(self.labels), self.size, self.size), np.bool_)
+        with damage_refused(self.path):
+            packed = self._packed(index)
+        if not np.array_equal(_area(packed), self.area[index]):
+            raise StoreError(
+                f"{self.path} is damaged: masks have other areas than they were written with;"
+                " remove it and make it again"
+            )
+        return np.unpackbits(packed, axis=-1, count=self.size).view(np.bool_)
+
+    def _packed(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Bit-packed masks of several patches; neighbours are read in one go."""
+        first, last = int(index[0]), int(index[-1])
+        if np.array_equal(index, np.arange(first, last + 1)):
+            packed: NDArray[np.uint8] = self._masks[first : last + 1]
+        else:
+            packed = self._masks.oindex[index]
+        return packed
+
+    def _check_files(self) -> None:
+        """A file that is missing would be read as zeros without a word."""
+        shards = [f"masks/c/{number}/0/0/0" for number in range(-(-len(self) // SHARD))]
+        for part in ["presence/c/0/0", "area/c/0/0", "coords/c/0/0", *shards]:
+            if not (self.path / part).is_file():
+                raise StoreError(f"{self.path} lacks {part}; remove it and make it again")
 
 
 def open_masks(path: Path) -> SlideMasks:
@@ -188,13 +249,26 @@ def open_masks(path: Path) -> SlideMasks:
     import zarr
 
     if not (path / "zarr.json").is_file():
-        raise StoreError(f"{path} is no folder of masks; make it with `xpath segment`")
-    try:
-        group = zarr.open_group(path, mode="r")
+        raise StoreError(f"{path} is no folder of masks (zarr 3); check the path or segment first")
+    with damage_refused(path):
+        group = zarr.open_group(path, mode="r", zarr_format=3)
         check_schema(path, group.attrs.get("schema"), MASKS)
         return SlideMasks(path, group)
-    except (KeyError, ValueError, TypeError, OSError, json.JSONDecodeError) as error:
-        raise StoreError(f"{path} is damaged ({error}); remove it and make it again") from error
+
+
+def _storage() -> dict[str, Any]:
+    """How chunks are kept: no shuffle, which hurts packed bits; with a checksum; even if empty."""
+    import zarr
+
+    return {
+        "compressors": zarr.codecs.ZstdCodec(level=3, checksum=True),
+        "config": {"write_empty_chunks": True},  # so that a missing file is told from an empty one
+    }
+
+
+def _area(packed: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """``(B, L)`` pixels of bit-packed masks ``(B, L, H, W/8)``."""
+    return np.bitwise_count(packed).sum(axis=(2, 3), dtype=np.int64)
 
 
 def _plain(value: Any) -> Any:

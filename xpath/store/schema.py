@@ -8,43 +8,55 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
-from contextlib import contextmanager
+import socket
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from xpath.errors import StoreError
+from xpath.store.process import Process, is_dead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FEATURES", "GRID", "MASKS", "atomic", "check_schema", "sha256_of"]
+__all__ = ["FEATURES", "GRID", "MASKS", "atomic", "check_schema", "damage_refused", "sha256_of"]
 
 FEATURES = "xpath.features/1"
 MASKS = "xpath.masks/1"
 GRID = "xpath.grid/1"
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A draft beside ``path``, moved there when the block ends well; a file or a folder.
 
-    Nothing is left behind when the block raises. An existing file or folder is replaced.
+    The block creates the draft under the name it is given. Nothing is left behind when the block
+    raises; what a killed process left behind is swept when the same path is written again. An
+    existing file or folder is replaced.
 
     Raises:
-        StoreError: The disk is full.
+        StoreError: The disk is full, or the quota used up.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.parent / f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part"
+    _sweep(path)
+    draft = _beside(path, "part")
     try:
         yield draft
         _flush(draft)
         _replace(draft, path)
+        _flush_folder(path.parent)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise StoreError(f"the disk is full; {path} was not written, free some space") from error
+        if error.errno in FULL:
+            raise StoreError(
+                f"the disk is full; {path} was not written, free some space and try again"
+            ) from error
         raise
     finally:
         _remove(draft)
@@ -53,12 +65,39 @@ def atomic(path: Path) -> Iterator[Path]:
 def check_schema(path: Path, found: object, wanted: str) -> None:
     """Refuses files of strangers and of other versions.
 
+    Args:
+        path: The file, for the message.
+        found: What it says its schema is; None if it says nothing.
+        wanted: Name and version, such as ``xpath.features/1``.
+
     Raises:
         StoreError: ``found`` is not ``wanted``.
     """
-    if found != wanted:
-        what = f"has schema {found!r}" if found else "is not a file of ours"
-        raise StoreError(f"{path} {what}, wanted {wanted!r}; remove it and make it again")
+    if found == wanted:
+        return
+    if not found:
+        raise StoreError(f"{path} was not written by xpath; wanted a file of schema {wanted!r}")
+    name = wanted.rpartition("/")[0]
+    if str(found).rpartition("/")[0] == name:
+        advice = "make it again, or use the version of xpath that wrote it"
+    else:
+        advice = "it is another kind of file; check the path"
+    raise StoreError(f"{path} has schema {found!r}, wanted {wanted!r}: {advice}")
+
+
+@contextmanager
+def damage_refused(path: Path) -> Iterator[None]:
+    """Turns whatever goes wrong while a file is read into one error that names it.
+
+    Raises:
+        StoreError: The block met a missing part, nonsense, or a truncated file.
+    """
+    try:
+        yield
+    except (KeyError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{path} is damaged ({type(error).__name__}: {error}); remove it and make it again"
+        ) from error
 
 
 def sha256_of(path: Path) -> str:
@@ -70,26 +109,80 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _host() -> str:
+    """A short stand-in for the machine's name, which may be long or odd."""
+    return sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """A hidden name in the same folder that tells its machine and process."""
+    return path.parent / f".{path.name}.{_host()}.{os.getpid()}.{uuid4().hex[:8]}.{kind}"
+
+
+def _sweep(path: Path) -> None:
+    """Removes what dead processes of this machine left behind when they wrote ``path``."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.{_host()}\.(\d+)\.[0-9a-f]{{8}}\.(part|old)")
+    for entry in list(path.parent.iterdir()):
+        match = pattern.fullmatch(entry.name)
+        if not match or not is_dead(Process(int(match[1]), socket.gethostname(), "")):
+            continue
+        if match[2] == "old" and not path.exists():  # killed between the two moves of _replace
+            with suppress(OSError):
+                entry.replace(path)
+        else:
+            _remove(entry)
+
+
 def _flush(draft: Path) -> None:
     """Makes sure the bytes are on the disk before the name is."""
-    for file in sorted(draft.rglob("*")) if draft.is_dir() else [draft]:
-        if file.is_file():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+    if not draft.is_dir():
+        _flush_file(draft)
+        return
+    for entry in sorted(draft.rglob("*")):
+        if entry.is_file():
+            _flush_file(entry)
+        elif entry.is_dir():
+            _flush_folder(entry)
+    _flush_folder(draft)
+
+
+def _flush_file(path: Path) -> None:
+    with path.open("rb+") as handle:  # Windows flushes only what is open for writing
+        os.fsync(handle.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    """Makes new names in a folder last; not every system can or needs it."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(handle)
 
 
 def _replace(draft: Path, path: Path) -> None:
-    if draft.is_dir() and path.exists():  # a folder is only replaced when it is out of the way
-        old = path.parent / f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.old"
-        path.replace(old)
+    """Moves the draft to its place."""
+    if not (path.exists() and (draft.is_dir() or path.is_dir())):
         draft.replace(path)
-        _remove(old)
-    else:
+        return
+    old = _beside(path, "old")  # a folder is only replaced when it is out of the way
+    path.replace(old)
+    try:
         draft.replace(path)
+    except OSError:
+        old.replace(path)
+        raise
+    _remove(old)
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
+    """Removes a file or folder if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

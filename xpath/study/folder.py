@@ -53,7 +53,7 @@ class RunFolder:
 
     def explanation(self, slide_id: str) -> Path:
         """Maps and importances of one slide."""
-        return self.slide(slide_id) / "explanation.json"
+        return self.slide(slide_id) / "explanation.h5"
 
     def exports(self, slide_id: str) -> Path:
         """Pictures, GeoJSON and report of one slide."""

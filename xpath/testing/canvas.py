@@ -81,9 +81,7 @@ class Canvas:
         fine = fine[y : y + self.shape[0], x : x + self.shape[1]]
         return (fine - fine.mean()) / (fine.std() + 1e-6)
 
-    def region(
-        self, share: float, grain: float, over: tuple[int, ...]
-    ) -> NDArray[np.bool_]:
+    def region(self, share: float, grain: float, over: tuple[int, ...]) -> NDArray[np.bool_]:
         """Irregular patches covering about ``share`` of the tissue, on the given kinds only."""
         if share <= 0:
             return np.zeros(self.shape, bool)

@@ -64,10 +64,9 @@ def compose(
     """RGB ``(H, W, 3)`` of stain concentrations ``(H, W)`` by the law of Beer and Lambert."""
     import cv2
 
-    density = (
-        haematoxylin[..., None] * (stain.strength[0] * np.asarray(stain.haematoxylin, np.float32))
-        + eosin[..., None] * (stain.strength[1] * np.asarray(stain.eosin, np.float32))
-    )
+    density = haematoxylin[..., None] * (
+        stain.strength[0] * np.asarray(stain.haematoxylin, np.float32)
+    ) + eosin[..., None] * (stain.strength[1] * np.asarray(stain.eosin, np.float32))
     image = np.asarray(stain.glass, np.float32) * np.exp(-density)
     image = cv2.GaussianBlur(image, (0, 0), stain.blur)
     image += stain.noise * rng.standard_normal(image.shape, dtype=np.float32)

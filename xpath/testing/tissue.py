@@ -5,7 +5,7 @@ Axes: H W pixels. Lengths in microns unless a name says pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,7 +63,7 @@ class TissueRecipe:
     """Scattered lymphocytes per square millimetre of stroma."""
     glass: float = 0.3
     """Share of the field without tissue."""
-    stain: Stain = Stain()
+    stain: Stain = field(default_factory=Stain)
 
 
 @dataclass(frozen=True, slots=True)

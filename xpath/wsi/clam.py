@@ -182,7 +182,9 @@ def _is_tissue(piece: Piece, corner: NDArray[np.int64], patch: int) -> bool:
     x, y = (float(value) for value in corner + patch // 2)
     shift = int(patch // 2 * CENTER_SHIFT)
     points = [(x + i * shift, y + j * shift) for i in (-1, 1) for j in (-1, 1)]
-    if not any(cv2.pointPolygonTest(piece.contour, point, measureDist=False) >= 0 for point in points):
+    if not any(
+        cv2.pointPolygonTest(piece.contour, point, measureDist=False) >= 0 for point in points
+    ):
         return False
     centre = (float(corner[0] + patch / 2), float(corner[1] + patch / 2))
     return not any(

@@ -139,7 +139,9 @@ class Slide:
     @property
     def bounds(self) -> Box:
         """The scanned part of level 0; QuPath measures from its corner."""
-        values = [self.properties.get(f"openslide.bounds-{k}") for k in ("x", "y", "width", "height")]
+        values = [
+            self.properties.get(f"openslide.bounds-{k}") for k in ("x", "y", "width", "height")
+        ]
         if any(value is None for value in values):
             return Box(0, 0, self.size.width, self.size.height)
         x, y, width, height = (int(value) for value in values if value is not None)

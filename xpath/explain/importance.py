@@ -1,0 +1,240 @@
+"""How much a prediction needs an object: hide it, look again (paper, section 4.3.2, Eq. 12).
+
+The paper's ratio of losses explodes where the model is sure, and blurring anything large changes
+something. So the ratio stands here under its own name, the change of log-odds beside it, and both
+come with the effect of masks of the same area put elsewhere in the same patches.
+
+Axes: N patches, L objects asked about, D features, K classes, H W pixels.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from xpath.errors import DataError, ResolutionError
+from xpath.explain.perturbation import feather, perturbed, shifted
+from xpath.wsi.patches import iter_patches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from xpath.explain.perturbation import Perturbation
+    from xpath.store.masks import SlideMasks
+    from xpath.wsi.slide import Slide
+
+__all__ = [
+    "ObjectImportance",
+    "PerturbationConfig",
+    "Scene",
+    "log_loss",
+    "log_odds",
+    "object_importance",
+]
+
+
+class Encoder(Protocol):
+    """What is asked of an encoder; see ``xpath.features.encoders.PatchEncoder``."""
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Maps ``(B, D, h, w)`` of RGB images ``(B, 3, H, W)`` uint8."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+    """A slide with what is known of it."""
+
+    slide_id: str
+    slide: Slide
+    """Open for reading."""
+    masks: SlideMasks
+    features: NDArray[np.float32]
+    """``(N, D)`` mean features of its patches, on the grid of the masks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PerturbationConfig:
+    """How objects are hidden."""
+
+    feather_um: float = 2.0
+    """Width of the soft edge around the mask."""
+    null_draws: int = 2
+    """Random masks of the same area per object and patch."""
+    batch: int = 16
+    """Hidden patches encoded at once."""
+    seed: int = 0
+    """Where the random masks fall."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectImportance:
+    """What hiding each object does to one slide's prediction."""
+
+    slide_id: str
+    target: int
+    """The class whose loss and log-odds are meant: the true one where it is known."""
+    objects: tuple[str, ...]
+    probability: float
+    """Of the target class, nothing hidden."""
+    hidden_probability: NDArray[np.float64]
+    """``(L,)`` of the target class, each object hidden."""
+    imp: NDArray[np.float64]
+    """``(L,)`` loss hidden over loss as it is (Eq. 12); 1 if the object is absent."""
+    effect: NDArray[np.float64]
+    """``(L,)`` fall of the target's log-odds; positive if the object speaks for the class."""
+    null: NDArray[np.float64]
+    """``(L,)`` the same for random masks of the same area, averaged over the draws."""
+    patches: NDArray[np.int64]
+    """``(L,)`` patches that hold the object."""
+    area: NDArray[np.float64]
+    """``(L,)`` share of all patches' area under its masks."""
+
+    @property
+    def excess(self) -> NDArray[np.float64]:
+        """``(L,)`` effect beyond that of hiding as much of anything."""
+        return self.effect - self.null
+
+
+class _Key(NamedTuple):
+    """A hidden patch: which object, and the real mask (-1) or a random one (0, 1, ...)."""
+
+    label: int
+    draw: int
+
+
+def object_importance(
+    predict: Callable[[Tensor], Tensor],
+    encoder: Encoder,
+    scene: Scene,
+    *,
+    objects: Sequence[str],
+    target: int,
+    perturbation: Perturbation,
+    config: PerturbationConfig | None = None,
+) -> ObjectImportance:
+    """Hides each object in turn and asks the classifier again.
+
+    Only patches that hold an object are read and encoded again; all others keep their features.
+
+    Args:
+        predict: Logits ``(K,)`` of patch features ``(N, D)``.
+        encoder: The encoder the scene's features came from.
+        scene: The slide, its object masks and its patch features.
+        objects: Label ids to ask about; each must have been segmented.
+        target: Class index.
+        perturbation: How an object is hidden.
+        config: Soft edges, random masks, batch size.
+
+    Raises:
+        DataError: An object that was not segmented, or features of other patches.
+        ResolutionError: The grid has no resolution, so widths in microns mean nothing.
+    """
+    config = config or PerturbationConfig()
+    masks, features = scene.masks, scene.features
+    columns = _columns(masks, objects, features)
+    rows = _hidden_features(encoder, scene, columns, perturbation, config)
+    before = predict(torch.from_numpy(features)).double().numpy()
+
+    def after(label: int, draw: int) -> NDArray[np.float64]:
+        changed = rows.get(_Key(label, draw))
+        if not changed:
+            return before
+        hidden = features.copy()
+        for patch, row in changed:
+            hidden[patch] = row
+        return predict(torch.from_numpy(hidden)).double().numpy()
+
+    count = len(objects)
+    real = np.stack([after(label, -1) for label in range(count)])
+    random = np.stack([
+        [after(label, draw) for draw in range(config.null_draws)] for label in range(count)
+    ])  # (L, draws, K)
+    start, pixels = log_odds(before, target), masks.size**2 * len(masks.grid)
+    null = start - log_odds(random, target).mean(axis=1) if config.null_draws else np.zeros(count)
+    area = masks.area[:, columns]
+    return ObjectImportance(
+        slide_id=scene.slide_id,
+        target=target,
+        objects=tuple(objects),
+        probability=float(np.exp(-log_loss(before, target))),
+        hidden_probability=np.exp(-log_loss(real, target)),
+        imp=log_loss(real, target) / log_loss(before, target),
+        effect=start - log_odds(real, target),
+        null=null,
+        patches=(area > 0).sum(axis=0),
+        area=area.sum(axis=0) / pixels,
+    )
+
+
+def log_loss(logits: NDArray[np.float64], target: int) -> NDArray[np.float64]:
+    """Cross-entropy of logits ``(..., K)``, exact and positive also where the model is sure.
+
+    Written as ``log(1 + sum of exp(other - target))``: the usual form is 0 in single precision from
+    a margin of 17 on, and the ratio of Eq. 12 then undefined.
+    """
+    rest = np.delete(logits, target, axis=-1) - logits[..., target : target + 1]
+    return np.asarray(np.logaddexp(0.0, np.logaddexp.reduce(rest, axis=-1)))
+
+
+def log_odds(logits: NDArray[np.float64], target: int) -> NDArray[np.float64]:
+    """Log of p / (1 - p) of a class, of logits ``(..., K)``; with two classes their difference."""
+    rest = np.delete(logits, target, axis=-1)
+    return np.asarray(logits[..., target] - np.logaddexp.reduce(rest, axis=-1))
+
+
+def _columns(masks: SlideMasks, objects: Sequence[str], features: NDArray[np.float32]) -> list[int]:
+    if masks.grid.mpp is None:
+        raise ResolutionError("the masks have no resolution; segment the slide again with --mpp")
+    if len(features) != len(masks.grid):
+        raise DataError(f"{len(features)} features for {len(masks.grid)} patches with masks")
+    missing = [name for name in objects if name not in masks.labels]
+    if missing:
+        raise DataError(f"not segmented: {missing}; masks hold {list(masks.labels)}")
+    return [masks.labels.index(name) for name in objects]
+
+
+def _hidden_features(
+    encoder: Encoder,
+    scene: Scene,
+    columns: list[int],
+    perturbation: Perturbation,
+    config: PerturbationConfig,
+) -> dict[_Key, list[tuple[int, NDArray[np.float32]]]]:
+    """Mean features of every patch an object was hidden in, per object and draw."""
+    rows: dict[_Key, list[tuple[int, NDArray[np.float32]]]] = defaultdict(list)
+    hidden = _hidden_patches(scene, columns, perturbation, config)
+    while batch := list(itertools.islice(hidden, config.batch)):
+        images = np.stack([image for _, _, image in batch])
+        maps = encoder.maps(torch.from_numpy(images).permute(0, 3, 1, 2))
+        for (key, patch, _), mean in zip(batch, maps.mean(dim=(2, 3)).numpy(), strict=True):
+            rows[key].append((patch, mean))
+    return rows
+
+
+def _hidden_patches(
+    scene: Scene, columns: list[int], perturbation: Perturbation, config: PerturbationConfig
+) -> Iterator[tuple[_Key, int, NDArray[np.uint8]]]:
+    """Every patch with each of its objects hidden, then with random masks of the same area."""
+    masks = scene.masks
+    mpp = float(masks.grid.mpp or 0)
+    touched = np.flatnonzero((masks.area[:, columns] > 0).any(axis=1))
+    batches = iter_patches(scene.slide, masks.grid, batch=8, only=touched.tolist())
+    for patch, image in itertools.chain.from_iterable(zip(*b, strict=True) for b in batches):
+        found = masks.read(int(patch))[columns]
+        replacement = perturbation.replacement(image, mpp)  # one serves all objects of the patch
+        rng = np.random.default_rng([config.seed, int(patch)])
+        for label, draw in itertools.product(
+            np.flatnonzero(found.any(axis=(1, 2))), range(-1, config.null_draws)
+        ):
+            mask = found[label] if draw < 0 else shifted(found[label], rng)
+            weight = feather(mask, config.feather_um, mpp)
+            yield _Key(int(label), draw), int(patch), perturbed(image, replacement, weight)

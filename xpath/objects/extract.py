@@ -1,0 +1,99 @@
+"""Patch and object features of a slide.
+
+Axes: N patches, B patches of a batch, L object kinds, D features.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from xpath.labels import OTHER, load_labels
+from xpath.objects.pool import add_other, cover, masked_average_pool
+from xpath.store.features import SlideFeatures
+from xpath.wsi.patches import iter_patches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from xpath.store.masks import SlideMasks
+    from xpath.wsi.slide import Slide
+
+__all__ = ["Encoder", "extract_objects"]
+
+
+class Encoder(Protocol):
+    """What is asked of an encoder; see ``xpath.features.encoders.PatchEncoder``."""
+
+    name: str
+    digest: str
+    dim: int
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Maps ``(B, D, h, w)`` of RGB images ``(B, 3, H, W)`` uint8."""
+        ...
+
+
+def extract_objects(
+    slide: Slide,
+    masks: SlideMasks,
+    encoder: Encoder,
+    *,
+    slide_id: str,
+    batch: int = 8,
+    on_patches: Callable[[int], None] | None = None,
+) -> SlideFeatures:
+    """Mean feature of every patch, and of every object in it, "other" included.
+
+    Args:
+        slide: Open slide.
+        masks: Its object masks; their grid is the grid of the features.
+        encoder: The patch encoder.
+        slide_id: Name of the slide.
+        batch: Patches encoded at once.
+        on_patches: Called with the number of patches done in each batch.
+
+    Raises:
+        DataError: The encoder answers NaN.
+        SlideError: A patch cannot be read.
+    """
+    count, kinds = len(masks.grid), len(masks.labels) + 1
+    features = np.zeros((count, encoder.dim), np.float32)
+    objects = np.zeros((count, kinds, encoder.dim), np.float16)
+    coverage = np.zeros((count, kinds), np.float32)
+    for index, images in iter_patches(slide, masks.grid, batch=batch):
+        maps = encoder.maps(to_tensor(images))
+        here = torch.from_numpy(masks.read(slice(int(index[0]), int(index[-1]) + 1)))
+        pooled = masked_average_pool(maps, cover(add_other(here), maps.shape[-2:]))
+        features[index] = maps.mean(dim=(2, 3)).numpy()
+        objects[index] = pooled.features.numpy()
+        coverage[index] = pooled.coverage.numpy()
+        if on_patches:
+            on_patches(len(index))
+    tree = load_labels()
+    prompts = [tree.parse(label, allow_new=True).prompt for label in masks.labels]
+    return SlideFeatures(
+        slide_id=slide_id,
+        grid=masks.grid,
+        features=features,
+        object_features=objects,
+        object_coverage=coverage,
+        objects=(*masks.labels, OTHER),
+        provenance={
+            **masks.provenance,
+            "prompts": json.dumps(prompts),
+            "encoder": encoder.name,
+            "encoder_sha256": encoder.digest,
+        },
+    )
+
+
+def to_tensor(images: NDArray[np.uint8]) -> Tensor:
+    """``(B, 3, H, W)`` of images ``(B, H, W, 3)``."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)

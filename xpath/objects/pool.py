@@ -1,0 +1,65 @@
+"""Features under masks.
+
+Axes: B patches, L object kinds, D features, H W pixels, h w places of a feature map.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch.nn import functional
+
+from xpath.shapes import check_shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Pooled", "add_other", "cover", "masked_average_pool"]
+
+
+class Pooled(NamedTuple):
+    """One feature per patch and object."""
+
+    features: Tensor
+    """``(B, L, D)``; exactly zero where the object is absent."""
+    coverage: Tensor
+    """``(B, L)`` share of the patch under the mask."""
+
+
+def add_other(masks: Tensor) -> Tensor:
+    """Masks ``(B, L + 1, H, W)`` of ``(B, L, H, W)``: the last is what no mask covers."""
+    return torch.cat((masks, ~masks.any(dim=1, keepdim=True)), dim=1)
+
+
+def cover(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Share of each place of a feature map that lies under each mask, ``(B, L, h, w)`` in 0..1.
+
+    Areas are averaged: with nearest sampling, nine of ten nuclei would vanish from a 14 x 14 map.
+
+    Args:
+        masks: ``(B, L, H, W)`` boolean.
+        size: Height and width of the feature map.
+    """
+    check_shape("masks", masks, "B L H W")
+    return functional.adaptive_avg_pool2d(masks.float(), size)
+
+
+def masked_average_pool(maps: Tensor, shares: Tensor) -> Pooled:
+    """Mean feature under each mask (paper, Eq. 13), places weighted by how much they are covered.
+
+    The sum is divided by the covered area, so the feature says what the object looks like, and the
+    coverage, given beside it, how much of it there is. Where masks divide the patch among them, the
+    features weighted by their coverage add up to the patch's mean feature.
+
+    Args:
+        maps: ``(B, D, h, w)`` feature maps.
+        shares: ``(B, L, h, w)`` from ``cover``.
+    """
+    sizes = check_shape("maps", maps, "B D h w")
+    check_shape("shares", shares, "B L h w", B=sizes["B"], h=sizes["h"], w=sizes["w"])
+    weights = shares.flatten(2)  # (B, L, h w)
+    sums = torch.bmm(weights, maps.flatten(2).transpose(1, 2))  # (B, L, D)
+    total = weights.sum(dim=2)
+    features = sums / total.clamp(min=torch.finfo(total.dtype).tiny)[..., None]
+    return Pooled(features * (total > 0)[..., None], total / weights.shape[2])

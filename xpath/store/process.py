@@ -1,0 +1,58 @@
+"""Which process wrote something, and whether it still lives.
+
+Drafts and claims carry these facts, so that what a killed process left behind can be told from the
+work of a living one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Process", "is_dead", "this_process"]
+
+
+class Process(NamedTuple):
+    """A process of some machine."""
+
+    pid: int
+    host: str
+    """Name of the machine."""
+    started: str
+    """Boot and clock tick at which it started; empty where the system does not tell.
+
+    A pid is given out again after a while; together with its start it is not.
+    """
+
+
+def this_process() -> Process:
+    """The process that runs now."""
+    pid = os.getpid()
+    return Process(pid, socket.gethostname(), _started(pid))
+
+
+def is_dead(process: Process) -> bool:
+    """Whether it surely runs no more; False for other machines, where we cannot know."""
+    if os.name != "posix" or process.host != socket.gethostname():
+        return False  # on Windows, signal 0 would end the process
+    try:
+        os.kill(process.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # it lives, under another user
+    started = _started(process.pid)
+    return bool(process.started and started and started != process.started)
+
+
+def _started(pid: int) -> str:
+    """Boot id and start tick of a process, from ``/proc``; empty elsewhere."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    # the name, field 2, is in brackets and may hold blanks; the start tick is field 22
+    return f"{boot}:{status.rpartition(')')[2].split()[19]}"
