@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from xpath.labels import load_labels
 from xpath.metrics.overlap import dice
-from xpath.segment.checkpoint import SegmentorInfo, save_segmentor
+from xpath.segment.checkpoint import SegmentorInfo, load_segmentor, save_segmentor
 from xpath.segment.predictor import SegmentPredictor
 from xpath.segment.tokenizer import fit_tokenizer
 from xpath.segment.train import TrainConfig, TrainStep, train_segmentor
@@ -40,6 +40,8 @@ def main() -> None:
     parser.add_argument("--fields", type=int, default=160, help="painted fields to train on")
     parser.add_argument("--batch", type=int, default=8, help="crops per step")
     parser.add_argument("--prompts", type=int, default=6, help="prompts per crop")
+    parser.add_argument("--start", type=Path, help="checkpoint folder to go on from")
+    parser.add_argument("--lr", type=float, default=8e-4, help="largest learning rate")
     parser.add_argument("--seed", type=int, default=0, help="seed of tissue, weights and order")
     args = parser.parse_args()
 
@@ -51,10 +53,13 @@ def main() -> None:
     config = small_config(tokenizer.vocabulary)
     model = build_segmentor(config, drop_path=0.05, layer_scale=0.5)
 
+    if args.start:
+        model.load_state_dict(load_segmentor(args.start)[0].state_dict())
+
     bar = tqdm(desc="training", unit="step")
     rng = np.random.default_rng(args.seed)
     stream = crop_batches(fields, labels, tokenizer, (args.batch, args.prompts), rng)
-    settings = TrainConfig(steps=1_000_000, minutes=args.minutes)
+    settings = TrainConfig(steps=1_000_000, minutes=args.minutes, lr=args.lr)
 
     def report(step: TrainStep) -> None:
         bar.update()
@@ -79,6 +84,7 @@ def main() -> None:
         "fields": args.fields,
         "batch": args.batch,
         "seed": args.seed,
+        "start": load_segmentor(args.start)[2].digest if args.start else "fresh weights",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} CPU threads",
         "training": dataclasses.asdict(settings),
     }

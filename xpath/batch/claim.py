@@ -1,30 +1,49 @@
-"""Two processes, one slide: the first takes it, the other goes on."""
+"""Two processes, one slide: the first takes it, the other goes on.
+
+A claim is a small file that only one process can create; it names its process. What a dead process
+of this machine left behind is taken over; claims of other machines are believed, because from here
+nobody can tell whether their process lives.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
+import time
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from xpath.store.process import Process, is_dead, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-__all__ = ["claim"]
+__all__ = ["claim", "claimant", "lock_of"]
+
+UNREADABLE_SECONDS = 60.0
+"""A lock without content is one that is being written; after this time, one that never will be."""
+
+
+class Claimed(NamedTuple):
+    """What a lock says."""
+
+    process: Process
+    since: str
+    """Date and time, UTC."""
 
 
 @contextmanager
 def claim(output: Path) -> Iterator[bool]:
     """True if this process now owns the making of an output, False if another one does.
 
-    The lock is a file that only one process can create. A lock whose process is dead is taken
-    over, if that process ran on this host; locks of other hosts are believed.
+    Args:
+        output: The file or folder to be made; the lock is a hidden file beside it.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    lock = output.with_name(f".{output.name}.lock")
-    owned = _take(lock) or (_is_stale(lock) and _take_over(lock))
+    lock = lock_of(output)
+    owned = _create(lock) or _take_over(lock)
     try:
         yield owned
     finally:
@@ -32,50 +51,84 @@ def claim(output: Path) -> Iterator[bool]:
             lock.unlink(missing_ok=True)
 
 
-def _take(lock: Path) -> bool:
-    me = {"pid": os.getpid(), "host": socket.gethostname(), "born": _birth(os.getpid())}
-    draft = lock.with_name(f"{lock.name}.{os.getpid()}")
-    draft.write_text(json.dumps(me))
+def claimant(output: Path) -> str:
+    """Who makes an output now, in words, and what to do if that is wrong; empty if nobody."""
+    lock = lock_of(output)
+    claimed = _read(lock)
+    if claimed is None:
+        return f"another process; if none is running, remove {lock}" if lock.exists() else ""
+    process = claimed.process
+    return (
+        f"process {process.pid} on {process.host} since {claimed.since};"
+        f" if it is gone, remove {lock}"
+    )
+
+
+def lock_of(output: Path) -> Path:
+    """The lock of an output."""
+    return output.with_name(f".{output.name}.lock")
+
+
+def _create(lock: Path) -> bool:
+    """Creates the lock, unless it exists."""
     try:
-        os.link(draft, lock)  # atomic, and never seen half-written
+        handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:
+        return False
+    try:
+        os.write(handle, _content())
+    except OSError:  # the disk is full
+        lock.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(handle)
+    return True
+
+
+def _take_over(lock: Path) -> bool:
+    """Makes a dead process's lock ours.
+
+    The lock is rewritten in place, while the system holds others of this machine off it: were it
+    removed and made anew, a second process could remove the one that was just made.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(lock, os.O_RDWR)
+    except (ImportError, OSError):  # no such thing on Windows; or the lock has gone just now
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        same = os.fstat(handle).st_ino == lock.stat().st_ino
+        if not (same and _is_stale(lock)):
+            return False
+        os.ftruncate(handle, 0)
+        os.write(handle, _content())
+    except OSError:  # held by another process that is taking over
         return False
     else:
         return True
     finally:
-        draft.unlink()
-
-
-def _take_over(lock: Path) -> bool:
-    """Removes a stale lock under a name of our own first, so that two cannot both take over."""
-    old = lock.with_name(f"{lock.name}.{os.getpid()}.stale")
-    try:
-        lock.rename(old)
-    except FileNotFoundError:
-        return False
-    old.unlink()
-    return _take(lock)
+        os.close(handle)
 
 
 def _is_stale(lock: Path) -> bool:
+    claimed = _read(lock)
+    if claimed is not None:
+        return is_dead(claimed.process)
+    return time.time() - lock.stat().st_mtime > UNREADABLE_SECONDS
+
+
+def _content() -> bytes:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return json.dumps({**this_process()._asdict(), "time": now}).encode()
+
+
+def _read(lock: Path) -> Claimed | None:
+    """What a lock says; None if it is gone or being written."""
     try:
-        owner = json.loads(lock.read_text())
-        pid, host, born = int(owner["pid"]), owner["host"], owner["born"]
+        said = json.loads(lock.read_text())
+        process = Process(int(said["pid"]), str(said["host"]), str(said["started"]))
+        return Claimed(process, str(said["time"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return bool(host == socket.gethostname() and _birth(pid) != born)
-
-
-def _birth(pid: int) -> str:
-    """When a process was started, so that a re-used pid is not mistaken; empty if it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        return "alive"
-    return "alive"
+        return None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 import traceback
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from xpath.batch.ledger import Ledger, Line, StageReport
+from xpath.errors import DataError
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -24,116 +24,69 @@ __all__ = ["Busy", "Ledger", "StageReport", "run_stage"]
 logger = logging.getLogger(__name__)
 
 
-class Busy(Exception):  # noqa: N818 - not an error: another process is at it
+class Busy(Exception):
     """Raised by work on a slide that another process is working on."""
-
-
-@dataclass(kw_only=True, slots=True)
-class Line:
-    """What happened to a slide in a stage."""
-
-    slide_id: str
-    stage: str
-    status: str = "failed"
-    """``done``, ``failed`` or ``busy``."""
-    reason: str = ""
-    attempts: int = 0
-    seconds: float = 0.0
-
-
-class Ledger:
-    """``slides.csv``: one line per slide and stage, rewritten whole after every slide."""
-
-    def __init__(self, path: Path, logs: Path) -> None:
-        self.path = path
-        self.logs = logs
-        """Folder for the tracebacks of failures."""
-        self._lines = {(line.slide_id, line.stage): line for line in _read(path)}
-
-    def line(self, slide_id: str, stage: str) -> Line:
-        """The line of a slide in a stage; a new one if there is none."""
-        return self._lines.get((slide_id, stage)) or Line(slide_id=slide_id, stage=stage)
-
-    def write(self, line: Line) -> None:
-        """Keeps a line."""
-        self._lines[line.slide_id, line.stage] = line
-        with atomic(self.path) as draft, draft.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(Line.__dataclass_fields__), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(asdict(line) for line in self._lines.values())
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StageReport:
-    """How a stage went, by slide id."""
-
-    stage: str
-    done: tuple[str, ...]
-    failed: tuple[str, ...]
-    busy: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        """True if no slide failed."""
-        return not self.failed
 
 
 def run_stage(
     stage: str,
     slides: Sequence[SlideEntry],
-    work: Callable[[SlideEntry], bool],
+    work: Callable[[SlideEntry], bool | None],
     ledger: Ledger,
+    *,
+    progress: bool = True,
 ) -> StageReport:
     """Does a stage's work on every slide, one after the other.
 
     Args:
         stage: Its name, for the ledger and the progress bar.
         slides: In the order they are worked on.
-        work: Makes the stage's output of a slide; False if it was there already. Whatever it
-            raises is this slide's failure and no other's.
+        work: Makes the stage's output of a slide; False if it was there already, which counts as
+            done but not as an attempt. Whatever it raises is this slide's failure and no other's;
+            ``Busy`` if another process is at it. Only Ctrl-C and the like end the stage.
         ledger: Where the outcome is kept; a slide that failed before is tried again.
+        progress: Show a bar on stderr.
+
+    Raises:
+        DataError: Two slides of one name.
+        StoreError: The ledger cannot be written, for the disk is full.
     """
+    names = [slide.slide_id for slide in slides]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise DataError(f"slides are named twice: {twice[:5]}; results go by name, rename them")
     outcome: dict[str, list[str]] = {"done": [], "failed": [], "busy": []}
-    for slide in tqdm(slides, desc=f"{stage:>10}", unit="slide", disable=not slides):
-        line = ledger.line(slide.slide_id, stage)
-        started = time.monotonic()
-        try:
-            worked = work(slide)
-            line.status, line.reason = "done", ""
-        except Busy as busy:
-            worked, line.status, line.reason = True, "busy", str(busy)
-        except Exception as error:  # noqa: BLE001 - one slide must never stop the others
-            worked, line.status = True, "failed"
-            line.reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            _keep_traceback(ledger.logs / f"{slide.slide_id}.{stage}.log")
-            logger.warning("%s failed in %s: %s", slide.slide_id, stage, line.reason)
-        if worked:
-            line.attempts += 1
-            line.seconds = round(time.monotonic() - started, 2)
-        ledger.write(line)
+    for slide in tqdm(slides, desc=f"{stage:>10}", unit="slide", disable=not (progress and slides)):
+        line = _attempt(stage, slide, work, ledger)
         outcome[line.status].append(slide.slide_id)
     return StageReport(stage=stage, **{key: tuple(ids) for key, ids in outcome.items()})
 
 
-def _keep_traceback(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(traceback.format_exc())
-
-
-def _read(path: Path) -> list[Line]:
-    """Lines of an earlier run; a damaged ledger is no reason to stop, it is only a record."""
+def _attempt(
+    stage: str, slide: SlideEntry, work: Callable[[SlideEntry], bool | None], ledger: Ledger
+) -> Line:
+    """Works on one slide and writes down how it went."""
+    line = ledger.line(slide.slide_id, stage)
+    log = ledger.logs / f"{slide.slide_id}.{stage}.log"
+    started = time.monotonic()
     try:
-        with path.open(newline="") as file:
-            return [
-                Line(
-                    slide_id=row["slide_id"],
-                    stage=row["stage"],
-                    status=row["status"],
-                    reason=row["reason"],
-                    attempts=int(row["attempts"]),
-                    seconds=float(row["seconds"]),
-                )
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, KeyError, ValueError, TypeError):
-        return []
+        worked = work(slide) is not False
+        line.status, line.reason = "done", ""
+        log.unlink(missing_ok=True)
+    except Busy as busy:
+        worked, line.status, line.reason = False, "busy", str(busy)
+    except Exception as error:  # noqa: BLE001 - one slide must never stop the others
+        worked, line.status = True, "failed"
+        line.reason = " ".join(f"{type(error).__name__}: {error}".split())
+        _keep_traceback(log)
+        logger.warning("%s failed in %s: %s", slide.slide_id, stage, line.reason)
+    if worked:
+        line.attempts += 1
+        line.seconds = round(time.monotonic() - started, 2)
+    ledger.write(line)
+    return line
+
+
+def _keep_traceback(path: Path) -> None:
+    with atomic(path) as draft:
+        draft.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import csv
+import math
+import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from xpath.errors import DataError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+__all__ = [
+    "SlideEntry",
+    "SlideLabel",
+    "find_slides",
+    "read_labels",
+    "read_slide_table",
+    "with_labels",
+]
 
-__all__ = ["SlideEntry", "find_slides", "read_labels", "with_labels"]
-
-SUFFIXES = frozenset(
-    ".svs .tif .tiff .ndpi .mrxs .scn .svslide .bif .vms .vmu .dcm .czi".split()
-)
+SUFFIXES = frozenset((
+    ".svs",
+    ".tif",
+    ".tiff",
+    ".ndpi",
+    ".mrxs",
+    ".scn",
+    ".svslide",
+    ".bif",
+    ".vms",
+    ".vmu",
+    ".dcm",
+))
+SAFE_NAME = re.compile(r"(?!\.)[^/\\:\x00-\x1f]{1,200}(?<![ .])")
+"""What can be a folder's name on every system; results of a slide go to one of its name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,13 +44,28 @@ class SlideEntry:
     """A slide to work on."""
 
     slide_id: str
+    """Its name; results go to a folder of this name."""
     path: Path
     label: str = ""
     """Class name; empty where unknown."""
     patient: str = ""
-    """Whose slide it is; by default each slide has a patient of its own."""
+    """Whose slide it is; empty where each slide has a patient of its own."""
     mpp: float | None = None
     """Microns per pixel, where the slide stores none or a wrong one."""
+
+    def __post_init__(self) -> None:
+        """Refuses names that could lead out of the run's folder, and absurd resolutions.
+
+        Raises:
+            DataError: Such a name or resolution.
+        """
+        if not SAFE_NAME.fullmatch(self.slide_id):
+            raise DataError(
+                f"a slide cannot be named {self.slide_id!r}, because results go to a folder of that"
+                " name; use letters, digits, blanks, - _ and . inside"
+            )
+        if self.mpp is not None and not (math.isfinite(self.mpp) and self.mpp > 0):
+            raise DataError(f"mpp of {self.slide_id} must be positive, got {self.mpp}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,24 +77,58 @@ class SlideLabel:
     mpp: float | None
 
 
-def find_slides(places: Iterable[Path]) -> list[SlideEntry]:
-    """Slides among files and, one level deep or more, in folders; named by their file's stem.
+def find_slides(places: Path | Iterable[Path]) -> list[SlideEntry]:
+    """Slides among files and in folders, however deep; named by their file's stem.
+
+    Args:
+        places: A folder or file, or several. In folders files are chosen by suffix, and hidden
+            ones are left out; a file is taken whatever its suffix.
 
     Raises:
-        DataError: Nothing found, or two slides of one name.
+        DataError: Nothing found, a place that does not exist, or two slides of one name.
     """
     paths: list[Path] = []
-    for place in places:
-        if place.is_dir():
-            paths += sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
-        else:
-            paths.append(place)
+    for place in [places] if isinstance(places, Path) else places:
+        if not place.exists():
+            raise DataError(f"{place} does not exist; pass a slide or a folder of slides")
+        paths += sorted(_in_folder(place)) if place.is_dir() else [place]
+    paths = list(dict.fromkeys(paths))
     if not paths:
         raise DataError(f"no slides found; looked for {', '.join(sorted(SUFFIXES))}")
-    twice = [name for name, count in Counter(path.stem for path in paths).items() if count > 1]
-    if twice:
-        raise DataError(f"several slides are named {twice[:5]}; rename them, results go by name")
-    return [SlideEntry(slide_id=path.stem, path=path) for path in paths]
+    _refuse_twice([_name(path) for path in paths], "several slides")
+    return [SlideEntry(slide_id=_name(path), path=path) for path in paths]
+
+
+def read_slide_table(path: Path, folder: Path | None = None) -> list[SlideEntry]:
+    """The slides a table lists, in its order.
+
+    Args:
+        path: CSV file with a column ``slide_id``, and if wanted ``path`` (relative to the table),
+            ``label``, ``patient`` (or CLAM's ``case_id``) and ``mpp``.
+        folder: Where slides without a ``path`` are looked for by name; by default the table's
+            folder. One that is not found is listed all the same: it fails when it is opened, and
+            the others go on.
+
+    Raises:
+        DataError: The table cannot be read, lacks a column, names a slide twice or has an mpp that
+            is no positive number.
+    """
+    rows = _rows(path, ["slide_id"])
+    home = folder or path.parent
+    lost = not all(row.get("path") for row in rows)
+    known = {_name(found): found for found in sorted(_in_folder(home))} if lost else {}
+    return [
+        SlideEntry(
+            slide_id=row["slide_id"],
+            path=path.parent / row["path"]
+            if row.get("path")
+            else known.get(row["slide_id"], home / row["slide_id"]),
+            label=row.get("label", ""),
+            patient=_patient(row),
+            mpp=_mpp(row, path),
+        )
+        for row in rows
+    ]
 
 
 def read_labels(path: Path) -> dict[str, SlideLabel]:
@@ -72,23 +140,13 @@ def read_labels(path: Path) -> dict[str, SlideLabel]:
     Raises:
         DataError: The file or a column is missing, a slide stands there twice, or mpp is no number.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    columns = set(rows[0]) if rows else set()
-    if not {"slide_id", "label"} <= columns:
-        raise DataError(f"{path} needs columns slide_id and label, got {sorted(columns)}")
-    twice = [name for name, count in Counter(r["slide_id"] for r in rows).items() if count > 1]
-    if twice:
-        raise DataError(f"{path} names slides twice: {twice[:5]}")
-    return {row["slide_id"]: _label(row, path) for row in rows}
+    return {
+        row["slide_id"]: SlideLabel(label=row["label"], patient=_patient(row), mpp=_mpp(row, path))
+        for row in _rows(path, ["slide_id", "label"])
+    }
 
 
-def with_labels(
-    slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]
-) -> list[SlideEntry]:
+def with_labels(slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]) -> list[SlideEntry]:
     """Slides with their labels; slides the table does not name keep none.
 
     Raises:
@@ -102,23 +160,79 @@ def with_labels(
     return [_labelled(slide, labels.get(slide.slide_id)) for slide in slides]
 
 
-def _label(row: dict[str, str], path: Path) -> SlideLabel:
-    mpp = row.get("mpp") or ""
-    try:
-        value = float(mpp) if mpp else None
-    except ValueError:
-        raise DataError(f"{path}: mpp of {row['slide_id']} must be a number, got {mpp!r}") from None
-    patient = row.get("patient") or row.get("case_id") or ""
-    return SlideLabel(label=row["label"], patient=patient, mpp=value)
-
-
 def _labelled(slide: SlideEntry, label: SlideLabel | None) -> SlideEntry:
     if label is None:
         return slide
-    return SlideEntry(
-        slide_id=slide.slide_id,
-        path=slide.path,
-        label=label.label,
-        patient=label.patient,
-        mpp=label.mpp if slide.mpp is None else slide.mpp,
-    )
+    mpp = label.mpp if slide.mpp is None else slide.mpp
+    return replace(slide, label=label.label, patient=label.patient, mpp=mpp)
+
+
+def _in_folder(folder: Path) -> Iterable[Path]:
+    """Files that look like slides; macOS leaves hidden ``._x.svs`` beside ``x.svs``."""
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
+            yield path
+
+
+def _name(path: Path) -> str:
+    """File name without suffix, and without the ``.ome`` of ``.ome.tif``."""
+    return path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem
+
+
+def _rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a CSV file, blanks around names and values removed.
+
+    Raises:
+        DataError: Unreadable, without rows or a wanted column, or a slide without name or twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); pass a CSV file in UTF-8") from error
+    head = text.partition("\n")[0]
+    comma = max(",;\t", key=head.count)  # spreadsheets of some countries write semicolons
+    table = [
+        {(key or "").strip(): _text(value) for key, value in row.items()}
+        for row in csv.DictReader(StringIO(text, newline=""), delimiter=comma)
+    ]
+    columns = sorted(table[0]) if table else sorted(head.split(comma))
+    if not table or not set(wanted) <= set(columns):
+        raise DataError(
+            f"{path} needs the columns {' and '.join(wanted)} and at least one row, got the columns"
+            f" {columns} and {len(table)} rows"
+        )
+    empty = [number for number, row in enumerate(table, start=2) if not row["slide_id"]]
+    if empty:
+        raise DataError(f"{path} has no slide_id in lines {empty[:5]}; name or remove them")
+    _refuse_twice([row["slide_id"] for row in table], f"{path}: several rows")
+    return table
+
+
+def _text(value: str | list[str] | None) -> str:
+    """A cell; short rows have None, long ones a list of what is too much."""
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _refuse_twice(names: Sequence[str], what: str) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{what} are named {twice[:5]}; results go by name, rename them")
+
+
+def _patient(row: Mapping[str, str]) -> str:
+    return row.get("patient") or row.get("case_id") or ""
+
+
+def _mpp(row: Mapping[str, str], path: Path) -> float | None:
+    text = row.get("mpp", "")
+    try:
+        mpp = float(text) if text else None
+    except ValueError:
+        mpp = math.nan
+    if mpp is not None and not mpp > 0:
+        raise DataError(
+            f"{path}: mpp of {row['slide_id']} must be microns per pixel, often 0.25 (40x),"
+            f" got {text!r}"
+        )
+    return mpp

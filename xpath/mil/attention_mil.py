@@ -5,21 +5,56 @@ Axes: M patches of all bags, B bags, K classes, D features.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
-from xpath.errors import ShapeError
-from xpath.mil.pool import AttentionScore, segment_softmax, segment_sum
+from xpath.errors import ConfigError
+from xpath.mil.checkpoint import Pretrained
+from xpath.mil.pool import GatedAttention, PlainAttention, segment_softmax, segment_sum
 from xpath.mil.scaler import FeatureScaler
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from xpath.mil.bag import PackedBags
 
-__all__ = ["AttentionMIL", "MILOutput"]
+__all__ = ["AttentionMIL", "AttentionMILConfig", "MILOutput", "named", "projection"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionMILConfig:
+    """What an ``AttentionMIL`` is built from."""
+
+    dim: int
+    """Features of a patch D."""
+    classes: tuple[str, ...]
+    """Names of the K classes, in the order of the logits."""
+    hidden: int = 128
+    """Width of the attention network."""
+    gated: bool = True
+    """Gated attention; False for the plain form."""
+    proj: int | None = None
+    """Width of a linear layer with ReLU before pooling; None pools the features themselves."""
+    dropout: float = 0.0
+    """Rate while training, on projection and attention."""
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be.
+
+        Raises:
+            ConfigError: A width below 1, fewer than 2 classes, a name twice, a rate not in 0..1.
+        """
+        if min(self.dim, self.hidden, self.proj if self.proj is not None else 1) < 1:
+            raise ConfigError(f"dim, hidden and proj must be 1 or more (proj may be None): {self}")
+        if len(self.classes) < 2:
+            raise ConfigError(f"there must be 2 classes at least, got {self.classes}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must be at least 0 and below 1, got {self.dropout}")
 
 
 class MILOutput(NamedTuple):
@@ -28,37 +63,41 @@ class MILOutput(NamedTuple):
     logits: Tensor
     """``(B, K)``."""
     attention: Tensor
-    """``(M,)``; sums to one within each bag."""
+    """``(M,)`` after the softmax: sums to one within each bag."""
     embedding: Tensor
     """``(B, D)`` slide features."""
     instances: Tensor
-    """``(M, D)`` what the classifier's weights act on."""
+    """``(M, D)`` what the classifier's weights act on: scaled, projected if there is one."""
 
 
-class AttentionMIL(nn.Module):
+class AttentionMIL(Pretrained):
     """Attention-based multiple instance learning (Ilse et al. 2018; paper, Fig. 11a).
 
     Example::
 
-        model = AttentionMIL(512, classes=2)
+        model = AttentionMIL(512, classes=["IDC", "ILC"])
         logits = model(pack([Bag(torch.randn(120, 512))])).logits
 
     Args:
         dim: Features of a patch.
-        classes: Number of classes K.
+        classes: Names of the K classes, or just how many.
         hidden: Width of the attention network.
         gated: Gated attention; False for the plain form.
         proj: Width of a linear layer with ReLU before pooling; None pools the features
             themselves, as the paper's Eq. 14 does.
         dropout: Rate while training, on projection and attention.
+
+    Raises:
+        ConfigError: A number that cannot be.
     """
 
     kind = "attention"
+    config: AttentionMILConfig
 
     def __init__(
         self,
         dim: int,
-        classes: int,
+        classes: Sequence[str] | int,
         *,
         hidden: int = 128,
         gated: bool = True,
@@ -66,20 +105,24 @@ class AttentionMIL(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.settings = {
-            "dim": dim,
-            "classes": classes,
-            "hidden": hidden,
-            "gated": gated,
-            "proj": proj,
-            "dropout": dropout,
-        }
-        self.dim = dim
+        self.config = AttentionMILConfig(
+            dim=dim,
+            classes=named(classes, "class"),
+            hidden=hidden,
+            gated=gated,
+            proj=proj,
+            dropout=dropout,
+        )
+        width = proj or dim
         self.scaler = FeatureScaler(dim)
         self.projection = projection(dim, proj, dropout)
-        width = proj or dim
-        self.attention = AttentionScore(width, hidden, gated=gated, dropout=dropout)
-        self.classifier = nn.Linear(width, classes)
+        self.attention = (GatedAttention if gated else PlainAttention)(width, hidden, dropout)
+        self.classifier = nn.Linear(width, len(self.classes))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of the logits."""
+        return self.config.classes
 
     def forward(self, bags: PackedBags) -> MILOutput:
         """Logits of bags with patch features ``(M, D)``.
@@ -87,11 +130,11 @@ class AttentionMIL(nn.Module):
         Raises:
             ShapeError: Features of another width, or object features.
         """
-        check_shape("features", bags.features, "M D", D=self.dim)
+        check_shape("patch features", bags.features, "M D", D=self.config.dim)
         instances = self.projection(self.scaler(bags.features))
         scores = self.attention(instances[:, None])[:, 0]
-        attention = segment_softmax(scores, bags.index, bags.count)
-        embedding = segment_sum(attention[:, None] * instances, bags.index, bags.count)
+        attention = segment_softmax(scores, bags.index, bags.bags)
+        embedding = segment_sum(attention[:, None] * instances, bags.index, bags.bags)
         return MILOutput(self.classifier(embedding), attention, embedding, instances)
 
 
@@ -99,6 +142,19 @@ def projection(dim: int, proj: int | None, dropout: float) -> nn.Module:
     """Linear, ReLU, dropout; or nothing."""
     if proj is None:
         return nn.Identity()
-    if proj < 1:
-        raise ShapeError(f"proj must be a width or None, got {proj}")
     return nn.Sequential(nn.Linear(dim, proj), nn.ReLU(), nn.Dropout(dropout))
+
+
+def named(names: Sequence[str] | int, what: str) -> tuple[str, ...]:
+    """The names, or that many numbered ones: ``class 0``, ``class 1``.
+
+    Raises:
+        ConfigError: One string instead of several, or a name twice.
+    """
+    if isinstance(names, int):
+        return tuple(f"{what} {i}" for i in range(names))
+    if isinstance(names, str):
+        raise ConfigError(f"{what} names must be a sequence of strings, got only {names!r}")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{what} names must differ, got {list(names)}")
+    return tuple(names)

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["Bag", "PackedBags", "pack"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)  # tensors do not compare to one bool
 class Bag:
     """The patches of one slide.
+
+    Values are looked at once, here, so that neither training nor the model has to: a check of
+    values on a GPU would wait for it in every step.
 
     Example::
 
@@ -32,7 +35,7 @@ class Bag:
     """
 
     features: Tensor
-    """``(N, D)`` patch features, or ``(N, L, D)`` object features."""
+    """``(N, D)`` patch features, or ``(N, L, D)`` object features; any floating type."""
     present: Tensor | None = None
     """``(N, L)`` boolean, True where an object lies in a patch; only with object features."""
     label: int | None = None
@@ -40,7 +43,12 @@ class Bag:
     slide_id: str = ""
 
     def __post_init__(self) -> None:
-        """Refuses shapes and values no model can use."""
+        """Refuses shapes and values no model can use.
+
+        Raises:
+            DataError: No patches; NaN, infinity; not a floating type; a negative label.
+            ShapeError: Other axes, or ``present`` where it does not belong or fit.
+        """
         name = f"bag {self.slide_id!r}"
         if self.features.ndim not in (2, 3):
             raise ShapeError(
@@ -48,15 +56,27 @@ class Bag:
             )
         if not len(self.features):
             raise DataError(f"{name} has no patches; drop it, or look at its tissue mask")
+        if not self.features.is_floating_point():
+            raise DataError(f"{name}: features must be floating, got {self.features.dtype}")
         if not torch.isfinite(self.features).all():
             raise DataError(f"{name} has NaN or infinity in its features; look at the encoder")
+        if self.label is not None and self.label < 0:
+            raise DataError(f"{name}: label must be 0, 1, ... or None, got {self.label}")
+        self._check_present(name)
+
+    def _check_present(self, name: str) -> None:
         if self.features.ndim == 2 and self.present is not None:
             raise ShapeError(f"{name}: patch features (N, D) go without `present`")
-        if self.features.ndim == 3:
-            if self.present is None:
-                raise ShapeError(f"{name}: object features (N, L, D) need `present` (N, L)")
-            count, kinds = self.features.shape[:2]
-            check_shape("present", self.present, "N L", N=count, L=kinds)
+        if self.features.ndim == 2:
+            return
+        if self.present is None:
+            raise ShapeError(f"{name}: object features (N, L, D) need `present` (N, L)")
+        count, kinds = self.features.shape[:2]
+        check_shape(f"{name}: present", self.present, "N L", N=count, L=kinds)
+        if self.present.dtype != torch.bool:
+            raise DataError(
+                f"{name}: present must be boolean, got {self.present.dtype}; pass coverage > 0"
+            )
 
 
 class PackedBags(NamedTuple):
@@ -66,21 +86,29 @@ class PackedBags(NamedTuple):
     """``(M, D)`` or ``(M, L, D)``."""
     present: Tensor | None
     """``(M, L)`` for object features."""
-    index: Tensor
-    """``(M,)`` the bag each row belongs to, rising."""
     sizes: Tensor
     """``(B,)`` patches of each bag."""
+    index: Tensor
+    """``(M,)`` the bag each row belongs to, rising."""
     labels: Tensor
     """``(B,)`` class indices; -1 where unknown."""
 
     @property
-    def count(self) -> int:
-        """Number of bags."""
+    def bags(self) -> int:
+        """Number of bags B."""
         return len(self.sizes)
+
+    def like(self, tensor: Tensor) -> PackedBags:
+        """The same bags on a tensor's device, features in its type."""
+        return PackedBags(
+            self.features.to(tensor),
+            None if self.present is None else self.present.to(tensor.device),
+            *(part.to(tensor.device) for part in (self.sizes, self.index, self.labels)),
+        )
 
 
 def pack(bags: Sequence[Bag]) -> PackedBags:
-    """Puts bags end to end.
+    """Puts bags end to end; half precision, as it is stored, becomes single.
 
     Raises:
         DataError: No bags.
@@ -88,16 +116,20 @@ def pack(bags: Sequence[Bag]) -> PackedBags:
     """
     if not bags:
         raise DataError("there are no bags to pack")
-    shapes = {tuple(bag.features.shape[1:]) for bag in bags}
-    if len(shapes) > 1:
-        raise ShapeError(f"all bags must have one kind of features, got {sorted(shapes)}")
+    first = tuple(bags[0].features.shape[1:])
+    for bag in bags:
+        if tuple(bag.features.shape[1:]) != first:
+            raise ShapeError(
+                f"bags must hold one kind of features: {bags[0].slide_id!r} has (N, {first}),"
+                f" {bag.slide_id!r} has (N, {tuple(bag.features.shape[1:])})"
+            )
     sizes = torch.tensor([len(bag.features) for bag in bags])
     presents = [bag.present for bag in bags if bag.present is not None]
-    labels = [-1 if bag.label is None else bag.label for bag in bags]
+    features = torch.cat([bag.features for bag in bags])
     return PackedBags(
-        torch.cat([bag.features for bag in bags]),
+        features if features.dtype == torch.float64 else features.float(),
         torch.cat(presents) if presents else None,
-        torch.repeat_interleave(torch.arange(len(bags)), sizes),
         sizes,
-        torch.tensor(labels),
+        torch.repeat_interleave(torch.arange(len(bags)), sizes),
+        torch.tensor([-1 if bag.label is None else bag.label for bag in bags]),
     )

@@ -1,89 +1,173 @@
-"""Slide classifiers on disk: ``config.json``, ``model.safetensors``, ``README.md``."""
+"""Slide classifiers on disk: a folder that says what it is.
+
+``config.json`` (schema, kind, numbers, names of classes and objects, metadata),
+``model.safetensors`` and ``README.md`` (the model card). Never a pickle.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
+from torch import nn
 
 from xpath.errors import CheckpointError
-from xpath.mil.attention_mil import AttentionMIL
-from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
-__all__ = ["SlideClassifier", "load_classifier", "save_classifier"]
+__all__ = ["Pretrained", "read_kind"]
 
 SCHEMA = "xpath.classifier/1"
-KINDS: dict[str, type[AttentionMIL] | type[ObjectAwareMIL]] = {
-    AttentionMIL.kind: AttentionMIL,
-    ObjectAwareMIL.kind: ObjectAwareMIL,
-}
+FILES = frozenset({"config.json", "model.safetensors", "README.md"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class SlideClassifier:
-    """A model with everything that must be known to use it."""
+class Pretrained(nn.Module):
+    """A module that can be saved and loaded.
 
-    model: AttentionMIL | ObjectAwareMIL
-    classes: tuple[str, ...]
-    """Class names in the order of the logits."""
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """Encoder, segmentor, patch size in microns, training slides, versions."""
+    A sub-class keeps what it was built from as ``config``, a frozen dataclass whose fields are the
+    arguments of its constructor.
+    """
+
+    kind: ClassVar[str]
+    """Name of the architecture in ``config.json``."""
+    config: Any
+    """What it was built from."""
+    metadata: dict[str, Any]
+    """What must be known to use it, anything JSON can hold: digests of encoder and segmentor, side
+    of a patch in microns, slides it was trained on. Saved and loaded with the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metadata = {}
+
+    def save_pretrained(self, folder: str | Path, card: str | None = None) -> None:
+        """Writes the checkpoint folder, all of it or nothing.
+
+        Args:
+            folder: Made; replaced if it holds a slide classifier already.
+            card: Text of the model card, Markdown; by default a short one from the config.
+
+        Raises:
+            CheckpointError: The folder holds other files, or the metadata is not JSON.
+        """
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        _refuse_other_files(folder)
+        config = {
+            "schema": SCHEMA,
+            "kind": self.kind,
+            "config": dataclasses.asdict(self.config),
+            "metadata": self.metadata,
+        }
+        try:
+            text = json.dumps(config, indent=2, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"metadata must be plain JSON values: {error}") from error
+        state = {name: value.cpu().contiguous() for name, value in self.state_dict().items()}
+        with atomic(folder) as draft:
+            draft.mkdir()
+            (draft / "config.json").write_text(text + "\n", encoding="utf-8")
+            (draft / "README.md").write_text(card or self._card(), encoding="utf-8")
+            save_file(state, draft / "model.safetensors")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """The model of a checkpoint folder, in evaluation mode, on the CPU.
+
+        Raises:
+            CheckpointError: A file is missing or unreadable, of another schema or kind, or the
+                weights do not fit the config; every tensor that does not fit is named.
+        """
+        folder = Path(folder)
+        content = _read_config(folder / "config.json")
+        if content["kind"] != cls.kind:
+            raise CheckpointError(
+                f"{folder} holds a classifier of kind {content['kind']!r}, not {cls.kind!r};"
+                " xpath.mil.classifier.load_classifier reads any kind"
+            )
+        try:
+            model = cls(**content["config"])
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder / 'config.json'} cannot be used: {error}") from error
+        weights = folder / "model.safetensors"
+        state = _read_weights(weights)
+        _check_fit(model, state, weights)
+        model.load_state_dict(state, assign=True)  # assign: keep the stored precision
+        model.metadata = content["metadata"]
+        return model.eval()
+
+    def _card(self) -> str:
+        config = dataclasses.asdict(self.config)
+        lines = [f"# Slide classifier ({self.kind})", ""]
+        lines += [f"* {key}: {value}" for key, value in {**config, **self.metadata}.items()]
+        return "\n".join([*lines, "", "For research; not for diagnosis.", ""])
 
 
-def save_classifier(folder: Path, classifier: SlideClassifier, *, card: str) -> None:
-    """Writes a checkpoint folder, all of it or nothing."""
-    model = classifier.model
-    content = {
-        "schema": SCHEMA,
-        "kind": model.kind,
-        "settings": model.settings,
-        "classes": list(classifier.classes),
-        "facts": dict(classifier.facts),
-    }
-    with atomic(folder) as draft:
-        draft.mkdir()
-        (draft / "config.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-        (draft / "README.md").write_text(card)
-        state = {name: value.contiguous() for name, value in model.state_dict().items()}
-        save_file(state, draft / "model.safetensors")
-
-
-def load_classifier(folder: Path) -> SlideClassifier:
-    """Reads a checkpoint folder; the model is in evaluation mode.
+def read_kind(folder: Path) -> str:
+    """Kind of classifier in a checkpoint folder.
 
     Raises:
-        CheckpointError: A file is missing, unreadable, of another schema, or does not fit.
+        CheckpointError: There is no config, or it is of another schema.
     """
-    path = folder / "config.json"
+    return str(_read_config(folder / "config.json")["kind"])
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Kind, config and metadata."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if content.get("schema") != SCHEMA:
             raise CheckpointError(f"{path} has schema {content.get('schema')!r}, wanted {SCHEMA!r}")
-        model = KINDS[content["kind"]](**content["settings"])
-        state = load_file(folder / "model.safetensors")
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} is no slide classifier: {error!r}") from error
-    check_fit(model, state, folder)
-    model.load_state_dict(state)
-    classes, facts = tuple(content["classes"]), content["facts"]
-    return SlideClassifier(model=model.eval(), classes=classes, facts=facts)
+        return {key: content[key] for key in ("kind", "config", "metadata")}
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error!r}); a slide classifier is a folder with config.json"
+            " and model.safetensors"
+        ) from error
 
 
-def check_fit(model: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
-    """Names every tensor that is missing, unknown or of another shape."""
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """A folder is replaced as a whole, so only a slide classifier may lie there."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    config = folder / "config.json"
+    ours = config.is_file() and SCHEMA in config.read_text(encoding="utf-8", errors="replace")
+    strangers = {entry.name for entry in folder.iterdir()} - FILES if ours else {folder.name}
+    if strangers:
+        raise CheckpointError(
+            f"{folder} would be replaced, but {sorted(strangers)[:5]} is no part of a slide"
+            " classifier; choose another folder, or remove it first"
+        )
+
+
+def _check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Names every tensor that is missing, unknown, of another shape, or no number."""
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
-    if wanted != found:
-        names = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
-        problems = [f"{name}: wanted {wanted.get(name)}, got {found.get(name)}" for name in names]
-        raise CheckpointError(f"{folder} does not fit its config: " + "; ".join(problems))
+    problems = [f"missing {name}" for name in wanted.keys() - found.keys()]
+    problems += [f"unknown {name}" for name in found.keys() - wanted.keys()]
+    for name in wanted.keys() & found.keys():
+        if wanted[name] != found[name]:
+            problems.append(f"{name} is {found[name]}, wanted {wanted[name]}")
+        elif not state[name].is_floating_point() or not torch.isfinite(state[name]).all():
+            problems.append(f"{name} holds values that are no finite floating numbers")
+    if problems:
+        raise CheckpointError(f"{path} does not fit its config: " + "; ".join(sorted(problems)))

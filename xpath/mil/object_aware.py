@@ -5,13 +5,15 @@ Axes: M patches of all bags, B bags, L object kinds, K classes, D features.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from torch import nn
 
 from xpath.errors import ConfigError, ShapeError
-from xpath.mil.attention_mil import projection
-from xpath.mil.pool import AttentionScore, segment_softmax, segment_sum
+from xpath.mil.attention_mil import AttentionMILConfig, named, projection
+from xpath.mil.checkpoint import Pretrained
+from xpath.mil.pool import GatedAttention, PlainAttention, segment_softmax, segment_sum
 from xpath.mil.scaler import FeatureScaler
 from xpath.shapes import check_shape
 
@@ -22,7 +24,31 @@ if TYPE_CHECKING:
 
     from xpath.mil.bag import PackedBags
 
-__all__ = ["ObjectAwareMIL", "ObjectMILOutput"]
+__all__ = ["ObjectAwareMIL", "ObjectAwareMILConfig", "ObjectMILOutput"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectAwareMILConfig(AttentionMILConfig):
+    """What an ``ObjectAwareMIL`` is built from."""
+
+    objects: tuple[str, ...]
+    """Names of the L kinds, in the order of the features."""
+    hidden: int = 64
+    """Width of each attention network."""
+    average: Literal["all", "present"] = "all"
+    """``all``: mean over all L kinds (the paper); ``present``: over those the slide has."""
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be.
+
+        Raises:
+            ConfigError: No objects, another average, or as for ``AttentionMILConfig``.
+        """
+        super(ObjectAwareMILConfig, self).__post_init__()  # bare super() breaks under slots
+        if not self.objects:
+            raise ConfigError("objects must name at least one kind")
+        if self.average not in ("all", "present"):
+            raise ConfigError(f"average must be 'all' or 'present', got {self.average!r}")
 
 
 class ObjectMILOutput(NamedTuple):
@@ -33,20 +59,20 @@ class ObjectMILOutput(NamedTuple):
     attention: Tensor
     """``(M, L)``; sums to one within each bag for every present kind, 0 where absent."""
     embedding: Tensor
-    """``(B, L, D)`` slide-level object features; 0 for kinds the slide does not have."""
+    """``(B, L, D)`` slide-level object features S_j; exactly 0 for kinds the slide has not."""
     present: Tensor
     """``(B, L)`` kinds the slide has."""
     divisor: Tensor
-    """``(B,)`` what the sum over kinds is divided by."""
+    """``(B,)`` what the sum over kinds is divided by: L, or how many are present (at least 1)."""
     instances: Tensor
-    """``(M, L, D)`` what the classifier's weights act on."""
+    """``(M, L, D)`` what the classifier's weights act on; 0 where absent."""
 
 
-class ObjectAwareMIL(nn.Module):
+class ObjectAwareMIL(Pretrained):
     """Parallel aggregators, one per object, averaged and classified (paper, section 4.3.3).
 
     A patch without an object takes no part in that object's attention. A kind that a slide does
-    not have contributes exactly 0 to its logits.
+    not have contributes exactly 0 to its logits; a slide with no object at all gets the bias.
 
     Example::
 
@@ -57,7 +83,7 @@ class ObjectAwareMIL(nn.Module):
     Args:
         dim: Features of an object.
         objects: Names of the L kinds, or just how many.
-        classes: Number of classes K.
+        classes: Names of the K classes, or just how many.
         hidden: Width of each attention network.
         gated: Gated attention; False for the plain form.
         proj: Width of a linear layer with ReLU before pooling, shared by all kinds; None as in
@@ -65,15 +91,19 @@ class ObjectAwareMIL(nn.Module):
         dropout: Rate while training, on projection and attention.
         average: ``all``: mean over all L kinds (the paper); ``present``: over those there, so that
             adding a kind no slide has changes nothing.
+
+    Raises:
+        ConfigError: A number that cannot be.
     """
 
     kind = "object_aware"
+    config: ObjectAwareMILConfig
 
     def __init__(  # noqa: PLR0913 - the model's own numbers, all but three with a default
         self,
         dim: int,
         objects: Sequence[str] | int,
-        classes: int,
+        classes: Sequence[str] | int,
         *,
         hidden: int = 64,
         gated: bool = True,
@@ -82,31 +112,32 @@ class ObjectAwareMIL(nn.Module):
         average: Literal["all", "present"] = "all",
     ) -> None:
         super().__init__()
-        if average not in ("all", "present"):
-            raise ConfigError(f"average must be 'all' or 'present', got {average!r}")
-        names = [f"object {j}" for j in range(objects)] if isinstance(objects, int) else objects
-        if not names:
-            raise ConfigError("objects must name at least one kind")
-        self.objects = tuple(names)
-        self.average = average
-        self.settings = {
-            "dim": dim,
-            "objects": list(names),
-            "classes": classes,
-            "hidden": hidden,
-            "gated": gated,
-            "proj": proj,
-            "dropout": dropout,
-            "average": average,
-        }
-        self.dim = dim
+        self.config = ObjectAwareMILConfig(
+            dim=dim,
+            objects=named(objects, "object"),
+            classes=named(classes, "class"),
+            hidden=hidden,
+            gated=gated,
+            proj=proj,
+            dropout=dropout,
+            average=average,
+        )
+        width, kinds = proj or dim, len(self.objects)
+        attention = GatedAttention if gated else PlainAttention
         self.scaler = FeatureScaler(dim)
         self.projection = projection(dim, proj, dropout)
-        width = proj or dim
-        self.attention = AttentionScore(
-            width, hidden, kinds=len(names), gated=gated, dropout=dropout
-        )
-        self.classifier = nn.Linear(width, classes)
+        self.attention = attention(width, hidden, dropout, kinds=kinds)
+        self.classifier = nn.Linear(width, len(self.classes))
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of the L kinds, in the order of the features."""
+        return self.config.objects
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of the logits."""
+        return self.config.classes
 
     def forward(self, bags: PackedBags) -> ObjectMILOutput:
         """Logits of bags with object features ``(M, L, D)`` and their presence ``(M, L)``.
@@ -115,18 +146,18 @@ class ObjectAwareMIL(nn.Module):
             ShapeError: Other features, other kinds, or presence missing.
         """
         kinds = len(self.objects)
-        check_shape("features", bags.features, "M L D", L=kinds, D=self.dim)
+        sizes = check_shape("object features", bags.features, "M L D", L=kinds, D=self.config.dim)
         if bags.present is None:
             raise ShapeError(f"object features need `present` (M, L) with L={kinds}, got None")
+        check_shape("present", bags.present, "M L", M=sizes["M"], L=kinds)
         instances = self.projection(self.scaler(bags.features))
-        # Whatever stands in the features of an absent object must not reach the sum, NaN neither.
+        # Scaler and projection turn the zeros of an absent object into something; nothing it is.
         instances = instances.masked_fill(~bags.present[..., None], 0.0)
-        attention = segment_softmax(self.attention(instances), bags.index, bags.count, bags.present)
-        embedding = segment_sum(attention[..., None] * instances, bags.index, bags.count)
-        present = segment_sum(bags.present.to(embedding.dtype), bags.index, bags.count) > 0
-        divisor = present.sum(dim=1).clamp(min=1).to(embedding.dtype)
-        if self.average == "all":
-            divisor = divisor.new_full((bags.count,), kinds)
-        slide = embedding.sum(dim=1) / divisor[:, None]
-        logits = self.classifier(slide)
+        attention = segment_softmax(self.attention(instances), bags.index, bags.bags, bags.present)
+        embedding = segment_sum(attention[..., None] * instances, bags.index, bags.bags)
+        present = segment_sum(bags.present.to(embedding.dtype), bags.index, bags.bags) > 0
+        divisor = embedding.new_full((bags.bags,), kinds)
+        if self.config.average == "present":
+            divisor = present.sum(dim=1).clamp(min=1).to(embedding.dtype)
+        logits = self.classifier(embedding.sum(dim=1) / divisor[:, None])
         return ObjectMILOutput(logits, attention, embedding, present, divisor, instances)

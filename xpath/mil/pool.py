@@ -13,7 +13,7 @@ from torch import nn
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["AttentionScore", "segment_softmax", "segment_sum"]
+__all__ = ["GatedAttention", "PlainAttention", "segment_softmax", "segment_sum"]
 
 
 def segment_sum(values: Tensor, index: Tensor, bags: int) -> Tensor:
@@ -24,61 +24,84 @@ def segment_sum(values: Tensor, index: Tensor, bags: int) -> Tensor:
 def segment_softmax(scores: Tensor, index: Tensor, bags: int, mask: Tensor | None = None) -> Tensor:
     """Softmax within each bag, separately for every column.
 
+    On the CPU the same input gives the same bits, gradients included. On CUDA sums run in any
+    order, unless ``torch.use_deterministic_algorithms`` is on.
+
     Args:
         scores: ``(M, ...)``.
         index: ``(M,)`` bag of each row.
-        bags: Number of bags.
+        bags: Number of bags B.
         mask: Like ``scores``; rows that are False get exactly 0. Where a bag has no True row, all
             of it is 0: no NaN, no gradient.
+
+    Returns:
+        Like ``scores``; each column sums to one over the rows of a bag.
     """
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     wide = index.view(-1, *[1] * (scores.ndim - 1)).expand_as(scores)
     start = scores.new_full((bags, *scores.shape[1:]), -torch.inf)
+    # A constant shift changes no softmax, so its gradient is none: detach.
     top = start.scatter_reduce(0, wide, scores.detach(), "amax")
-    top = top.masked_fill(top.isinf(), 0)  # a column without a single true row
-    weight = (scores - top[index]).exp()
+    top = top.masked_fill(top == -torch.inf, 0)  # a column without a single True row
+    # index_select, not [index]: the gradient of the latter adds up in any order, also on the CPU.
+    weight = (scores - top.index_select(0, index)).exp()
     total = segment_sum(weight, index, bags)
-    return weight / total.masked_fill(total == 0, 1)[index]
+    return weight / total.masked_fill(total == 0, 1).index_select(0, index)
 
 
-class AttentionScore(nn.Module):
-    """A score for every row, before the softmax; L kinds side by side, each with its own weights.
+class PlainAttention(nn.Module):
+    """A score for every row, before the softmax: ``w · tanh(V h)``.
 
-    Gated: ``w · (tanh(V h) ⊙ sigmoid(U h))``; plain: ``w · tanh(V h)``.
+    L kinds side by side, each with weights of its own. The score has no bias: a constant leaves
+    every softmax as it is.
 
     Args:
         dim: Features in.
         hidden: Attention features A.
-        kinds: Number of independent attention networks L.
-        gated: Use the gate.
         dropout: Rate on the attention features while training.
+        kinds: Number of independent attention networks L.
     """
 
-    def __init__(
-        self, dim: int, hidden: int, *, kinds: int = 1, gated: bool = True, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0, *, kinds: int = 1) -> None:
         super().__init__()
-        self.value_weight = nn.Parameter(torch.empty(kinds, hidden, dim))
+        self.value_weight = nn.Parameter(_linear_weights(kinds, hidden, dim))
         self.value_bias = nn.Parameter(torch.zeros(kinds, hidden))
-        if gated:
-            self.gate_weight = nn.Parameter(torch.empty(kinds, hidden, dim))
-            self.gate_bias = nn.Parameter(torch.zeros(kinds, hidden))
-        self.score_weight = nn.Parameter(torch.empty(kinds, hidden))
-        self.gated = gated
+        self.score_weight = nn.Parameter(_linear_weights(kinds, 1, hidden)[:, 0])
         self.dropout = nn.Dropout(dropout)
-        for kind in range(kinds):  # as a Linear layer of its own would start
-            nn.init.xavier_uniform_(self.value_weight[kind])
-            if gated:
-                nn.init.xavier_uniform_(self.gate_weight[kind])
-        nn.init.uniform_(self.score_weight, -(hidden**-0.5), hidden**-0.5)
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores ``(M, L)`` of features ``(M, L, D)``."""
-        value = torch.einsum("mld,lad->mla", features, self.value_weight) + self.value_bias
-        hidden = value.tanh()
-        if self.gated:
-            gate = torch.einsum("mld,lad->mla", features, self.gate_weight) + self.gate_bias
-            hidden = hidden * gate.sigmoid()
-        # No bias on the score: a constant leaves every softmax as it is.
+        return self.score(_linear(features, self.value_weight, self.value_bias).tanh())
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """Scores ``(M, L)`` of attention features ``(M, L, A)``."""
         return (self.dropout(hidden) * self.score_weight).sum(dim=-1)
+
+
+class GatedAttention(PlainAttention):
+    """A score for every row, before the softmax: ``w · (tanh(V h) ⊙ sigmoid(U h))``."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0, *, kinds: int = 1) -> None:
+        super().__init__(dim, hidden, dropout, kinds=kinds)
+        self.gate_weight = nn.Parameter(_linear_weights(kinds, hidden, dim))
+        self.gate_bias = nn.Parameter(torch.zeros(kinds, hidden))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scores ``(M, L)`` of features ``(M, L, D)``."""
+        value = _linear(features, self.value_weight, self.value_bias).tanh()
+        gate = _linear(features, self.gate_weight, self.gate_bias).sigmoid()
+        return self.score(value * gate)
+
+
+def _linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``(M, L, A)``: every kind's features ``(M, L, D)`` through its weights ``(L, A, D)``."""
+    return torch.einsum("mld,lad->mla", features, weight) + bias
+
+
+def _linear_weights(kinds: int, out: int, dim: int) -> Tensor:
+    """``(L, out, dim)``, each kind drawn as a layer of its own (Glorot)."""
+    weights = torch.empty(kinds, out, dim)
+    for weight in weights:
+        nn.init.xavier_uniform_(weight)
+    return weights

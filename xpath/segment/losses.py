@@ -83,10 +83,14 @@ def _head_loss(
     chosen = masks.take_along_dim(query[..., None, None], dim=2)
     logits = mask_logits(chosen, features)[:, :, 0]
     logits = functional.interpolate(logits, target.shape[-2:], mode="bilinear")
+    # Only a present object teaches which query to pick: were absence taught as well, rare objects
+    # would get a query of their own that always answers "nothing".
+    present = small.flatten(2).any(dim=-1)
+    match = functional.cross_entropy(scores.transpose(1, 2), query, reduction="none") * present
     return SegmentLoss(
         functional.binary_cross_entropy_with_logits(logits, target),
         soft_dice_loss(logits, target).mean(),
-        functional.cross_entropy(scores.flatten(0, 1), query.flatten()),
+        match.sum() / present.sum().clamp(min=1),
     )
 
 

@@ -1,4 +1,4 @@
-"""The explanation of a slide in HDF5: arrays and a few facts.
+"""The explanation of a slide in HDF5, schema ``xpath.explanation/1``: arrays and a few facts.
 
 Axes: N patches, L object kinds, E objects hidden, K classes.
 """
@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpath.errors import StoreError
-from xpath.store.grids import open_h5
-from xpath.store.schema import atomic, check_schema
+from xpath.store.hdf5 import create_h5, open_h5
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +23,7 @@ __all__ = ["SlideExplanation", "read_explanation", "write_explanation"]
 EXPLANATION = "xpath.explanation/1"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
 class SlideExplanation:
     """What both classifiers say about a slide, and why.
 
@@ -75,11 +73,12 @@ class SlideExplanation:
 
 
 def write_explanation(path: Path, explanation: SlideExplanation) -> None:
-    """Writes ``explanation.h5``; equal input gives equal bytes."""
-    import h5py
+    """Writes ``explanation.h5``; equal input gives equal bytes.
 
-    with atomic(path) as draft, h5py.File(draft, "w", libver="latest") as file:
-        file.attrs["schema"] = EXPLANATION
+    Raises:
+        StoreError: The disk is full.
+    """
+    with create_h5(path, EXPLANATION) as file:
         for field in fields(explanation):
             value = getattr(explanation, field.name)
             if isinstance(value, np.ndarray):
@@ -94,13 +93,9 @@ def read_explanation(path: Path) -> SlideExplanation:
     Raises:
         StoreError: The file is missing, truncated, not ours, or incomplete.
     """
-    with open_h5(path) as file:
-        check_schema(path, file.attrs.get("schema"), EXPLANATION)
-        try:
-            values = {field.name: _value(file, field.name) for field in fields(SlideExplanation)}
-            return SlideExplanation(**values)
-        except (KeyError, OSError, ValueError) as error:
-            raise StoreError(f"{path} is damaged ({error}); remove it and make it again") from error
+    with open_h5(path, EXPLANATION) as file:
+        values = {field.name: _value(file, field.name) for field in fields(SlideExplanation)}
+        return SlideExplanation(**values)
 
 
 def _value(file: Any, name: str) -> Any:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["SlideFeatures", "read_features", "write_features"]
 
 CHUNK_BYTES = 1 << 20
-DTYPES = {
+DTYPES: dict[str, type[np.floating[Any]]] = {
     "features": np.float32,
     "object_features": np.float16,
     "object_coverage": np.float32,

@@ -41,7 +41,7 @@ __all__ = ["PyramidLevel", "grid_attributes", "grid_from_attributes", "read_grid
 class PyramidLevel(NamedTuple):
     """The pyramid level at which CLAM reads the patches."""
 
-    index: int = 0
+    number: int = 0
     downsample: float = 1.0
     """Level-0 pixels per pixel."""
     size: Size | None = None
@@ -108,7 +108,7 @@ def grid_attributes(grid: PatchGrid, name: str, level: PyramidLevel = LEVEL0) ->
         "overlap_level0": grid.overlap,
         # CLAM
         "patch_size": side,
-        "patch_level": level.index,
+        "patch_level": level.number,
         "downsample": np.array([level.downsample] * 2, np.float64),
         "level_dim": level_dim,
         "downsampled_level_dim": level_dim,
@@ -156,9 +156,9 @@ def _side(grid: PatchGrid, level: PyramidLevel) -> int:
     Raises:
         DataError: No whole number of them covers the patch, or level 0 is shrunk.
     """
-    if (level.index == 0) != (level.downsample == 1):
+    if (level.number == 0) != (level.downsample == 1):
         raise DataError(
-            f"level {level.index} cannot have a downsample of {level.downsample}; pass both"
+            f"level {level.number} cannot have a downsample of {level.downsample}; pass both"
             " patch_level and level_downsample as the slide stores them"
         )
     side = round(grid.footprint / level.downsample)

@@ -156,7 +156,11 @@ class MaskWriter:
         if self._buffered:
             self._flush(self._buffered)
         coords = np.asarray(self._grid.coords, np.int64)
-        small = {"presence": self._presence, "area": self._area, "coords": coords}
+        small: dict[str, NDArray[Any]] = {
+            "presence": self._presence,
+            "area": self._area,
+            "coords": coords,
+        }
         for name, data in small.items():
             self._group.create_array(name, data=data, chunks=data.shape, **_storage())
         attributes = grid_attributes(self._grid, self._provenance.get("slide_id", ""))
@@ -211,7 +215,8 @@ class SlideMasks:
         """
         index = np.arange(len(self))[patches]
         if not index.ndim:
-            return self.read(index[None])[0]
+            one: NDArray[np.bool_] = self.read(index[None])[0]
+            return one
         if not len(index):
             return np.zeros((0, len(self.labels), self.size, self.size), np.bool_)
         with damage_refused(self.path):
@@ -221,16 +226,17 @@ class SlideMasks:
                 f"{self.path} is damaged: masks have other areas than they were written with;"
                 " remove it and make it again"
             )
-        return np.unpackbits(packed, axis=-1, count=self.size).view(np.bool_)
+        masks: NDArray[np.bool_] = np.unpackbits(packed, axis=-1, count=self.size).view(np.bool_)
+        return masks
 
     def _packed(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Bit-packed masks of several patches; neighbours are read in one go."""
+        """Bit-packed masks of several patches."""
         first, last = int(index[0]), int(index[-1])
         if np.array_equal(index, np.arange(first, last + 1)):
             packed: NDArray[np.uint8] = self._masks[first : last + 1]
-        else:
-            packed = self._masks.oindex[index]
-        return packed
+            return packed
+        # one by one: zarr's own selection by index decodes the shards it touches many times
+        return np.stack([self._masks[int(patch)] for patch in index])
 
     def _check_files(self) -> None:
         """A file that is missing would be read as zeros without a word."""
@@ -258,17 +264,18 @@ def open_masks(path: Path) -> SlideMasks:
 
 def _storage() -> dict[str, Any]:
     """How chunks are kept: no shuffle, which hurts packed bits; with a checksum; even if empty."""
-    import zarr
+    from zarr.codecs import ZstdCodec
 
     return {
-        "compressors": zarr.codecs.ZstdCodec(level=3, checksum=True),
+        "compressors": ZstdCodec(level=3, checksum=True),
         "config": {"write_empty_chunks": True},  # so that a missing file is told from an empty one
     }
 
 
 def _area(packed: NDArray[np.uint8]) -> NDArray[np.int64]:
     """``(B, L)`` pixels of bit-packed masks ``(B, L, H, W/8)``."""
-    return np.bitwise_count(packed).sum(axis=(2, 3), dtype=np.int64)
+    area: NDArray[np.int64] = np.bitwise_count(packed).sum(axis=(2, 3), dtype=np.int64)
+    return area
 
 
 def _plain(value: Any) -> Any:

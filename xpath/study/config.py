@@ -32,6 +32,8 @@ class ObjectsConfig:
     """Patch encoder: ``segmentor`` for its own image encoder, otherwise a timm model name."""
     encoder_weights: str = ""
     """Local weights of a timm encoder; empty to let timm fetch its pretrained ones."""
+    min_coverage: float = 0.001
+    """Smallest share of a patch an object must cover to count as present in it."""
     batch: int = 8
     """Patches per forward pass."""
     device: str = "cpu"
@@ -68,13 +70,16 @@ class ExplainConfig:
 
     labels: tuple[str, ...] = field(default_factory=_importance_ids)
     """Objects whose importance is measured; those not segmented are left out."""
+    parts: tuple[str, ...] = ("test",)
+    """Parts of the split that are explained; importance on slides that chose the model flatters.
+    Slides without a label are always explained."""
     sigma_um: float = 8.0
     """Width of the blur on the tissue: wider than a nucleus, so that its texture is gone."""
     feather_um: float = 2.0
     """Width of the soft edge of the blurred region."""
     null_draws: int = 2
     """Random masks of the same area per object and patch."""
-    patients: int = 2000
+    resamples: int = 2000
     """Bootstrap samples behind each interval."""
     seed: int = 0
     """Seed of random masks and bootstrap."""
@@ -90,5 +95,5 @@ class StudyConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     explain: ExplainConfig = field(default_factory=ExplainConfig)
-    mpp: float = 0.0
+    default_mpp: float = 0.0
     """Resolution of slides that store none, microns per pixel; 0 refuses such slides."""

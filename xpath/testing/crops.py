@@ -61,13 +61,34 @@ def crop_batches(
     shape: tuple[int, int],
     rng: np.random.Generator,
 ) -> Iterator[TrainBatch]:
-    """Endless crops, each with prompts for what is there and for what is not."""
+    """Endless crops, each with prompts for what is there and for what is not.
+
+    Every label is as often the reason to take a crop as every other: rare objects would otherwise
+    be met as absent nearly always, and learnt to be.
+
+    Args:
+        fields: Painted fields.
+        labels: What may be asked for.
+        tokenizer: Of the model that is trained.
+        shape: Crops of a batch, prompts of a crop.
+        rng: Decides everything.
+    """
     tree = load_labels()
     tokens = tokenizer([tree[name].prompt for name in labels])
+    holders = [[f for f in fields if f.mask(name).any()] for name in labels]
+    drawn = [row for row, held in enumerate(holders) if held]
     images, prompts = shape
     while True:
-        crops = [_crop(fields[rng.integers(len(fields))], labels, rng) for _ in range(images)]
-        asked = [_choose(masks, prompts, rng) for _, masks in crops]
+        reasons = rng.choice(drawn, images)
+        chosen = [holders[row][int(rng.integers(len(holders[row])))] for row in reasons]
+        crops = [
+            _crop(field, labels, _corner(field.mask(labels[row]), rng), rng)
+            for field, row in zip(chosen, reasons, strict=True)
+        ]
+        asked = [
+            _choose(masks, int(row), prompts, rng)
+            for (_, masks), row in zip(crops, reasons, strict=True)
+        ]
         target = [masks[rows] for (_, masks), rows in zip(crops, asked, strict=True)]
         yield TrainBatch(
             torch.from_numpy(np.stack([image for image, _ in crops])).permute(0, 3, 1, 2),
@@ -77,27 +98,37 @@ def crop_batches(
         )
 
 
+def _corner(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[int, int]:
+    """Top left of a crop that holds some pixel of a mask, anywhere in the crop."""
+    pixels = np.flatnonzero(mask)
+    place = int(pixels[rng.integers(len(pixels))])
+    y, x = np.array(divmod(place, mask.shape[1])) - rng.integers(16, CROP - 16, 2)
+    return int(np.clip(y, 0, FIELD - CROP)), int(np.clip(x, 0, FIELD - CROP))
+
+
 def _crop(
-    field: Field, labels: tuple[str, ...], rng: np.random.Generator
+    field: Field, labels: tuple[str, ...], corner: tuple[int, int], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """A crop ``(H, W, 3)`` and its masks ``(P, H, W)``, turned, flipped, re-stained."""
-    y, x = rng.integers(0, FIELD - CROP, 2)
+    y, x = corner
     window = np.s_[y : y + CROP, x : x + CROP]
     masks = np.stack([field.mask(name)[window] for name in labels])
     image = field.image[window].astype(np.float32)
     density = -np.log((image + 1) / 256) * rng.uniform(0.85, 1.15, 3)  # per colour channel
     image = np.clip(256 * np.exp(-density) - 1, 0, 255).astype(np.uint8)
-    turns, flip = rng.integers(4), rng.integers(2)
+    turns, flip = int(rng.integers(4)), int(rng.integers(2))
     image, masks = np.rot90(image, turns), np.rot90(masks, turns, axes=(1, 2))
     if flip:
         image, masks = image[:, ::-1], masks[:, :, ::-1]
     return np.ascontiguousarray(image), np.ascontiguousarray(masks)
 
 
-def _choose(masks: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows of the labels to ask for: present ones first, at least a third absent ones."""
+def _choose(
+    masks: NDArray[np.bool_], reason: int, count: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Rows of the labels to ask for: the crop's reason, others there, a third that are not."""
     there = masks.any(axis=(1, 2))
-    present = rng.permutation(np.flatnonzero(there))[: count - count // 3]
+    present = rng.permutation(np.flatnonzero(there & (np.arange(len(masks)) != reason)))
     absent = rng.permutation(np.flatnonzero(~there))
     rest = rng.permutation(len(masks))
-    return np.concatenate([present, absent, rest])[:count]
+    return np.concatenate([[reason], present[: count - 1 - count // 3], absent, rest])[:count]

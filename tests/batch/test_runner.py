@@ -1,0 +1,211 @@
+"""One slide's failure is its own; what happened is written down, and tried again."""
+
+from __future__ import annotations
+
+import csv
+import signal
+
+import pytest
+
+from xpath.batch.claim import claim, claimant
+from xpath.batch.runner import Busy, Ledger, run_stage
+from xpath.batch.slides import SlideEntry
+from xpath.errors import DataError, SlideError
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(tmp_path / "slides.csv", tmp_path / "logs")
+
+
+def table(ledger):
+    with ledger.path.open(newline="") as file:
+        return {(row["slide_id"], row["stage"]): row for row in csv.DictReader(file)}
+
+
+def test_a_failure_is_recorded_and_the_others_go_on(slides, ledger, caplog):
+    seen = []
+
+    def work(slide):
+        seen.append(slide.slide_id)
+        if slide.slide_id == "b":
+            raise SlideError("b.svs cannot be read;\n  copy it again")
+
+    report = run_stage("segment", slides, work, ledger, progress=False)
+
+    assert seen == ["a", "b", "c"]
+    assert (report.done, report.failed, report.busy) == (("a", "c"), ("b",), ())
+    assert not report.ok
+    row = table(ledger)["b", "segment"]
+    assert row["status"] == "failed"
+    assert row["reason"] == "SlideError: b.svs cannot be read; copy it again"
+    assert row["attempts"] == "1"
+    assert float(row["seconds"]) >= 0
+    log = (ledger.logs / "b.segment.log").read_text()
+    assert "Traceback" in log
+    assert "in work" in log
+    assert "b failed in segment" in caplog.text
+    assert [path.name for path in ledger.logs.iterdir()] == ["b.segment.log"]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), ValueError(), AssertionError("x"), OSError(5, "x")]
+)
+def test_any_exception_is_one_slides_matter(slides, ledger, error):
+    def work(slide):
+        if slide.slide_id == "a":
+            raise error
+
+    report = run_stage("segment", slides, work, ledger, progress=False)
+
+    assert (report.done, report.failed) == (("b", "c"), ("a",))
+    assert type(error).__name__ in table(ledger)["a", "segment"]["reason"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_ends_the_stage(slides, ledger, error):
+    def work(slide):
+        if slide.slide_id == "b":
+            raise error
+
+    with pytest.raises(error):
+        run_stage("segment", slides, work, ledger, progress=False)
+    assert list(table(ledger)) == [("a", "segment")], "what was done before is kept"
+
+
+def test_failures_are_tried_again_and_counted(slides, ledger):
+    def fails(slide):
+        raise RuntimeError("no")
+
+    for _ in range(2):
+        run_stage("segment", slides[:1], fails, ledger, progress=False)
+    again = Ledger(ledger.path, ledger.logs)
+    assert again.line("a", "segment").attempts == 2
+
+    report = run_stage("segment", slides[:1], lambda _: True, again, progress=False)
+    assert report.ok
+    row = table(again)["a", "segment"]
+    assert (row["status"], row["attempts"], row["reason"]) == ("done", "3", "")
+    assert not list(ledger.logs.iterdir()), "the traceback of a slide that is done misleads"
+
+
+def test_what_was_there_already_is_done_but_no_attempt(slides, ledger):
+    run_stage("segment", slides, lambda _: True, ledger, progress=False)
+    report = run_stage("segment", slides, lambda _: False, ledger, progress=False)
+
+    assert report.done == ("a", "b", "c")
+    assert {row["attempts"] for row in table(ledger).values()} == {"1"}
+
+
+def test_a_claimed_slide_is_busy_and_is_not_counted(slides, ledger, tmp_path):
+    def work(slide):
+        with claim(tmp_path / slide.slide_id) as mine:
+            if not mine:
+                raise Busy(claimant(tmp_path / slide.slide_id))
+
+    with claim(tmp_path / "b"):
+        report = run_stage("segment", slides, work, ledger, progress=False)
+
+    assert (report.done, report.busy, report.failed) == (("a", "c"), ("b",), ())
+    row = table(ledger)["b", "segment"]
+    assert (row["status"], row["attempts"]) == ("busy", "0")
+    assert "process" in row["reason"]
+
+
+def test_stages_have_lines_of_their_own(slides, ledger):
+    run_stage("segment", slides, lambda _: True, ledger, progress=False)
+    run_stage("features", slides, lambda _: 1 / 0, ledger, progress=False)
+
+    statuses = {key: row["status"] for key, row in table(ledger).items()}
+    assert statuses["a", "segment"] == "done"
+    assert statuses["a", "features"] == "failed"
+    assert len(statuses) == 6
+
+
+def test_two_ledgers_do_not_forget_each_others_lines(slides, ledger):
+    """Two runs over one folder: each reads the table again before it writes."""
+    other = Ledger(ledger.path, ledger.logs)
+    run_stage("segment", slides[:1], lambda _: True, ledger, progress=False)
+    run_stage("segment", slides[1:], lambda _: True, other, progress=False)
+    busy = ledger.line("b", "segment")
+    busy.status = "busy"
+    ledger.write(busy)
+
+    assert {row["status"] for row in table(ledger).values()} == {"done"}
+    assert [line.slide_id for line in ledger.lines()] == ["a", "b", "c"]
+
+
+def test_a_broken_table_is_put_aside(slides, ledger, caplog):
+    ledger.path.write_text("slide_id,stage,status\na,segment,done\n")
+    again = Ledger(ledger.path, ledger.logs)
+    run_stage("segment", slides, lambda _: True, again, progress=False)
+
+    assert len(table(again)) == 3
+    assert ledger.path.with_name("slides.csv.damaged").exists()
+    assert "cannot be read" in caplog.text
+
+
+def test_slides_of_one_name_are_refused(slides, ledger):
+    twice = [*slides, SlideEntry(slide_id="a", path=slides[1].path)]
+
+    with pytest.raises(DataError, match=r"\['a'\]"):
+        run_stage("segment", twice, lambda _: True, ledger, progress=False)
+
+
+def test_the_bar_goes_to_stderr(slides, ledger, capsys):
+    run_stage("segment", slides, lambda _: True, ledger)
+    told = capsys.readouterr()
+
+    assert told.out == ""
+    assert "segment" in told.err
+    assert "3/3" in told.err
+    assert run_stage("segment", [], lambda _: True, ledger).ok
+    assert capsys.readouterr().err == ""
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from xpath.batch.claim import claim
+from xpath.batch.record import is_done, key_of, mark_done
+from xpath.batch.runner import Busy, Ledger, run_stage
+from xpath.batch.slides import SlideEntry
+from xpath.store.schema import atomic
+folder, victim = Path(sys.argv[1]), sys.argv[2]
+def work(slide):
+    output, key = folder / slide.slide_id, key_of("v1")
+    if is_done(output, key):
+        return False
+    with claim(output) as mine:
+        if not mine:
+            raise Busy
+        with atomic(output) as draft:
+            draft.write_text("half")
+            if slide.slide_id == victim:
+                os.kill(os.getpid(), signal.SIGKILL)
+            draft.write_text("whole")
+        mark_done(output, key)
+    return True
+slides = [SlideEntry(slide_id=name, path=Path(name)) for name in "abc"]
+ledger = Ledger(folder / "slides.csv", folder / "logs")
+report = run_stage("s", slides, work, ledger, progress=False)
+print(*report.done)
+"""
+
+
+def test_a_killed_run_is_taken_up_where_it_was(tmp_path, python, start):
+    folder = tmp_path / "run"
+    assert python(KILLED, folder, "b").returncode == -signal.SIGKILL
+    assert (folder / "a").read_text() == "whole"
+    assert not (folder / "b").exists()
+
+    with start(KILLED, folder, "nobody") as process:
+        out, err = process.communicate(timeout=60)
+
+    assert out.split() == ["a", "b", "c"], err
+    attempts = {
+        key[0]: row["attempts"] for key, row in table(Ledger(folder / "slides.csv", folder)).items()
+    }
+    assert attempts == {"a": "1", "b": "1", "c": "1"}
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"slides.csv", *"abc", *(f"{name}.done.json" for name in "abc")}

@@ -1,0 +1,144 @@
+"""Slides from folders and tables, with words for what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xpath.batch.slides import SlideEntry, find_slides, read_labels, read_slide_table, with_labels
+from xpath.errors import DataError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ["b.svs", "a.NDPI", "deep/c.ome.tif", "note.txt", "._b.svs", ".trash/d.svs"]:
+        path = tmp_path / "slides" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "slides" / "c.mrxs").mkdir()  # a folder of that name is no slide
+    return tmp_path / "slides"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="table.csv", encoding="utf-8"):
+        (tmp_path / name).write_text(text, encoding=encoding)
+        return tmp_path / name
+
+    return write
+
+
+def test_slides_of_a_folder_by_suffix(folder):
+    found = {slide.slide_id: slide.path for slide in find_slides(folder)}
+
+    assert found == {
+        "a": folder / "a.NDPI",
+        "b": folder / "b.svs",
+        "c": folder / "deep" / "c.ome.tif",
+    }
+
+
+def test_files_are_taken_whatever_their_suffix_and_once(folder):
+    found = find_slides([folder / "note.txt", folder, folder / "b.svs"])
+
+    assert [slide.slide_id for slide in found] == ["note", "a", "b", "c"]
+
+
+def test_slides_of_one_name_are_refused(folder):
+    (folder / "deep" / "b.tiff").touch()
+
+    with pytest.raises(DataError, match=r"\['b'\].*rename"):
+        find_slides(folder)
+
+
+def test_nothing_to_do_is_told(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no slides found.*\.svs"):
+        find_slides([tmp_path / "empty"])
+    with pytest.raises(DataError, match="does not exist"):
+        find_slides([folder / "typo.svs"])
+
+
+def test_a_full_table(write, tmp_path):
+    path = write(
+        "slide_id, path ,label,patient,mpp,other\n"
+        "007,slides/b.svs,ILC,P1,0.25,x\n"
+        '"x, y",/data/a.ndpi,,,,\n'
+    )
+
+    first, second = read_slide_table(path)
+    assert first == SlideEntry(
+        slide_id="007", path=tmp_path / "slides/b.svs", label="ILC", patient="P1", mpp=0.25
+    )
+    assert second == SlideEntry(slide_id="x, y", path=Path("/data/a.ndpi"))
+
+
+def test_a_table_of_clam(write, folder):
+    path = write("case_id,slide_id,label\npatient-1,b,tumor\npatient-2,lost,normal\n")
+
+    first, lost = read_slide_table(path, folder)
+    assert first.path == folder / "b.svs"
+    assert (first.patient, first.label) == ("patient-1", "tumor")
+    assert lost.path == folder / "lost", "it fails alone, when it is opened"
+    assert read_slide_table(path)[0].path == folder / "b.svs", "by default beside the table"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("comma", [",", ";", "\t"])
+def test_tables_as_spreadsheets_write_them(write, encoding, comma):
+    path = write("slide_id,label\r\na,Lobulär\r\n".replace(",", comma), encoding=encoding)
+
+    assert read_labels(path)["a"].label == "Lobulär"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("slide,label\na,b\n", r"columns slide_id.*\['label', 'slide'\]"),
+        ("slide_id,label\n", "0 rows"),
+        ("", "needs the columns"),
+        ("slide_id,label\na,x\na,y\n", r"\['a'\]"),
+        ("slide_id,label\na,x\n ,y\n", r"lines \[3\]"),
+        ("slide_id,label,mpp\na,x,40x\n", "mpp of a .* got '40x'"),
+        ("slide_id,label,mpp\na,x,-1\n", "often 0.25"),
+        ("slide_id,label,mpp\na,x,nan\n", "often 0.25"),
+        ("slide_id,label\n../a,x\n", "cannot be named"),
+    ],
+)
+def test_wrong_tables_are_told(write, text, words):
+    with pytest.raises(DataError, match=words):
+        read_slide_table(write(text))
+
+
+def test_tables_that_cannot_be_read(write, tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        read_slide_table(tmp_path / "nothing.csv")
+    with pytest.raises(DataError, match="UTF-8"):
+        read_labels(write("slide_id,label\na,Lobulär\n", encoding="latin-1"))
+    with pytest.raises(DataError, match="slide_id and label"):
+        read_labels(write("slide_id\na\n"))
+
+
+def test_labels_are_added_by_name(folder, write):
+    labels = read_labels(write("slide_id,label,case_id,mpp\nb,ILC,P1,0.5\nz,IDC,P2,\n"))
+    slides = {slide.slide_id: slide for slide in with_labels(find_slides(folder), labels)}
+
+    assert (slides["b"].label, slides["b"].patient, slides["b"].mpp) == ("ILC", "P1", 0.5)
+    assert slides["a"].label == ""
+    with pytest.raises(DataError, match="none of the 1 slides"):
+        with_labels([slides["a"]], labels)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".a", "a/b", "a\\b", "a\n", "a.", "C:a", "x" * 201]
+)
+def test_names_that_leave_the_run_folder_are_refused(name):
+    with pytest.raises(DataError, match="folder of that name"):
+        SlideEntry(slide_id=name, path=Path("a.svs"))
+
+
+def test_absurd_resolutions_are_refused():
+    for mpp in (0.0, -0.25, float("nan"), float("inf")):
+        with pytest.raises(DataError, match="mpp"):
+            SlideEntry(slide_id="a", path=Path("a.svs"), mpp=mpp)

@@ -1,0 +1,253 @@
+"""masks.zarr: exact, sharded, complete or refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+
+import numpy as np
+import pytest
+
+from xpath.errors import DataError, ShapeError, StoreError
+from xpath.store.masks import MaskWriter, open_masks
+from xpath.store.schema import sha256_of
+
+LABELS = ("tumor", "stroma")
+SIZE = 21  # not a multiple of 8
+
+
+@pytest.fixture
+def masks():
+    """(35, 2, 21, 21): two shards and three patches; the second label is absent in half of them."""
+    masks = np.random.default_rng(0).random((35, 2, SIZE, SIZE)) > 0.6
+    masks[::2, 1] = False
+    return masks
+
+
+@pytest.fixture
+def presence():
+    return np.random.default_rng(1).random((35, 2)).astype(np.float32)
+
+
+@pytest.fixture
+def write(make_grid, masks, presence):
+    def write(path, batch=8):
+        facts = {"segmentor": "tiny", "prompts": "[]"}
+        grid = make_grid(len(masks))
+        with MaskWriter(path, grid=grid, labels=LABELS, size=SIZE, provenance=facts) as writer:
+            for start in range(0, len(masks), batch):
+                stop = start + batch
+                writer.write(start, masks[start:stop], presence[start:stop])
+        return path
+
+    return write
+
+
+def contents(folder):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+
+
+def test_round_trip(tmp_path, write, masks, presence, make_grid):
+    found = open_masks(write(tmp_path / "masks.zarr"))
+
+    np.testing.assert_array_equal(found.read(slice(None)), masks)
+    np.testing.assert_array_equal(found.presence, presence)
+    np.testing.assert_array_equal(found.area, masks.sum(axis=(2, 3)))
+    np.testing.assert_array_equal(found.grid.coords, make_grid(35).coords)
+    assert found.read(0).dtype == np.bool_
+    assert (found.labels, found.size, len(found)) == (LABELS, SIZE, 35)
+    assert found.provenance["segmentor"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        0,
+        -1,
+        slice(3, 20),
+        slice(30, 5, -4),
+        slice(4, 4),
+        np.array([20, 1, 1]),
+        np.array([], np.int64),
+    ],
+)
+def test_every_kind_of_index_reads_as_numpy_does(tmp_path, write, masks, index):
+    np.testing.assert_array_equal(open_masks(write(tmp_path / "m.zarr")).read(index), masks[index])
+
+
+@pytest.mark.parametrize("index", [35, np.array([3, 99])])
+def test_a_patch_that_is_not_there_is_an_index_error(tmp_path, write, index):
+    with pytest.raises(IndexError):
+        open_masks(write(tmp_path / "m.zarr")).read(index)
+
+
+def test_layout_on_disk(tmp_path, write):
+    """Bit-packed, one mask a chunk, 16 patches a file, zstd without shuffle."""
+    path = write(tmp_path / "m.zarr")
+    about = json.loads((path / "masks" / "zarr.json").read_text())
+    sharding = about["codecs"][0]["configuration"]
+
+    assert about["shape"] == [35, 2, 21, 3]
+    assert about["chunk_grid"]["configuration"]["chunk_shape"] == [16, 2, 21, 3]
+    assert sharding["chunk_shape"] == [1, 1, 21, 3]
+    assert [codec["name"] for codec in sharding["codecs"]] == ["bytes", "zstd"]
+    assert sharding["codecs"][1]["configuration"]["level"] == 3
+    assert len([file for file in (path / "masks" / "c").rglob("*") if file.is_file()]) == 3
+    assert json.loads((path / "zarr.json").read_text())["attributes"]["schema"] == "xpath.masks/1"
+
+
+def test_the_batch_size_leaves_no_trace(tmp_path, write):
+    first = contents(write(tmp_path / "a.zarr", batch=8))
+
+    assert contents(write(tmp_path / "b.zarr", batch=8)) == first
+    assert contents(write(tmp_path / "c.zarr", batch=1)) == first
+    assert contents(write(tmp_path / "d.zarr", batch=35)) == first
+
+
+def test_no_shard_is_written_twice(tmp_path, write, monkeypatch):
+    from zarr.storage import LocalStore
+
+    written = []
+    real = LocalStore.set
+
+    async def watched(self, key, *rest):
+        written.append(key)
+        return await real(self, key, *rest)
+
+    monkeypatch.setattr(LocalStore, "set", watched)
+    write(tmp_path / "m.zarr", batch=5)
+
+    shards = [key for key in written if "masks/c/" in key]
+    assert len(shards) == len(set(shards)) == 3
+
+
+def test_truncation_of_any_file_is_never_accepted(tmp_path, write):
+    whole = write(tmp_path / "whole.zarr")
+    broken = tmp_path / "broken.zarr"
+
+    for name in contents(whole):
+        content = (whole / name).read_bytes()
+        for size in sorted({0, len(content) // 2, len(content) - 1}):
+            shutil.rmtree(broken, ignore_errors=True)
+            shutil.copytree(whole, broken)
+            (broken / name).write_bytes(content[:size])
+            with pytest.raises(StoreError, match=r"broken\.zarr"):
+                open_masks(broken).read(slice(None))
+
+
+def test_a_file_that_is_gone_is_never_taken_for_empty_masks(tmp_path, write):
+    whole = write(tmp_path / "whole.zarr")
+    broken = tmp_path / "broken.zarr"
+
+    for name in contents(whole):
+        shutil.copytree(whole, broken)
+        (broken / name).unlink()
+        with pytest.raises(StoreError, match=r"broken\.zarr"):
+            open_masks(broken)
+        shutil.rmtree(broken)
+
+
+def test_a_flipped_bit_is_found(tmp_path, write):
+    path = write(tmp_path / "m.zarr")
+    shard = path / "masks/c/1/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 3] ^= 8
+    shard.write_bytes(content)
+
+    found = open_masks(path)
+    found.read(slice(0, 16))  # the first shard is whole
+    with pytest.raises(StoreError, match="damaged"):
+        found.read(slice(16, 32))
+
+
+def test_exchanged_shards_are_found(tmp_path, write):
+    path = write(tmp_path / "m.zarr")
+    shutil.copy(path / "masks/c/0/0/0/0", path / "masks/c/1/0/0/0")
+
+    with pytest.raises(StoreError, match="areas"):
+        open_masks(path).read(17)
+
+
+def test_strangers_are_refused(tmp_path, write):
+    import zarr
+
+    with pytest.raises(StoreError, match="no folder of masks"):
+        open_masks(tmp_path / "nothing.zarr")
+    zarr.open_group(tmp_path / "foreign.zarr", mode="w", zarr_format=3)
+    with pytest.raises(StoreError, match="not written by xpath"):
+        open_masks(tmp_path / "foreign.zarr")
+    path = write(tmp_path / "m.zarr")
+    about = path / "zarr.json"
+    about.write_text(about.read_text().replace("xpath.masks/1", "xpath.masks/7"))
+    with pytest.raises(StoreError, match="masks/7"):
+        open_masks(path)
+
+
+def test_an_incomplete_writer_leaves_nothing(tmp_path, make_grid, masks, presence):
+    path = tmp_path / "m.zarr"
+    settings = {"grid": make_grid(35), "labels": LABELS, "size": SIZE, "provenance": {}}
+
+    with pytest.raises(DataError, match="only 20 of 35"), MaskWriter(path, **settings) as writer:
+        writer.write(0, masks[:20], presence[:20])
+    with pytest.raises(KeyboardInterrupt), MaskWriter(path, **settings) as writer:
+        writer.write(0, masks[:20], presence[:20])
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_input_is_refused(tmp_path, make_grid, masks, presence):
+    path = tmp_path / "m.zarr"
+    settings = {"grid": make_grid(35), "labels": LABELS, "size": SIZE, "provenance": {}}
+    two, score = masks[:2], presence[:2]
+
+    for start, given, scores, error, words in [
+        (1, two, score, DataError, "in order, 0 is next"),
+        (0, two[:, :, :20], score, ShapeError, "masks"),
+        (0, two, score[:1], ShapeError, "presence"),
+        (0, two.astype(np.float32), score, DataError, "threshold"),
+        (0, two, score * np.nan, DataError, "NaN"),
+        (
+            0,
+            masks[np.arange(36) % 35],
+            presence[np.arange(36) % 35],
+            DataError,
+            "of 35, got 0 to 36",
+        ),
+    ]:
+        with pytest.raises(error, match=words), MaskWriter(path, **settings) as writer:
+            writer.write(start, given, scores)
+    for changes in [{"grid": make_grid(0)}, {"labels": ()}, {"size": 0}, {"labels": ("a", "a")}]:
+        with pytest.raises(DataError):
+            MaskWriter(path, **(settings | changes))
+    assert not list(tmp_path.iterdir())
+
+
+KILLED = """
+from pathlib import Path
+import numpy as np
+from xpath.geometry import PatchGrid, Size
+from xpath.store.masks import MaskWriter
+grid = PatchGrid(coords=np.zeros((40, 2), np.int64), footprint=8, pixels=8, mpp=0.5, overlap=0,
+                 slide_size=Size(8, 8), slide_mpp=0.5)
+with MaskWriter(Path(sys.argv[1]), grid=grid, labels=["a"], size=8, provenance={}) as writer:
+    for start in range(0, 40, 10):
+        writer.write(start, np.ones((10, 1, 8, 8), bool), np.ones((10, 1), np.float32))
+        if start == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_writer_is_no_folder_and_is_swept(tmp_path, write, python):
+    path = tmp_path / "masks.zarr"
+    done = python(KILLED, path)
+
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (left,) = tmp_path.iterdir()
+    assert any(left.rglob("masks/c/0/0/0/0")), "it was killed too early to prove anything"
+    with pytest.raises(StoreError):
+        open_masks(path)
+
+    write(path)
+    assert list(tmp_path.iterdir()) == [path]

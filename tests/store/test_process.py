@@ -1,0 +1,38 @@
+"""Telling the living from the dead."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from xpath.store.process import is_dead, this_process
+
+
+def test_we_live_and_have_a_start():
+    me = this_process()
+
+    assert me.pid == os.getpid()
+    assert not is_dead(me)
+
+
+def test_a_process_that_ended_is_dead():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+
+    assert is_dead(this_process()._replace(pid=child.pid))
+
+
+def test_a_reused_pid_is_another_process():
+    me = this_process()
+    if not me.started:
+        pytest.skip("this system does not tell when a process started")
+
+    assert is_dead(me._replace(started="another-boot:1"))
+    assert not is_dead(me._replace(started=""))
+
+
+def test_other_machines_are_believed():
+    assert not is_dead(this_process()._replace(pid=2**22 + 1, host="another-machine"))

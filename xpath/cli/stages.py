@@ -1,0 +1,144 @@
+"""``xpath segment``, ``features``, ``train``, ``explain``, ``export``: a run, stage by stage."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xpath.batch.runner import StageReport
+    from xpath.study.study import Study
+
+__all__ = ["COMMANDS", "add_study_options", "finish", "study_from"]
+
+
+def add_study_options(parser: argparse.ArgumentParser) -> None:
+    """Options that decide what a run does."""
+    parser.add_argument(
+        "--objects", help="labels to look for, separated by commas; by default the paper's 21"
+    )
+    parser.add_argument("--mpp", type=float, help="microns per pixel of slides that store none")
+    parser.add_argument("--config", type=Path, help="settings in TOML")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="A.B=C",
+        help="one setting, e.g. grid.patch_um=256 or objects.device=cuda; may be repeated",
+    )
+
+
+def study_from(args: argparse.Namespace, labels: Path | None = None) -> Study:
+    """The study that the arguments describe, written to ``run.json``."""
+    from xpath.batch.slides import find_slides, read_labels, with_labels
+    from xpath.config import load_config
+    from xpath.study.config import StudyConfig
+    from xpath.study.study import new_study
+
+    overrides = list(args.set)
+    if args.objects:
+        quoted = ", ".join(f'"{name.strip()}"' for name in args.objects.split(","))
+        overrides += [f"objects.labels=[{quoted}]", f"explain.labels=[{quoted}]"]
+    if args.mpp:
+        overrides.append(f"default_mpp={args.mpp}")
+    config = load_config(StudyConfig, args.config, overrides)
+    slides = find_slides(args.slides)
+    if labels is not None:
+        slides = with_labels(slides, read_labels(labels))
+    return new_study(args.out, config, slides)
+
+
+def finish(*reports: StageReport) -> int:
+    """Says which slides failed and why to look where; 1 if any did."""
+    failed = {slide: report.stage for report in reports for slide in report.failed}
+    for slide, stage in failed.items():
+        print(f"xpath: {slide} failed in {stage}; see slides.csv and logs/", file=sys.stderr)
+    return 1 if failed else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A sub-command that does one stage of a run."""
+
+    name: str
+    help: str
+    work: Callable[[argparse.Namespace], int]
+    arguments: Callable[[argparse.ArgumentParser], None]
+
+    def add_parser(self, commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+        """Adds the sub-command."""
+        parser = commands.add_parser(self.name, help=self.help, description=self._description())
+        self.arguments(parser)
+        parser.add_argument("--out", type=Path, required=True, help="the run folder")
+        parser.set_defaults(run=self.work)
+
+    def _description(self) -> str:
+        return f"{self.help[0].upper()}{self.help[1:]}. Run it again to go on where it stopped."
+
+
+def _segment_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("slides", type=Path, nargs="+", help="slide files or folders of slides")
+    add_study_options(parser)
+
+
+def _segment(args: argparse.Namespace) -> int:
+    from xpath.study.chain import segment_stage
+
+    return finish(segment_stage(study_from(args)))
+
+
+def _features(args: argparse.Namespace) -> int:
+    from xpath.study.chain import features_stage
+    from xpath.study.study import open_study
+
+    return finish(features_stage(open_study(args.out)))
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("labels", type=Path, help="CSV with slide_id, label, and if wanted patient")
+
+
+def _train(args: argparse.Namespace) -> int:
+    from xpath.batch.slides import read_labels, with_labels
+    from xpath.study.cohort import train_classifiers
+    from xpath.study.study import new_study, open_study
+
+    study = open_study(args.out)
+    slides = with_labels(study.slides, read_labels(args.labels))
+    train_classifiers(new_study(args.out, study.config, slides))
+    print((args.out / "tables" / "metrics.csv").read_text(), end="")
+    return 0
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from xpath.study.chain import explain_stage
+    from xpath.study.study import open_study
+
+    return finish(explain_stage(open_study(args.out)))
+
+
+def _export(args: argparse.Namespace) -> int:
+    from xpath.study.chain import export_stage
+    from xpath.study.study import open_study
+
+    code = finish(export_stage(open_study(args.out), title=args.out.resolve().name))
+    print(f"open {args.out / 'index.html'}")
+    return code
+
+
+def _nothing(_: argparse.ArgumentParser) -> None:
+    """A stage without arguments of its own."""
+
+
+COMMANDS = (
+    Stage("segment", "find objects in slides with words", _segment, _segment_arguments),
+    Stage("features", "extract patch and object features", _features, _nothing),
+    Stage("train", "train the standard and the object-aware classifier", _train, _train_arguments),
+    Stage("explain", "explain the test slides", _explain, _nothing),
+    Stage("export", "write pictures, QuPath files and pages", _export, _nothing),
+)

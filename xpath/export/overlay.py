@@ -1,0 +1,194 @@
+"""Pictures of a slide with objects and maps on it.
+
+Axes: L object kinds, h w pixels of the overview.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xpath.export.colour import AGAINST, FOR, hex_colour, object_colour, signed_rgba
+from xpath.store.schema import atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from xpath.geometry import PatchGrid
+
+__all__ = [
+    "Panels",
+    "explain_figure",
+    "grid_picture",
+    "objects_rgba",
+    "png_bytes",
+    "short_name",
+    "signed_limit",
+    "stacked",
+    "write_png",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Panels:
+    """What is shown side by side of one slide; all of one height and width."""
+
+    title: str
+    overview: NDArray[np.uint8]
+    """``(h, w, 3)``."""
+    um_per_pixel: float | None
+    """For the scale bar; None leaves it out."""
+    objects: tuple[str, ...]
+    """Names of the L kinds."""
+    shares: NDArray[np.float32]
+    """``(L, h, w)`` share of each pixel under each kind."""
+    patch_map: NDArray[np.float64]
+    """``(h, w)`` signed, NaN outside."""
+    object_map: NDArray[np.float64]
+    """``(h, w)`` signed, NaN outside."""
+    contribution: NDArray[np.float64]
+    """What each kind, and "other" after them, adds to the logit."""
+    contribution_names: tuple[str, ...]
+    class_name: str
+    """The class that is explained."""
+
+
+def short_name(label_id: str) -> str:
+    """``tumor (tissue)`` of ``breast-tissue-tumor``."""
+    parts = label_id.split("-", 2)
+    return f"{parts[2]} ({parts[1]})" if len(parts) == 3 else label_id
+
+
+def objects_rgba(shares: NDArray[np.float32], objects: Sequence[str]) -> NDArray[np.uint8]:
+    """Objects in their colours ``(h, w, 4)``, small kinds over large ones."""
+    layer = np.zeros((*shares.shape[1:], 4), np.uint8)
+    for label in np.argsort(-shares.sum(axis=(1, 2)), kind="stable"):
+        covered = shares[label] > 0.35
+        layer[covered, :3] = object_colour(objects[label])
+        layer[covered, 3] = 150
+    return layer
+
+
+def signed_limit(values: NDArray[np.floating]) -> float:
+    """The absolute value to show in full colour: beyond it lies one pixel in a hundred."""
+    finite = np.abs(values[np.isfinite(values)])
+    finite = finite[finite > 0]
+    return float(np.quantile(finite, 0.99)) if finite.size else 1.0
+
+
+def stacked(overview: NDArray[np.uint8], layer: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The overview ``(h, w, 3)`` with a layer ``(h, w, 4)`` over it."""
+    alpha = layer[..., 3:].astype(np.float32) / 255
+    return np.asarray(np.rint(overview * (1 - alpha) + layer[..., :3] * alpha), np.uint8)
+
+
+def png_bytes(image: NDArray[np.uint8]) -> bytes:
+    """PNG of ``(h, w, 3)`` or ``(h, w, 4)``; equal pixels give equal bytes."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Writes a PNG, whole or not at all."""
+    with atomic(path) as draft:
+        draft.write_bytes(png_bytes(image))
+
+
+def grid_picture(path: Path, overview: NDArray[np.uint8], grid: PatchGrid) -> None:
+    """Draws the patches of a grid on an overview of the whole slide."""
+    import cv2
+
+    picture = overview.copy()
+    across = overview.shape[1] / grid.slide_size.width
+    down = overview.shape[0] / grid.slide_size.height
+    for box in grid.boxes():
+        corner = (round(box.x * across), round(box.y * down))
+        opposite = (round(box.right * across), round(box.bottom * down))
+        cv2.rectangle(picture, corner, opposite, (0, 110, 60), 2)
+    write_png(path, picture)
+
+
+def explain_figure(path: Path, panels: Panels) -> None:
+    """Slide, objects, patch map, object-aware map, and what each object adds: one picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    height, width = panels.overview.shape[:2]
+    panel = 3.6
+    figure = Figure(figsize=(4 * panel + 4.4, panel * height / width + 1.25), dpi=110)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 5, width_ratios=[panel] * 4 + [3.6])
+    layers = (
+        ("slide", None),
+        ("objects found by words", objects_rgba(panels.shares, panels.objects)),
+        ("patches: standard model", _signed(panels.patch_map)),
+        ("objects: object-aware model", _signed(panels.object_map)),
+    )
+    for axis, (title, layer) in zip(axes, layers, strict=False):
+        picture = panels.overview if layer is None else stacked(panels.overview, layer)
+        axis.imshow(picture)
+        axis.set_title(title, fontsize=11)
+        axis.set_axis_off()
+    if panels.um_per_pixel:
+        _scale_bar(axes[0], panels.um_per_pixel, width, height)
+    _legend(axes[1], panels)
+    _bars(axes[4], panels)
+    figure.suptitle(panels.title, fontsize=13, x=0.01, ha="left")
+    words = f"red speaks for {panels.class_name}, blue against it, no colour is zero"
+    figure.text(0.61, 0.02, words, fontsize=10, ha="center")
+    figure.subplots_adjust(left=0.01, right=0.985, top=0.86, bottom=0.11, wspace=0.03)
+    figure.axes[4].set_position([0.87, 0.16, 0.12, 0.68])
+    with atomic(path) as draft:
+        figure.savefig(draft, format="png", metadata={"Software": None})
+
+
+def _signed(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return signed_rgba(values, signed_limit(values))
+
+
+def _scale_bar(axis: Any, um_per_pixel: float, width: int, height: int) -> None:
+    steps = [10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000]
+    um = max((s for s in steps if s / um_per_pixel <= width / 3), default=steps[0])
+    x, y, length = 0.05 * width, 0.95 * height, um / um_per_pixel
+    axis.plot([x, x + length], [y, y], color="black", linewidth=4, solid_capstyle="butt")
+    words = f"{um / 1000:g} mm" if um >= 1000 else f"{um} \N{GREEK SMALL LETTER MU}m"
+    box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1.5}
+    axis.text(x, y - 0.02 * height, words, fontsize=9, va="bottom", bbox=box)
+
+
+def _legend(axis: Any, panels: Panels) -> None:
+    from matplotlib.patches import Patch
+
+    amount = panels.shares.sum(axis=(1, 2))
+    shown = [j for j in np.argsort(-amount)[:8] if amount[j] > 0]
+    names = [panels.objects[j] for j in shown]
+    handles = [
+        Patch(facecolor=hex_colour(object_colour(name)), label=short_name(name)) for name in names
+    ]
+    axis.legend(
+        handles=handles, fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0.0),
+        frameon=False, handlelength=1, columnspacing=0.8, borderaxespad=0.1,
+    )  # fmt: skip
+
+
+def _bars(axis: Any, panels: Panels) -> None:
+    order = np.argsort(-np.abs(panels.contribution))[:8][::-1]
+    values = panels.contribution[order]
+    colours = [hex_colour(FOR if value > 0 else AGAINST) for value in values]
+    axis.barh(range(len(values)), values, color=colours)
+    axis.set_yticks(range(len(values)))
+    axis.set_yticklabels([short_name(panels.contribution_names[j]) for j in order], fontsize=8.5)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.set_title("adds to the logit", fontsize=11)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)

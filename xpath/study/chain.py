@@ -1,0 +1,97 @@
+"""The stages of a study, one after the other."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING
+
+from xpath.batch.runner import StageReport, run_stage
+from xpath.study.cohort import load_classifiers, tabulate_importance, train_classifiers
+from xpath.study.exports import export, export_index
+from xpath.study.slides import explain, extract, segment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xpath.batch.slides import SlideEntry
+    from xpath.study.study import Study
+
+__all__ = ["explain_stage", "export_stage", "features_stage", "run_chain", "segment_stage"]
+
+
+def segment_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> StageReport:
+    """Object masks of all slides, or of some."""
+    chosen = study.slides if slides is None else slides
+    return run_stage("segment", chosen, lambda entry: segment(study, entry), study.ledger)
+
+
+def features_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> StageReport:
+    """Features of all slides that have masks, or of some."""
+    chosen = study.slides if slides is None else slides
+    return run_stage("features", chosen, lambda entry: extract(study, entry), study.ledger)
+
+
+def explain_stage(study: Study) -> StageReport:
+    """Explanations of the slides that are to be explained, and ``tables/importance.csv``."""
+    classifiers = load_classifiers(study)
+    report = run_stage(
+        "explain",
+        to_explain(study),
+        lambda entry: explain(study, entry, classifiers),
+        study.ledger,
+    )
+    tabulate_importance(study)
+    return report
+
+
+def export_stage(study: Study, *, title: str) -> StageReport:
+    """Pictures and pages of the explained slides, and ``index.html``."""
+    parts = read_parts(study)
+    report = run_stage(
+        "export",
+        to_explain(study),
+        lambda entry: export(study, entry, parts.get(entry.slide_id, "")),
+        study.ledger,
+    )
+    export_index(study, tabulate_importance(study), title=title)
+    return report
+
+
+def run_chain(study: Study, *, title: str) -> bool:
+    """Everything: segment, features, train, explain, export; True if no slide failed.
+
+    A slide that fails in a stage is left out of the following ones.
+
+    Raises:
+        XPathError: A stage of all slides together failed, such as training on one class.
+    """
+    masks = segment_stage(study)
+    features = features_stage(study, _those(study, masks.done))
+    train_classifiers(study)
+    explained = explain_stage(study)
+    exported = export_stage(study, title=title)
+    return all(report.ok for report in (masks, features, explained, exported))
+
+
+def to_explain(study: Study) -> list[SlideEntry]:
+    """Slides of the chosen parts; all of them if nothing was held out; and those without label."""
+    parts = read_parts(study)
+    chosen = set(study.config.explain.parts) & set(parts.values()) or set(parts.values())
+    return [
+        entry
+        for entry in study.with_features()
+        if parts.get(entry.slide_id) in chosen or not entry.label
+    ]
+
+
+def read_parts(study: Study) -> dict[str, str]:
+    """Part of every slide in ``tables/split.csv``; empty before training."""
+    if not study.folder.split.exists():
+        return {}
+    with study.folder.split.open(newline="") as file:
+        return {row["slide_id"]: row["part"] for row in csv.DictReader(file)}
+
+
+def _those(study: Study, slide_ids: Sequence[str]) -> list[SlideEntry]:
+    wanted = set(slide_ids)
+    return [entry for entry in study.slides if entry.slide_id in wanted]

@@ -1,0 +1,240 @@
+"""The stages that work on all slides together: train the classifiers, fill the tables."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from xpath.batch.making import make_once
+from xpath.batch.record import is_done, key_of
+from xpath.errors import DataError
+from xpath.explain.cohort import cohort_importance
+from xpath.explain.importance import ObjectImportance
+from xpath.metrics.classification import classification_metrics
+from xpath.mil.attention_mil import AttentionMIL
+from xpath.mil.evaluate import predict
+from xpath.mil.folds import stratified_split
+from xpath.mil.object_aware import ObjectAwareMIL
+from xpath.mil.train import train
+from xpath.store.explanations import read_explanation
+from xpath.store.features import read_features
+from xpath.store.schema import atomic
+from xpath.study.slides import bags_of, explain_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from xpath.batch.slides import SlideEntry
+    from xpath.mil.bag import Bag
+    from xpath.store.features import SlideFeatures
+    from xpath.study.slides import Classifiers
+    from xpath.study.study import Study
+
+__all__ = ["divide", "load_classifiers", "tabulate_importance", "train_classifiers", "write_table"]
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("train", "validation", "test")
+NAMES = ("attention", "object_aware")
+
+
+def divide(study: Study) -> dict[str, str]:
+    """Part of every labelled slide that has features; written to ``tables/split.csv``.
+
+    With fewer than three patients in a class nothing can be held out: all slides then train, and
+    a warning says that their scores and explanations are of training slides.
+
+    Raises:
+        DataError: Fewer than two classes.
+    """
+    slides = [entry for entry in study.with_features() if entry.label]
+    patients = {entry.label: set[str]() for entry in slides}
+    for entry in slides:
+        patients[entry.label].add(entry.patient or entry.slide_id)
+    if len(patients) < 2:
+        raise DataError(
+            f"training needs slides with features of two classes, got {sorted(patients)}; were the"
+            " slides segmented, and does the label table name them?"
+        )
+    if min(len(names) for names in patients.values()) < len(PARTS):
+        logger.warning("too few patients to hold any out: everything here is of training slides")
+        parts = {entry.slide_id: "train" for entry in slides}
+    else:
+        parts = _split(study, slides)
+    rows = [{"slide_id": e.slide_id, "label": e.label, "part": parts[e.slide_id]} for e in slides]
+    write_table(study.folder.split, rows)
+    return parts
+
+
+def _split(study: Study, slides: Sequence[SlideEntry]) -> dict[str, str]:
+    settings = study.config.split
+    split = stratified_split(
+        [study.classes.index(entry.label) for entry in slides],
+        fractions=(settings.train, settings.validation, 1 - settings.train - settings.validation),
+        groups=[entry.patient or entry.slide_id for entry in slides],
+        seed=settings.seed,
+    )
+    return {
+        slides[place].slide_id: part
+        for part, places in zip(PARTS, split, strict=True)
+        for place in places
+    }
+
+
+def train_classifiers(study: Study) -> dict[str, str]:
+    """Trains both classifiers, writes predictions and metrics; returns the part of every slide."""
+    parts = divide(study)
+    slides = [entry for entry in study.slides if entry.slide_id in parts]
+    key = key_of(
+        [[e.slide_id, e.label, parts[e.slide_id], study.features_key(e)] for e in slides],
+        asdict(study.config.classifier),
+        study.config.objects.min_coverage,
+    )
+    bags = _read_bags(study, slides)
+    for which, name in enumerate(NAMES):
+        chosen = {
+            part: [b[which] for b in bags if parts[b[which].slide_id] == part] for part in PARTS
+        }
+        output = study.folder.model(name)
+        make_once(output, key_of(name, key), lambda: _train_one(study, name, chosen, output))  # noqa: B023 - called at once
+    _write_predictions(study, parts, bags)
+    return parts
+
+
+def load_classifiers(study: Study) -> Classifiers:
+    """The trained standard and object-aware classifier."""
+    return (
+        AttentionMIL.from_pretrained(study.folder.model("attention")),
+        ObjectAwareMIL.from_pretrained(study.folder.model("object_aware")),
+    )
+
+
+def tabulate_importance(study: Study) -> list[dict[str, Any]]:
+    """Importance over all explained slides, ``tables/importance.csv``; returns its rows."""
+    slides = []
+    for entry in study.slides:
+        path = study.folder.explanation(entry.slide_id)
+        if not entry.label or not path.exists() or not is_done(path, explain_key(study, entry)):
+            continue
+        found = read_explanation(path)
+        slides.append(
+            ObjectImportance(
+                slide_id=entry.slide_id,
+                target=found.importance_target,
+                objects=found.hidden,
+                probability=found.probability,
+                hidden_probability=found.hidden_probability,
+                imp=found.imp,
+                effect=found.effect,
+                null=found.null,
+                patches=found.patches,
+                area=found.area,
+            )
+        )
+    settings = study.config.explain
+    rows = cohort_importance(
+        slides,
+        study.classes,
+        patients={entry.slide_id: entry.patient or entry.slide_id for entry in study.slides},
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )
+    table = [asdict(row) for row in rows]
+    write_table(study.folder.table("importance"), table)
+    return table
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a CSV table, floats to six significant digits."""
+    with atomic(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else ["empty"], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            short = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+            writer.writerow(short)
+
+
+def _read_bags(study: Study, slides: Sequence[SlideEntry]) -> list[tuple[Bag, Bag]]:
+    bags = []
+    for entry in slides:
+        features: SlideFeatures = read_features(study.folder.features(entry.slide_id))
+        label = study.classes.index(entry.label)
+        bags.append(bags_of(features, label, study.config.objects.min_coverage))
+    return bags
+
+
+def _train_one(study: Study, name: str, bags: Mapping[str, list[Bag]], output: Path) -> None:
+    settings = study.config.classifier
+    dim = bags["train"][0].features.shape[-1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.train.seed)
+        model: AttentionMIL | ObjectAwareMIL
+        if name == "attention":
+            model = AttentionMIL(dim, study.classes, hidden=settings.hidden)
+        else:
+            objects = [*(label.id for label in study.labels), "other"]
+            model = ObjectAwareMIL(
+                dim,
+                objects,
+                study.classes,
+                hidden=settings.hidden,
+                average="present" if settings.average == "present" else "all",
+            )
+    with tqdm(total=settings.train.epochs, desc=f"{name:>10}"[:12], unit="epoch") as bar:
+        result = train(
+            model,
+            bags["train"],
+            bags["validation"],
+            settings.train,
+            on_epoch=lambda _: bar.update(),
+        )
+    model.metadata = {
+        "encoder": study.encoder.name,
+        "encoder_sha256": study.encoder.digest,
+        "segmentor": study.predictor.info.name,
+        "segmentor_sha256": study.predictor.info.digest,
+        "patch_um": study.config.grid.patch_um,
+        "mpp": study.config.grid.mpp,
+        "min_coverage": study.config.objects.min_coverage,
+        "slides": {part: [bag.slide_id for bag in chosen] for part, chosen in bags.items()},
+        "epochs": len(result.history),
+        "best_epoch": result.best,
+    }
+    model.save_pretrained(output)
+
+
+def _write_predictions(
+    study: Study, parts: Mapping[str, str], bags: Sequence[tuple[Bag, Bag]]
+) -> None:
+    rows: list[dict[str, Any]] = []
+    metrics: list[dict[str, Any]] = []
+    for which, (name, model) in enumerate(zip(NAMES, load_classifiers(study), strict=True)):
+        found = predict(model, [pair[which] for pair in bags])
+        for slide_id, values, label in zip(
+            found.slide_ids, found.probability, found.label, strict=True
+        ):
+            row = {"model": name, "slide_id": slide_id, "part": parts[slide_id]}
+            row |= {"label": study.classes[label], "predicted": study.classes[values.argmax()]}
+            rows.append(
+                row | {f"p {c}": float(v) for c, v in zip(study.classes, values, strict=True)}
+            )
+        for part in PARTS:
+            here = np.array([parts[slide_id] == part for slide_id in found.slide_ids])
+            if not here.any():
+                continue
+            scores = classification_metrics(found.probability[here], found.label[here])
+            metrics.append({
+                "model": name,
+                "part": part,
+                "slides": int(here.sum()),
+                **scores._asdict(),
+            })
+    write_table(study.folder.table("predictions"), rows)
+    write_table(study.folder.table("metrics"), metrics)

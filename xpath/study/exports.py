@@ -1,0 +1,313 @@
+"""The stages for people: pictures, QuPath files and pages."""
+
+from __future__ import annotations
+
+import csv
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xpath.batch.making import make_once
+from xpath.batch.record import is_done, key_of
+from xpath.explain.maps import object_map, object_shares, patch_map
+from xpath.export.colour import hex_colour, object_colour, signed_rgba
+from xpath.export.geojson import mask_features, tile_features, write_geojson
+from xpath.export.overlay import (
+    Panels,
+    explain_figure,
+    objects_rgba,
+    png_bytes,
+    short_name,
+    signed_limit,
+    stacked,
+    write_png,
+)
+from xpath.export.report import (
+    CohortReport,
+    Layer,
+    ObjectRow,
+    SlideReport,
+    write_index,
+    write_report,
+)
+from xpath.geometry import Size
+from xpath.store.explanations import read_explanation
+from xpath.store.features import read_features
+from xpath.store.masks import open_masks
+from xpath.store.schema import atomic
+from xpath.study.slides import explain_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from xpath.batch.slides import SlideEntry
+    from xpath.export.geojson import Feature
+    from xpath.store.explanations import SlideExplanation
+    from xpath.store.masks import SlideMasks
+    from xpath.study.study import Study
+
+__all__ = ["export", "export_index"]
+
+OVERVIEW = 1100
+"""Longer side of pictures, pixels."""
+
+
+def export(study: Study, entry: SlideEntry, part: str) -> bool:
+    """Pictures, GeoJSON and page of an explained slide; True if they had to be made."""
+    explanation = study.folder.explanation(entry.slide_id)
+    study.require(explanation, explain_key(study, entry), "explain")
+    output = study.folder.exports(entry.slide_id)
+
+    def produce() -> None:
+        with atomic(output) as draft:
+            draft.mkdir()
+            _export_to(draft, study, entry, part)
+
+    key = key_of(
+        "export", explain_key(study, entry), study.classes, part, version("xpath-pathology")
+    )
+    return make_once(output, key, produce)
+
+
+def _export_to(folder: Path, study: Study, entry: SlideEntry, part: str) -> None:
+    found = read_explanation(study.folder.explanation(entry.slide_id))
+    masks = open_masks(study.folder.masks(entry.slide_id))
+    with study.open_slide(entry) as slide:
+        overview = slide.thumbnail(OVERVIEW)
+        bounds = slide.bounds
+    panels = _panels(study, entry, found, masks, overview)
+    explain_figure(folder / "explanation.png", panels)
+    layers = {
+        "objects": objects_rgba(panels.shares, panels.objects),
+        "patch_map": signed_rgba(panels.patch_map, signed_limit(panels.patch_map)),
+        "object_map": signed_rgba(panels.object_map, signed_limit(panels.object_map)),
+    }
+    for name, layer in layers.items():
+        write_png(folder / f"{name}.png", stacked(overview, layer))
+    features = _features(found, masks)
+    write_geojson(folder / "objects.geojson", features, slide_id=entry.slide_id, bounds=bounds)
+    figure = (folder / "explanation.png").read_bytes()
+    names = {"objects": "objects", "patch_map": "patch map", "object_map": "object-aware map"}
+    shown = tuple(
+        Layer(name=names[name], png=png_bytes(layer), shown=name == "objects")
+        for name, layer in layers.items()
+    )
+    report = _report(study, entry, part, found, (figure, png_bytes(overview), shown))
+    write_report(folder / "report.html", report)
+
+
+def _panels(
+    study: Study,
+    entry: SlideEntry,
+    found: SlideExplanation,
+    masks: SlideMasks,
+    overview: NDArray[np.uint8],
+) -> Panels:
+    size = Size(overview.shape[1], overview.shape[0])
+    shares = object_shares(masks, size)
+    name = study.classes[found.target]
+    scale, mpp = masks.grid.slide_size.width / size.width, masks.grid.slide_mpp
+    labelled = f", labelled {entry.label}" if entry.label else ""
+    return Panels(
+        title=f"{entry.slide_id}{labelled}, predicted {name}",
+        overview=overview,
+        um_per_pixel=None if mpp is None else scale * mpp,
+        objects=masks.labels,
+        shares=shares,
+        patch_map=patch_map(found.patch_scores, masks.grid, size),
+        object_map=object_map(found.activation[: len(masks.labels)], shares),
+        contribution=found.contribution,
+        contribution_names=found.objects,
+        class_name=name,
+    )
+
+
+def _features(found: SlideExplanation, masks: SlideMasks) -> Iterator[Feature]:
+    """Objects as detections with their kind's numbers, then the patches as tiles."""
+    hidden = {name: j for j, name in enumerate(found.hidden)}
+    for j, label in enumerate(masks.labels):
+        numbers = {"contribution to logit": float(found.contribution[j])}
+        if label in hidden:
+            e = hidden[label]
+            numbers["hidden: fall of log-odds"] = float(found.effect[e])
+            numbers["hidden: random same area"] = float(found.null[e])
+            numbers["IMP (Eq. 12)"] = float(found.imp[e])
+        yield from mask_features(masks, label, numbers)
+    columns = {"attention": found.attention, "patch activation": found.patch_scores}
+    columns["object activation"] = found.patch_contribution.sum(axis=1)
+    yield from tile_features(masks.grid, columns)
+
+
+def _report(
+    study: Study,
+    entry: SlideEntry,
+    part: str,
+    found: SlideExplanation,
+    pictures: tuple[bytes, bytes, tuple[Layer, ...]],
+) -> SlideReport:
+    figure, overview, layers = pictures
+    features = read_features(study.folder.features(entry.slide_id))
+    name = study.classes[found.target]
+    return SlideReport(
+        slide_id=entry.slide_id,
+        label=entry.label,
+        part=part,
+        predicted=name,
+        explained=name,
+        probability={
+            "object-aware": _softmax(found.object_logits, study.classes),
+            "standard": _softmax(found.attention_logits, study.classes),
+        },
+        figure=figure,
+        overview=overview,
+        layers=layers,
+        rows=_rows(found, features.object_coverage.mean(axis=0)),
+        facts={
+            "slide": entry.path.name,
+            **features.provenance,
+            "xpath": version("xpath-pathology"),
+        },
+        synthetic=study.predictor.info.synthetic_only,
+    )
+
+
+def _rows(found: SlideExplanation, area: NDArray[np.float32]) -> tuple[ObjectRow, ...]:
+    hidden = {name: j for j, name in enumerate(found.hidden)}
+    rows = []
+    for j in np.argsort(-found.contribution, kind="stable"):
+        name = found.objects[j]
+        e = hidden.get(name)
+        rows.append(
+            ObjectRow(
+                name=short_name(name),
+                colour=hex_colour(object_colour(name)),
+                area=float(area[j]),
+                contribution=float(found.contribution[j]),
+                effect=None if e is None else float(found.effect[e]),
+                null=None if e is None else float(found.null[e]),
+                imp=None if e is None else float(found.imp[e]),
+            )
+        )
+    return tuple(rows)
+
+
+def _softmax(logits: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
+    weight = np.exp(logits - logits.max())
+    return {name: float(w) for name, w in zip(classes, weight / weight.sum(), strict=True)}
+
+
+def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title: str) -> None:
+    """Writes ``index.html``."""
+    parts = {row["slide_id"]: row["part"] for row in _read_table(study.folder.split)}
+    predicted = {
+        row["slide_id"]: row["predicted"]
+        for row in _read_table(study.folder.table("predictions"))
+        if row["model"] == "object_aware"
+    }
+    slides = tuple(_slide_row(study, entry, parts, predicted) for entry in study.slides)
+    metrics = [
+        {**row, **{k: float(row[k]) for k in ("auc", "balanced_accuracy", "f1")}}
+        for row in _read_table(study.folder.table("metrics"))
+    ]
+    rows = tuple(
+        {
+            **row,
+            "name": short_name(row["object"]),
+            "colour": hex_colour(object_colour(row["object"])),
+        }
+        for row in importance
+    )
+    report = CohortReport(
+        title=title,
+        headline=_headline(study, rows, metrics),
+        classes=study.classes,
+        metrics=tuple(metrics),
+        importance=rows,
+        examples=tuple(_examples(study, parts)),
+        slides=slides,
+        facts={
+            "xpath": version("xpath-pathology"),
+            "segmentor": study.predictor.info.name,
+            "segmentor SHA-256": study.predictor.info.digest,
+            "encoder": study.encoder.name,
+            "encoder SHA-256": study.encoder.digest,
+            "settings": "run.json",
+            "tables": "tables/*.csv",
+        },
+        synthetic=study.predictor.info.synthetic_only,
+    )
+    write_index(study.folder.index, report)
+
+
+def _headline(
+    study: Study, importance: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, Any]]
+) -> str:
+    sentences = []
+    for name in study.classes:
+        first = next((row for row in importance if row["class_name"] == name), None)
+        if first is None:
+            continue
+        if first["excess_low"] > 0:
+            sentences.append(f"{name} is decided most by {first['name']}.")
+        else:
+            sentences.append(f"No object stands out for {name}.")
+    test = [row for row in metrics if row["part"] == "test"]
+    for row in test:
+        model = str(row["model"]).replace("_", "-")
+        sentences.append(
+            f"The {model} model has AUC {row['auc']:.2f} on {row['slides']} test slides."
+        )
+    return " ".join(sentences) or "No slide has been explained yet."
+
+
+def _examples(study: Study, parts: Mapping[str, str]) -> Iterator[SlideReport]:
+    """The most certain explained test slide of each class, and every slide without a label."""
+    best: dict[str, tuple[float, SlideEntry, SlideExplanation]] = {}
+    for entry in study.slides:
+        path = study.folder.explanation(entry.slide_id)
+        figure = study.folder.exports(entry.slide_id) / "explanation.png"
+        if not figure.exists() or not is_done(path, explain_key(study, entry)):
+            continue
+        found = read_explanation(path)
+        right = study.classes[found.target] == entry.label
+        score = max(_softmax(found.object_logits, study.classes).values()) if right else -1.0
+        kind = entry.label or entry.slide_id
+        if kind not in best or score > best[kind][0]:
+            best[kind] = (score, entry, found)
+    for kind in sorted(best):
+        _, entry, found = best[kind]
+        figure = (study.folder.exports(entry.slide_id) / "explanation.png").read_bytes()
+        yield _report(study, entry, parts.get(entry.slide_id, ""), found, (figure, b"", ()))
+
+
+def _slide_row(
+    study: Study, entry: SlideEntry, parts: Mapping[str, str], predicted: Mapping[str, str]
+) -> dict[str, str]:
+    lines = [
+        study.ledger.line(entry.slide_id, s) for s in ("segment", "features", "explain", "export")
+    ]
+    failed = [
+        f"{line.stage} failed: {line.reason}"
+        for line in lines
+        if line.status == "failed" and line.reason
+    ]
+    page = study.folder.exports(entry.slide_id) / "report.html"
+    return {
+        "slide_id": entry.slide_id,
+        "label": entry.label,
+        "part": parts.get(entry.slide_id, ""),
+        "predicted": predicted.get(entry.slide_id, ""),
+        "status": "; ".join(failed) or ("explained" if page.exists() else "done"),
+        "link": page.relative_to(study.folder.root).as_posix() if page.exists() else "",
+    }
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,168 @@
+"""The stages that work on one slide: segment, features, explain."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import torch
+
+from xpath.batch.making import make_once
+from xpath.batch.record import key_of, read_key
+from xpath.explain.activation import object_activation, patch_activation
+from xpath.explain.importance import PerturbationConfig, Scene, object_importance
+from xpath.explain.perturbation import Blur
+from xpath.mil.bag import Bag, pack
+from xpath.objects.extract import extract_objects
+from xpath.segment.whole_slide import segment_slide
+from xpath.store.explanations import SlideExplanation, write_explanation
+from xpath.store.features import read_features, write_features
+from xpath.store.masks import open_masks
+from xpath.wsi.grid import cut_grid
+from xpath.wsi.tissue import find_tissue
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from xpath.batch.slides import SlideEntry
+    from xpath.mil.attention_mil import AttentionMIL
+    from xpath.mil.object_aware import ObjectAwareMIL
+    from xpath.store.features import SlideFeatures
+    from xpath.study.study import Study
+
+__all__ = ["Classifiers", "bags_of", "explain", "explain_key", "extract", "segment"]
+
+Classifiers = tuple["AttentionMIL", "ObjectAwareMIL"]
+"""The standard and the object-aware classifier."""
+
+
+def segment(study: Study, entry: SlideEntry) -> bool:
+    """Object masks of a slide; True if they had to be made."""
+    output = study.folder.masks(entry.slide_id)
+
+    def produce() -> None:
+        with study.open_slide(entry) as slide:
+            grid = cut_grid(slide, find_tissue(slide, study.config.tissue), study.config.grid)
+            batch = study.config.objects.batch
+            segment_slide(slide, grid, study.predictor, study.labels, output, batch=batch)
+
+    return make_once(output, study.masks_key(entry), produce)
+
+
+def extract(study: Study, entry: SlideEntry) -> bool:
+    """Patch and object features of a slide; True if they had to be made."""
+    masks, output = study.folder.masks(entry.slide_id), study.folder.features(entry.slide_id)
+    study.require(masks, study.masks_key(entry), "segment")
+
+    def produce() -> None:
+        with study.open_slide(entry) as slide:
+            features = extract_objects(
+                slide,
+                open_masks(masks),
+                study.encoder,
+                slide_id=entry.slide_id,
+                batch=study.config.objects.batch,
+            )
+        write_features(output, features)
+
+    return make_once(output, study.features_key(entry), produce)
+
+
+def explain(study: Study, entry: SlideEntry, classifiers: Classifiers) -> bool:
+    """Activation maps and importances of a slide; True if they had to be made."""
+    output = study.folder.explanation(entry.slide_id)
+    features = study.folder.features(entry.slide_id)
+    study.require(features, study.features_key(entry), "features")
+    study.require(study.folder.masks(entry.slide_id), study.masks_key(entry), "segment")
+
+    def produce() -> None:
+        write_explanation(output, _explanation(study, entry, features, classifiers))
+
+    return make_once(output, explain_key(study, entry), produce)
+
+
+def explain_key(study: Study, entry: SlideEntry) -> str:
+    """What the explanation of a slide depends on."""
+    return key_of(
+        "explanation",
+        study.features_key(entry),
+        read_key(study.folder.model("attention")),
+        read_key(study.folder.model("object_aware")),
+        asdict(study.config.explain),
+        entry.label,
+    )
+
+
+def bags_of(slide: SlideFeatures, label: int | None, min_coverage: float) -> tuple[Bag, Bag]:
+    """A slide as a bag of patches, and as a bag of objects."""
+    present = torch.from_numpy(slide.object_coverage >= min_coverage)
+    objects = torch.from_numpy(slide.object_features).float()
+    return (
+        Bag(torch.from_numpy(slide.features), None, label, slide.slide_id),
+        Bag(objects, present, label, slide.slide_id),
+    )
+
+
+def _explanation(
+    study: Study, entry: SlideEntry, path: Path, classifiers: Classifiers
+) -> SlideExplanation:
+    standard, aware = classifiers
+    slide = read_features(path)
+    min_coverage = study.config.objects.min_coverage
+    patches, objects = bags_of(slide, None, min_coverage)
+    with torch.inference_mode():
+        logits = [model(pack([bag])).logits[0].double().numpy()
+                  for model, bag in ((standard, patches), (aware, objects))]  # fmt: skip
+    target = int(logits[1].argmax())
+    patch = patch_activation(standard, patches, target)
+    kind = object_activation(aware, objects, target)
+    classes = aware.classes
+    true = classes.index(entry.label) if entry.label in classes else target
+    settings = study.config.explain
+    asked = [name for name in settings.labels if name in slide.objects]
+
+    def predict(features: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return standard(pack([Bag(features)])).logits[0]
+
+    with study.open_slide(entry) as opened:
+        masks = open_masks(study.folder.masks(entry.slide_id))
+        importance = object_importance(
+            predict,
+            study.encoder,
+            Scene(slide_id=entry.slide_id, slide=opened, masks=masks, features=slide.features),
+            objects=asked,
+            target=true,
+            perturbation=Blur(settings.sigma_um),
+            config=PerturbationConfig(
+                feather_um=settings.feather_um,
+                null_draws=settings.null_draws,
+                batch=2 * study.config.objects.batch,
+                seed=settings.seed,
+            ),
+        )
+    return SlideExplanation(
+        slide_id=entry.slide_id,
+        target=target,
+        attention_logits=logits[0],
+        object_logits=logits[1],
+        attention=patch.attention,
+        patch_scores=patch.scores,
+        patch_bias=patch.bias,
+        objects=kind.objects,
+        activation=kind.activation,
+        contribution=kind.contribution,
+        patch_contribution=kind.patch_contribution,
+        object_bias=kind.bias,
+        importance_target=true,
+        hidden=importance.objects,
+        probability=importance.probability,
+        hidden_probability=importance.hidden_probability,
+        imp=importance.imp,
+        effect=importance.effect,
+        null=importance.null,
+        patches=importance.patches,
+        area=importance.area,
+    )

@@ -1,0 +1,158 @@
+"""A study: slides, settings, tools, and what each output depends on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xpath.batch.record import is_done, key_of, read_key
+from xpath.batch.runner import Ledger
+from xpath.batch.slides import SlideEntry
+from xpath.config import from_dict
+from xpath.errors import SlideError, StoreError
+from xpath.features.encoders import PatchEncoder, TimmEncoder
+from xpath.labels import Label, load_labels
+from xpath.segment.predictor import SegmentorEncoder, SegmentPredictor
+from xpath.store.schema import atomic, check_schema
+from xpath.study.config import StudyConfig
+from xpath.study.folder import RunFolder
+from xpath.wsi.slide import Slide
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Study", "new_study", "open_study", "save_study"]
+
+RUN = "xpath.run/1"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything the stages need to know."""
+
+    folder: RunFolder
+    config: StudyConfig
+    slides: tuple[SlideEntry, ...]
+
+    @cached_property
+    def predictor(self) -> SegmentPredictor:
+        """The segmentor, loaded when it is first needed."""
+        objects = self.config.objects
+        return SegmentPredictor.from_pretrained(objects.segmentor or None, device=objects.device)
+
+    @cached_property
+    def encoder(self) -> PatchEncoder:
+        """The patch encoder, loaded when it is first needed."""
+        objects = self.config.objects
+        if objects.encoder == "segmentor":
+            return SegmentorEncoder(self.predictor)
+        weights = Path(objects.encoder_weights) if objects.encoder_weights else None
+        return TimmEncoder(objects.encoder, weights=weights, device=objects.device)
+
+    @cached_property
+    def labels(self) -> tuple[Label, ...]:
+        """What is segmented."""
+        tree = load_labels()
+        return tuple(tree.parse(text, allow_new=True) for text in self.config.objects.labels)
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, sorted: the order of the logits."""
+        return tuple(sorted({slide.label for slide in self.slides if slide.label}))
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """``slides.csv``."""
+        return Ledger(self.folder.ledger, self.folder.logs)
+
+    def open_slide(self, entry: SlideEntry) -> Slide:
+        """The slide of an entry; the default resolution only where it has no other."""
+        slide = Slide.open(entry.path, mpp=entry.mpp)
+        if slide.mpp_or_none is not None or not self.config.default_mpp:
+            return slide
+        slide.close()
+        return Slide.open(entry.path, mpp=self.config.default_mpp)
+
+    def masks_key(self, entry: SlideEntry) -> str:
+        """What the masks of a slide depend on.
+
+        Raises:
+            SlideError: The slide is not there.
+        """
+        try:
+            size = entry.path.stat().st_size
+        except OSError as error:
+            raise SlideError(f"{entry.path} cannot be read: {error}") from error
+        return key_of(
+            "masks",
+            [entry.path.name, size, entry.mpp, self.config.default_mpp],
+            asdict(self.config.tissue),
+            asdict(self.config.grid),
+            [label.prompt for label in self.labels],
+            self.predictor.info.digest,
+        )
+
+    def features_key(self, entry: SlideEntry) -> str:
+        """What the features of a slide depend on."""
+        return key_of("features", self.masks_key(entry), self.encoder.digest)
+
+    def require(self, output: Path, key: str, stage: str) -> None:
+        """Refuses to go on without an output of an earlier stage.
+
+        Raises:
+            StoreError: It is not done, or was made with other settings.
+        """
+        if not is_done(output, key):
+            why = "was made with other settings" if read_key(output) else "is not done"
+            raise StoreError(f"{output.name} {why}; run `xpath {stage}` first")
+
+    def with_features(self) -> list[SlideEntry]:
+        """Slides whose features are done."""
+        return [
+            entry
+            for entry in self.slides
+            if entry.path.exists()
+            and is_done(self.folder.features(entry.slide_id), self.features_key(entry))
+        ]
+
+
+def save_study(study: Study) -> None:
+    """Writes ``run.json``: settings, slides and versions; no times, so equal runs are equal."""
+    content = {
+        "schema": RUN,
+        "xpath": version("xpath-pathology"),
+        "labels_sha256": load_labels().digest,
+        "config": asdict(study.config),
+        "slides": [{**asdict(entry), "path": str(entry.path.resolve())} for entry in study.slides],
+    }
+    with atomic(study.folder.settings) as draft:
+        draft.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def open_study(root: Path) -> Study:
+    """The study of a run folder.
+
+    Raises:
+        StoreError: There is none, or ``run.json`` is damaged.
+    """
+    folder = RunFolder(root)
+    try:
+        content: dict[str, Any] = json.loads(folder.settings.read_text())
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{root} is no run folder ({error}); start one with `xpath segment SLIDES --out {root}`"
+        ) from error
+    check_schema(folder.settings, content.get("schema"), RUN)
+    slides = [SlideEntry(**{**row, "path": Path(row["path"])}) for row in content["slides"]]
+    return Study(folder, from_dict(StudyConfig, content["config"]), tuple(slides))
+
+
+def new_study(root: Path, config: StudyConfig, slides: Sequence[SlideEntry]) -> Study:
+    """A study, written down."""
+    study = Study(RunFolder(root), config, tuple(slides))
+    save_study(study)
+    return study
