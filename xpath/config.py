@@ -1,6 +1,8 @@
 """Settings from TOML and the command line, as frozen dataclasses.
 
 A setting is named by its path: ``grid.patch_um=256``. Unknown names and wrong types are refused.
+Fields may be numbers, strings, booleans, ``Path``, ``Literal``, ``NewType``, tuples, optional ones
+of these, and dataclasses.
 """
 
 from __future__ import annotations
@@ -10,19 +12,28 @@ import json
 import tomllib
 import types
 import typing
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 from xpath.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 __all__ = ["digest", "from_dict", "load_config", "to_json"]
 
 T = TypeVar("T")
+
+NAMES: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    Path: "a path",
+    type(None): "nothing",
+}
 
 
 def load_config(kind: type[T], path: Path | None = None, overrides: Sequence[str] = ()) -> T:
@@ -31,16 +42,16 @@ def load_config(kind: type[T], path: Path | None = None, overrides: Sequence[str
     Args:
         kind: The dataclass; fields may be dataclasses themselves.
         path: TOML file, or None for the defaults.
-        overrides: Later ones win; values are TOML, bare words are strings.
+        overrides: Later ones win; values are TOML, anything that is not TOML is a string.
 
     Raises:
-        ConfigError: The file cannot be read, or a setting is unknown or of the wrong type.
+        ConfigError: The file cannot be read, or a setting is unknown, missing or of the wrong type.
     """
     values: dict[str, Any] = {}
     if path is not None:
         try:
-            values = tomllib.loads(path.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:  # not TOML, or not even text
             raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     for override in overrides:
         _put(values, override)
@@ -50,22 +61,30 @@ def load_config(kind: type[T], path: Path | None = None, overrides: Sequence[str
 def from_dict(kind: type[T], values: Mapping[str, Any], path: str = "") -> T:
     """A dataclass from nested dictionaries, as ``dataclasses.asdict`` gives them.
 
+    Args:
+        kind: The dataclass.
+        values: Field name to value; what is left out takes its default.
+        path: What to put before the names of settings in messages, e.g. ``"grid."``.
+
     Raises:
-        ConfigError: A setting is unknown or of the wrong type.
+        ConfigError: A setting is unknown, missing or of the wrong type.
     """
     hints = typing.get_type_hints(kind)
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # kind is a dataclass
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
     for name in values:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {path}{close[0]}?" if close else f"known are {', '.join(known)}"
             raise ConfigError(f"no setting {path}{name}; {hint}")
+    for name, field in known.items():
+        if field.default is field.default_factory is MISSING and name not in values:
+            raise ConfigError(f"{path}{name} has no default; set it to {_wanted(hints[name])}")
     return kind(**{k: _convert(hints[k], value, path + k) for k, value in values.items()})
 
 
 def to_json(config: Any) -> str:
-    """A dataclass as JSON, keys sorted."""
-    return json.dumps(asdict(config), sort_keys=True, default=str)
+    """A dataclass as canonical JSON: keys sorted, no spaces, paths as strings."""
+    return json.dumps(asdict(config), sort_keys=True, separators=(",", ":"), default=str)
 
 
 def digest(config: Any) -> str:
@@ -74,12 +93,15 @@ def digest(config: Any) -> str:
 
 
 def _put(values: dict[str, Any], override: str) -> None:
+    """Sets the value at the end of a path, making tables on the way."""
     name, equals, text = override.partition("=")
-    if not equals or not name.strip():
+    *parents, last = (part.strip() for part in name.split("."))
+    if not equals or not all((*parents, last)):
         raise ConfigError(f"an override is written a.b=value, got {override!r}")
-    *parents, last = name.strip().split(".")
-    for parent in parents:
+    for depth, parent in enumerate(parents, start=1):
         values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{override}: {'.'.join(parents[:depth])} is a value, not a table")
     try:
         values[last] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -88,32 +110,67 @@ def _put(values: dict[str, Any], override: str) -> None:
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
     """A value as its field wants it."""
-    origin, parts = get_origin(hint), get_args(hint)
+    while hasattr(hint, "__supertype__"):
+        hint = hint.__supertype__
+    if get_origin(hint) in (types.UnionType, typing.Union):
+        return _first_fit(hint, value, path)
+    if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        return _tuple(hint, value, path)
     if is_dataclass(hint) and isinstance(value, dict):
         return from_dict(hint, value, path + ".")  # type: ignore[arg-type]  # a class
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return _tuple(parts, value, path)
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _convert(parts[0], value, path)
-    if _is_a(hint, value):
-        return float(value) if hint is float else value
-    wanted = str(hint) if origin else getattr(hint, "__name__", str(hint))
-    raise ConfigError(f"{path} must be {wanted}, got {value!r}")
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if not _is_a(hint, value):
+        raise ConfigError(f"{path} must be {_wanted(hint)}, got {value!r}")
+    return float(value) if hint is float else value
+
+
+def _first_fit(hint: Any, value: Any, path: str) -> Any:
+    """A value as the first member of a union that takes it; the message of the last otherwise."""
+    parts = get_args(hint)
+    if isinstance(value, dict):  # a table is meant for the dataclass: let it say which key is wrong
+        parts = tuple(part for part in parts if is_dataclass(part)) or parts
+    error = ConfigError(f"{path} must be {_wanted(hint)}, got {value!r}")
+    for part in parts:
+        try:
+            return _convert(part, value, path)
+        except ConfigError as refused:
+            error = refused if is_dataclass(part) and isinstance(value, dict) else error
+    raise error
 
 
 def _is_a(hint: Any, value: Any) -> bool:
     """True for a value of a plain type; an int is a float, a bool is neither."""
     if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if isinstance(value, bool) or hint is bool:
-        return isinstance(value, bool) and hint is bool
-    accepted = (int, float) if hint is float else hint
-    return isinstance(accepted, (type, tuple)) and isinstance(value, accepted)
+        return any(value == choice and type(value) is type(choice) for choice in get_args(hint))
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(hint, type) and isinstance(value, (int, float) if hint is float else hint)
 
 
-def _tuple(parts: tuple[Any, ...], value: Sequence[Any], path: str) -> tuple[Any, ...]:
-    if len(parts) == 2 and parts[1] is Ellipsis:
-        return tuple(_convert(parts[0], item, path) for item in value)
+def _tuple(hint: Any, value: Sequence[Any], path: str) -> tuple[Any, ...]:
+    parts = get_args(hint)
+    if parts[-1:] == (Ellipsis,):
+        parts = parts[:1] * len(value)
     if len(parts) != len(value):
-        raise ConfigError(f"{path} must have {len(parts)} values, got {value!r}")
-    return tuple(_convert(part, item, path) for part, item in zip(parts, value, strict=True))
+        raise ConfigError(f"{path} must be {_wanted(hint)}, got {len(value)}: {value!r}")
+    return tuple(
+        _convert(part, item, f"{path}[{i}]")
+        for i, (part, item) in enumerate(zip(parts, value, strict=True))
+    )
+
+
+def _wanted(hint: Any) -> str:
+    """A type in the words of somebody who writes TOML."""
+    if hasattr(hint, "__supertype__"):
+        return f"{_wanted(hint.__supertype__)} ({hint.__name__})"
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, parts))
+    if origin is tuple:
+        each = parts[-1:] == (Ellipsis,)
+        names = f"each {_wanted(parts[0])}" if each else ", ".join(map(_wanted, parts))
+        return f"a list ({names})"
+    if parts:
+        return " or ".join(map(_wanted, parts))
+    return NAMES.get(hint, f"a table ({getattr(hint, '__name__', hint)})")

@@ -10,7 +10,7 @@ import csv
 import difflib
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from xpath.errors import LabelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = [
     "OTHER",
@@ -69,30 +69,29 @@ class Label:
 class LabelTree:
     """Labels in a fixed order, findable by any spelling."""
 
-    def __init__(self, labels: tuple[Label, ...], digest: str) -> None:
-        self._labels = labels
+    def __init__(self, labels: Iterable[Label], digest: str) -> None:
         self._by_id = {label.id: label for label in labels}
         self.digest = digest
         """SHA-256 of the table the labels were read from."""
 
     def __len__(self) -> int:
         """Number of labels."""
-        return len(self._labels)
+        return len(self._by_id)
 
     def __iter__(self) -> Iterator[Label]:
         """All labels in the order of the paper's table."""
-        return iter(self._labels)
+        return iter(self._by_id.values())
 
-    def __contains__(self, label_id: object) -> bool:
-        """True for the id of a label."""
-        return label_id in self._by_id
+    def __contains__(self, label: object) -> bool:
+        """True for a label of the tree and for its id."""
+        return label in self._by_id if isinstance(label, str) else label in self._by_id.values()
 
     def __getitem__(self, label_id: str) -> Label:
         """The label of an id, exactly as written; see ``parse`` for free spellings."""
         try:
             return self._by_id[label_id]
         except KeyError:
-            raise LabelError(self._unknown(label_id)) from None
+            raise self._unknown(label_id) from None
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -110,7 +109,14 @@ class LabelTree:
         return tuple(dict.fromkeys(label.object_type for label in self))
 
     def children(self, region: str, structure: str | None = None) -> tuple[Label, ...]:
-        """Labels below a region, or below a structure of a region."""
+        """Labels below a region, or below a structure of a region; may be none.
+
+        Raises:
+            LabelError: No such region or structure.
+        """
+        _check_choice("region", region, self.regions)
+        if structure is not None:
+            _check_choice("structure", structure, self.structures)
         return tuple(
             label
             for label in self
@@ -120,80 +126,120 @@ class LabelTree:
     def parse(self, text: str, *, allow_new: bool = False) -> Label:
         """The label somebody means.
 
-        Accepts the id, the prompt, any case, underscores, plurals, British spelling, and leaving
-        out region or structure where the rest is unambiguous.
+        Accepts the id, the prompt, any case and order, underscores, slashes, plurals, British
+        spelling. Region and structure may be left out where the rest is unambiguous; a part of an
+        object type ("plasma", "infiltrate") will do if only one label has it.
 
         Args:
             text: What was written.
-            allow_new: Take a complete id or prompt outside the published set as a new label.
+            allow_new: Take a complete id or prompt outside the published set as a new label
+                (``published`` is then False).
 
         Raises:
             LabelError: Nothing fits (with the closest labels), or several do (with all of them).
         """
-        words = _words(text)
-        exact = [label for label in self if _words(label.id) == words]
-        fits = exact or [label for label in self if words and words <= _words(label.id)]
-        if len(fits) > 1:  # "tumor" also stands in "tumor epithelial tissue": prefer the plain one
-            fewest = min(len(_words(label.id)) for label in fits)
-            fits = [label for label in fits if len(_words(label.id)) == fewest]
+        complete = _complete(text)
+        fits = self._with_id(text) or (() if complete else self._with_words(text))
         if len(fits) == 1:
             return fits[0]
-        if len(fits) > 1:
-            names = ", ".join(label.id for label in fits[:8])
-            more = f" and {len(fits) - 8} more" if len(fits) > 8 else ""
-            raise LabelError(f"{text!r} may mean {names}{more}; say which")
-        new = _complete(text) if allow_new else None
-        if new is None:
-            raise LabelError(self._unknown(text))
-        return new
+        if complete and allow_new:
+            return complete
+        if fits:
+            names = ", ".join(label.id for label in fits)
+            raise LabelError(f"{text!r} may mean {len(fits)} labels: {names}; say which")
+        raise self._unknown(text)
 
     def roll_up(self, values: Mapping[str, float], level: str) -> dict[str, float]:
-        """Sums of values by ``region``, ``structure``, ``object_type`` or ``region-structure``.
+        """Sums of values along the tree; ``"other"`` stays as it is.
 
         Args:
-            values: Label id to value, e.g. counts or areas.
-            level: What to sum over.
+            values: Label id to value, e.g. areas or contributions; new labels are welcome.
+            level: ``region``, ``structure``, ``object_type``, or two of them joined by ``-``:
+                ``region-structure`` is a structure within its region.
+
+        Raises:
+            LabelError: A level or an id that is none.
         """
         parts = level.split("-")
-        if not set(parts) <= set(LEVELS):
-            raise LabelError(f"level must be of {LEVELS} or two of them with '-', got {level!r}")
+        for part in parts:
+            _check_choice("level", part, LEVELS)
         sums: dict[str, float] = {}
         for label_id, value in values.items():
-            key = "-".join(getattr(self[label_id], part) for part in parts)
+            key = OTHER if label_id == OTHER else self._key(label_id, parts)
             sums[key] = sums.get(key, 0) + value
         return sums
 
-    def _unknown(self, text: str) -> str:
-        wanted = text.lower().strip()
-        spellings = {label.id: label.id for label in self}
+    def _key(self, label_id: str, parts: list[str]) -> str:
+        label = self._by_id.get(label_id) or _complete(label_id) or self[label_id]
+        return "-".join(getattr(label, part) for part in parts)
+
+    def _with_id(self, text: str) -> tuple[Label, ...]:
+        """Labels whose id has just these words."""
+        words = _words(text)
+        return tuple(label for label in self._spellings.get(words, ()) if _words(label.id) == words)
+
+    def _with_words(self, text: str) -> tuple[Label, ...]:
+        """Labels of this object type, or of one that has these words among others."""
+        words = _words(text)
+        return self._spellings.get(words) or tuple(
+            label
+            for label in self
+            if words < _words(label.id) and words & _words(label.object_type)
+        )
+
+    @cached_property
+    def _spellings(self) -> dict[frozenset[str], tuple[Label, ...]]:
+        """Labels by the words of object type, with and without region and structure."""
+        spellings: dict[frozenset[str], tuple[Label, ...]] = {}
+        for label in self:
+            kind, region, structure = map(
+                _words, (label.object_type, label.region, label.structure)
+            )
+            for words in {kind, kind | region, kind | structure, kind | region | structure}:
+                spellings[words] = (*spellings.get(words, ()), label)
+        return spellings
+
+    def _unknown(self, text: str) -> LabelError:
+        spellings = {label.object_type: label.id for label in self}
+        spellings |= {f"{label.object_type} in {label.region}": label.id for label in self}
         spellings |= {label.prompt: label.id for label in self}
-        spellings |= {f"{label.object_type} {label.region}": label.id for label in self}
-        spellings |= {label.object_type: label.id for label in self}
-        close = difflib.get_close_matches(wanted, spellings, n=5, cutoff=0.5)
+        spellings |= {label.id: label.id for label in self}
+        wanted = " ".join(text.lower().replace("_", " ").split())
+        close = difflib.get_close_matches(wanted, spellings, n=5, cutoff=0.6)
         names = list(dict.fromkeys(spellings[spelling] for spelling in close))[:3]
         hint = f"did you mean {' or '.join(names)}?" if names else "see `xpath labels`"
-        return f"no label {text!r}; {hint}"
+        return LabelError(f"no label {text!r}; {hint}")
 
 
-_SAME = {"tumour": "tumor", "tumours": "tumor", "nucleus": "nuclei", "level": "", "pathology": ""}
-_SAME |= {"in": "", "of": "", "the": "", "or": "", "a": ""}
+_PHRASES = {"ductal carcinoma in situ": "dcis", "erythrocyte": "red blood cell"}
+_SAME = dict.fromkeys(("in", "of", "the", "or", "a", "and", "level", "pathology"), "")
+_SAME |= {"tumour": "tumor", "leucocyte": "leukocyte", "oesophagus": "esophagus"}
+_SAME |= {"nucleus": "nuclei", "nuclear": "nuclei", "mitose": "mitosi", "ovary": "ovarian"}
+_SAME |= {"epithelium": "epithelial", "endothelium": "endothelial", "pancrea": "pancreatic"}
 
 
 def _words(text: str) -> frozenset[str]:
-    """The words that tell labels apart."""
-    words = re.findall(r"[a-z0-9]+", text.lower())
-    plain = (_SAME.get(word, word) for word in words)
-    return frozenset(re.sub(r"(?<=[a-z]{3})s$", "", word) for word in plain if word)
+    """The words that tell labels apart, in the singular."""
+    text = text.lower()
+    for phrase, short in _PHRASES.items():
+        text = text.replace(phrase, short)
+    singular = (re.sub(r"(?<=[a-z]{3})s$", "", word) for word in re.findall(r"[a-z0-9]+", text))
+    return frozenset(_SAME.get(word, _SAME.get(word + "s", word)) for word in singular) - {""}
 
 
 def _complete(text: str) -> Label | None:
-    """A new label from a complete id or prompt."""
+    """What a complete id or prompt says, published or not."""
     clean = " ".join(text.lower().replace("_", " ").split())
     sentence = re.fullmatch(r"(tissue|cell|nuclei)-level (.+) in (.+) pathology\.?", clean)
     if sentence:
         return Label(sentence[3], sentence[1], sentence[2])
-    name = re.fullmatch(r"([^-]+)-(tissue|cell|nuclei)-(.+)", clean)
+    name = re.fullmatch(r"([^-]*[^- ]) ?- ?(tissue|cell|nuclei) ?- ?([^ ].*)", clean)
     return Label(name[1], name[2], name[3]) if name else None
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise LabelError(f"no {name} {value!r}; known are {', '.join(choices)}")
 
 
 @lru_cache(maxsize=1)
@@ -215,7 +261,11 @@ def activation_objects() -> tuple[Label, ...]:
 
 
 def reliable_labels(region: str = "breast", *, min_dice: float = 0.4) -> tuple[Label, ...]:
-    """Labels of a region that the paper segments well enough to build on (section 4.4)."""
+    """Labels of a region that the paper segments well enough to build on (section 4.4).
+
+    Raises:
+        LabelError: No such region.
+    """
     return tuple(
         label
         for label in load_labels().children(region)

@@ -6,6 +6,7 @@ import pytest
 
 from xpath.batch.claim import claim
 from xpath.batch.making import make_once
+from xpath.batch.record import read_key
 from xpath.batch.runner import Busy
 
 
@@ -34,8 +35,10 @@ def test_a_failure_is_not_done_and_frees_the_output(output):
         output.write_text("half")
         raise RuntimeError
 
+    make_once(output, "old", lambda: output.write_text("whole"))
     with pytest.raises(RuntimeError):
         make_once(output, "key", fails)
+    assert read_key(output) == "", "not even of the old settings"
     assert make_once(output, "key", lambda: output.write_text("whole"))
 
 

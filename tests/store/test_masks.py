@@ -149,6 +149,15 @@ def test_a_file_that_is_gone_is_never_taken_for_empty_masks(tmp_path, write):
         shutil.rmtree(broken)
 
 
+def test_masks_without_a_single_pixel_are_files_all_the_same(tmp_path, make_grid):
+    """Zarr leaves empty chunks out by default; then nothing could be told from a lost file."""
+    path, empty = tmp_path / "m.zarr", np.zeros((17, 1, SIZE, SIZE), np.bool_)
+    with MaskWriter(path, grid=make_grid(17), labels="a", size=SIZE, provenance={}) as writer:
+        writer.write(0, empty, np.zeros((17, 1), np.float32))
+
+    np.testing.assert_array_equal(open_masks(path).read(slice(None)), empty)
+
+
 def test_a_flipped_bit_is_found(tmp_path, write):
     path = write(tmp_path / "m.zarr")
     shard = path / "masks/c/1/0/0/0"

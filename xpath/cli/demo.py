@@ -46,7 +46,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--out", type=Path, default=Path("demo-run"), help="folder to write")
     parser.add_argument("--slides", type=int, default=40, help="slides to draw")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other slides")
-    parser.add_argument("--planted", default=CohortPlan.planted, help="the object that decides")
+    parser.add_argument("--planted", default=CohortPlan().planted, help="the object that decides")
     parser.add_argument("--slide", type=Path, help="explain a slide of your own with this model")
     parser.add_argument("--mpp", type=float, help="its microns per pixel, if it stores none")
     parser.set_defaults(run=run)
@@ -80,7 +80,7 @@ def demo_config() -> StudyConfig:
     return StudyConfig(
         objects=ObjectsConfig(labels=LABELS),
         split=SplitConfig(train=0.5, validation=0.15),
-        classifier=ClassifierConfig(train=TrainConfig(lr=2e-3, epochs=60, patience=10)),
+        classifier=ClassifierConfig(train=TrainConfig(lr=2e-3, epochs=120, patience=30)),
         explain=ExplainConfig(labels=tissues),
     )
 

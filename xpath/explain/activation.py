@@ -8,11 +8,12 @@ answer if they do not give the logit. Axes: N patches, L object kinds, K classes
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from xpath.errors import DataError
 from xpath.mil.bag import pack
@@ -34,7 +35,7 @@ Contrast = Literal["none", "mean"]
 is all that a softmax can see; adding one vector to every class's weights then changes nothing."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
 class PatchActivation:
     """``scores.sum() + bias == logit``."""
 
@@ -51,7 +52,7 @@ class PatchActivation:
     """Sum of the parts minus the logit: what rounding leaves unexplained."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
 class ObjectActivation:
     """``contribution.sum() + bias == patch_contribution.sum() + bias == logit``."""
 
@@ -66,9 +67,13 @@ class ObjectActivation:
     """``(N, L)`` what each object adds in each patch; exactly 0 where it is absent."""
     present: NDArray[np.bool_]
     """``(L,)`` kinds the slide has."""
+    divisor: float
+    """What the classifier divides the sum over kinds by: activation over contribution."""
     bias: float
     logit: float
+    """The model's logit of the class, minus the mean logit if contrasted."""
     delta: float
+    """Sum of the contributions minus the logit: what rounding leaves unexplained."""
 
 
 def patch_activation(
@@ -83,18 +88,17 @@ def patch_activation(
         contrast: Plain or contrasted class weights.
 
     Raises:
-        DataError: The parts do not sum to the logit: the model is not additive.
+        DataError: The parts do not sum to the logit: the model is not additive. No such class.
     """
     output = _evaluate(model, bag)
-    logits = output.logits[0].double()
+    logits = output.logits[0]
     target = int(logits.argmax()) if target is None else target
     weight, bias, logit = _class_weights(model, logits, target, contrast)
-    attention = output.attention.double()
-    scores = attention * (output.instances.double() @ weight)
+    scores = output.attention * (output.instances @ weight)
     return PatchActivation(
         target=target,
         scores=scores.numpy(),
-        attention=attention.numpy(),
+        attention=output.attention.numpy(),
         bias=bias,
         logit=logit,
         delta=_checked(float(scores.sum()) + bias, logit),
@@ -113,44 +117,49 @@ def object_activation(
         contrast: Plain or contrasted class weights.
 
     Raises:
-        DataError: The parts do not sum to the logit: the model is not additive.
+        DataError: The parts do not sum to the logit: the model is not additive. No such class.
     """
     output = _evaluate(model, bag)
-    logits = output.logits[0].double()
+    logits = output.logits[0]
     target = int(logits.argmax()) if target is None else target
     weight, bias, logit = _class_weights(model, logits, target, contrast)
-    terms = output.attention.double() * (output.instances.double() @ weight)  # (N, L)
     divisor = float(output.divisor[0])
-    activation = terms.sum(dim=0)
-    by_patch, by_object = float(terms.sum()) / divisor, float((activation / divisor).sum())
-    _checked(by_patch + bias, logit)
+    activation = output.embedding[0] @ weight  # (L,)
+    terms = output.attention * (output.instances @ weight) / divisor  # (N, L)
+    _checked(float(terms.sum()) + bias, logit)
     return ObjectActivation(
         target=target,
         objects=model.objects,
         activation=activation.numpy(),
         contribution=(activation / divisor).numpy(),
-        patch_contribution=(terms / divisor).numpy(),
+        patch_contribution=terms.numpy(),
         present=output.present[0].numpy(),
+        divisor=divisor,
         bias=bias,
         logit=logit,
-        delta=_checked(by_object + bias, logit),
+        delta=_checked(float((activation / divisor).sum()) + bias, logit),
     )
 
 
 @torch.inference_mode()
 def _evaluate(model: AttentionMIL | ObjectAwareMIL, bag: Bag) -> Any:  # either model's output
     """The model's answer in double precision, dropout off; the model is left as it was."""
-    double = copy.deepcopy(model).double().eval()
-    packed = pack([bag])
-    return double(packed._replace(features=packed.features.double()))
+    double = copy.deepcopy(model).cpu().double().eval()
+    present = None if bag.present is None else bag.present.cpu()
+    return double(pack([replace(bag, features=bag.features.cpu().double(), present=present)]))
 
 
 def _class_weights(
     model: AttentionMIL | ObjectAwareMIL, logits: Tensor, target: int, contrast: Contrast
 ) -> tuple[Tensor, float, float]:
     """Weights, bias and logit of a class, or of its contrast."""
-    weight = model.classifier.weight.detach().double()
-    bias = model.classifier.bias.detach().double()
+    head: Any = model.classifier
+    if not isinstance(head, nn.Linear):
+        raise DataError(
+            f"the classifier must be one linear layer, got {type(head).__name__}: its logit is no"
+            " sum over patches; ask captum_bridge instead"
+        )
+    weight, bias = head.weight.detach().cpu().double(), head.bias.detach().cpu().double()
     if not 0 <= target < len(bias):
         raise DataError(f"target must be a class 0 to {len(bias) - 1}, got {target}")
     if contrast == "mean":
@@ -165,6 +174,6 @@ def _checked(total: float, logit: float) -> float:
     if not abs(delta) <= TOLERANCE * max(1.0, abs(logit)):
         raise DataError(
             f"the parts sum to {total:.6g}, but the logit is {logit:.6g}: this model's logit is no"
-            " sum over patches (dropout on? another head than one linear layer?)"
+            " sum over patches (is there anything but one linear layer after the pooling?)"
         )
     return delta

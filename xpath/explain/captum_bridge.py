@@ -6,9 +6,13 @@ slide is decided by the caller, overlaps included. Axes: B coalitions, L objects
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Literal
 
 import torch
+
+from xpath.errors import DataError
+from xpath.mil.bag import Bag, pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["attribute_objects"]
+    from xpath.mil.object_aware import ObjectAwareMIL
+
+__all__ = ["attribute_objects", "without_objects"]
 
 
 def attribute_objects(
@@ -39,9 +45,14 @@ def attribute_objects(
             over random orders in which objects join (captum's ``ShapleyValueSampling``).
         samples: Orders drawn for ``shapley``.
         seed: Which orders; the global random state is left as it was.
+
+    Raises:
+        DataError: No objects, no orders, or no such method.
     """
     from captum.attr import FeatureAblation, ShapleyValueSampling
 
+    if objects < 1 or samples < 1 or method not in ("ablation", "shapley"):
+        raise DataError(f"nothing to do for {objects} objects, {samples} orders, {method!r}")
     shown = torch.ones(1, objects, dtype=torch.float64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -52,3 +63,25 @@ def attribute_objects(
             result = sampling.attribute(shown, target=target, n_samples=samples)
     values: NDArray[np.float64] = result[0].detach().double().numpy()
     return values
+
+
+def without_objects(model: ObjectAwareMIL, bag: Bag) -> Callable[[Tensor], Tensor]:
+    """Logits ``(B, K)`` of coalitions ``(B, L)``: an object at 0 is struck from the whole slide.
+
+    Raises:
+        DataError: A bag of patches, without objects.
+    """
+    present = bag.present
+    if present is None:
+        raise DataError(f"bag {bag.slide_id!r} has no objects; pass object features (N, L, D)")
+
+    exact = copy.deepcopy(model).cpu().double().eval()
+    features = bag.features.cpu().double()
+
+    @torch.inference_mode()
+    def logits(shown: Tensor) -> Tensor:
+        bags = [Bag(features, present.cpu() & (row > 0.5)) for row in shown]
+        found: Tensor = exact(pack(bags)).logits
+        return found
+
+    return logits

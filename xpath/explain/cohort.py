@@ -1,6 +1,8 @@
 """Importance over many slides: effect, interval, null, significance.
 
-Axes: S slides, L objects.
+Slides of one patient are no independent witnesses: patients are resampled, and patients change
+sign. The intervals are percentiles of the bootstrap and are too narrow for fewer than about ten
+patients; with one there is none. Axes: S slides, L objects.
 """
 
 from __future__ import annotations
@@ -36,15 +38,18 @@ class ImportanceRow:
     """Geometric mean of the paper's IMP (Eq. 12): the mean of a ratio is not its typical value."""
     effect: float
     """Mean fall of the log-odds of the class when the object is hidden."""
+    effect_low: float
+    effect_high: float
+    """95 % interval of the effect, bootstrap over patients; NaN with a single patient."""
     null: float
     """Mean fall when as much of anything is hidden."""
     excess: float
     """Effect minus null."""
     excess_low: float
     excess_high: float
-    """95 % interval of the excess, bootstrap over patients."""
+    """95 % interval of the excess, as that of the effect."""
     p: float
-    """Two-sided sign-flip test of the excess."""
+    """Two-sided test of the excess: how likely so large a mean is if patients toss its sign."""
     q: float
     """p after Benjamini-Hochberg over all rows."""
     area: float
@@ -64,16 +69,15 @@ def cohort_importance(
     Args:
         slides: Importances of single slides; a slide counts for its target class.
         classes: Class names.
-        patients: Slide id to patient; slides of one patient are resampled together.
-        resamples: Bootstrap samples and sign flips.
-        seed: Seed of both.
+        patients: Slide id to patient; a slide that is not named is a patient of its own.
+        resamples: Bootstrap samples, and sign flips where there are too many to try them all.
+        seed: Seed of both; every row draws the same patients.
     """
-    rng = np.random.default_rng(seed)
     rows: list[ImportanceRow] = []
     for target, name in enumerate(classes):
         group = [slide for slide in slides if slide.target == target]
         objects = dict.fromkeys(label for slide in group for label in slide.objects)
-        found = [_row(group, name, label, patients or {}, (rng, resamples)) for label in objects]
+        found = [_row(group, name, label, patients or {}, (seed, resamples)) for label in objects]
         ranked = sorted((row for row in found if row), key=lambda row: -row.excess)
         rows += [replace(row, rank=i + 1) for i, row in enumerate(ranked)]
     return _adjusted(rows)
@@ -84,7 +88,7 @@ def _row(
     class_name: str,
     label: str,
     patients: Mapping[str, str],
-    chance: tuple[np.random.Generator, int],
+    chance: tuple[int, int],
 ) -> ImportanceRow | None:
     held = [
         (slide, slide.objects.index(label))
@@ -94,7 +98,9 @@ def _row(
     if not held:
         return None
     excess = np.array([slide.excess[j] for slide, j in held])
+    effect = np.array([slide.effect[j] for slide, j in held])
     owner = [patients.get(slide.slide_id, slide.slide_id) for slide, _ in held]
+    effect_low, effect_high = _interval(effect, owner, *chance)
     low, high = _interval(excess, owner, *chance)
     return ImportanceRow(
         class_name=class_name,
@@ -102,40 +108,56 @@ def _row(
         object=label,
         slides=len(held),
         imp=float(np.exp(np.mean([np.log(slide.imp[j]) for slide, j in held]))),
-        effect=float(np.mean([slide.effect[j] for slide, j in held])),
+        effect=float(effect.mean()),
+        effect_low=effect_low,
+        effect_high=effect_high,
         null=float(np.mean([slide.null[j] for slide, j in held])),
         excess=float(excess.mean()),
         excess_low=low,
         excess_high=high,
-        p=_sign_flip(excess, *chance),
+        p=_sign_flip(excess, owner, *chance),
         q=1.0,
         area=float(np.mean([slide.area[j] for slide, j in held])),
     )
 
 
 def _interval(
-    values: NDArray[np.float64], owner: Sequence[str], rng: np.random.Generator, resamples: int
+    values: NDArray[np.float64], owner: Sequence[str], seed: int, resamples: int
 ) -> tuple[float, float]:
     """95 % percentile interval of the mean, patients drawn with replacement."""
-    names, place = np.unique(owner, return_inverse=True)
-    sums = np.bincount(place, values, len(names))
-    counts = np.bincount(place, minlength=len(names))
-    drawn = rng.integers(len(names), size=(resamples, len(names)))
+    sums, counts = _by_patient(values, owner)
+    if len(sums) < 2:
+        return float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _sign_flip(values: NDArray[np.float64], rng: np.random.Generator, resamples: int) -> float:
-    """How likely a mean this far from 0 is if signs are tossed; exact for few slides."""
-    from scipy.stats import permutation_test
+def _sign_flip(
+    values: NDArray[np.float64], owner: Sequence[str], seed: int, resamples: int
+) -> float:
+    """Share of sign patterns with a mean as far from 0; all patterns if that is no more work."""
+    sums, _ = _by_patient(values, owner)
+    every = 2 ** len(sums) <= resamples
+    if every:
+        bits = np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1
+    else:
+        bits = np.random.default_rng(seed).integers(2, size=(resamples, len(sums)))
+    found = np.abs((2 * bits - 1) @ sums)
+    # sums in another order differ in their last bits
+    extreme = int((found >= np.abs(sums.sum()) * (1 - 1e-12)).sum())
+    return extreme / len(bits) if every else (extreme + 1) / (len(bits) + 1)
 
-    if len(values) < 2:
-        return 1.0
-    result = permutation_test(
-        (values,), np.mean, permutation_type="samples", n_resamples=resamples, rng=rng
-    )
-    return float(result.pvalue)
+
+def _by_patient(
+    values: NDArray[np.float64], owner: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Sum of the values and number of slides of each patient."""
+    names, place = np.unique(owner, return_inverse=True)
+    sums = np.zeros(len(names))
+    np.add.at(sums, place, values)
+    return sums, np.bincount(place, minlength=len(names)).astype(np.int64)
 
 
 def _adjusted(rows: list[ImportanceRow]) -> list[ImportanceRow]:

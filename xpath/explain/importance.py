@@ -4,12 +4,18 @@ The paper's ratio of losses explodes where the model is sure, and blurring anyth
 something. So the ratio stands here under its own name, the change of log-odds beside it, and both
 come with the effect of masks of the same area put elsewhere in the same patches.
 
+How to read them: ``imp`` is about exp(effect) on a slide the model is sure of, but only about
+1 + effect / margin on one it gets wrong, so the same effect looks larger in the class the model
+knows better. An excess below 0 says that a random place of the same area matters more: so it is
+for every other object of a patch that holds the decisive one.
+
 Axes: N patches, L objects asked about, D features, K classes, H W pixels.
 """
 
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -17,8 +23,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from xpath.errors import DataError, ResolutionError
+from xpath.errors import ConfigError, DataError, ResolutionError
 from xpath.explain.perturbation import feather, perturbed, shifted
+from xpath.shapes import check_shape
 from xpath.wsi.patches import iter_patches
 
 if TYPE_CHECKING:
@@ -37,6 +44,7 @@ __all__ = [
     "Scene",
     "log_loss",
     "log_odds",
+    "loss_ratio",
     "object_importance",
 ]
 
@@ -49,7 +57,7 @@ class Encoder(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Scene:
     """A slide with what is known of it."""
 
@@ -68,14 +76,23 @@ class PerturbationConfig:
     feather_um: float = 2.0
     """Width of the soft edge around the mask."""
     null_draws: int = 2
-    """Random masks of the same area per object and patch."""
+    """Random masks of the same area per object and patch, at least one."""
     batch: int = 16
     """Hidden patches encoded at once."""
     seed: int = 0
     """Where the random masks fall."""
 
+    def __post_init__(self) -> None:
+        """Refuses impossible numbers, and importances without a null.
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+        Raises:
+            ConfigError: Feather below 0; draws or batch below 1.
+        """
+        if self.feather_um < 0 or min(self.null_draws, self.batch) < 1:
+            raise ConfigError(f"feather_um must be >= 0, null_draws and batch >= 1: {self}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
 class ObjectImportance:
     """What hiding each object does to one slide's prediction."""
 
@@ -123,7 +140,9 @@ def object_importance(
 ) -> ObjectImportance:
     """Hides each object in turn and asks the classifier again.
 
-    Only patches that hold an object are read and encoded again; all others keep their features.
+    Only patches that hold an object are read and encoded again; all others keep their features. An
+    absent object changes nothing: imp exactly 1, effect and null exactly 0. What is found for an
+    object does not depend on which others are asked about.
 
     Args:
         predict: Logits ``(K,)`` of patch features ``(N, D)``.
@@ -135,60 +154,84 @@ def object_importance(
         config: Soft edges, random masks, batch size.
 
     Raises:
-        DataError: An object that was not segmented, or features of other patches.
+        DataError: An object that was not segmented, features of other patches, a class that is
+            none, or logits that are no numbers.
         ResolutionError: The grid has no resolution, so widths in microns mean nothing.
     """
     config = config or PerturbationConfig()
-    masks, features = scene.masks, scene.features
-    columns = _columns(masks, objects, features)
+    columns = _columns(scene.masks, objects, scene.features)
+    before = _logits(predict, scene.features, target)
     rows = _hidden_features(encoder, scene, columns, perturbation, config)
-    before = predict(torch.from_numpy(features)).double().numpy()
 
     def after(label: int, draw: int) -> NDArray[np.float64]:
         changed = rows.get(_Key(label, draw))
         if not changed:
             return before
-        hidden = features.copy()
+        hidden = scene.features.copy()
         for patch, row in changed:
             hidden[patch] = row
-        return predict(torch.from_numpy(hidden)).double().numpy()
+        return _logits(predict, hidden, target)
 
-    count = len(objects)
-    real = np.stack([after(label, -1) for label in range(count)])
-    random = np.stack([
-        [after(label, draw) for draw in range(config.null_draws)] for label in range(count)
-    ])  # (L, draws, K)
-    start, pixels = log_odds(before, target), masks.size**2 * len(masks.grid)
-    null = start - log_odds(random, target).mean(axis=1) if config.null_draws else np.zeros(count)
-    area = masks.area[:, columns]
+    draws = range(-1, config.null_draws)
+    found = [after(label, draw) for label in range(len(objects)) for draw in draws]
+    hidden = np.reshape(found, (len(objects), len(draws), len(before)))
+    real, random, start = hidden[:, 0], hidden[:, 1:], log_odds(before, target)
+    area = scene.masks.area[:, columns]
     return ObjectImportance(
         slide_id=scene.slide_id,
         target=target,
         objects=tuple(objects),
         probability=float(np.exp(-log_loss(before, target))),
         hidden_probability=np.exp(-log_loss(real, target)),
-        imp=log_loss(real, target) / log_loss(before, target),
+        imp=loss_ratio(real, before, target),
         effect=start - log_odds(real, target),
-        null=null,
+        # differences first: the mean of equal numbers need not be that number
+        null=(start - log_odds(random, target)).mean(axis=1),
         patches=(area > 0).sum(axis=0),
-        area=area.sum(axis=0) / pixels,
+        area=area.sum(axis=0) / (scene.masks.size**2 * len(scene.masks.grid)),
     )
-
-
-def log_loss(logits: NDArray[np.float64], target: int) -> NDArray[np.float64]:
-    """Cross-entropy of logits ``(..., K)``, exact and positive also where the model is sure.
-
-    Written as ``log(1 + sum of exp(other - target))``: the usual form is 0 in single precision from
-    a margin of 17 on, and the ratio of Eq. 12 then undefined.
-    """
-    rest = np.delete(logits, target, axis=-1) - logits[..., target : target + 1]
-    return np.asarray(np.logaddexp(0.0, np.logaddexp.reduce(rest, axis=-1)))
 
 
 def log_odds(logits: NDArray[np.float64], target: int) -> NDArray[np.float64]:
     """Log of p / (1 - p) of a class, of logits ``(..., K)``; with two classes their difference."""
     rest = np.delete(logits, target, axis=-1)
     return np.asarray(logits[..., target] - np.logaddexp.reduce(rest, axis=-1))
+
+
+def log_loss(logits: NDArray[np.float64], target: int) -> NDArray[np.float64]:
+    """Cross-entropy of logits ``(..., K)``, exact and positive also where the model is sure.
+
+    Written as ``log(1 + exp(-log_odds))``: the usual form is 0 in single precision from a margin of
+    17 on, and the ratio of Eq. 12 then undefined.
+    """
+    return np.asarray(np.logaddexp(0.0, -log_odds(logits, target)))
+
+
+def loss_ratio(
+    after: NDArray[np.float64], before: NDArray[np.float64], target: int
+) -> NDArray[np.float64]:
+    """The paper's IMP (Eq. 12): loss after over loss before, positive and finite at any margin."""
+    change = _log_of_loss(after, target) - _log_of_loss(before, target)
+    return np.asarray(np.exp(change.clip(-700, 700)))  # e^709 is the largest number there is
+
+
+def _log_of_loss(logits: NDArray[np.float64], target: int) -> NDArray[np.float64]:
+    """Where the loss is below all doubles, its logarithm is still minus the margin."""
+    margin = log_odds(logits, target)
+    return np.where(margin > 40, -margin, np.log(np.logaddexp(0.0, -np.minimum(margin, 40))))
+
+
+def _logits(
+    predict: Callable[[Tensor], Tensor], features: NDArray[np.float32], target: int
+) -> NDArray[np.float64]:
+    """A classifier's answer ``(K,)`` in double precision."""
+    logits = predict(torch.tensor(features)).detach().cpu().double().numpy()
+    classes = check_shape("logits", logits, "K")["K"]
+    if classes < 2 or not 0 <= target < classes:
+        raise DataError(f"target must be one of at least two classes, got {target} of {classes}")
+    if not np.isfinite(logits).all():
+        raise DataError(f"the classifier answers {logits.tolist()}; look at the encoder's features")
+    return np.asarray(logits)
 
 
 def _columns(masks: SlideMasks, objects: Sequence[str], features: NDArray[np.float32]) -> list[int]:
@@ -229,12 +272,18 @@ def _hidden_patches(
     touched = np.flatnonzero((masks.area[:, columns] > 0).any(axis=1))
     batches = iter_patches(scene.slide, masks.grid, batch=8, only=touched.tolist())
     for patch, image in itertools.chain.from_iterable(zip(*b, strict=True) for b in batches):
-        found = masks.read(int(patch))[columns]
+        found = _at_size(masks.read(int(patch))[columns], masks.grid.pixels)
         replacement = perturbation.replacement(image, mpp)  # one serves all objects of the patch
-        rng = np.random.default_rng([config.seed, int(patch)])
-        for label, draw in itertools.product(
-            np.flatnonzero(found.any(axis=(1, 2))), range(-1, config.null_draws)
-        ):
-            mask = found[label] if draw < 0 else shifted(found[label], rng)
-            weight = feather(mask, config.feather_um, mpp)
-            yield _Key(int(label), draw), int(patch), perturbed(image, replacement, weight)
+        for label in np.flatnonzero(found.any(axis=(1, 2))):
+            name = zlib.crc32(masks.labels[columns[label]].encode())
+            rng = np.random.default_rng([config.seed, int(patch), name])
+            for draw in range(-1, config.null_draws):
+                mask = found[label] if draw < 0 else shifted(found[label], rng)
+                weight = feather(mask, config.feather_um, mpp)
+                yield _Key(int(label), draw), int(patch), perturbed(image, replacement, weight)
+
+
+def _at_size(masks: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    """Masks ``(L, side, side)``, each pixel taken from the nearest of masks of any size."""
+    places = ((np.arange(side) + 0.5) * masks.shape[-1] / side).astype(np.int64)
+    return masks if masks.shape[-1] == side else masks[:, places[:, None], places]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xpath.errors import ShapeError
+import numpy as np
+
+from xpath.errors import DataError, ShapeError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["dice", "iou"]
@@ -17,6 +18,7 @@ def dice(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """Overlap of two boolean masks of one shape, 0 to 1; two empty masks agree perfectly (1).
 
     Raises:
+        DataError: Masks that are not boolean.
         ShapeError: Masks of different shapes.
     """
     both = _common(mask, truth)
@@ -28,6 +30,7 @@ def iou(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """Intersection over union of two boolean masks, 0 to 1; two empty masks agree perfectly (1).
 
     Raises:
+        DataError: Masks that are not boolean.
         ShapeError: Masks of different shapes.
     """
     both = _common(mask, truth)
@@ -38,4 +41,8 @@ def iou(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 def _common(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> int:
     if mask.shape != truth.shape:
         raise ShapeError(f"masks must have one shape, got {mask.shape} and {truth.shape}")
+    if mask.dtype != np.bool_ or truth.dtype != np.bool_:
+        raise DataError(
+            f"masks must be boolean, got {mask.dtype} and {truth.dtype}; compare with a threshold"
+        )
     return int((mask & truth).sum())

@@ -88,7 +88,7 @@ class PackedBags(NamedTuple):
     """``(M, L)`` for object features."""
     sizes: Tensor
     """``(B,)`` patches of each bag."""
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     """``(M,)`` the bag each row belongs to, rising."""
     labels: Tensor
     """``(B,)`` class indices; -1 where unknown."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from xpath.errors import DataError
+from xpath.metrics.classification import ClassificationMetrics, classification_metrics
 from xpath.mil.bag import pack
 
 if TYPE_CHECKING:
@@ -17,11 +19,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from xpath.mil.attention_mil import AttentionMIL
     from xpath.mil.bag import Bag
-    from xpath.mil.object_aware import ObjectAwareMIL
+    from xpath.mil.classifier import SlideClassifier
 
-__all__ = ["Predictions", "predict"]
+__all__ = ["Predictions", "evaluate", "predict"]
 
 
 class Predictions(NamedTuple):
@@ -37,16 +38,32 @@ class Predictions(NamedTuple):
 
 
 @torch.inference_mode()
-def predict(
-    model: AttentionMIL | ObjectAwareMIL, bags: Sequence[Bag], *, batch: int = 16
-) -> Predictions:
-    """Answers for bags, in their order; dropout is off, the model's mode is restored."""
+def predict(model: SlideClassifier, bags: Sequence[Bag], *, batch: int = 16) -> Predictions:
+    """Answers for bags, in their order; dropout is off, and the model is left as it was.
+
+    Args:
+        model: On whatever device; bags are brought there.
+        bags: With or without labels.
+        batch: Bags per forward pass; the answers do not depend on it.
+
+    Raises:
+        DataError: No bags.
+        ShapeError: Bags of other features than the model's.
+    """
+    if not bags:
+        raise DataError("there are no bags to predict")
+    if batch < 1:
+        raise DataError(f"batch must be 1 or more, got {batch}")
+    weight = model.classifier.weight
     training = model.training
     model.eval()
-    parts = [
-        model(pack(bags[start : start + batch])).logits for start in range(0, len(bags), batch)
-    ]
-    model.train(training)
+    try:
+        parts = [
+            model(pack(bags[start : start + batch]).like(weight)).logits.cpu()
+            for start in range(0, len(bags), batch)
+        ]
+    finally:
+        model.train(training)
     logits = torch.cat(parts).double()
     labels = [-1 if bag.label is None else bag.label for bag in bags]
     return Predictions(
@@ -55,3 +72,19 @@ def predict(
         logits.softmax(dim=1).numpy(),
         np.array(labels, np.int64),
     )
+
+
+def evaluate(
+    model: SlideClassifier, bags: Sequence[Bag], *, batch: int = 16
+) -> ClassificationMetrics:
+    """Scores of a model on labelled bags; see ``classification_metrics``.
+
+    Raises:
+        DataError: No bags, or a bag without a label.
+        ShapeError: Bags of other features than the model's.
+    """
+    unknown = [bag.slide_id for bag in bags if bag.label is None]
+    if unknown:
+        raise DataError(f"slides without a label cannot be scored: {unknown}; use predict")
+    answers = predict(model, bags, batch=batch)
+    return classification_metrics(answers.probability, answers.label)

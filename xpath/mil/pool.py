@@ -76,7 +76,8 @@ class PlainAttention(nn.Module):
 
     def score(self, hidden: Tensor) -> Tensor:
         """Scores ``(M, L)`` of attention features ``(M, L, A)``."""
-        return (self.dropout(hidden) * self.score_weight).sum(dim=-1)
+        weighted: Tensor = self.dropout(hidden) * self.score_weight
+        return weighted.sum(dim=-1)
 
 
 class GatedAttention(PlainAttention):

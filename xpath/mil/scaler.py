@@ -57,7 +57,9 @@ class FeatureScaler(nn.Module):
         width = len(self.mean)
         count, mean, squares = 0, torch.zeros(width).double(), torch.zeros(width).double()
         for bag in bags:
-            check_shape(f"features of {bag.slide_id!r}", bag.features.flatten(0, -2), "M D", D=width)
+            check_shape(
+                f"features of {bag.slide_id!r}", bag.features.flatten(0, -2), "M D", D=width
+            )
             rows = (bag.features if bag.present is None else bag.features[bag.present]).cpu()
             if not len(rows):
                 continue

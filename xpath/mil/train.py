@@ -1,9 +1,13 @@
-"""Training a slide classifier: one page."""
+"""Training a slide classifier: one page.
+
+Axes: B bags, K classes.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -11,18 +15,22 @@ import torch
 from torch.nn import functional
 
 from xpath.errors import ConfigError, DataError
+from xpath.metrics.classification import classification_metrics
 from xpath.mil.bag import pack
+from xpath.mil.evaluate import predict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from torch import Tensor
 
-    from xpath.mil.attention_mil import AttentionMIL
     from xpath.mil.bag import Bag
-    from xpath.mil.object_aware import ObjectAwareMIL
+    from xpath.mil.classifier import SlideClassifier
 
 __all__ = ["Epoch", "TrainConfig", "TrainResult", "train"]
+
+SEED_STRIDE = 1_000_003
+"""Keeps epoch 1 of seed 0 from repeating epoch 0 of seed 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,133 +44,208 @@ class TrainConfig:
     epochs: int = 100
     """Largest number of passes over the training slides."""
     patience: int = 15
-    """Epochs without a better validation loss before it stops."""
+    """Epochs without a better validation score before it stops."""
+    monitor: Literal["loss", "auc"] = "loss"
+    """What decides which epoch is best. ``loss``: on few slides it is steadier than the AUC, which
+    soon stands still at 1. ``auc``: ties go to the lower loss; without slides of every class there
+    is no AUC, and the loss decides."""
     bags_per_step: int = 8
     """Slides per optimiser step."""
     class_weight: Literal["balanced", "none"] = "balanced"
     """``balanced``: rare classes weigh more, inversely to their frequency."""
     scale: bool = True
-    """Fit the feature scaler on the training slides."""
+    """Fit the feature scaler on the training slides first."""
     seed: int = 0
-    """Order of the slides and dropout."""
+    """Order of the slides and dropout; not the weights a model is born with."""
 
     def __post_init__(self) -> None:
-        """Refuses impossible numbers."""
+        """Refuses impossible numbers.
+
+        Raises:
+            ConfigError: A number that is not positive, or an unknown word.
+        """
         if min(self.lr, self.epochs, self.patience, self.bags_per_step) <= 0:
             raise ConfigError(f"lr, epochs, patience and bags_per_step must be positive: {self}")
+        if self.weight_decay < 0:
+            raise ConfigError(f"weight_decay must be 0 or more, got {self.weight_decay}")
         if self.class_weight not in ("balanced", "none"):
             raise ConfigError(f"class_weight must be balanced or none, got {self.class_weight!r}")
+        if self.monitor not in ("loss", "auc"):
+            raise ConfigError(f"monitor must be loss or auc, got {self.monitor!r}")
 
 
 class Epoch(NamedTuple):
     """What is known after a pass over the training slides."""
 
     number: int
+    """Counted from 0."""
     train_loss: float
+    """Mean over the slides, dropout on, while the weights changed."""
     validation_loss: float
-    """NaN without validation slides."""
+    """Mean over the slides, dropout off; NaN without validation slides."""
+    validation_auc: float
+    """NaN without validation slides of every class."""
 
 
 class TrainResult(NamedTuple):
     """How the training went."""
 
     history: list[Epoch]
-    best: int
+    best_epoch: int
     """Number of the epoch whose weights were kept."""
 
 
 def train(
-    model: AttentionMIL | ObjectAwareMIL,
+    model: SlideClassifier,
     train_bags: Sequence[Bag],
     validation_bags: Sequence[Bag],
-    config: TrainConfig,
-    *,
+    config: TrainConfig | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> TrainResult:
     """Trains a model in place and leaves it with its best weights, in evaluation mode.
 
-    Early stopping watches the validation loss: on few slides it is steadier than the AUC. Without
-    validation slides all epochs run and the last weights stay. The seed alone decides the result;
-    the global random state is left as it was.
+    Without validation slides all epochs run and the last weights stay. On the CPU, model, bags and
+    config alone decide every bit of the result; the global random state is left as it was.
+
+    Args:
+        model: On whatever device; bags are brought there.
+        train_bags: With labels.
+        validation_bags: With labels; they only choose the epoch. May be empty.
+        config: How it is trained.
+        on_epoch: Called after every epoch.
 
     Raises:
-        DataError: A training bag without a label.
+        DataError: No training bags, a bag without a label, a label that is no class, or a loss
+            that is no longer a number.
+        ShapeError: Bags of other features than the model's.
     """
-    unlabelled = [bag.slide_id for bag in (*train_bags, *validation_bags) if bag.label is None]
-    if unlabelled:
-        raise DataError(f"slides without a label cannot train: {unlabelled}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return _train(model, train_bags, validation_bags, config, on_epoch)
-
-
-def _train(
-    model: AttentionMIL | ObjectAwareMIL,
-    train_bags: Sequence[Bag],
-    validation_bags: Sequence[Bag],
-    config: TrainConfig,
-    on_epoch: Callable[[Epoch], None] | None,
-) -> TrainResult:
+    config = config or TrainConfig()
+    _check_labels((*train_bags, *validation_bags), model.classifier.out_features)
+    if not train_bags:
+        raise DataError("there are no bags to train on")
     if config.scale:
         model.scaler.fit(train_bags)
-    weight = class_weight(train_bags, model.classifier.out_features, config.class_weight)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     history: list[Epoch] = []
-    best, best_loss, best_state = 0, math.inf, copy.deepcopy(model.state_dict())
-    for number in range(config.epochs):
-        train_loss = _one_epoch(model, train_bags, optimizer, weight, config.bags_per_step)
-        validation = mean_loss(model, validation_bags, weight) if validation_bags else math.nan
-        history.append(Epoch(number, train_loss, validation))
+    best, best_score, best_state = 0, (-math.inf, -math.inf), model.state_dict()
+    for epoch in _epochs(model, train_bags, validation_bags, config):
+        history.append(epoch)
         if on_epoch:
-            on_epoch(history[-1])
-        if not validation_bags or validation < best_loss:
-            best, best_loss = number, validation
+            on_epoch(epoch)
+        score = _score(epoch, config.monitor)
+        if score > best_score or not validation_bags:
+            best, best_score = epoch.number, score
             best_state = copy.deepcopy(model.state_dict())
-        elif number - best >= config.patience:
+        elif epoch.number - best >= config.patience:
             break
     model.load_state_dict(best_state)
     model.eval()
     return TrainResult(history, best)
 
 
-def class_weight(bags: Sequence[Bag], classes: int, rule: str) -> Tensor:
-    """Weight ``(K,)`` of each class in the loss, 1 on average over the slides.
+def _epochs(
+    model: SlideClassifier,
+    train_bags: Sequence[Bag],
+    validation_bags: Sequence[Bag],
+    config: TrainConfig,
+) -> Iterator[Epoch]:
+    """Trains for one epoch at a time."""
+    loss = _Loss(class_weight(train_bags, model.classifier.out_features, config.class_weight))
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    count, size = len(train_bags), config.bags_per_step
+    generator = torch.Generator().manual_seed(config.seed)
+    for number in range(config.epochs):
+        order = torch.randperm(count, generator=generator).tolist()
+        steps = ([train_bags[i] for i in order[at : at + size]] for at in range(0, count, size))
+        with _seeded(model, config.seed * SEED_STRIDE + number):
+            train_loss = _one_epoch(model, steps, optimizer, loss) / count
+        epoch = Epoch(number, train_loss, *_validate(model, validation_bags, loss))
+        losses = [epoch.train_loss] + [epoch.validation_loss] * bool(validation_bags)
+        if not all(math.isfinite(loss) for loss in losses):
+            raise DataError(f"the loss is no number any more, lower lr ({config.lr}): {epoch}")
+        yield epoch
 
-    Raises:
-        DataError: A label that is no class.
+
+def class_weight(bags: Sequence[Bag], classes: int, rule: str) -> Tensor:
+    """Weight ``(K,)`` of each class in the loss, 1 on average over the bags.
+
+    A class without a bag weighs 1: it cannot matter in training, and should in validation.
     """
-    labels = torch.tensor([bag.label for bag in bags])
-    if labels.min() < 0 or labels.max() >= classes:
-        raise DataError(f"labels must be 0 to {classes - 1}, got {sorted(set(labels.tolist()))}")
-    counts = torch.bincount(labels, minlength=classes).float()
     if rule == "none":
         return torch.ones(classes)
+    counts = torch.bincount(torch.tensor([bag.label for bag in bags]), minlength=classes)
     seen = counts > 0
-    return torch.where(seen, len(bags) / (seen.sum() * counts.clamp(min=1)), 0.0)
+    return torch.where(seen, len(bags) / (seen.sum() * counts.clamp(min=1)), 1.0)
 
 
-@torch.no_grad()
-def mean_loss(model: AttentionMIL | ObjectAwareMIL, bags: Sequence[Bag], weight: Tensor) -> float:
-    """Weighted cross-entropy over bags, dropout off."""
-    model.eval()
-    packed = pack(bags)
-    return float(functional.cross_entropy(model(packed).logits, packed.labels, weight))
+class _Loss:
+    """Cross-entropy, weighted by class and *summed*.
+
+    Divided by slides, not by their weights: that would cancel the weights with one slide a step.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        weight = self.weight.to(logits)
+        return functional.cross_entropy(logits, labels, weight, reduction="sum")
 
 
 def _one_epoch(
-    model: AttentionMIL | ObjectAwareMIL,
-    bags: Sequence[Bag],
+    model: SlideClassifier,
+    steps: Iterable[Sequence[Bag]],
     optimizer: torch.optim.Optimizer,
-    weight: Tensor,
-    step: int,
+    loss: _Loss,
 ) -> float:
+    """One optimiser step per batch; the loss summed over all bags."""
     model.train()
-    losses = []
-    for chosen in torch.randperm(len(bags)).split(step):
-        packed = pack([bags[int(i)] for i in chosen])
-        loss = functional.cross_entropy(model(packed).logits, packed.labels, weight)
+    total = 0.0
+    for bags in steps:
+        packed = pack(bags).like(model.classifier.weight)
+        step = loss(model(packed).logits, packed.labels)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+        (step / len(bags)).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
-        losses.append(float(loss.detach()))
-    return sum(losses) / len(losses)
+        total += float(step.detach())
+    return total
+
+
+def _validate(model: SlideClassifier, bags: Sequence[Bag], loss: _Loss) -> tuple[float, float]:
+    """Loss and AUC; NaN where there is none."""
+    if not bags:
+        return math.nan, math.nan
+    answers = predict(model, bags)
+    logits, labels = torch.from_numpy(answers.logits), torch.from_numpy(answers.label)
+    total = float(loss(logits, labels))
+    if not math.isfinite(total):
+        return total / len(bags), math.nan
+    return total / len(bags), classification_metrics(answers.probability, answers.label).auc
+
+
+def _score(epoch: Epoch, monitor: str) -> tuple[float, float]:
+    """Larger is better; the second number decides ties."""
+    auc = epoch.validation_auc
+    first = 0.0 if monitor == "loss" or math.isnan(auc) else auc
+    return first, -epoch.validation_loss
+
+
+@contextmanager
+def _seeded(model: SlideClassifier, seed: int) -> Iterator[None]:
+    """Dropout knows only the global random state of its device: set it, and put it back."""
+    device = model.classifier.weight.device
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all devices
+        if on_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def _check_labels(bags: Sequence[Bag], classes: int) -> None:
+    unlabelled = [bag.slide_id for bag in bags if bag.label is None]
+    if unlabelled:
+        raise DataError(f"slides without a label cannot train: {unlabelled}")
+    wrong = {bag.slide_id: bag.label for bag in bags if (bag.label or 0) >= classes}
+    if wrong:
+        raise DataError(f"the model knows classes 0 to {classes - 1}, got labels {wrong}")

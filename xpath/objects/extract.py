@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
+from xpath.errors import DataError
 from xpath.labels import OTHER, load_labels
 from xpath.objects.pool import add_other, cover, masked_average_pool
+from xpath.shapes import check_shape
 from xpath.store.features import SlideFeatures
 from xpath.wsi.patches import iter_patches
 
@@ -60,17 +62,20 @@ def extract_objects(
         on_patches: Called with the number of patches done in each batch.
 
     Raises:
-        DataError: The encoder answers NaN.
+        DataError: The encoder answers NaN, the masks are another slide's, or call a kind "other".
+        ShapeError: The encoder answers other maps than it promises.
         SlideError: A patch cannot be read.
     """
+    _check_masks(slide, masks)
     count, kinds = len(masks.grid), len(masks.labels) + 1
     features = np.zeros((count, encoder.dim), np.float32)
     objects = np.zeros((count, kinds, encoder.dim), np.float16)
     coverage = np.zeros((count, kinds), np.float32)
     for index, images in iter_patches(slide, masks.grid, batch=batch):
         maps = encoder.maps(to_tensor(images))
+        check_shape(f"maps of {encoder.name}", maps, "B D h w", B=len(index), D=encoder.dim)
         here = torch.from_numpy(masks.read(slice(int(index[0]), int(index[-1]) + 1)))
-        pooled = masked_average_pool(maps, cover(add_other(here), maps.shape[-2:]))
+        pooled = masked_average_pool(maps, cover(add_other(here), (maps.shape[-2], maps.shape[-1])))
         features[index] = maps.mean(dim=(2, 3)).numpy()
         objects[index] = pooled.features.numpy()
         coverage[index] = pooled.coverage.numpy()
@@ -92,6 +97,18 @@ def extract_objects(
             "encoder_sha256": encoder.digest,
         },
     )
+
+
+def _check_masks(slide: Slide, masks: SlideMasks) -> None:
+    if masks.grid.slide_size != slide.size:
+        raise DataError(
+            f"these masks are of a slide of {masks.grid.slide_size}, but {slide.path.name} has"
+            f" {slide.size}; segment it again"
+        )
+    if OTHER in masks.labels:
+        raise DataError(
+            f"{OTHER!r} means what no mask covers; give the segmented kind another name"
+        )
 
 
 def to_tensor(images: NDArray[np.uint8]) -> Tensor:

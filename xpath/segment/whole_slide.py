@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -51,6 +52,7 @@ def segment_slide(
     _check_resolution(grid, predictor)
     prompts = [label.prompt for label in labels]
     facts = {
+        "prompts": json.dumps(prompts),
         "segmentor": predictor.info.name,
         "segmentor_sha256": predictor.info.digest,
     }

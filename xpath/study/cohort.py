@@ -48,26 +48,24 @@ NAMES = ("attention", "object_aware")
 def divide(study: Study) -> dict[str, str]:
     """Part of every labelled slide that has features; written to ``tables/split.csv``.
 
-    With fewer than three patients in a class nothing can be held out: all slides then train, and
-    a warning says that their scores and explanations are of training slides.
+    Where a class has too few patients for every part nothing can be held out: all slides then
+    train, and a warning says that all scores and explanations are of training slides.
 
     Raises:
         DataError: Fewer than two classes.
     """
     slides = [entry for entry in study.with_features() if entry.label]
-    patients = {entry.label: set[str]() for entry in slides}
-    for entry in slides:
-        patients[entry.label].add(entry.patient or entry.slide_id)
-    if len(patients) < 2:
+    found = sorted({entry.label for entry in slides})
+    if len(found) < 2:
         raise DataError(
-            f"training needs slides with features of two classes, got {sorted(patients)}; were the"
-            " slides segmented, and does the label table name them?"
+            f"training needs slides with features of two classes, got {found}; were the slides"
+            " segmented, and does the label table name them?"
         )
-    if min(len(names) for names in patients.values()) < len(PARTS):
-        logger.warning("too few patients to hold any out: everything here is of training slides")
-        parts = {entry.slide_id: "train" for entry in slides}
-    else:
+    try:
         parts = _split(study, slides)
+    except DataError as error:
+        logger.warning("nothing can be held out, so all scores are of training slides: %s", error)
+        parts = {entry.slide_id: "train" for entry in slides}
     rows = [{"slide_id": e.slide_id, "label": e.label, "part": parts[e.slide_id]} for e in slides]
     write_table(study.folder.split, rows)
     return parts

@@ -1,0 +1,98 @@
+import pytest
+import torch
+
+from xpath.errors import DataError, ShapeError
+from xpath.mil.bag import Bag, pack
+
+
+def test_bags_lie_end_to_end():
+    first = Bag(torch.tensor([[1.0], [2.0]]), label=1, slide_id="a")
+    second = Bag(torch.tensor([[3.0]]), slide_id="b")
+
+    packed = pack([first, second])
+
+    assert packed.features.flatten().tolist() == [1, 2, 3]
+    assert packed.index.tolist() == [0, 0, 1]
+    assert packed.sizes.tolist() == [2, 1]
+    assert packed.labels.tolist() == [1, -1]
+    assert packed.present is None
+    assert packed.bags == 2
+
+
+def test_presence_travels_with_the_objects():
+    bags = [Bag(torch.zeros(n, 2, 3), torch.eye(2, dtype=torch.bool)[:n]) for n in (1, 2)]
+
+    assert pack(bags).present.tolist() == [[True, False], [True, False], [False, True]]
+
+
+@pytest.mark.parametrize(
+    ("stored", "wanted"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_half_precision_is_for_the_disk(stored, wanted):
+    assert pack([Bag(torch.ones(2, 3, dtype=stored))]).features.dtype == wanted
+
+
+def test_like_brings_features_to_the_models_type():
+    packed = pack([Bag(torch.ones(2, 1, 3), torch.ones(2, 1) > 0)])
+
+    moved = packed.like(torch.zeros(1, dtype=torch.float64))
+
+    assert moved.features.dtype == torch.float64
+    assert moved.present.dtype == torch.bool
+    assert moved.index.dtype == torch.int64
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_no_numbers_are_refused_by_name(value):
+    features = torch.zeros(3, 2)
+    features[1, 1] = value
+    with pytest.raises(DataError, match=r"slide-7.*NaN or infinity"):
+        Bag(features, slide_id="slide-7")
+
+
+def test_overflow_of_half_precision_is_refused():
+    with pytest.raises(DataError, match="infinity"):
+        Bag(torch.full((1, 2), 1e5).half())
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (0, 2, 4)])
+def test_empty_bags_are_refused_by_name(shape):
+    with pytest.raises(DataError, match=r"slide-7.*no patches"):
+        Bag(torch.zeros(shape), slide_id="slide-7")
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3, 4, 5)])
+def test_other_axes_are_refused_by_name(shape):
+    with pytest.raises(ShapeError, match="slide-7"):
+        Bag(torch.zeros(shape), slide_id="slide-7")
+
+
+def test_presence_goes_with_objects_and_only_with_them():
+    with pytest.raises(ShapeError, match="go without"):
+        Bag(torch.zeros(2, 3), torch.ones(2, 1) > 0)
+    with pytest.raises(ShapeError, match="need `present`"):
+        Bag(torch.zeros(2, 3, 4))
+    with pytest.raises(ShapeError, match="present must be"):
+        Bag(torch.zeros(2, 3, 4), torch.ones(2, 4) > 0)
+    with pytest.raises(DataError, match=r"boolean.*coverage > 0"):
+        Bag(torch.zeros(2, 3, 4), torch.ones(2, 3))
+
+
+def test_integers_and_negative_labels_are_refused():
+    with pytest.raises(DataError, match="floating"):
+        Bag(torch.zeros(2, 3, dtype=torch.int64))
+    with pytest.raises(DataError, match="label"):
+        Bag(torch.zeros(2, 3), label=-1)
+
+
+def test_bags_that_do_not_fit_together_are_refused_by_name():
+    with pytest.raises(ShapeError, match=r"'a'.*'b'"):
+        pack([Bag(torch.zeros(2, 3), slide_id="a"), Bag(torch.zeros(2, 4), slide_id="b")])
+    with pytest.raises(DataError, match="no bags"):
+        pack([])

@@ -1,0 +1,205 @@
+"""From slides to pages: what a run writes, and that nothing can spoil it."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from xpath.batch.slides import SlideEntry
+from xpath.errors import DataError, StoreError
+from xpath.store.explanations import read_explanation
+from xpath.store.features import read_features
+from xpath.store.masks import open_masks
+from xpath.study.chain import export_stage, features_stage, run_chain, segment_stage
+from xpath.study.cohort import train_classifiers
+from xpath.study.study import new_study, open_study
+from xpath.testing.slides import write_slide
+
+pytestmark = pytest.mark.integration
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_writes_every_stage(finished, small):
+    explained = [path.parent for path in finished.glob("slides/*/explanation.h5")]
+
+    assert explained
+    for folder in explained:
+        masks, features = open_masks(folder / "masks.zarr"), read_features(folder / "features.h5")
+        assert features.objects == (*small.objects.labels, "other")
+        assert features.provenance["segmentor_sha256"] == masks.provenance["segmentor_sha256"]
+        for name in ("explanation.png", "objects.geojson", "report.html", "object_map.png"):
+            assert (folder / "export" / name).stat().st_size > 500
+    assert {row["status"] for row in rows(finished / "slides.csv")} == {"done"}
+    assert (finished / "index.html").stat().st_size > 10_000
+
+
+def test_explanations_sum_to_the_logit(finished):
+    for path in finished.glob("slides/*/explanation.h5"):
+        found = read_explanation(path)
+        standard = found.attention_logits[found.target]
+        aware = found.object_logits[found.target]
+
+        assert found.patch_scores.sum() + found.patch_bias == pytest.approx(standard, abs=1e-5)
+        assert found.contribution.sum() + found.object_bias == pytest.approx(aware, abs=1e-5)
+        total = found.patch_contribution.sum() + found.object_bias
+        assert total == pytest.approx(aware, abs=1e-5)
+
+
+def test_an_absent_object_contributes_nothing(finished, small):
+    checked = 0
+    for path in finished.glob("slides/*/explanation.h5"):
+        found = read_explanation(path)
+        coverage = read_features(path.parent / "features.h5").object_coverage
+        absent = coverage < small.objects.min_coverage
+        assert (found.patch_contribution[absent] == 0).all()
+        checked += absent.sum()
+    assert checked  # otherwise this test says nothing
+
+
+def test_importance_of_an_object_that_no_patch_holds_is_none(finished):
+    for path in finished.glob("slides/*/explanation.h5"):
+        found = read_explanation(path)
+        absent = found.patches == 0
+        np.testing.assert_array_equal(found.imp[absent], 1)
+        np.testing.assert_array_equal(found.effect[absent], 0)
+
+
+def test_a_second_run_changes_nothing(finished, slides, tmp_path, small, files_of):
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    before = files_of(root)
+
+    assert run_chain(new_study(root, small, slides), title="six slides")
+
+    assert files_of(root) == before
+    assert all(row["attempts"] == "1" for row in rows(root / "slides.csv"))
+
+
+@pytest.mark.parametrize(
+    "victim",
+    [
+        "slides/synthetic-000/masks.zarr/masks/c/0/0/0/0",
+        "slides/synthetic-001/masks.zarr/zarr.json",
+        "slides/synthetic-002/features.h5",
+        "models/object_aware/model.safetensors",
+        "models/attention/config.json",
+    ],
+)
+def test_a_truncated_file_is_made_again(finished, slides, tmp_path, victim, small, files_of):
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    before = files_of(root)
+    content = (root / victim).read_bytes()
+    (root / victim).write_bytes(content[: len(content) // 2])
+
+    assert run_chain(new_study(root, small, slides), title="six slides")
+
+    assert files_of(root) == before
+
+
+def test_a_killed_run_goes_on_to_the_same_files(finished, slides, small, files_of, tmp_path):
+    """Killed again and again, wherever it happens to be, until one attempt gets through."""
+    root = tmp_path / "run"
+    new_study(root, small, slides)
+    code = (
+        "import sys; from pathlib import Path; from xpath.study.chain import run_chain;"
+        "from xpath.study.study import open_study;"
+        "run_chain(open_study(Path(sys.argv[1])), title='six slides')"
+    )
+    command = [sys.executable, "-c", code, str(root)]
+    for seconds in (5, 6, 7, 8, 10):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+
+    assert files_of(root) == files_of(finished)
+
+
+def test_failing_slides_are_recorded_and_the_others_go_on(slides, tmp_path, small):
+    broken = tmp_path / "broken.svs"
+    broken.write_bytes(b"not a slide")
+    entries = [SlideEntry(slide_id="broken", path=broken), *slides[:1]]
+    study = new_study(tmp_path / "run", small, entries)
+
+    report = segment_stage(study)
+
+    assert report.failed == ("broken",)
+    assert report.done == (slides[0].slide_id,)
+    line = next(row for row in rows(study.folder.ledger) if row["slide_id"] == "broken")
+    assert line["status"] == "failed"
+    assert "no slide OpenSlide can read" in line["reason"]
+    assert (study.folder.logs / "broken.segment.log").exists()
+
+
+def test_a_slide_without_resolution_is_refused_with_the_way_out(tmp_path, rng, small):
+    image = np.full((512, 512, 3), 240, np.uint8)
+    image[100:400, 100:400] = rng.integers(60, 200, (300, 300, 3)) * [1, 0.5, 1]
+    write_slide(tmp_path / "bare.tiff", image, mpp=None)
+    entry = SlideEntry(slide_id="bare", path=tmp_path / "bare.tiff")
+    config = small
+
+    refused = segment_stage(new_study(tmp_path / "run", config, [entry]))
+    accepted = segment_stage(new_study(tmp_path / "run", replace(config, default_mpp=0.5), [entry]))
+
+    line = rows(tmp_path / "run" / "slides.csv")[0]
+    assert refused.failed == ("bare",)
+    assert accepted.done == ("bare",)
+    assert line["attempts"] == "2"
+
+
+def test_stages_ask_for_the_stage_before(slides, tmp_path, small):
+    study = new_study(tmp_path / "run", small, slides[:1])
+
+    report = features_stage(study)
+
+    assert report.failed == (slides[0].slide_id,)
+    assert "xpath segment" in rows(study.folder.ledger)[0]["reason"]
+    with pytest.raises(DataError, match="two classes"):
+        train_classifiers(study)
+
+
+def test_a_run_folder_is_opened_as_it_was_saved(finished, small):
+    study = open_study(finished)
+
+    assert study.config == small
+    assert len(study.slides) == 6
+
+
+def test_a_stranger_is_no_run_folder(tmp_path):
+    with pytest.raises(StoreError, match="no run folder"):
+        open_study(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"schema": "else"}))
+    with pytest.raises(StoreError, match="else"):
+        open_study(tmp_path)
+
+
+def test_pages_ask_no_network(finished):
+    for page in (finished / "index.html", *finished.glob("slides/*/export/report.html")):
+        text = page.read_text()
+        assert "http://" not in text
+        assert "https://" not in text
+        assert "data:image/png;base64," in text
+
+
+def test_export_needs_an_explanation(finished, tmp_path, slides):
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    path = next(root.glob("slides/*/explanation.h5"))
+    path.unlink()
+
+    report = export_stage(open_study(root), title="six slides")
+
+    assert report.failed == (path.parent.name,)
