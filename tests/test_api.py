@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import inspect
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 import xpath
 
 PACKAGE = Path(xpath.__file__).parent
+REPOSITORY = Path(__file__).resolve().parent.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FILLED = [path for path in MODULES if path.read_text(encoding="utf-8").strip()]
 
@@ -49,19 +52,24 @@ def test_public_names_are_documented(name):
             assert inspect.getdoc(value), f"{name}.{attribute} has no docstring"
 
 
-def test_the_version_is_that_of_the_installed_package():
-    from importlib.metadata import version
+def test_every_paper_trail_names_the_same_version():
+    """The project file rules; an editable install keeps the version it was made with."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    version = project["version"]
 
-    assert xpath.__version__ == version("xpath-pathology")
+    assert xpath.__version__ == importlib.metadata.version(project["name"])
+    assert xpath.__version__ == version, "the install is old: touch pyproject.toml; make install"
+    assert f"\nversion: {version}\n" in (REPOSITORY / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## [{version}]" in (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 LIGHT = """
 import json, sys, time
 import torch
 before = set(sys.modules)
-start = time.perf_counter()
+start = time.process_time()  # not wall time: other work on the machine is not our fault
 from xpath import ObjectAwareMIL
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(json.dumps({"seconds": seconds, "loaded": sorted(loaded)}))
 """

@@ -42,6 +42,7 @@ class Run:
     out: Path = Path("run")
     seed: int | None = 0
     average: Literal["all", "present"] = "all"
+    level: Literal[0, 1] = 0
     limit: int | str = 1
     name: str = ""
 
@@ -128,6 +129,7 @@ def test_an_override_leaves_its_neighbours_alone(toml):
         ("weights=3", "weights must be a path or nothing, got 3"),
         ("seed=x", "seed must be a whole number or nothing, got 'x'"),
         ("average=some", "average must be one of 'all', 'present', got 'some'"),
+        ("level=true", "level must be one of 0, 1, got True"),
         ("labels=a,b", "labels must be a list (each a string), got 'a,b'"),
         ('labels=["a", 1]', "labels[1] must be a string, got 1"),
         ("corner=[1]", "corner must be a list (a whole number, a number), got 1: [1]"),

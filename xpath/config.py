@@ -126,15 +126,12 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
 
 
 def _first_fit(hint: Any, value: Any, path: str) -> Any:
-    """A value as the first member of a union that takes it; the message of the last otherwise."""
-    parts = get_args(hint)
-    if isinstance(value, dict):  # a table is meant for the dataclass: let it say which key is wrong
-        parts = tuple(part for part in parts if is_dataclass(part)) or parts
+    """A value as the first member of a union that takes it."""
     error = ConfigError(f"{path} must be {_wanted(hint)}, got {value!r}")
-    for part in parts:
+    for part in get_args(hint):
         try:
             return _convert(part, value, path)
-        except ConfigError as refused:
+        except ConfigError as refused:  # of a table, say which key is wrong
             error = refused if is_dataclass(part) and isinstance(value, dict) else error
     raise error
 

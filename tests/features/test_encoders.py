@@ -44,7 +44,7 @@ def test_tokens_lie_row_by_row_without_the_prefix():
     class Model:
         num_prefix_tokens = 1
 
-        class patch_embed:  # noqa: N801 - as timm calls it
+        class patch_embed:
             grid_size = (2, 3)
 
     tokens = torch.arange(7.0).view(1, 7, 1)
@@ -78,15 +78,15 @@ def test_images_are_normalised_as_the_model_was_trained(resnet):
 
 
 def test_shrinking_is_antialiased(resnet):
-    # A fine checkerboard is grey once it is shrunk; without antialiasing it stays black or white.
-    board = torch.zeros(1, 3, 640, 640, dtype=torch.uint8)
-    board[:, :, ::2, ::2] = board[:, :, 1::2, 1::2] = 254
+    # Fine stripes are grey once they are shrunk; without antialiasing only the white ones are met.
+    stripes = torch.zeros(1, 3, 640, 640, dtype=torch.uint8)
+    stripes[:, :, :, 1::4] = stripes[:, :, :, 2::4] = 254
     grey = torch.full((1, 3, 160, 160), 127, dtype=torch.uint8)
 
     inner = (slice(None), slice(None), slice(1, 4), slice(1, 4))
 
     torch.testing.assert_close(
-        resnet.maps(board)[inner], resnet.maps(grey)[inner], rtol=0, atol=1e-4
+        resnet.maps(stripes)[inner], resnet.maps(grey)[inner], rtol=0, atol=1e-2
     )
 
 
@@ -186,10 +186,13 @@ class Code:
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_unreadable_weights_are_refused_and_no_code_runs(tmp_path, capsys, content, suffix):
     path = tmp_path / f"weights{suffix}"
-    if content != "missing":
-        path.write_bytes(pickle.dumps(Code()) if content == "code" else b"\x80\x04")
+    if content == "truncated":
+        torch.save({"a": torch.zeros(1000)}, path)
+        path.write_bytes(path.read_bytes()[:1000])
+    elif content == "code":
+        path.write_bytes(pickle.dumps(Code(), protocol=2))
 
-    with pytest.raises(CheckpointError, match="weights"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         TimmEncoder("test_resnet", weights=path)
 
     assert "ran" not in capsys.readouterr().out

@@ -73,6 +73,15 @@ def test_rare_classes_are_in_every_part(rare, common):
         assert abs(len(split.validation) - total / 10) < 1
 
 
+@pytest.mark.parametrize("fractions", [(0.1, 0.1, 0.8), (0.1, 0.8, 0.1), (0.8, 0.1, 0.1)])
+def test_no_part_takes_the_last_patient_of_a_class(fractions):
+    labels = [0] * 3 + [1] * 4 + [2] * 30
+
+    split = stratified_split(labels, fractions)
+
+    assert all({labels[place] for place in part} == {0, 1, 2} for part in split)
+
+
 def test_classes_may_be_names():
     labels = ["IDC"] * 10 + ["ILC"] * 5
 

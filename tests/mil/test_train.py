@@ -167,7 +167,7 @@ def test_the_global_random_state_is_left_alone():
 
 
 def test_dropout_is_on_for_training_and_off_for_validation():
-    model, modes = attention_mil(dropout=0.5), []
+    model, modes = attention_mil(dropout=0.5).eval(), []
     model.register_forward_hook(
         lambda module, *_: modes.append((module.training, torch.is_grad_enabled()))
     )

@@ -7,7 +7,9 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from xpath.cli import demo, doctor, grid, labels, sample, stages
+from xpath.cli import demo as demo
+from xpath.cli import doctor, grid, labels, sample
+from xpath.cli import stages as stages
 from xpath.errors import XPathError
 
 if TYPE_CHECKING:

@@ -146,7 +146,7 @@ def explain_figure(path: Path, panels: Panels) -> None:
     words = f"red speaks for {panels.class_name}, blue against it, no colour is zero"
     figure.text(0.61, 0.02, words, fontsize=10, ha="center")
     figure.subplots_adjust(left=0.01, right=0.985, top=0.86, bottom=0.11, wspace=0.03)
-    figure.axes[4].set_position([0.87, 0.16, 0.12, 0.68])
+    figure.axes[4].set_position((0.87, 0.16, 0.12, 0.68))
     with atomic(path) as draft:
         figure.savefig(draft, format="png", metadata={"Software": None})
 

@@ -203,7 +203,7 @@ def _load(model: Any, path: Path) -> None:
 def _data_settings(model: Any) -> dict[str, Any]:
     from timm.data.config import resolve_model_data_config
 
-    settings: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]  # timm leaves it untyped
+    settings: dict[str, Any] = resolve_model_data_config(model)
     return settings
 
 

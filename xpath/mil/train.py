@@ -204,7 +204,7 @@ def _one_epoch(
         packed = pack(bags).like(model.classifier.weight)
         step = loss(model(packed).logits, packed.labels)
         optimizer.zero_grad(set_to_none=True)
-        (step / len(bags)).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        (step / len(bags)).backward()
         optimizer.step()
         total += float(step.detach())
     return total

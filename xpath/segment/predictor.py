@@ -148,10 +148,10 @@ class SegmentPredictor:
                 )
                 self._texts[prompt] = encoded.tokens[0]
         rows = [self._texts[prompt] for prompt in prompts]
-        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
-        mask = torch.arange(tokens.shape[1], device=self.device) < lengths[:, None]
-        return TextFeatures(tokens, mask, torch.stack([row[-1] for row in rows]))
+        mask = torch.arange(padded.shape[1], device=self.device) < lengths[:, None]
+        return TextFeatures(padded, mask, torch.stack([row[-1] for row in rows]))
 
 
 class SegmentorEncoder:

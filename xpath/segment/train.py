@@ -101,7 +101,8 @@ def learning_rate(step: int, progress: float, config: TrainConfig) -> float:
 
 def parameter_groups(model: PathSegmentor, config: TrainConfig) -> list[dict[str, object]]:
     """Matrices and kernels with weight decay; norms, biases, scales and embeddings without."""
-    decayed, free = [], []
+    decayed: list[Tensor] = []
+    free: list[Tensor] = []
     for name, parameter in model.named_parameters():
         plain = parameter.ndim < 2 or "embedding" in name or "query_" in name
         (free if plain else decayed).append(parameter)
@@ -123,7 +124,7 @@ def _step(
         heads, memory.mask_features, text.sentence, batch.target.float(), model.logit_scale
     )
     optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()  # type: ignore[no-untyped-call]  # torch leaves backward untyped
+    loss.total.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimizer.step()
     return type(loss)(*(part.detach() for part in loss))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from xpath.batch.slides import SlideEntry
     from xpath.mil.bag import Bag
+    from xpath.mil.classifier import SlideClassifier
     from xpath.store.features import SlideFeatures
     from xpath.study.slides import Classifiers
     from xpath.study.study import Study
@@ -203,7 +204,7 @@ def _train_one(study: Study, name: str, bags: Mapping[str, list[Bag]], output: P
         "min_coverage": study.config.objects.min_coverage,
         "slides": {part: [bag.slide_id for bag in chosen] for part, chosen in bags.items()},
         "epochs": len(result.history),
-        "best_epoch": result.best,
+        "best_epoch": result.best_epoch,
     }
     model.save_pretrained(output)
 
@@ -213,7 +214,8 @@ def _write_predictions(
 ) -> None:
     rows: list[dict[str, Any]] = []
     metrics: list[dict[str, Any]] = []
-    for which, (name, model) in enumerate(zip(NAMES, load_classifiers(study), strict=True)):
+    models: tuple[SlideClassifier, ...] = load_classifiers(study)
+    for which, (name, model) in enumerate(zip(NAMES, models, strict=True)):
         found = predict(model, [pair[which] for pair in bags])
         for slide_id, values, label in zip(
             found.slide_ids, found.probability, found.label, strict=True

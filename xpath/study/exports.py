@@ -280,8 +280,8 @@ def _examples(study: Study, parts: Mapping[str, str]) -> Iterator[SlideReport]:
             best[kind] = (score, entry, found)
     for kind in sorted(best):
         _, entry, found = best[kind]
-        figure = (study.folder.exports(entry.slide_id) / "explanation.png").read_bytes()
-        yield _report(study, entry, parts.get(entry.slide_id, ""), found, (figure, b"", ()))
+        picture = (study.folder.exports(entry.slide_id) / "explanation.png").read_bytes()
+        yield _report(study, entry, parts.get(entry.slide_id, ""), found, (picture, b"", ()))
 
 
 def _slide_row(

@@ -125,7 +125,8 @@ def _explanation(
 
     def predict(features: Tensor) -> Tensor:
         with torch.inference_mode():
-            return standard(pack([Bag(features)])).logits[0]
+            logits: Tensor = standard(pack([Bag(features)])).logits[0]
+            return logits
 
     with study.open_slide(entry) as opened:
         masks = open_masks(study.folder.masks(entry.slide_id))

@@ -6,7 +6,7 @@ Axes: H W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from xpath.geometry import Size
 
-__all__ = ["Canvas", "NucleusKind"]
+__all__ = ["TISSUES", "Canvas", "Ground", "NucleusKind"]
 
 GLASS, STROMA, FAT, TUMOUR, NECROSIS, INFILTRATE, DUCT, VESSEL, LUMEN = range(9)
 
@@ -45,6 +45,14 @@ class NucleusKind:
     """Pale inside, with a dark rim and a nucleolus."""
 
 
+class Ground(NamedTuple):
+    """Stain layers and nuclei ``(H, W)`` of stroma before anything lies on it."""
+
+    haematoxylin: NDArray[np.float32]
+    eosin: NDArray[np.float32]
+    nuclei: dict[str, NDArray[np.uint8]]
+
+
 class Canvas:
     """A field being painted; painters change it in place."""
 
@@ -63,9 +71,24 @@ class Canvas:
             self.tissue = np.ones(self.shape, bool)
 
     def masks(self) -> dict[str, NDArray[np.bool_]]:
-        """The truth, one mask per label that can be painted."""
+        """The truth, one mask per label that was painted."""
         masks = {label: self.kind == number for label, number in TISSUES.items()}
         return masks | {label: drawn.astype(bool) for label, drawn in self.nuclei.items()}
+
+    def ground(self) -> Ground:
+        """A copy of what is painted so far."""
+        nuclei = {label: drawn.copy() for label, drawn in self.nuclei.items()}
+        return Ground(self.haematoxylin.copy(), self.eosin.copy(), nuclei)
+
+    def bare(self, label: str, ground: Ground) -> None:
+        """Takes a tissue away, so that the stroma under it shows; draws no random numbers."""
+        area = self.kind == TISSUES[label]
+        self.kind[area] = STROMA
+        self.haematoxylin[area] = ground.haematoxylin[area]
+        self.eosin[area] = ground.eosin[area]
+        nothing = np.zeros(self.shape, np.uint8)
+        for name, drawn in self.nuclei.items():
+            drawn[area] = ground.nuclei.get(name, nothing)[area]
 
     def noise(self, grain: float) -> NDArray[np.float32]:
         """Smooth noise of zero mean and unit deviation; ``grain`` is its wavelength in microns."""
@@ -79,7 +102,7 @@ class Canvas:
         y = int(self.rng.integers(0, max(1, fine.shape[0] - self.shape[0])))
         x = int(self.rng.integers(0, max(1, fine.shape[1] - self.shape[1])))
         fine = fine[y : y + self.shape[0], x : x + self.shape[1]]
-        return (fine - fine.mean()) / (fine.std() + 1e-6)
+        return np.asarray((fine - fine.mean()) / (fine.std() + 1e-6), np.float32)
 
     def region(self, share: float, grain: float, over: tuple[int, ...]) -> NDArray[np.bool_]:
         """Irregular patches covering about ``share`` of the tissue, on the given kinds only."""
@@ -88,7 +111,7 @@ class Canvas:
         field = self.noise(grain) + 0.25 * self.noise(grain / 5)
         wanted = min(0.95, share)
         level = np.quantile(field[self.tissue], 1 - wanted)
-        return (field > level) & self.tissue & np.isin(self.kind, over)
+        return np.asarray((field > level) & self.tissue & np.isin(self.kind, over))
 
     def scatter(
         self, mask: NDArray[np.bool_], spacing: float, jitter: float = 0.35
@@ -102,7 +125,7 @@ class Canvas:
         cells = np.floor(points).astype(int)
         inside = (cells >= 0).all(axis=1) & (cells < np.array(self.shape[::-1])).all(axis=1)
         points, cells = points[inside], cells[inside]
-        return points[mask[cells[:, 1], cells[:, 0]]]
+        return np.asarray(points[mask[cells[:, 1], cells[:, 0]]])
 
     def draw_nuclei(
         self,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xpath.batch.record import key_of
 from xpath.errors import ConfigError
 from xpath.geometry import Size
-from xpath.store.schema import atomic
+from xpath.store.schema import atomic, sha256_of
 from xpath.testing.slides import write_slide
 from xpath.testing.stain import random_stain
 from xpath.testing.tissue import TissueRecipe, paint_tissue
@@ -30,6 +31,9 @@ PLANTABLE = {
 }
 """Objects that can decide the class, and the recipe's name for how much of them there is."""
 
+PAINTERS = 2
+"""Counted up when slides are drawn differently, so that those of before are drawn again."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CohortPlan:
@@ -40,7 +44,8 @@ class CohortPlan:
     """The object that decides: only slides of the second class have it."""
     classes: tuple[str, str] = ("class-A", "class-B")
     share: tuple[float, float] = (0.12, 0.3)
-    """Range of the planted object's share of the tissue."""
+    """Range of the planted object's share of the tissue, before the others take theirs; what came
+    of it stands in ``truth.json``."""
     side: int = 1792
     """Side of a slide in pixels."""
     mpp: float = 0.5
@@ -52,13 +57,19 @@ class CohortPlan:
             raise ConfigError(f"can plant one of {list(PLANTABLE)}, got {self.planted!r}")
         if self.slides < 2 or self.side < 256:
             raise ConfigError(f"a cohort needs 2 slides of 256 px at least, got {self}")
+        if not 0 < self.share[0] <= self.share[1] <= 1:
+            raise ConfigError(f"share is a range within 0 to 1, above 0, got {self.share}")
+        if self.classes[0] == self.classes[1]:
+            raise ConfigError(f"the two classes need two names, got {self.classes}")
 
 
 def cohort_recipes(plan: CohortPlan) -> list[tuple[str, TissueRecipe]]:
     """Class and recipe of every slide; classes alternate, decoys do not know of them.
 
-    Every recipe is drawn before its class is looked at, so stain, growth and all other objects are
-    independent of the class by construction.
+    Every recipe is drawn before its class is looked at, and both classes lay the planted object
+    out: without it, stroma lies in its place. So stain, growth and all other objects, their areas
+    too, are independent of the class by construction; only stroma has to give way, and nuclei go
+    with their tissue.
     """
     planted = PLANTABLE[plan.planted]
     recipes = []
@@ -76,9 +87,9 @@ def cohort_recipes(plan: CohortPlan) -> list[tuple[str, TissueRecipe]]:
             glass=float(rng.uniform(0.3, 0.5)),
             stain=random_stain(rng),
         )
-        amount = float(rng.uniform(*plan.share))
         positive = index % 2 == 1
-        recipe = replace(recipe, **{planted: amount if positive else 0.0})
+        change: dict[str, Any] = {planted: float(rng.uniform(*plan.share))}
+        recipe = replace(recipe, **change, bare=None if positive else plan.planted)
         recipes.append((plan.classes[int(positive)], recipe))
     return recipes
 
@@ -88,7 +99,9 @@ def make_cohort(
 ) -> None:
     """Draws a cohort: ``slides/*.tiff``, ``labels.csv`` and ``truth.json``.
 
-    Slides that are there already are kept, so an interrupted call goes on where it stopped.
+    Slides that this plan has drawn already, and that are still whole, are kept, so an interrupted
+    call goes on where it stopped. Those of another plan are drawn over; those beyond the end of a
+    shorter plan stay, without a label.
 
     Args:
         folder: Where to put it.
@@ -98,13 +111,15 @@ def make_cohort(
     rows, areas = [], {}
     for index, (name, recipe) in enumerate(cohort_recipes(plan)):
         slide_id = f"synthetic-{index:03d}"
-        truth = folder / "truth" / f"{slide_id}.json"
-        if not truth.exists():
-            areas[slide_id] = _draw(folder / "slides" / f"{slide_id}.tiff", recipe, plan, index)
-            with atomic(truth) as draft:
-                draft.write_text(json.dumps(areas[slide_id]))
-        areas[slide_id] = json.loads(truth.read_text())
-        rows.append({"slide_id": slide_id, "label": name, "patient": f"patient-{index:03d}"})
+        areas[slide_id] = _drawn(folder, slide_id, recipe, plan, index)
+        rows.append(
+            {
+                "slide_id": slide_id,
+                "label": name,
+                "patient": f"patient-{index:03d}",
+                "path": f"slides/{slide_id}.tiff",
+            }
+        )
         if on_slide:
             on_slide(slide_id)
     with atomic(folder / "labels.csv") as draft, draft.open("w", newline="") as file:
@@ -114,6 +129,30 @@ def make_cohort(
     content = {"planted": plan.planted, "decides": plan.classes[1], "areas": areas}
     with atomic(folder / "truth.json") as draft:
         draft.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _drawn(
+    folder: Path, slide_id: str, recipe: TissueRecipe, plan: CohortPlan, index: int
+) -> dict[str, float]:
+    """Each label's share of a slide, which is drawn unless it is there and is what we want."""
+    slide, truth = folder / "slides" / f"{slide_id}.tiff", folder / "truth" / f"{slide_id}.json"
+    key = key_of(PAINTERS, asdict(recipe), plan.side, plan.mpp, plan.seed, index)
+    known = _known(truth)
+    if known.get("key") == key and slide.is_file() and known.get("sha256") == sha256_of(slide):
+        return dict(known["areas"])
+    areas = _draw(slide, recipe, plan, index)
+    with atomic(truth) as draft:
+        draft.write_text(json.dumps({"key": key, "sha256": sha256_of(slide), "areas": areas}))
+    return areas
+
+
+def _known(truth: Path) -> dict[str, Any]:
+    """What was written down about a slide; nothing if that cannot be read."""
+    try:
+        content = json.loads(truth.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and "areas" in content else {}
 
 
 def _draw(path: Path, recipe: TissueRecipe, plan: CohortPlan, index: int) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpath.errors import ShapeError
+from xpath.errors import ConfigError, ShapeError
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -35,9 +35,17 @@ def write_slide(
         mpp: Microns per pixel; None stores no resolution.
         levels: Pictures in the pyramid, each half the size of the one before.
         lossless: Deflate instead of JPEG: level 0 then comes back bit by bit.
+
+    Raises:
+        ConfigError: A resolution or number of levels that cannot be.
+        ShapeError: ``image`` is not RGB of 8 bits.
     """
     import tifffile
 
+    if mpp is not None and not 0 < mpp < np.inf:
+        raise ConfigError(f"mpp must be positive, or None to store no resolution, got {mpp}")
+    if levels < 1:
+        raise ConfigError(f"a slide has 1 level at least, got levels={levels}")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ShapeError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
     pixels = image

@@ -70,4 +70,4 @@ def compose(
     image = np.asarray(stain.glass, np.float32) * np.exp(-density)
     image = cv2.GaussianBlur(image, (0, 0), stain.blur)
     image += stain.noise * rng.standard_normal(image.shape, dtype=np.float32)
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(image), 0, 255), np.uint8)

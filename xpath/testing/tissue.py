@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpath.testing.canvas import Canvas
+from xpath.errors import ConfigError
+from xpath.testing.canvas import TISSUES, Canvas
 from xpath.testing.compartments import (
     paint_fat,
     paint_infiltrate,
@@ -44,6 +45,11 @@ LABELS = (
 )
 """Everything that can be drawn; the tissues exclude each other, nuclei lie inside them."""
 
+GROWTHS = ("nests", "single_file")
+SHARES = ("tumour", "fat", "necrosis", "infiltrate", "glass")
+PER_AREA = ("ducts", "vessels", "lymphocytes")
+STROMA = "breast-tissue-stroma"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TissueRecipe:
@@ -63,7 +69,24 @@ class TissueRecipe:
     """Scattered lymphocytes per square millimetre of stroma."""
     glass: float = 0.3
     """Share of the field without tissue."""
+    bare: str | None = None
+    """Label id of a tissue that is laid out like the others and then taken away: stroma shows where
+    it would lie, and nothing else moves. A share of 0 would leave its place to the others."""
     stain: Stain = field(default_factory=Stain)
+
+    def __post_init__(self) -> None:
+        """Refuses what would be painted as something else, or not at all."""
+        if self.growth not in GROWTHS:
+            raise ConfigError(f"growth is one of {list(GROWTHS)}, got {self.growth!r}")
+        for name in SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is a share, 0 to 1, got {getattr(self, name)}")
+        for name in PER_AREA:
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ConfigError(f"{name} is a number per mm2, got {getattr(self, name)}")
+        known = sorted(set(TISSUES) - {STROMA})
+        if self.bare is not None and self.bare not in known:
+            raise ConfigError(f"bare is one of {known}, got {self.bare!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +107,7 @@ def paint_tissue(
     """Draws a field; the generator decides everything that the recipe leaves open."""
     canvas = Canvas(size, mpp, rng, glass=recipe.glass)
     paint_stroma(canvas, recipe.lymphocytes)
+    ground = canvas.ground()
     for share, painter in (
         (recipe.fat, paint_fat),
         (recipe.tumour if recipe.growth == "nests" else 0.0, paint_tumour),
@@ -97,8 +121,12 @@ def paint_tissue(
         paint_duct(canvas)
     for _ in range(rng.poisson(recipe.vessels * area)):
         paint_vessel(canvas)
+    if recipe.bare is not None:
+        canvas.bare(recipe.bare, ground)
     image = compose(canvas.haematoxylin, canvas.eosin, recipe.stain, rng)
-    return SyntheticTissue(image, canvas.masks(), mpp)
+    painted = canvas.masks()
+    nothing = np.zeros(canvas.shape, bool)
+    return SyntheticTissue(image, {name: painted.get(name, nothing) for name in LABELS}, mpp)
 
 
 def random_recipe(rng: np.random.Generator) -> TissueRecipe:

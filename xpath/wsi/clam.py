@@ -128,8 +128,8 @@ def find_pieces(slide: Slide, preset: ClamPreset) -> list[Piece]:
     parents = hierarchy[0][:, 3]
     unit = int(REFERENCE_PATCH**2 / (scale[0] * scale[1]))
     pieces = []
-    for index in np.flatnonzero(parents == -1):
-        holes = [contours[hole] for hole in np.flatnonzero(parents == index)]
+    for index in np.flatnonzero(parents == -1).tolist():
+        holes = [contours[hole] for hole in np.flatnonzero(parents == index).tolist()]
         area = cv2.contourArea(contours[index]) - sum(cv2.contourArea(hole) for hole in holes)
         if area > 0 and area > preset.a_t * unit:
             kept = _largest(holes, preset.max_n_holes, preset.a_h * unit)
@@ -172,7 +172,7 @@ def _patches_in(piece: Piece, patch: int, step: int) -> NDArray[np.int64]:
     )
     corners = np.stack((x.ravel(), y.ravel()), axis=1).astype(np.int64)
     kept = [_is_tissue(piece, corner, patch) for corner in corners]
-    return corners[np.array(kept, bool)]
+    return np.asarray(corners[np.array(kept, bool)])
 
 
 def _is_tissue(piece: Piece, corner: NDArray[np.int64], patch: int) -> bool:

@@ -31,8 +31,8 @@ AHEAD = 2
 class PatchBatch(NamedTuple):
     """Some patches of a grid."""
 
-    index: NDArray[np.int64]
-    """``(B,)`` places in the grid."""
+    places: NDArray[np.int64]
+    """``(B,)`` indices into the grid."""
     images: NDArray[np.uint8]
     """``(B, H, W, 3)`` RGB."""
 

@@ -73,7 +73,8 @@ class Attention(nn.Module):
         return out
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, h, S, D / h)
+        split: Tensor = x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return split  # (B, h, S, D / h)
 
 
 class FeedForward(nn.Module):

@@ -9,7 +9,7 @@ Axes: B images, P prompts, Q queries, T text tokens, D features, S places of a m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -18,6 +18,8 @@ from torch.nn import functional
 from xpath.segment.model.attention import Attention, FeedForward, KeysValues, sine_positions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from xpath.segment.model.pixel_decoder import PixelFeatures
@@ -84,7 +86,7 @@ class JointDecoder(nn.Module):
             places.append(place.flatten(2).transpose(1, 2))
         sources = tuple(
             layer.cross.project(tokens[i % 3] + places[i % 3], tokens[i % 3])
-            for i, layer in enumerate(self.layers)
+            for i, layer in self._numbered()
         )
         # Resizing is linear, so masks of resized features are resized masks: only these small
         # maps are needed to know where a query may look next.
@@ -110,13 +112,17 @@ class JointDecoder(nn.Module):
         queries = self.query_content.weight.expand(images, 1, -1, -1)
         words, places = tokens, tokens.detach()
         heads = [self._heads(queries)]
-        for i, layer in enumerate(self.layers):
+        for i, layer in self._numbered():
             allowed = self._visible(heads[-1].masks, memory.low_features[i % 3])
             queries = layer.look(queries, self.query_position.weight, memory.sources[i], allowed)
             queries = queries.expand(-1, tokens.shape[1], -1, -1)
             queries, words = layer.listen(queries, self.query_position.weight, words, places, mask)
             heads.append(self._heads(queries))
         return heads
+
+    def _numbered(self) -> Iterator[tuple[int, DecoderLayer]]:
+        for i, layer in enumerate(self.layers):
+            yield i, cast("DecoderLayer", layer)
 
     def _heads(self, queries: Tensor) -> Heads:
         z = self.norm(queries)

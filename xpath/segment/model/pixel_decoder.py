@@ -69,7 +69,8 @@ class PixelDecoder(nn.Module):
         tokens = x.flatten(2).transpose(1, 2)  # (B, H W, D)
         for layer in self.layers:
             tokens = layer(tokens, place)
-        return tokens.transpose(1, 2).unflatten(2, (height, width))
+        mixed: Tensor = tokens.transpose(1, 2).unflatten(2, (height, width))
+        return mixed
 
 
 class EncoderLayer(nn.Module):

@@ -1,0 +1,58 @@
+# `make demo` needs Python 3.11 or newer with venv, and the network once; `make test` likewise.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= demo-run
+ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BENCHMARKS := $(sort $(wildcard benchmarks/*.py))
+# quiet, yet what goes wrong is shown; no question is ever asked
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test lint bench clean
+
+help:
+	@echo "make install   into $(VENV), once"
+	@echo "make demo      the whole chain on drawn slides, into OUT=$(OUT)"
+	@echo "make test      the tests; ARGS='-k bag -x' goes to pytest"
+	@echo "make lint      style, types, layers"
+	@echo "make bench     every script in benchmarks/, one JSON line each"
+	@echo "make clean     remove $(VENV) and caches"
+	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) OUT=$(OUT) ARGS=$(ARGS)"
+
+install: $(INSTALLED)
+
+# torch, torchvision and timm are left to pip in one go, so that they fit each other
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "xpath needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	    || { echo "no venv module? on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "installing into $(VENV); a first time this takes minutes"
+	@$(PIP) install -e ".[dev]"
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/xpath demo --out "$(OUT)"
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(INSTALLED)
+	@for script in $(BENCHMARKS); do \
+	    echo "$$script" >&2; $(BIN)/python "$$script" $(ARGS) || exit 1; \
+	done
+
+clean:
+	rm -rf "$(VENV)" build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

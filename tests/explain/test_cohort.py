@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from xpath.explain.cohort import cohort_importance
+from xpath.explain.importance import ObjectImportance
+
+
+def slide(name, target, objects=("a",), *, effect=(1.0,), null=(0.0,), imp=(1.0,), patches=None):
+    count = len(objects)
+    return ObjectImportance(
+        slide_id=name,
+        target=target,
+        objects=tuple(objects),
+        probability=0.9,
+        hidden_probability=np.full(count, 0.5),
+        imp=np.array(imp, float),
+        effect=np.array(effect, float),
+        null=np.array(null, float),
+        patches=np.array([1] * count if patches is None else patches),
+        area=np.full(count, 0.25),
+    )
+
+
+def slides_of(excess, target=0):
+    return [slide(f"s{i}", target, effect=(value,)) for i, value in enumerate(excess)]
+
+
+def test_means_by_hand():
+    slides = [
+        slide("s0", 0, effect=(2.0,), null=(0.5,), imp=(4.0,)),
+        slide("s1", 0, effect=(1.0,), null=(0.5,), imp=(1.0,)),
+        slide("s2", 1, effect=(9.0,), imp=(9.0,)),
+    ]
+
+    row = cohort_importance(slides, ["IDC", "ILC"])[0]
+
+    assert (row.class_name, row.object, row.slides) == ("IDC", "a", 2)
+    assert row.effect == 1.5
+    assert row.null == 0.5
+    assert row.excess == 1.0
+    assert row.imp == pytest.approx(2.0)  # the geometric mean; the plain one is 2.5
+    assert row.area == 0.25
+
+
+def test_only_slides_with_the_object_count():
+    slides = [
+        slide("s0", 0, ("a", "b"), effect=(1, 4), null=(0, 0), imp=(1, 1), patches=(1, 1)),
+        slide("s1", 0, ("a", "b"), effect=(3, 0), null=(0, 0), imp=(1, 1), patches=(1, 0)),
+    ]
+
+    rows = {row.object: row for row in cohort_importance(slides, ["IDC"])}
+
+    assert (rows["a"].slides, rows["a"].effect) == (2, 2)
+    assert (rows["b"].slides, rows["b"].effect) == (1, 4)
+
+
+def test_an_object_nobody_has_gives_no_row():
+    assert cohort_importance([slide("s0", 0, patches=(0,))], ["IDC", "ILC"]) == []
+
+
+def test_rows_are_ranked_by_excess_within_the_class():
+    def both(name, target, a, b):
+        return slide(name, target, ("a", "b"), effect=(a, b), null=(a - 0.1, 0), imp=(1, 1))
+
+    slides = [both("s0", 0, 5, 1), both("s1", 1, 5, 0)]
+
+    rows = cohort_importance(slides, ["IDC", "ILC"])
+
+    found = [(row.class_name, row.rank, row.object) for row in rows]
+    assert found == [("IDC", 1, "b"), ("IDC", 2, "a"), ("ILC", 1, "a"), ("ILC", 2, "b")]
+
+
+def test_all_signs_are_tried_for_few_patients():
+    row = cohort_importance(slides_of([1.0, 2.0, 0.5, 0.1]), ["IDC"])[0]
+
+    assert row.p == 2 / 16  # all signs alike, plus or minus
+
+
+@pytest.mark.parametrize("count", [7, 40])
+def test_the_test_agrees_with_scipy(count):
+    excess = np.random.default_rng(count).normal(0.2, 1, count)
+
+    row = cohort_importance(slides_of(excess), ["IDC"], resamples=20_000)[0]
+
+    wanted = stats.permutation_test(
+        (excess,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=20_000,
+        rng=np.random.default_rng(1),
+    )
+    assert row.p == pytest.approx(wanted.pvalue, abs=1e-9 if count == 7 else 0.02)
+
+
+def test_slides_of_one_patient_are_one_witness():
+    slides = slides_of([1.0, 2.0, 0.5, 0.1])
+    patients = {"s0": "p", "s1": "p", "s2": "q", "s3": "q"}
+
+    row = cohort_importance(slides, ["IDC"], patients=patients)[0]
+
+    assert row.p == 2 / 4
+    # either twice the same patient or both
+    assert row.excess_low == pytest.approx(0.3)
+    assert row.excess_high == pytest.approx(1.5)
+
+
+def test_one_patient_says_nothing_of_others():
+    row = cohort_importance(slides_of([1.0, 1.2]), ["IDC"], patients={"s0": "p", "s1": "p"})[0]
+
+    assert row.p == 1.0
+    assert np.isnan([row.excess_low, row.excess_high, row.effect_low, row.effect_high]).all()
+
+
+def test_the_interval_agrees_with_scipy():
+    excess = np.random.default_rng(0).normal(0.5, 1, 30)
+
+    row = cohort_importance(slides_of(excess), ["IDC"], resamples=20_000)[0]
+
+    wanted = stats.bootstrap(
+        (excess,),
+        np.mean,
+        method="percentile",
+        n_resamples=20_000,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    assert row.excess_low == pytest.approx(wanted.low, abs=0.02)
+    assert row.excess_high == pytest.approx(wanted.high, abs=0.02)
+    assert (row.effect_low, row.effect_high) == (row.excess_low, row.excess_high)  # null is 0
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    rows = [
+        cohort_importance(slides_of(rng.normal(1, 1, 25)), ["IDC"], resamples=400)[0]
+        for _ in range(150)
+    ]
+
+    held = np.mean([row.excess_low < 1 < row.excess_high for row in rows])
+
+    assert 0.88 < held < 0.99
+
+
+def test_without_an_effect_p_is_even():
+    rng = np.random.default_rng(0)
+    p = [
+        cohort_importance(slides_of(rng.normal(size=15)), ["IDC"], resamples=400)[0].p
+        for _ in range(150)
+    ]
+
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+def test_q_is_adjusted_over_all_rows():
+    slides = slides_of([1.0, 2.0, 0.5, 0.1]) + slides_of([1.0, -1.0, 0.5, 0.1, 3.0], target=1)
+
+    rows = cohort_importance(slides, ["IDC", "ILC"])
+
+    wanted = stats.false_discovery_control([row.p for row in rows])
+    np.testing.assert_allclose([row.q for row in rows], wanted)
+    assert rows[0].q > rows[0].p
+
+
+def test_the_order_of_the_slides_and_the_other_rows_change_nothing():
+    slides = slides_of(np.random.default_rng(0).normal(1, 1, 20))
+
+    row = cohort_importance(slides, ["IDC"])[0]
+    turned = cohort_importance(slides_of([3.0], target=1) + slides[::-1], ["IDC", "ILC"])[0]
+
+    assert turned.excess_low == pytest.approx(row.excess_low)
+    assert turned.p == pytest.approx(row.p)
+
+
+def test_no_slides_give_no_rows():
+    assert cohort_importance([], ["IDC", "ILC"]) == []

@@ -1,0 +1,376 @@
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from xpath.errors import ConfigError, DataError, ResolutionError, ShapeError
+from xpath.explain.importance import (
+    PerturbationConfig,
+    Scene,
+    log_loss,
+    log_odds,
+    loss_ratio,
+    object_importance,
+)
+from xpath.explain.perturbation import Blur, Fill, feather, perturbed
+from xpath.mil.attention_mil import AttentionMIL
+from xpath.mil.bag import Bag, pack
+
+SIDE = 32
+HARD = PerturbationConfig(feather_um=0.0, null_draws=3)
+
+
+class Redness:
+    """How much redder than green every place is; counts what it is shown."""
+
+    def __init__(self):
+        self.seen = 0
+
+    def maps(self, images):
+        self.seen += len(images)
+        red = functional.relu(images[:, :1].float() - images[:, 1:2].float()) / 255
+        return functional.avg_pool2d(red, 4)
+
+
+class Sharpness:
+    """Differences between neighbours: knows nothing of objects."""
+
+    def maps(self, images):
+        return (images[:, :1, :, 1:].float() - images[:, :1, :, :-1].float()).abs() / 255
+
+
+class Black:
+    def replacement(self, image, mpp):
+        return np.zeros(image.shape, np.float32)
+
+
+def mean_redness(features):
+    """Two logits; the second is for red."""
+    mean = 40 * features.mean()
+    return torch.stack([torch.zeros_like(mean), mean])
+
+
+def scene_of(slide, masks, encoder):
+    images = torch.from_numpy(slide.patches).permute(0, 3, 1, 2)
+    features = encoder.maps(images).mean(dim=(2, 3)).numpy()
+    return Scene(slide_id="a", slide=slide, masks=masks, features=features)
+
+
+@pytest.fixture
+def coloured(make_slide):
+    """Red discs in patches 0 and 1, a green square in 2, stroma all over 3, nothing in 4."""
+    rng = np.random.default_rng(0)
+    patches = np.full((5, SIDE, SIDE, 3), 200, np.uint8)
+    masks = np.zeros((5, 4, SIDE, SIDE), bool)
+    masks[:2, 0, 6:18, 9:20] = True
+    masks[2, 1, 4:20, 4:20] = True
+    masks[3, 2] = True
+    patches[masks[:, 0]] = 220, 40, 60
+    patches[masks[:, 1]] = 40, 200, 60
+    patches[3] = np.repeat(rng.integers(100, 200, (SIDE, SIDE, 1)), 3, axis=2)
+    return make_slide(patches, ["red", "green", "stroma", "absent"], masks)
+
+
+NAMES = ("red", "green", "stroma", "absent")
+
+
+@pytest.mark.parametrize("perturbation", [Blur(3.0), Fill()])
+@pytest.mark.parametrize("feather_um", [0.0, 1.0])
+def test_the_object_the_model_looks_at_comes_first(coloured, perturbation, feather_um):
+    config = PerturbationConfig(feather_um=feather_um, null_draws=4)
+
+    found = object_importance(
+        mean_redness,
+        Redness(),
+        scene_of(*coloured, Redness()),
+        objects=NAMES,
+        target=1,
+        perturbation=perturbation,
+        config=config,
+    )
+
+    assert found.excess.argmax() == 0
+    assert found.effect[0] > 0.5
+    assert found.excess[0] > 0.2
+    assert found.imp[0] > 1.3
+    assert found.hidden_probability[0] < found.probability
+    np.testing.assert_allclose(found.effect[1:], 0, atol=1e-6)
+    np.testing.assert_allclose(found.excess[1:], 0, atol=1e-6)
+    np.testing.assert_allclose(found.imp[1:], 1, atol=1e-6)
+    assert found.patches.tolist() == [2, 1, 1, 0]
+    np.testing.assert_allclose(
+        found.area, np.array([2 * 132, 256, SIDE**2, 0]) / SIDE**2 / 5, rtol=1e-6
+    )
+
+
+def test_the_other_class_sees_it_the_other_way_round(coloured):
+    def ask(target):
+        return object_importance(
+            mean_redness,
+            Redness(),
+            scene_of(*coloured, Redness()),
+            objects=["red"],
+            target=target,
+            perturbation=Fill(),
+        )
+
+    np.testing.assert_allclose(ask(0).effect, -ask(1).effect, rtol=1e-6)
+    assert ask(0).imp[0] < 1 < ask(1).imp[0]
+
+
+def test_by_hand(make_slide):
+    patch = np.full((1, 4, 4, 3), (200, 0, 0), np.uint8)
+    mask = np.zeros((1, 1, 4, 4), bool)
+    mask[0, 0, 0] = True  # a quarter of the patch
+    slide, masks = make_slide(patch, ["red"], mask)
+
+    found = object_importance(
+        lambda features: torch.stack([features[0, 0] * 0, features[0, 0]]) * 255 / 100,
+        Redness(),
+        scene_of(slide, masks, Redness()),
+        objects=["red"],
+        target=1,
+        perturbation=Black(),
+        config=HARD,
+    )
+
+    # redness 200 / 255 is a margin of 2; without a quarter of it 1.5, wherever the quarter lies
+    assert found.probability == pytest.approx(1 / (1 + math.exp(-2)))
+    assert found.hidden_probability[0] == pytest.approx(1 / (1 + math.exp(-1.5)))
+    assert found.effect[0] == pytest.approx(0.5, abs=1e-6)
+    assert found.null[0] == pytest.approx(0.5, abs=1e-6)
+    assert found.excess[0] == pytest.approx(0, abs=1e-6)
+    assert found.imp[0] == pytest.approx(
+        math.log1p(math.exp(-1.5)) / math.log1p(math.exp(-2)), rel=1e-5
+    )
+    assert found.area[0] == 0.25
+
+
+def test_an_absent_object_changes_exactly_nothing(coloured):
+    found = object_importance(
+        # three times 0.1, divided by three, is not 0.1
+        lambda features: torch.tensor([0.0, 0.1], dtype=torch.float64),
+        Redness(),
+        scene_of(*coloured, Redness()),
+        objects=["absent"],
+        target=1,
+        perturbation=Fill(),
+        config=HARD,
+    )
+
+    assert found.effect[0] == 0
+    assert found.null[0] == 0
+    assert found.imp[0] == 1
+    assert found.hidden_probability[0] == found.probability
+
+
+def test_hiding_everywhere_by_hand_gives_the_same(coloured):
+    slide, masks = coloured
+    torch.manual_seed(0)
+    model = AttentionMIL(1, 2).eval()
+
+    def predict(features):
+        with torch.inference_mode():
+            return 100 * model(pack([Bag(features)])).logits[0]
+
+    blur, hidden = Blur(3.0), slide.patches.copy()
+    for i, image in enumerate(slide.patches):
+        weight = feather(masks.read(i)[0], 2.0, 0.5)
+        hidden[i] = perturbed(image, blur.replacement(image, 0.5), weight)
+    after = scene_of(SimpleNamespace(patches=hidden), masks, Redness())
+
+    scene = scene_of(slide, masks, Redness())
+    found = object_importance(
+        predict, Redness(), scene, objects=["red"], target=1, perturbation=blur
+    )
+
+    wanted = [
+        log_odds(predict(torch.from_numpy(s.features)).double().numpy(), 1) for s in (scene, after)
+    ]
+    assert found.effect[0] == pytest.approx(wanted[0] - wanted[1], rel=1e-3)
+    assert abs(found.effect[0]) > 0.01
+
+
+def test_only_patches_with_the_object_are_read_and_encoded(coloured):
+    slide, masks = coloured
+    scene, encoder = scene_of(slide, masks, Redness()), Redness()
+
+    object_importance(
+        mean_redness,
+        encoder,
+        scene,
+        objects=["red", "green", "absent"],
+        target=1,
+        perturbation=Fill(),
+        config=HARD,
+    )
+
+    assert sorted(slide.read_places) == [0, 1, 2]
+    assert encoder.seen == 3 * (1 + HARD.null_draws)
+
+
+def test_an_object_does_not_depend_on_which_others_are_asked(coloured):
+    scene = scene_of(*coloured, Redness())
+
+    def ask(objects, batch):
+        config = PerturbationConfig(batch=batch)
+        return object_importance(
+            mean_redness,
+            Redness(),
+            scene,
+            objects=objects,
+            target=1,
+            perturbation=Fill(),
+            config=config,
+        )
+
+    alone, together = ask(["red"], 1), ask(["stroma", "green", "red"], 16)
+
+    assert alone.effect[0] == together.effect[2]
+    assert alone.null[0] == together.null[2]
+    assert alone.imp[0] == together.imp[2]
+
+
+def test_a_model_that_knows_no_objects_gives_area_and_the_null_takes_it_away(make_slide):
+    rng = np.random.default_rng(1)
+    patches = rng.integers(0, 256, (12, SIDE, SIDE, 3), dtype=np.uint8)
+    sides = (7, 14, 20)  # 5, 19 and 39 % of the patch
+    masks = np.zeros((12, 3, SIDE, SIDE), bool)
+    for j, side in enumerate(sides):
+        for i in range(12):
+            y, x = rng.integers(0, SIDE - side, 2)
+            masks[i, j, y : y + side, x : x + side] = True
+    slide, found = make_slide(patches, ["small", "middle", "large"], masks)
+
+    result = object_importance(
+        mean_redness,
+        Sharpness(),
+        scene_of(slide, found, Sharpness()),
+        objects=["small", "middle", "large"],
+        target=1,
+        perturbation=Blur(4.0),
+        config=PerturbationConfig(feather_um=0.0, null_draws=8),
+    )
+
+    assert result.effect[0] < result.effect[1] < result.effect[2]
+    assert result.effect[2] > 2
+    assert (np.abs(result.excess) < 0.1 * result.effect).all()
+
+
+def test_masks_of_another_size_are_laid_on_the_patch(make_slide, make_masks):
+    patch = np.full((1, 8, 8, 3), (200, 0, 0), np.uint8)
+    mask = np.zeros((1, 1, 4, 4), bool)
+    mask[0, 0, 0, :2] = True
+    slide, fine = make_slide(patch, ["red"], mask.repeat(2, 2).repeat(2, 3))
+    coarse = make_masks(fine.grid, ["red"], mask)
+
+    results = [
+        object_importance(
+            mean_redness,
+            Redness(),
+            scene_of(slide, masks, Redness()),
+            objects=["red"],
+            target=1,
+            perturbation=Black(),
+        )
+        for masks in (fine, coarse)
+    ]
+
+    assert results[0].effect == results[1].effect
+    assert results[0].area == results[1].area
+    assert results[0].effect[0] > 0
+
+
+# the numbers
+
+
+def test_log_odds_by_hand_and_by_softmax():
+    logits = np.array([[1.0, 3.0], [0.0, -2.0]])
+    np.testing.assert_allclose(log_odds(logits, 1), [2.0, -2.0])
+
+    many = np.random.default_rng(0).normal(size=(5, 4)) * 3
+    p = np.exp(many)[:, 2] / np.exp(many).sum(axis=1)
+    np.testing.assert_allclose(log_odds(many, 2), np.log(p / (1 - p)))
+    np.testing.assert_allclose(log_loss(many, 2), -np.log(p))
+
+
+def test_the_loss_stays_finite_and_falls_up_to_large_margins():
+    margins = np.arange(0, 51, dtype=np.float32)
+    logits = torch.stack([torch.zeros(51), torch.from_numpy(margins)], dim=1)
+    assert functional.cross_entropy(logits[20:21], torch.tensor([1])) == 0  # why this is needed
+
+    loss = log_loss(logits.double().numpy(), 1)
+
+    assert np.isfinite(loss).all()
+    assert (loss > 0).all()
+    assert (np.diff(loss) < 0).all()
+    np.testing.assert_allclose(loss, [math.log1p(math.exp(-m)) for m in margins])
+
+
+@pytest.mark.parametrize("margin", [-30.0, 0.0, 16.0, 39.5, 50.0, 800.0])
+def test_the_ratio_is_right_at_any_margin(margin):
+    before, after = np.array([0.0, margin]), np.array([0.0, margin - 1])
+
+    ratio = loss_ratio(after, before, 1)
+
+    if margin < 100:
+        wanted = math.log1p(math.exp(1 - margin)) / math.log1p(math.exp(-margin))
+    else:
+        wanted = math.e
+    assert ratio == pytest.approx(wanted, rel=1e-9)
+
+
+def test_even_an_absurd_ratio_is_a_number():
+    sure, wrong = np.array([0.0, 5000.0]), np.array([5000.0, 0.0])
+
+    assert 1e300 < loss_ratio(wrong, sure, 1) < np.inf
+    assert 0 < loss_ratio(sure, wrong, 1) < 1e-300
+
+
+# what is refused
+
+
+def ask(scene, **changes):
+    given = {"objects": ["red"], "target": 1, "perturbation": Fill(), "predict": mean_redness}
+    given |= changes
+    return object_importance(given.pop("predict"), Redness(), scene, **given)
+
+
+def test_objects_and_classes_must_exist(coloured):
+    scene = scene_of(*coloured, Redness())
+
+    with pytest.raises(DataError, match="fat"):
+        ask(scene, objects=["fat"])
+    with pytest.raises(DataError, match="two classes"):
+        ask(scene, target=2)
+    with pytest.raises(DataError, match="two classes"):
+        ask(scene, target=0, predict=lambda features: features.mean()[None])
+    with pytest.raises(ShapeError, match="logits"):
+        ask(scene, predict=lambda features: features.mean())
+    with pytest.raises(DataError, match="nan"):
+        ask(scene, predict=lambda features: torch.full((2,), torch.nan))
+
+
+def test_features_must_be_of_the_same_patches(coloured):
+    slide, masks = coloured
+    scene = Scene(slide_id="a", slide=slide, masks=masks, features=np.zeros((3, 1), np.float32))
+
+    with pytest.raises(DataError, match="3 features for 5 patches"):
+        ask(scene)
+
+
+def test_widths_need_a_resolution(make_slide):
+    slide, masks = make_slide(
+        np.zeros((1, 8, 8, 3), np.uint8), ["red"], np.ones((1, 1, 8, 8)), mpp=None
+    )
+
+    with pytest.raises(ResolutionError, match="--mpp"):
+        ask(scene_of(slide, masks, Redness()))
+
+
+def test_there_is_always_a_null():
+    with pytest.raises(ConfigError, match="null_draws"):
+        PerturbationConfig(null_draws=0)

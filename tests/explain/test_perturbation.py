@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from xpath.errors import ConfigError, ShapeError
+from xpath.explain.perturbation import Blur, Fill, blur, feather, mean_fill, perturbed, shifted
+
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+MASK = np.zeros((64, 64), bool)
+MASK[20:30, 25:45] = True
+
+
+def hidden_by(name, image=IMAGE, mask=MASK, **widths):
+    widths = {"mpp": 0.5, "feather_um": 2.0} | widths
+    if name == "blur":
+        return blur(image, mask, sigma_um=4.0, **widths)
+    return mean_fill(image, mask, **widths)
+
+
+@pytest.mark.parametrize("name", ["blur", "fill"])
+@pytest.mark.parametrize("feather_um", [0.0, 2.0])
+def test_beyond_the_feather_nothing_changes_by_a_bit(name, feather_um):
+    hidden = hidden_by(name, feather_um=feather_um)
+
+    far = ndimage.distance_transform_edt(~MASK) * 0.5 >= max(feather_um, 1e-9)
+    np.testing.assert_array_equal(hidden[far], IMAGE[far])
+    assert (hidden[MASK] != IMAGE[MASK]).mean() > 0.9
+    assert hidden.dtype == np.uint8
+
+
+def test_under_the_mask_is_the_blurred_image():
+    wanted = np.stack(
+        [ndimage.gaussian_filter(IMAGE[..., c].astype(float), 8, mode="mirror") for c in range(3)],
+        axis=-1,
+    )
+
+    np.testing.assert_allclose(hidden_by("blur")[MASK], wanted[MASK], atol=1)
+
+
+def test_the_width_of_the_blur_is_a_length_on_tissue():
+    fine = blur(IMAGE, MASK, sigma_um=2.0, mpp=0.25, feather_um=0.5)
+    coarse = blur(IMAGE, MASK, sigma_um=8.0, mpp=1.0, feather_um=2.0)
+
+    np.testing.assert_array_equal(fine, coarse)
+    assert (fine != blur(IMAGE, MASK, sigma_um=8.0, mpp=0.25, feather_um=0.5)).any()
+
+
+def test_an_even_image_stays_as_it_is():
+    even = np.full((32, 32, 3), (200, 120, 255), np.uint8)
+
+    np.testing.assert_array_equal(hidden_by("blur", even, MASK[:32, :32]), even)
+    np.testing.assert_array_equal(hidden_by("fill", even, MASK[:32, :32]), even)
+
+
+def test_the_fill_is_the_mean_of_the_stain_not_of_the_light():
+    image = np.zeros((1, 2, 3), np.uint8)
+    image[0, 0], image[0, 1] = 3, 63  # light 4 / 256 and 64 / 256: densities of mean 16 / 256
+
+    filled = Fill().replacement(image, 0.5)
+
+    np.testing.assert_allclose(filled, 15, rtol=1e-6)
+
+
+def test_the_feather_by_hand():
+    mask = np.zeros((5, 9), bool)
+    mask[2, 0] = True
+
+    weight = feather(mask, feather_um=2.0, mpp=0.5)
+
+    np.testing.assert_allclose(weight[2], [1, 0.75, 0.5, 0.25, 0, 0, 0, 0, 0])
+    assert weight[0, 1] == pytest.approx(1 - np.sqrt(5) / 4, abs=1e-6)
+
+
+def test_an_empty_mask_hides_nothing():
+    np.testing.assert_array_equal(hidden_by("blur", mask=np.zeros_like(MASK)), IMAGE)
+
+
+def test_a_full_mask_hides_everything():
+    full = np.ones_like(MASK)
+
+    assert (feather(full, 2.0, 0.5) == 1).all()
+    assert hidden_by("fill", mask=full).std(axis=(0, 1)).max() == 0
+
+
+def test_bright_replacements_stay_in_range():
+    bright = np.full(IMAGE.shape, 300, np.float32)
+
+    assert (perturbed(IMAGE, bright, np.ones((64, 64), np.float32)) == 255).all()
+
+
+def test_sizes_and_widths_that_cannot_be_are_refused():
+    with pytest.raises(ShapeError, match="as large as"):
+        blur(IMAGE, MASK[:32], sigma_um=1.0, mpp=0.5)
+    with pytest.raises(ConfigError, match="sigma_um"):
+        Blur(0.0)
+
+
+def test_a_shifted_mask_keeps_its_area_and_its_seed():
+    rng, again = np.random.default_rng(3), np.random.default_rng(3)
+
+    for _ in range(20):
+        moved = shifted(MASK, rng)
+        assert moved.sum() == MASK.sum()
+        np.testing.assert_array_equal(moved, shifted(MASK, again))
+    assert (moved != MASK).any()
+
+
+def test_shifted_masks_fall_everywhere_alike():
+    rng = np.random.default_rng(0)
+    mask = MASK[16:48:2, 16:48:2]
+
+    often = np.mean([shifted(mask, rng) for _ in range(1500)], axis=0)
+
+    np.testing.assert_allclose(often, mask.mean(), atol=0.06)
+
+
+def test_a_mask_that_is_not_square_stays_in_its_shape():
+    assert shifted(MASK[:20], np.random.default_rng(0)).shape == (20, 64)
