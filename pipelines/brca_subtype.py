@@ -1,7 +1,7 @@
 """Breast cancer subtypes from slides, explained by objects (paper, section 2.6).
 
     python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN
-    python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN --mpp 0.25 --set objects.device=cuda
+    python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN --set objects.device=cuda
 
 SLIDES is a folder of whole-slide images (TCGA-BRCA, say), LABELS.csv has the columns slide_id (file
 name without suffix), label (IDC, ILC) and, if slides share patients, patient. The run segments 21

@@ -1,7 +1,7 @@
 """Train the small segmentor on synthetic tissue, and measure it on tissue it has not seen.
 
     python pipelines/train_synthetic.py --out xpath/segment/weights/synthetic --minutes 20
-    python pipelines/train_synthetic.py --out /tmp/weights --minutes 1 --fields 8      # a laptop
+    python pipelines/train_synthetic.py --out weights --minutes 1 --fields 8      # a first try
 
 The result knows drawn tissue only. It exists so that every stage can be run and tested with real
 predictions where no other weights are at hand; it is not for real slides.
@@ -85,7 +85,7 @@ def main() -> None:
         "batch": args.batch,
         "seed": args.seed,
         "start": load_segmentor(args.start)[2].digest if args.start else "fresh weights",
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} CPU threads",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "training": dataclasses.asdict(settings),
     }
     save_segmentor(args.out, model, config, tokenizer, info, card=card(scores, facts))

@@ -8,7 +8,8 @@ import signal
 import pytest
 
 from xpath.batch.claim import claim, claimant
-from xpath.batch.runner import Busy, Ledger, run_stage
+from xpath.batch.ledger import Ledger
+from xpath.batch.runner import Busy, run_stage
 from xpath.batch.slides import SlideEntry
 from xpath.errors import DataError, SlideError
 
@@ -168,7 +169,8 @@ import sys
 from pathlib import Path
 from xpath.batch.claim import claim
 from xpath.batch.record import is_done, key_of, mark_done
-from xpath.batch.runner import Busy, Ledger, run_stage
+from xpath.batch.ledger import Ledger
+from xpath.batch.runner import Busy, run_stage
 from xpath.batch.slides import SlideEntry
 from xpath.store.schema import atomic
 folder, victim = Path(sys.argv[1]), sys.argv[2]

@@ -18,6 +18,10 @@ from xpath.explain.importance import (
 from xpath.explain.perturbation import Blur, Fill, feather, perturbed
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag, pack
+from xpath.objects.extract import extract_objects
+from xpath.store.masks import MaskWriter, open_masks
+from xpath.testing.slides import write_slide
+from xpath.wsi.slide import Slide
 
 SIDE = 32
 HARD = PerturbationConfig(feather_um=0.0, null_draws=3)
@@ -33,6 +37,12 @@ class Redness:
         self.seen += len(images)
         red = functional.relu(images[:, :1].float() - images[:, 1:2].float()) / 255
         return functional.avg_pool2d(red, 4)
+
+
+class Encoder(Redness):
+    """With all that a file must say."""
+
+    name, digest, dim = "redness", "ab" * 32, 1
 
 
 class Sharpness:
@@ -282,6 +292,34 @@ def test_masks_of_another_size_are_laid_on_the_patch(make_slide, make_masks):
     assert results[0].effect == results[1].effect
     assert results[0].area == results[1].area
     assert results[0].effect[0] > 0
+
+
+@pytest.mark.integration
+def test_slides_and_masks_on_disk_give_the_same(coloured, make_masks, tmp_path):
+    slide, masks = coloured
+    labels = [f"breast-tissue-{name}" for name in NAMES]
+    arrays = masks.read(slice(None))
+    write_slide(tmp_path / "a.tiff", np.concatenate(slide.patches, axis=1), mpp=0.5, lossless=True)
+    with MaskWriter(
+        tmp_path / "masks.zarr", grid=masks.grid, labels=labels, size=SIDE, provenance={}
+    ) as writer:
+        writer.write(0, arrays, np.ones((5, 4), np.float32))
+
+    def ask(scene):
+        return object_importance(
+            mean_redness, Redness(), scene, objects=labels, target=1, perturbation=Blur(3.0)
+        )
+
+    with Slide.open(tmp_path / "a.tiff") as opened:
+        stored = open_masks(tmp_path / "masks.zarr")
+        features = extract_objects(opened, stored, Encoder(), slide_id="a").features
+        found = ask(Scene(slide_id="a", slide=opened, masks=stored, features=features))
+
+    wanted = ask(scene_of(slide, make_masks(masks.grid, labels, arrays), Redness()))
+    np.testing.assert_allclose(found.effect, wanted.effect, atol=1e-6)
+    np.testing.assert_allclose(found.null, wanted.null, atol=1e-6)
+    np.testing.assert_array_equal(found.area, wanted.area)
+    assert wanted.effect[0] > 0.5
 
 
 # the numbers

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from xpath.errors import DataError, ShapeError
+from xpath.errors import DataError, LabelError, ShapeError
 from xpath.geometry import PatchGrid, Size
 from xpath.objects.extract import extract_objects
 from xpath.store.features import read_features, write_features
@@ -124,6 +124,16 @@ def test_a_kind_called_other_is_refused(picture, masks):
 
     with pytest.raises(DataError, match="other"):
         extract_objects(picture, masks, Colours(), slide_id="a")
+
+
+def test_labels_are_looked_at_before_hours_of_work(picture, masks):
+    masks.labels = ("breast-tissue-tumor", "thing")
+    done = []
+
+    with pytest.raises(LabelError, match="thing"):
+        extract_objects(picture, masks, Colours(), slide_id="a", on_patches=done.append)
+
+    assert not done
 
 
 def test_an_encoder_that_breaks_its_word_is_refused(picture, masks):

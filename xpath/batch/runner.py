@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from xpath.batch.slides import SlideEntry
 
-__all__ = ["Busy", "Ledger", "StageReport", "run_stage"]
+__all__ = ["Busy", "run_stage"]
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "PathSeg data set holds, and the Dice the paper reports.",
     )
     parser.add_argument("--region", help="only this region, e.g. breast")
-    parser.add_argument("--find", metavar="TEXT", help='one label by any spelling, e.g. "tumour"')
+    parser.add_argument("--find", metavar="TEXT", help='one label, e.g. "breast stroma"')
     parser.add_argument(
         "--brca", choices=["importance", "maps"], help="the paper's 12 or 21 breast objects"
     )

@@ -23,10 +23,10 @@ EPILOG = """\
 a first look:
   xpath doctor                           is everything installed?
   xpath demo --out demo-run              the whole chain on synthetic slides; opens in a browser
-  xpath labels --find "tumour"           what can be asked for
+  xpath labels --find "breast stroma"    what can be asked for
 
 your own slides, one stage after the other or all at once with pipelines/brca_subtype.py:
-  xpath segment SLIDES --out RUN --labels breast-tissue-tumor,breast-nuclei-lymphocyte
+  xpath segment SLIDES --out RUN --objects breast-tissue-tumor,breast-nuclei-lymphocyte
   xpath features --out RUN
   xpath train LABELS.csv --out RUN
   xpath explain --out RUN

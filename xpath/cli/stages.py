@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from xpath.batch.runner import StageReport
+    from xpath.batch.ledger import StageReport
     from xpath.study.study import Study
 
 __all__ = ["COMMANDS", "add_study_options", "finish", "study_from"]

@@ -122,13 +122,12 @@ def polygons(mask: NDArray[np.bool_]) -> Iterator[tuple[Ring, ...]]:
     next.
     """
     from scipy import ndimage
-    from skimage.measure import approximate_polygon, find_contours
+    from skimage.measure import find_contours
 
     labelled, _ = ndimage.label(mask)  # 4-connected, as find_contours joins
     for number, window in enumerate(ndimage.find_objects(labelled), start=1):
         piece = np.pad(labelled[window] == number, 1).astype(np.float32)
-        contours = (approximate_polygon(line, 0.01) for line in find_contours(piece, 0.5))
-        rings = [_ring(contour, window) for contour in contours]  # straight edges are two points
+        rings = [_ring(contour, window) for contour in find_contours(piece, 0.5)]
         rings.sort(key=lambda ring: -abs(_area(ring)))  # the outline encloses its holes
         yield tuple(rings)
 
@@ -137,8 +136,11 @@ def _ring(contour: NDArray[np.float64], window: tuple[slice, slice]) -> Ring:
     """A contour of a padded window (row, column of pixel centres) as closed x, y."""
     x = contour[:, 1] - 1 + 0.5 + window[1].start
     y = contour[:, 0] - 1 + 0.5 + window[0].start
-    ring = np.round(np.stack((x, y), axis=1), 3).tolist()
-    return [*ring, ring[0]] if ring[0] != ring[-1] else ring
+    points = np.stack((x, y), axis=1)[:-1]  # the last repeats the first
+    before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
+    turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
+    ring: Ring = points[turns].tolist()  # a straight edge needs its two ends only
+    return [*ring, ring[0]]
 
 
 def _area(ring: Ring) -> float:

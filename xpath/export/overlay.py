@@ -93,7 +93,7 @@ def png_bytes(image: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", optimize=True)
+    Image.fromarray(image).save(buffer, "PNG", compress_level=4)
     return buffer.getvalue()
 
 
@@ -123,10 +123,16 @@ def explain_figure(path: Path, panels: Panels) -> None:
     from matplotlib.figure import Figure
 
     height, width = panels.overview.shape[:2]
-    panel = 3.6
-    figure = Figure(figsize=(4 * panel + 4.4, panel * height / width + 1.25), dpi=110)
+    panel, bars, above, below = 3.6, 4.6, 0.75, 1.05  # inches
+    size = (4 * panel + bars, panel * height / width + above + below)
+    figure = Figure(figsize=size, dpi=110)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 5, width_ratios=[panel] * 4 + [3.6])
+    axes = figure.subplots(1, 5)
+    bottom, tall = below / size[1], 1 - (above + below) / size[1]
+    for place, axis in enumerate(axes[:4]):
+        left = (place * panel + 0.05) / size[0]
+        axis.set_position((left, bottom, (panel - 0.1) / size[0], tall))
+    axes[4].set_position((1 - 2.05 / size[0], bottom, 1.9 / size[0], tall))
     layers = (
         ("slide", None),
         ("objects found by words", objects_rgba(panels.shares, panels.objects)),
@@ -142,11 +148,9 @@ def explain_figure(path: Path, panels: Panels) -> None:
         _scale_bar(axes[0], panels.um_per_pixel, width, height)
     _legend(axes[1], panels)
     _bars(axes[4], panels)
-    figure.suptitle(panels.title, fontsize=13, x=0.01, ha="left")
+    figure.suptitle(panels.title, fontsize=13, x=0.005, y=0.99, ha="left", va="top")
     words = f"red speaks for {panels.class_name}, blue against it, no colour is zero"
-    figure.text(0.61, 0.02, words, fontsize=10, ha="center")
-    figure.subplots_adjust(left=0.01, right=0.985, top=0.86, bottom=0.11, wspace=0.03)
-    figure.axes[4].set_position((0.87, 0.16, 0.12, 0.68))
+    figure.text(3 * panel / size[0], 0.55 * bottom, words, fontsize=10.5, ha="center")
     with atomic(path) as draft:
         figure.savefig(draft, format="png", metadata={"Software": None})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -106,8 +107,9 @@ def write_report(path: Path, report: SlideReport) -> None:
 
 def write_index(path: Path, report: CohortReport) -> None:
     """Writes the index page of a run."""
-    widest = max((abs(row["excess_high"]) for row in report.importance), default=1.0)
-    widest = max([widest, *(abs(row["excess_low"]) for row in report.importance)])
+    ends = [abs(row[end]) for row in report.importance for end in ("excess_low", "excess_high")]
+    ends += [abs(row["excess"]) for row in report.importance]
+    widest = max((end for end in ends if math.isfinite(end)), default=1.0)
     _write(path, "index.html", report=report, widest=widest or 1.0)
 
 

@@ -63,10 +63,13 @@ def extract_objects(
 
     Raises:
         DataError: The encoder answers NaN, the masks are another slide's, or call a kind "other".
+        LabelError: The masks have a label that is no region-structure-object id.
         ShapeError: The encoder answers other maps than it promises.
         SlideError: A patch cannot be read.
     """
     _check_masks(slide, masks)
+    tree = load_labels()
+    prompts = [tree.parse(label, allow_new=True).prompt for label in masks.labels]
     count, kinds = len(masks.grid), len(masks.labels) + 1
     features = np.zeros((count, encoder.dim), np.float32)
     objects = np.zeros((count, kinds, encoder.dim), np.float16)
@@ -81,8 +84,6 @@ def extract_objects(
         coverage[index] = pooled.coverage.numpy()
         if on_patches:
             on_patches(len(index))
-    tree = load_labels()
-    prompts = [tree.parse(label, allow_new=True).prompt for label in masks.labels]
     return SlideFeatures(
         slide_id=slide_id,
         grid=masks.grid,

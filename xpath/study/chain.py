@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING
 
-from xpath.batch.runner import StageReport, run_stage
+from xpath.batch.runner import run_stage
 from xpath.study.cohort import load_classifiers, tabulate_importance, train_classifiers
 from xpath.study.exports import export, export_index
 from xpath.study.slides import explain, extract, segment
@@ -13,6 +13,7 @@ from xpath.study.slides import explain, extract, segment
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from xpath.batch.ledger import StageReport
     from xpath.batch.slides import SlideEntry
     from xpath.study.study import Study
 

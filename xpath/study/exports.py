@@ -251,7 +251,7 @@ def _headline(
         first = next((row for row in importance if row["class_name"] == name), None)
         if first is None:
             continue
-        if first["excess_low"] > 0:
+        if first["excess_low"] > 0:  # False for NaN: one patient has no interval
             sentences.append(f"{name} is decided most by {first['name']}.")
         else:
             sentences.append(f"No object stands out for {name}.")

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xpath.batch.ledger import Ledger
 from xpath.batch.record import is_done, key_of, read_key
-from xpath.batch.runner import Ledger
 from xpath.batch.slides import SlideEntry
 from xpath.config import from_dict
 from xpath.errors import SlideError, StoreError
@@ -51,7 +51,9 @@ class Study:
         if objects.encoder == "segmentor":
             return SegmentorEncoder(self.predictor)
         weights = Path(objects.encoder_weights) if objects.encoder_weights else None
-        return TimmEncoder(objects.encoder, weights=weights, device=objects.device)
+        return TimmEncoder(
+            objects.encoder, weights=weights, pretrained=weights is None, device=objects.device
+        )
 
     @cached_property
     def labels(self) -> tuple[Label, ...]:

@@ -112,14 +112,12 @@ def make_cohort(
     for index, (name, recipe) in enumerate(cohort_recipes(plan)):
         slide_id = f"synthetic-{index:03d}"
         areas[slide_id] = _drawn(folder, slide_id, recipe, plan, index)
-        rows.append(
-            {
-                "slide_id": slide_id,
-                "label": name,
-                "patient": f"patient-{index:03d}",
-                "path": f"slides/{slide_id}.tiff",
-            }
-        )
+        rows.append({
+            "slide_id": slide_id,
+            "label": name,
+            "patient": f"patient-{index:03d}",
+            "path": f"slides/{slide_id}.tiff",
+        })
         if on_slide:
             on_slide(slide_id)
     with atomic(folder / "labels.csv") as draft, draft.open("w", newline="") as file:

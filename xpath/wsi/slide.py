@@ -6,14 +6,16 @@ Frame: every box is in level-0 pixels. Axes: H W pixels.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from xpath.errors import ResolutionError, SlideError
+from xpath.errors import ConfigError, ResolutionError, SlideError
 from xpath.geometry import Box, Mpp, Size
+from xpath.wsi.resample import Span, on_white, resample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,13 +23,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Level", "Slide", "on_white", "resize"]
+__all__ = ["Level", "Slide"]
 
 logger = logging.getLogger(__name__)
 
 SANE_MPP = (0.02, 20.0)
+SQUARE_TOLERANCE = 0.03
+"""Pixels this much wider than high, or the reverse, are worth a warning."""
 LEVEL_TOLERANCE = 1.001
 """A level counts as fine enough up to this factor: 4.0002 serves a request for 4."""
+EDGE_TOLERANCE = 0.5
+"""Level-0 pixels the edge of a read may be off; more is corrected by resampling. Boxes are whole
+level-0 pixels, so they are themselves no more exact."""
+READ_PIXELS = 2**24
+"""Most pixels asked of OpenSlide at once; larger areas are shrunk strip by strip, so that the
+overview of a slide without pyramid does not need the memory of all of it."""
 
 
 class Level(NamedTuple):
@@ -49,7 +59,8 @@ class Slide:
 
     def __init__(self, path: Path, handle: Any, mpp: float | None) -> None:
         self.path = path
-        self._handle = handle
+        self._handle = handle  # None after a damaged tile: opened again by the next read
+        self._closed = False
         self._lock = threading.Lock()
         self.properties: Mapping[str, str] = dict(handle.properties)
         self.levels = tuple(
@@ -92,11 +103,18 @@ class Slide:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travels to another process as its path, and is opened again there."""
-        return _reopen, (self.path, self._mpp)
+        return _reopen, (type(self), self.path, self._mpp)
+
+    def __repr__(self) -> str:
+        return f"Slide({str(self.path)!r}, {self.size.width} x {self.size.height} px)"
 
     def close(self) -> None:
-        """Closes the file; reading is over."""
-        self._handle.close()
+        """Closes the file; reading is over, what is known about the slide stays."""
+        with self._lock:
+            self._closed = True
+            handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.close()
 
     @property
     def size(self) -> Size:
@@ -133,22 +151,25 @@ class Slide:
     @property
     def objective(self) -> float | None:
         """Objective power the slide was scanned with; None where it is not stored."""
-        power = self.properties.get("openslide.objective-power")
-        return None if power is None else float(power)
+        try:
+            return float(self.properties["openslide.objective-power"])
+        except (KeyError, ValueError):
+            return None
 
     @property
     def bounds(self) -> Box:
         """The scanned part of level 0; QuPath measures from its corner."""
-        values = [
-            self.properties.get(f"openslide.bounds-{k}") for k in ("x", "y", "width", "height")
-        ]
-        if any(value is None for value in values):
+        try:
+            x, y, width, height = (
+                int(self.properties[f"openslide.bounds-{side}"])
+                for side in ("x", "y", "width", "height")
+            )
+        except (KeyError, ValueError):
             return Box(0, 0, self.size.width, self.size.height)
-        x, y, width, height = (int(value) for value in values if value is not None)
         return Box(x, y, width, height)
 
     def best_level(self, downsample: float) -> int:
-        """The coarsest level that is still as fine as ``downsample`` asks."""
+        """The coarsest level that is still as fine as ``downsample`` asks, within 0.1%."""
         fits = [
             index
             for index, level in enumerate(self.levels)
@@ -159,84 +180,127 @@ class Slide:
     def read(self, box: Box, size: Size | None = None) -> NDArray[np.uint8]:
         """Pixels ``(H, W, 3)`` under a box; white outside the slide and where it is transparent.
 
+        What is shown is the box to within half a level-0 pixel, whatever the level's downsample.
+
         Args:
             box: In level-0 pixels; may reach beyond the slide.
             size: Pixels to return; by default one per level-0 pixel. Shrinking averages areas.
 
         Raises:
-            SlideError: A part of the file is damaged.
+            SlideError: A part of the file is damaged, or the slide is closed.
         """
         size = size or box.size
         if min(box.width, box.height, size.width, size.height) <= 0:
-            raise SlideError(f"cannot read an empty box: {box} as {size}")
-        wanted = min(box.width / size.width, box.height / size.height)
-        index = self.best_level(max(wanted, 1.0))
-        level = self.levels[index]
-        # What is read is a whole number of the level's pixels; the true footprint may be a part
-        # of one less. Rounding (never truncating) keeps the error below half a pixel.
-        width = max(1, round(box.width / level.downsample))
-        height = max(1, round(box.height / level.downsample))
-        pixels = self._read_level((box.x, box.y), index, (width, height))
-        return resize(on_white(pixels), size)
+            raise SlideError(f"{self.path.name}: cannot read an empty box: {box} as {size}")
+        wanted = max(1.0, min(box.width / size.width, box.height / size.height))
+        index = self.best_level(wanted)
+        area = box.width * box.height / self.levels[index].downsample ** 2
+        strips = math.ceil(area / READ_PIXELS)
+        if strips == 1 or size.height > box.height:  # enlarging a strip would blur its border
+            return self._read_rows(box, index, size, range(size.height))
+        rows = math.ceil(size.height / strips)
+        result = np.empty((size.height, size.width, 3), np.uint8)
+        for start in range(0, size.height, rows):
+            part = range(start, min(start + rows, size.height))
+            result[start : part.stop] = self._read_rows(box, index, size, part)
+        return result
+
+    def read_level(self, index: int) -> NDArray[np.uint8]:
+        """One whole picture of the pyramid ``(H, W, 3)``, pixel by pixel as it is stored."""
+        level = self.levels[index].size
+        return on_white(self._region(Box(0, 0, level.width, level.height), index))
 
     def thumbnail(self, max_side: int) -> NDArray[np.uint8]:
         """The whole slide ``(H, W, 3)``, its longer side ``max_side`` pixels or less."""
+        if max_side < 1:
+            raise ConfigError(f"max_side must be positive, got {max_side}")
         scale = max(1.0, max(self.size.width, self.size.height) / max_side)
         size = Size(max(1, round(self.size.width / scale)), max(1, round(self.size.height / scale)))
         return self.read(Box(0, 0, self.size.width, self.size.height), size)
 
-    def _read_level(
-        self, corner: tuple[int, int], level: int, size: tuple[int, int]
-    ) -> NDArray[np.uint8]:
+    def _read_rows(self, box: Box, index: int, size: Size, rows: range) -> NDArray[np.uint8]:
+        """Some rows of the picture that ``read`` gives."""
+        downsample = self.levels[index].downsample
+        scale = box.height / size.height
+        top, height = box.y + rows.start * scale, len(rows) * scale
+        y = math.floor(top)
+        across = _span(0, box.width, downsample)
+        down = _span(top - y, height, downsample)
+        region = Box(box.x, y, math.ceil(across[1]), math.ceil(down[1]))
+        pixels = on_white(self._region(region, index))
+        return resample(pixels, across, down, Size(size.width, len(rows)))
+
+    def _region(self, region: Box, index: int) -> NDArray[np.uint8]:
+        """RGBA pixels; the corner in level-0 pixels, the size in pixels of the level.
+
+        Once a tile is damaged OpenSlide refuses every tile until the file is opened again. The
+        second try on a fresh handle tells damage here from damage another thread has met. The old
+        handle is let go, not closed: other threads may be reading from it.
+        """
         import openslide
 
-        handle = self._handle
+        handle = self._open_handle()
         try:
-            return np.asarray(handle.read_region(corner, level, size))
+            return _pixels(handle, region, index)
+        except openslide.OpenSlideError:
+            with self._lock:
+                self._handle = None if self._handle is handle else self._handle
+        fresh = _open(self.path)
+        try:
+            pixels = _pixels(fresh, region, index)
         except openslide.OpenSlideError as error:
-            self._recover(handle)
+            fresh.close()
             raise SlideError(
-                f"{self.path.name} is damaged near {corner} (level {level}, {size} px): {error}"
+                f"{self.path.name} is damaged at {region} (corner at level 0, size at level"
+                f" {index}): {error}"
             ) from error
-
-    def _recover(self, broken: Any) -> None:
-        """After one bad tile OpenSlide refuses all others until the file is opened again."""
         with self._lock:
-            if self._handle is broken:
+            if self._handle is None and not self._closed:
+                self._handle = fresh
+        return pixels
+
+    def _open_handle(self) -> Any:
+        with self._lock:
+            if self._closed:
+                raise SlideError(f"{self.path.name} is closed; read within its with block")
+            if self._handle is None:
                 self._handle = _open(self.path)
-                broken.close()
+            return self._handle
 
     def _stored_mpp(self) -> float | None:
         try:
             x, y = (float(self.properties[f"openslide.mpp-{axis}"]) for axis in "xy")
         except (KeyError, ValueError):
             return None
-        if abs(x - y) > 0.02 * max(x, y):
-            logger.warning("%s has other mpp across (%g) than down (%g)", self.path.name, x, y)
+        if abs(x - y) > SQUARE_TOLERANCE * max(x, y):
+            logger.warning(
+                "%s: pixels are not square, %g microns across and %g down; their mean is used",
+                self.path.name,
+                x,
+                y,
+            )
         return (x + y) / 2
 
 
-def on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGB ``(H, W, 3)`` of RGBA ``(H, W, 4)`` laid on white glass."""
-    alpha = pixels[..., 3]
-    if (alpha == 255).all():
-        return np.ascontiguousarray(pixels[..., :3])
-    weight = alpha[..., None].astype(np.float32) / 255
-    blended = pixels[..., :3] * weight + 255 * (1 - weight)
-    return np.rint(blended).astype(np.uint8)
+def _span(start: float, length: float, downsample: float) -> Span:
+    """Where a level-0 stretch lies in pixels of a level; whole pixels if that is close enough.
+
+    Args:
+        start: Level-0 pixels past the first pixel that is read.
+        length: Level-0 pixels.
+        downsample: Level-0 pixels per pixel of the level.
+    """
+    stop = (start + length) / downsample
+    whole = max(1, round(stop))
+    if start <= EDGE_TOLERANCE and abs(whole - stop) * downsample <= EDGE_TOLERANCE:
+        return 0, whole
+    return start / downsample, stop
 
 
-def resize(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """Pixels ``(H, W, 3)`` at another size: areas are averaged, enlarging is bilinear."""
-    import cv2
-
-    height, width = pixels.shape[:2]
-    if (width, height) == (size.width, size.height):
-        return pixels
-    shrinks = size.width <= width and size.height <= height
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized = cv2.resize(pixels, (size.width, size.height), interpolation=method)
-    return np.asarray(resized, np.uint8)
+def _pixels(handle: Any, region: Box, index: int) -> NDArray[np.uint8]:
+    return np.asarray(
+        handle.read_region((region.x, region.y), index, (region.width, region.height)), np.uint8
+    )
 
 
 def _open(path: Path) -> Any:
@@ -255,5 +319,5 @@ def _open(path: Path) -> Any:
         ) from error
 
 
-def _reopen(path: Path, mpp: float | None) -> Slide:
-    return Slide(path, _open(path), mpp)
+def _reopen(kind: type[Slide], path: Path, mpp: float | None) -> Slide:
+    return kind(path, _open(path), mpp)
