@@ -48,17 +48,15 @@ def main() -> None:
     torch.manual_seed(args.seed)
     print(f"painting {args.fields} fields of {FIELD} px at {MPP} mpp")
     fields = paint_fields([args.seed * 100_000 + i for i in range(args.fields)])
-    labels = LABELS
     tokenizer = fit_tokenizer(label.prompt for label in load_labels())
     config = small_config(tokenizer.vocabulary)
     model = build_segmentor(config, drop_path=0.05, layer_scale=0.5)
-
     if args.start:
         model.load_state_dict(load_segmentor(args.start)[0].state_dict())
 
     bar = tqdm(desc="training", unit="step")
     rng = np.random.default_rng(args.seed)
-    stream = crop_batches(fields, labels, tokenizer, (args.batch, args.prompts), rng)
+    stream = crop_batches(fields, LABELS, tokenizer, (args.batch, args.prompts), rng)
     settings = TrainConfig(steps=1_000_000, minutes=args.minutes, lr=args.lr)
 
     def report(step: TrainStep) -> None:
@@ -72,12 +70,12 @@ def main() -> None:
         name="pathsegmentor-small-synthetic",
         mpp=MPP,
         image_size=CROP,
-        labels=labels,
+        labels=LABELS,
         licence="Apache-2.0",
         synthetic_only=True,
     )
     held_out = paint_fields([args.seed * 100_000 + 50_000 + i for i in range(12)])
-    scores = evaluate(SegmentPredictor(model, tokenizer, info), held_out, labels)
+    scores = evaluate(SegmentPredictor(model, tokenizer, info), held_out, LABELS)
     facts = {
         "steps": bar.n,
         "minutes": args.minutes,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xpath.errors import ConfigError
-from xpath.geometry import Size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +18,16 @@ if TYPE_CHECKING:
     from xpath.geometry import Box
     from xpath.wsi.slide import Slide
 
-__all__ = ["Tissue", "TissueConfig", "find_tissue"]
+__all__ = ["Tissue", "TissueConfig", "find_tissue", "shares"]
+
+SMALLEST_OVERVIEW = 64
+"""Pixels along the longer side of the overview, at least: small slides would vanish."""
+GLASS_BRIGHTNESS = 200
+"""Glass has at least this much red, green and blue, 0..255."""
+GLASS_TINT = 30.0
+"""Glass is never more saturated than this, 0..255."""
+SMALLEST_GLASS = 0.005
+"""Share of the overview that must look like glass to be measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,11 +38,15 @@ class TissueConfig:
     """Resolution of the overview in microns per pixel: a nucleus is one pixel."""
     downsample: float = 32.0
     """Instead of ``mpp`` where the slide stores no resolution."""
-    min_saturation: int = 12
+    min_saturation: int = 10
     """Tissue is at least this much more colourful than glass, 0..255. Otsu's threshold always
     finds two classes, even on an empty slide."""
+    max_saturation: int = 20
+    """What is this much more colourful than glass is tissue, 0..255. On a slide of dark and pale
+    tissue Otsu's threshold falls between the two and would lose the pale one."""
     ink: int = 40
-    """Brightness below which a pixel is ink or the scanner's black frame, 0..255."""
+    """Brightness below which a pixel is black ink or the scanner's frame, 0..255. Coloured pen is
+    not told from tissue."""
     close_um: float = 40.0
     """Gaps narrower than this are closed."""
     min_area_um2: float = 40_000.0
@@ -46,6 +58,10 @@ class TissueConfig:
         """Refuses impossible numbers."""
         if min(self.mpp, self.downsample) <= 0:
             raise ConfigError(f"mpp and downsample must be positive, got {self}")
+        if not 0 <= self.min_saturation <= self.max_saturation:
+            raise ConfigError(f"wanted 0 <= min_saturation <= max_saturation, got {self}")
+        if min(self.close_um, self.min_area_um2, self.max_hole_um2) < 0:
+            raise ConfigError(f"close_um, min_area_um2, max_hole_um2 are not negative, got {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +80,10 @@ class Tissue:
         return table
 
     def share(self, box: Box) -> float:
-        """Share of a box that is tissue, 0 to 1; outside the slide there is none."""
+        """Share of a box that is tissue, 0 to 1; outside the slide there is none.
+
+        For many boxes ``shares`` is faster.
+        """
         sides = np.array([[box.x, box.y, box.right, box.bottom]], float)
         return float(shares(self, sides)[0])
 
@@ -94,45 +113,69 @@ def shares(tissue: Tissue, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def find_tissue(slide: Slide, config: TissueConfig | None = None) -> Tissue:
-    """Tissue by colour: saturation above Otsu's threshold, cleaned of dust and pinholes.
+    """Tissue by colour: more saturated than glass, cleaned of dust and pinholes.
 
     A slide without tissue gives an empty mask, not an error.
+
+    Raises:
+        SlideError: The slide cannot be read.
     """
     config = config or TissueConfig()
+    longest = max(slide.size.width, slide.size.height)
     mpp = slide.mpp_or_none
-    scale = config.downsample if mpp is None else config.mpp / mpp
-    scale = max(1.0, min(scale, max(slide.size.width, slide.size.height) / 64))
-    size = Size(max(1, round(slide.size.width / scale)), max(1, round(slide.size.height / scale)))
-    overview = slide.thumbnail(max(size.width, size.height))
+    if mpp is None:  # then the usual downsample is taken to be the usual resolution
+        mpp = config.mpp / config.downsample
+    side = min(max(round(longest * mpp / config.mpp), SMALLEST_OVERVIEW), longest)
+    overview = slide.thumbnail(side)
     downsample = (slide.size.width / overview.shape[1], slide.size.height / overview.shape[0])
-    pixel_um = config.mpp if mpp is None else downsample[0] * mpp
+    pixel_um = mpp * float(np.sqrt(downsample[0] * downsample[1]))
     return Tissue(_clean(_colourful(overview, config), pixel_um, config), downsample)
 
 
 def _colourful(overview: NDArray[np.uint8], config: TissueConfig) -> NDArray[np.bool_]:
+    """Pixels ``(h, w)`` more saturated than glass: Otsu's threshold within guard rails."""
     import cv2
 
     hsv = cv2.cvtColor(overview, cv2.COLOR_RGB2HSV)
-    saturation = cv2.medianBlur(np.ascontiguousarray(hsv[..., 1]), 5)
-    threshold, _ = cv2.threshold(saturation, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    glass = float(np.percentile(saturation, 5))
-    if glass > 60:  # no glass in sight: everything is tissue
-        threshold, glass = 0.0, 0.0
-    threshold = min(max(threshold, glass + config.min_saturation), glass + 60)
-    return (saturation > threshold) & (hsv[..., 2] >= config.ink)
+    light = hsv[..., 2] >= config.ink
+    if not light.any():
+        return light
+    # The saturation of nearly black pixels is noise.
+    saturation = cv2.medianBlur(np.where(light, hsv[..., 1], 0).astype(np.uint8), 5)
+    glass = _glass(overview, np.asarray(saturation, np.uint8))
+    otsu, _ = cv2.threshold(saturation[light], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    threshold = np.clip(otsu, glass + config.min_saturation, glass + config.max_saturation)
+    return np.asarray((saturation > threshold) & light, bool)
+
+
+def _glass(overview: NDArray[np.uint8], saturation: NDArray[np.uint8]) -> float:
+    """Saturation of empty glass, which may be tinted; 0 where there is none in sight."""
+    darkest = overview.min(axis=2)
+    padding = darkest == 255  # pure white was never under the microscope
+    glass = saturation[(darkest >= GLASS_BRIGHTNESS) & ~padding]
+    if glass.size < padding.size * SMALLEST_GLASS:
+        return 0.0
+    return min(float(np.percentile(glass, 25)), GLASS_TINT)  # pale tissue may be among it
 
 
 def _clean(mask: NDArray[np.bool_], pixel_um: float, config: TissueConfig) -> NDArray[np.bool_]:
+    """Gaps closed, small pieces removed, small holes filled."""
     import cv2
-    from skimage.morphology import remove_small_holes, remove_small_objects
 
     side = max(1, round(config.close_um / pixel_um))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel).astype(bool)
-    smallest = int(config.min_area_um2 / pixel_um**2)
-    largest_hole = int(config.max_hole_um2 / pixel_um**2)
-    if smallest > 1:
-        closed = remove_small_objects(closed, max_size=smallest - 1)
-    if largest_hole > 1:
-        closed = remove_small_holes(closed, max_size=largest_hole - 1)
-    return np.asarray(closed, bool)
+    pieces = _without_small(closed, config.min_area_um2 / pixel_um**2, 8)
+    return ~_without_small(~pieces, config.max_hole_um2 / pixel_um**2, 4)
+
+
+def _without_small(mask: NDArray[np.bool_], smallest: float, neighbours: int) -> NDArray[np.bool_]:
+    """A mask without its connected parts of fewer than ``smallest`` pixels."""
+    import cv2
+
+    _, parts, table, _ = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), connectivity=neighbours
+    )
+    kept = table[:, cv2.CC_STAT_AREA] >= smallest
+    kept[0] = False  # what is not in the mask
+    return np.asarray(kept[parts], bool)
