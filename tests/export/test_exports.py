@@ -1,0 +1,178 @@
+import json
+import math
+import uuid
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from xpath.export.colour import AGAINST, FOR, object_colour, signed_rgba
+from xpath.export.geojson import Feature, polygons, write_geojson
+from xpath.export.overlay import png_bytes, stacked
+from xpath.export.report import (
+    CohortReport,
+    Layer,
+    ObjectRow,
+    SlideReport,
+    write_index,
+    write_report,
+)
+from xpath.geometry import Box
+
+
+def area(ring):
+    x, y = np.asarray(ring).T
+    return abs(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1])) / 2
+
+
+def test_a_square_with_a_hole_by_hand():
+    """10 x 10 less its four cut corners (1/8 each); the hole 3 x 4 likewise."""
+    mask = np.zeros((30, 30), bool)
+    mask[5:15, 7:17] = True
+    mask[8:11, 9:13] = False
+
+    (rings,) = polygons(mask)
+
+    assert [area(ring) for ring in rings] == [99.5, 11.5]
+    outline = np.asarray(rings[0])
+    assert outline.min(axis=0).tolist() == [7, 5]
+    assert outline.max(axis=0).tolist() == [17, 15]
+    assert all(ring[0] == ring[-1] for ring in rings)
+
+
+def test_two_pieces_are_two_polygons():
+    mask = np.zeros((10, 10), bool)
+    mask[1:3, 1:3] = mask[6:9, 5:9] = True
+
+    assert sorted(area(rings[0]) for rings in polygons(mask)) == [3.5, 11.5]
+
+
+@pytest.fixture
+def feature():
+    ring = [[10.0, 20.0], [30.0, 20.0], [30.0, 40.0], [10.0, 20.0]]
+    numbers = {"importance": -1.5, "unknown": math.nan}
+    return Feature(
+        name="a/1",
+        kind="detection",
+        rings=(ring,),
+        label="breast-tissue-tumor",
+        measurements=numbers,
+    )
+
+
+def test_geojson_is_what_qupath_reads(tmp_path, feature):
+    count = write_geojson(
+        tmp_path / "a.geojson", [feature], slide_id="s", bounds=Box(10, 20, 100, 100)
+    )
+
+    (read,) = json.loads((tmp_path / "a.geojson").read_text())["features"]
+    inside = read["properties"]
+    assert count == 1
+    assert uuid.UUID(read["id"]).version == 5
+    assert read["geometry"]["coordinates"][0][0] == [0, 0]  # shifted by the bounds
+    assert inside["objectType"] == "detection"
+    assert inside["classification"]["color"] == list(object_colour("breast-tissue-tumor"))
+    assert inside["measurements"] == {"importance": -1.5}  # NaN is left out
+    assert "type" not in inside  # QuPath would take it for an object type
+
+
+def test_the_same_object_keeps_its_id(tmp_path, feature):
+    ids = []
+    for name in ("a", "b"):
+        write_geojson(tmp_path / name, [feature], slide_id="s", bounds=Box(0, 0, 9, 9))
+        ids.append(json.loads((tmp_path / name).read_text())["features"][0]["id"])
+    write_geojson(tmp_path / "c", [feature], slide_id="other", bounds=Box(0, 0, 9, 9))
+
+    assert ids[0] == ids[1]
+    assert ids[0] not in (tmp_path / "c").read_text()
+
+
+def test_no_positive_evidence_shows_no_red():
+    values = np.array([[-2.0, -0.1, 0.0, np.nan]])
+
+    colour = signed_rgba(values, 2.0)
+
+    visible = colour[..., 3] > 0
+    assert visible.tolist() == [[True, True, False, False]]
+    assert (colour[visible][:, :3] == AGAINST).all()
+    assert signed_rgba(-values, 2.0)[0, 0, :3].tolist() == list(FOR)
+
+
+def test_a_layer_at_full_opacity_hides_the_slide():
+    slide = np.full((1, 2, 3), 200, np.uint8)
+    layer = np.array([[[10, 20, 30, 255], [10, 20, 30, 0]]], np.uint8)
+
+    assert stacked(slide, layer).tolist() == [[[10, 20, 30], [200, 200, 200]]]
+
+
+class Pages(HTMLParser):
+    """Collects what a page would fetch, and its text."""
+
+    def __init__(self):
+        super().__init__()
+        self.fetched, self.text = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.fetched += [v for k, v in attributes if k == "src" or (tag == "link" and k == "href")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture
+def report():
+    png = png_bytes(np.zeros((2, 2, 3), np.uint8))
+    row = ObjectRow(name="tumor (tissue)", colour="#cc3311", area=0.25, contribution=-0.5)
+    return SlideReport(
+        slide_id="<b>bold</b>",
+        label="A",
+        part="test",
+        predicted="B",
+        explained="B",
+        probability={"standard": {"A": 0.25, "B": 0.75}},
+        figure=png,
+        overview=png,
+        layers=(Layer(name="objects", png=png, shown=True),),
+        rows=(row,),
+    )
+
+
+def test_a_slides_page_is_whole_safe_and_signed(tmp_path, report):
+    write_report(tmp_path / "report.html", report)
+
+    page = Pages()
+    page.feed((tmp_path / "report.html").read_text())
+    text = " ".join(page.text)
+    assert "<b>bold</b>" in text  # escaped, so that it is text
+    assert "speaks against B" in text
+    assert "\N{MINUS SIGN}0.500" in text
+    assert page.fetched
+    assert all(source.startswith("data:image/png;base64,") for source in page.fetched)
+
+
+def test_the_index_says_which_intervals_leave_out_zero(tmp_path, report):
+    base = {"class_name": "B", "colour": "#000000", "q": 0.01, "effect": 1.0, "null": 0.1}
+    base |= {"imp": 2.0, "slides": 4, "area": 0.1}
+    unknown = {"excess_low": math.nan, "excess_high": math.nan}
+    rows = [
+        {**base, "rank": 1, "name": "one", "excess": 0.9, "excess_low": 0.5, "excess_high": 1.2},
+        {**base, "rank": 2, "name": "two", "excess": 0.2, "excess_low": -0.1, "excess_high": 0.4},
+        {**base, "rank": 3, "name": "few", "excess": 0.1, **unknown},
+    ]
+    cohort = CohortReport(
+        title="t",
+        headline="h",
+        classes=("A", "B"),
+        metrics=(),
+        importance=tuple(rows),
+        examples=(report,),
+        slides=(),
+    )
+
+    write_index(tmp_path / "index.html", cohort)
+
+    text = (tmp_path / "index.html").read_text()
+    assert text.count("supports B") == 1
+    assert text.count("not distinguishable") == 1
+    assert text.count("one patient: no interval") == 1
+    assert "No test slide of this class" in text  # class A has no row
