@@ -26,6 +26,7 @@ def small():
     config = demo_config()
     return replace(
         config,
+        tissue=replace(config.tissue, min_area_um2=2000.0),  # the slides are 256 microns wide
         objects=replace(config.objects, labels=OBJECTS, batch=4),
         classifier=replace(
             config.classifier, train=replace(config.classifier.train, epochs=4, patience=4)
