@@ -9,6 +9,15 @@ from xpath.geometry import Size
 from xpath.testing.tissue import TissueRecipe, paint_tissue
 
 SIZE = Size(720, 640)
+RICH = {
+    "tumour": 0.25,
+    "necrosis": 0.15,
+    "infiltrate": 0.15,
+    "fat": 0.15,
+    "ducts": 20,
+    "vessels": 20,
+    "glass": 0.2,
+}
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +31,12 @@ def paint():
 
 
 @pytest.fixture(scope="session")
-def rich(paint):
-    """A field with some of everything."""
-    return paint(
-        2, tumour=0.25, necrosis=0.15, infiltrate=0.15, fat=0.15, ducts=20, vessels=20, glass=0.2
-    )
+def much():
+    """Settings for a field with some of everything."""
+    return RICH
+
+
+@pytest.fixture(scope="session")
+def rich(paint, much):
+    """That field."""
+    return paint(2, **much)

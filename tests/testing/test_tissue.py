@@ -119,21 +119,23 @@ def test_infiltrate_is_crowded(rich):
     assert lymphocytes[rich.masks[STROMA]].mean() < 0.02
 
 
-def test_single_files_are_thin_and_nests_are_not(paint):
-    def half_width(growth):
-        only = {"fat": 0, "necrosis": 0, "infiltrate": 0, "ducts": 0, "vessels": 0, "glass": 0}
-        mask = paint(4, tumour=0.25, growth=growth, **only).masks[TUMOUR]
-        inside = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
-        return np.percentile(inside[mask], 99) * 0.5  # microns
+@pytest.mark.parametrize("seed", range(3))
+def test_most_of_a_single_file_is_thin_and_of_a_nest_is_not(paint, seed):
+    """Here and there strands run together, so this looks at three quarters of the area."""
 
-    assert half_width("single_file") < 9  # a strand is 14 microns wide
-    assert half_width("nests") > 25
+    def depth(growth):
+        only = {"fat": 0, "necrosis": 0, "infiltrate": 0, "ducts": 0, "vessels": 0, "glass": 0}
+        mask = paint(seed, tumour=0.25, growth=growth, **only).masks[TUMOUR]
+        inside = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
+        return np.percentile(inside[mask], 75) * 0.5  # microns from the edge
+
+    assert depth("single_file") < 7  # a strand is 14 microns wide
+    assert depth("nests") > 15
 
 
 @pytest.mark.parametrize("bare", [label for label in TISSUES if label != STROMA])
-def test_without_a_tissue_stroma_shows_and_nothing_else_moves(paint, bare):
-    recipe = {"necrosis": 0.15, "infiltrate": 0.15, "ducts": 20, "vessels": 20, "glass": 0.2}
-    full, without = paint(2, **recipe), paint(2, **recipe, bare=bare)
+def test_without_a_tissue_stroma_shows_and_nothing_else_moves(paint, much, rich, bare):
+    full, without = rich, paint(2, **much, bare=bare)
 
     gone = full.masks[bare]
     assert gone.any()
