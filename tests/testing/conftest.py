@@ -14,8 +14,8 @@ RICH = {
     "necrosis": 0.15,
     "infiltrate": 0.15,
     "fat": 0.15,
-    "ducts": 20,
-    "vessels": 20,
+    "ducts": 90,  # most do not find room in so small a field
+    "vessels": 60,
     "glass": 0.2,
 }
 
