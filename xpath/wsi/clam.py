@@ -1,31 +1,28 @@
 """Tissue and patches exactly as CLAM finds them (Lu et al. 2021), for comparison and re-use.
 
 Written from CLAM's documented behaviour, its quirks included: the level's downsample is truncated
-to an integer, and ``four_pt`` accepts a patch if any one of its four test points is tissue.
+to an integer where patches are laid out, and ``four_pt`` accepts a patch if any one of its four
+test points is tissue.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from xpath.errors import ConfigError, EmptyTissueError
-from xpath.geometry import Box, PatchGrid
+from xpath.geometry import PatchGrid
+from xpath.wsi.clam_contours import CONTOUR_TESTS, find_pieces, in_hole, scale_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from xpath.wsi.clam_contours import Piece
     from xpath.wsi.slide import Slide
 
 __all__ = ["CLAM_PRESETS", "ClamPreset", "clam_grid", "grid_from_preset"]
-
-Contour = Any  # an int32 array (points, 1, 2), as OpenCV has it
-
-REFERENCE_PATCH = 512
-SEGMENTATION_DOWNSAMPLE = 64
-CENTER_SHIFT = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,9 +32,9 @@ class ClamPreset:
     sthresh: int = 8
     """Saturation above which a pixel is tissue."""
     mthresh: int = 7
-    """Side of the median filter."""
+    """Side of the median filter, odd."""
     close: int = 4
-    """Side of the closing kernel."""
+    """Side of the closing kernel; 0 for none."""
     use_otsu: bool = False
     """Otsu's threshold instead of ``sthresh``."""
     a_t: int = 100
@@ -46,6 +43,18 @@ class ClamPreset:
     """Smallest hole, likewise."""
     max_n_holes: int = 8
     """Holes kept per piece of tissue, largest first."""
+    use_padding: bool = True
+    """Patches may reach beyond the slide."""
+    contour_fn: str = "four_pt"
+    """Which points of a patch must be tissue: ``four_pt`` any of four around the centre,
+    ``four_pt_hard`` all of them, ``center`` the centre, ``basic`` the top left corner."""
+
+    def __post_init__(self) -> None:
+        """Refuses impossible settings."""
+        if self.mthresh < 1 or self.mthresh % 2 == 0:
+            raise ConfigError(f"mthresh is the side of a median filter, odd, got {self.mthresh}")
+        if self.contour_fn not in CONTOUR_TESTS:
+            raise ConfigError(f"no contour_fn {self.contour_fn!r}; known: {list(CONTOUR_TESTS)}")
 
 
 CLAM_PRESETS = {
@@ -54,139 +63,128 @@ CLAM_PRESETS = {
     "bwh_biopsy": ClamPreset(sthresh=15, mthresh=11, close=2, a_t=1, a_h=1, max_n_holes=2),
     "bwh_resection": ClamPreset(sthresh=15, mthresh=11, close=4, a_t=100, a_h=16),
 }
-
-
-class Piece(NamedTuple):
-    """A contour of tissue and the holes in it, in level-0 pixels."""
-
-    contour: Contour
-    holes: list[Contour]
+"""CLAM's preset files, by their names."""
 
 
 def grid_from_preset(
-    slide: Slide, preset: str, *, patch_size: int = 256, step_size: int | None = None
+    slide: Slide,
+    preset: str,
+    *,
+    patch_size: int = 256,
+    step_size: int | None = None,
+    patch_level: int = 0,
 ) -> PatchGrid:
-    """A grid by the name of a preset, such as ``clam:bwh_biopsy``.
+    """A grid by the name of a preset, such as ``clam:bwh_biopsy``; see ``clam_grid``.
 
     Raises:
         ConfigError: No such preset.
     """
     family, _, name = preset.partition(":")
-    if family != "clam" or name not in CLAM_PRESETS:
-        known = ", ".join(f"clam:{name}" for name in CLAM_PRESETS)
-        raise ConfigError(f"no preset {preset!r}; known are {known}")
-    return clam_grid(slide, CLAM_PRESETS[name], patch_size=patch_size, step_size=step_size)
+    if family != "clam":
+        raise _unknown(preset)
+    return clam_grid(
+        slide, name, patch_size=patch_size, step_size=step_size, patch_level=patch_level
+    )
 
 
 def clam_grid(
-    slide: Slide, preset: ClamPreset, *, patch_size: int = 256, step_size: int | None = None
+    slide: Slide,
+    preset: str | ClamPreset = "bwh_biopsy",
+    *,
+    patch_size: int = 256,
+    step_size: int | None = None,
+    patch_level: int = 0,
 ) -> PatchGrid:
-    """CLAM's patches at level 0: contour by contour, then column by column.
+    """CLAM's patches: contour by contour, then column by column.
 
     Args:
         slide: Open slide; its resolution is not asked for.
-        preset: Parameters of the tissue segmentation.
-        patch_size: Side in level-0 pixels.
-        step_size: Distance of neighbours; by default the side.
+        preset: Parameters of the segmentation, or their name in ``CLAM_PRESETS``.
+        patch_size: Side in pixels of ``patch_level``.
+        step_size: Distance of neighbours in pixels of ``patch_level``; by default the side.
+        patch_level: Level of the pyramid that patches are read from.
 
     Raises:
+        ConfigError: No such preset or level, or sizes that cannot be.
+        SlideError: The level CLAM segments is too large, as for CLAM, or cannot be read.
         EmptyTissueError: No patch was found.
     """
+    preset = _preset(preset)
     step = patch_size if step_size is None else step_size
     if patch_size < 1 or step < 1:
         raise ConfigError(f"patch_size and step_size must be positive, got {patch_size}, {step}")
-    parts = [_patches_in(piece, patch_size, step) for piece in find_pieces(slide, preset)]
+    if not 0 <= patch_level < len(slide.levels):
+        raise ConfigError(
+            f"{slide.path.name} has levels 0 to {len(slide.levels) - 1}, got {patch_level=}"
+        )
+    scale = scale_of(slide, patch_level)
+    layout = _Layout(slide, preset, patch_size, step, int(scale[0]), int(scale[1]))
+    parts = [layout.patches(piece) for piece in find_pieces(slide, preset)]
     coords = np.concatenate([np.empty((0, 2), np.int64), *parts])
     if not len(coords):
         raise EmptyTissueError(
             f"{slide.path.name}: CLAM's segmentation finds no patch with {preset}; try another"
-            " preset, a smaller a_t, or no preset"
+            " preset, a smaller a_t, or a grid without preset"
         )
+    footprint = round(patch_size * scale[0])  # what is read: here CLAM does not truncate
     return PatchGrid(
         coords=coords,
-        footprint=patch_size,
+        footprint=footprint,
         pixels=patch_size,
-        mpp=slide.mpp_or_none,
-        overlap=max(0, patch_size - step),
+        mpp=None if slide.mpp_or_none is None else slide.mpp * scale[0],
+        overlap=max(0, footprint - step * int(scale[0])),
         slide_size=slide.size,
         slide_mpp=slide.mpp_or_none,
     )
 
 
-def find_pieces(slide: Slide, preset: ClamPreset) -> list[Piece]:
-    """The tissue contours CLAM finds."""
-    import cv2
+class _Layout(NamedTuple):
+    """How patches are laid over a piece of tissue."""
 
-    level = slide.levels[slide.best_level(SEGMENTATION_DOWNSAMPLE)]
-    scale = (slide.size.width / level.size.width, slide.size.height / level.size.height)
-    image = slide.read(Box(0, 0, slide.size.width, slide.size.height), level.size)
-    contours, hierarchy = cv2.findContours(
-        _tissue(image, preset), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
-    )
-    if not contours:
-        return []
-    parents = hierarchy[0][:, 3]
-    unit = int(REFERENCE_PATCH**2 / (scale[0] * scale[1]))
-    pieces = []
-    for index in np.flatnonzero(parents == -1).tolist():
-        holes = [contours[hole] for hole in np.flatnonzero(parents == index).tolist()]
-        area = cv2.contourArea(contours[index]) - sum(cv2.contourArea(hole) for hole in holes)
-        if area > 0 and area > preset.a_t * unit:
-            kept = _largest(holes, preset.max_n_holes, preset.a_h * unit)
-            pieces.append(
-                Piece(_scaled(contours[index], scale), [_scaled(hole, scale) for hole in kept])
-            )
-    return pieces
+    slide: Slide
+    preset: ClamPreset
+    patch: int
+    """Side in pixels of the patch level."""
+    step: int
+    """Likewise."""
+    across: int
+    """Level-0 pixels per pixel of the patch level, truncated."""
+    down: int
 
+    def patches(self, piece: Piece) -> NDArray[np.int64]:
+        """Corners ``(N, 2)`` of the patches on a piece, column by column."""
+        import cv2
 
-def _tissue(image: NDArray[np.uint8], preset: ClamPreset) -> NDArray[np.uint8]:
-    import cv2
+        left, top, width, height = cv2.boundingRect(piece.contour)
+        right, bottom = left + width, top + height
+        if not self.preset.use_padding:
+            right = min(right, self.slide.size.width - self.patch * self.across + 1)
+            bottom = min(bottom, self.slide.size.height - self.patch * self.down + 1)
+        x, y = np.meshgrid(
+            np.arange(left, right, self.step * self.across),
+            np.arange(top, bottom, self.step * self.down),
+            indexing="ij",
+        )
+        corners = np.stack((x.ravel(), y.ravel()), axis=1).astype(np.int64)
+        kept = [self._holds(piece, x, y) for x, y in corners.tolist()]
+        return np.asarray(corners[np.array(kept, bool)], np.int64)
 
-    saturation = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[..., 1]
-    smooth = cv2.medianBlur(np.ascontiguousarray(saturation), preset.mthresh)
-    method = cv2.THRESH_OTSU + cv2.THRESH_BINARY if preset.use_otsu else cv2.THRESH_BINARY
-    _, mask = cv2.threshold(smooth, 0 if preset.use_otsu else preset.sthresh, 255, method)
-    if preset.close > 0:
-        kernel = np.ones((preset.close, preset.close), np.uint8)
-        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel)
-    return np.asarray(mask, np.uint8)
-
-
-def _largest(holes: list[Contour], count: int, smallest: float) -> list[Contour]:
-    import cv2
-
-    ranked = sorted(holes, key=cv2.contourArea, reverse=True)[:count]
-    return [hole for hole in ranked if cv2.contourArea(hole) > smallest]
+    def _holds(self, piece: Piece, x: int, y: int) -> bool:
+        """The points asked for are in the contour, and the centre is in no hole."""
+        side = self.patch * self.across
+        if not CONTOUR_TESTS[self.preset.contour_fn](piece.contour, x, y, side):
+            return False
+        return not in_hole(piece, x + side / 2, y + side / 2)
 
 
-def _scaled(contour: Contour, scale: tuple[float, float]) -> Contour:
-    return np.array(contour * np.array(scale), dtype=np.int32)
+def _preset(preset: str | ClamPreset) -> ClamPreset:
+    if isinstance(preset, ClamPreset):
+        return preset
+    if preset not in CLAM_PRESETS:
+        raise _unknown(f"clam:{preset}")
+    return CLAM_PRESETS[preset]
 
 
-def _patches_in(piece: Piece, patch: int, step: int) -> NDArray[np.int64]:
-    import cv2
-
-    left, top, width, height = cv2.boundingRect(piece.contour)
-    x, y = np.meshgrid(
-        np.arange(left, left + width, step), np.arange(top, top + height, step), indexing="ij"
-    )
-    corners = np.stack((x.ravel(), y.ravel()), axis=1).astype(np.int64)
-    kept = [_is_tissue(piece, corner, patch) for corner in corners]
-    return np.asarray(corners[np.array(kept, bool)])
-
-
-def _is_tissue(piece: Piece, corner: NDArray[np.int64], patch: int) -> bool:
-    """Any of four points around the centre in the contour, and the centre in no hole."""
-    import cv2
-
-    x, y = (float(value) for value in corner + patch // 2)
-    shift = int(patch // 2 * CENTER_SHIFT)
-    points = [(x + i * shift, y + j * shift) for i in (-1, 1) for j in (-1, 1)]
-    if not any(
-        cv2.pointPolygonTest(piece.contour, point, measureDist=False) >= 0 for point in points
-    ):
-        return False
-    centre = (float(corner[0] + patch / 2), float(corner[1] + patch / 2))
-    return not any(
-        cv2.pointPolygonTest(hole, centre, measureDist=False) > 0 for hole in piece.holes
-    )
+def _unknown(preset: str) -> ConfigError:
+    known = ", ".join(f"clam:{name}" for name in CLAM_PRESETS)
+    return ConfigError(f"no preset {preset!r}; known are {known}")

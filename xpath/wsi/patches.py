@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from xpath.errors import ConfigError, DataError
 from xpath.geometry import Size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PatchBatch", "iter_patches", "read_patch"]
 
-READERS = 2
+READERS = 4
+"""Threads that read; OpenSlide decodes outside Python's lock."""
 AHEAD = 2
 """Batches in flight beyond the one in use: memory stays bounded on any slide."""
 
@@ -45,37 +49,63 @@ def read_patch(slide: Slide, grid: PatchGrid, index: int) -> NDArray[np.uint8]:
 def iter_patches(
     slide: Slide, grid: PatchGrid, *, batch: int, only: Sequence[int] | None = None
 ) -> Iterator[PatchBatch]:
-    """Patches in order, batch by batch.
+    """Patches in order, batch by batch, read ahead by a few threads.
+
+    Whoever stops early should close the iterator (or let it go): reading ahead then stops.
 
     Args:
-        slide: Open slide.
+        slide: Open slide; stays open until the last batch has come.
         grid: Where to read.
         batch: Patches per batch; the last may be smaller.
         only: Places in the grid to read, in this order; by default all.
 
     Raises:
-        SlideError: A patch cannot be read.
+        ConfigError: ``batch`` is not positive.
+        DataError: ``only`` names places the grid does not have.
+        SlideError: A patch cannot be read; the batches before it have come.
     """
-    chosen = np.arange(len(grid)) if only is None else np.asarray(only, np.int64)
-    batches = [chosen[start : start + batch] for start in range(0, len(chosen), batch)]
-
-    def load(index: NDArray[np.int64]) -> PatchBatch:
-        return PatchBatch(index, np.stack([read_patch(slide, grid, int(i)) for i in index]))
-
-    with ThreadPoolExecutor(READERS) as pool:
-        waiting = deque(pool.submit(load, index) for index in batches[: AHEAD + 1])
-        upcoming = iter(batches[AHEAD + 1 :])
-        try:
-            while waiting:
-                ready = waiting.popleft().result()
-                waiting.extend(pool.submit(load, index) for index in _first(upcoming))
-                yield ready
-        finally:
-            for future in waiting:
-                future.cancel()
+    if batch < 1:
+        raise ConfigError(f"batch must be positive, got {batch}")
+    return _batches(slide, grid, batch, _chosen(only, len(grid)))
 
 
-def _first(batches: Iterator[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
-    """The next batch, if there is one."""
-    found = next(batches, None)
-    return [] if found is None else [found]
+def _chosen(only: Sequence[int] | None, count: int) -> NDArray[np.int64]:
+    if only is None:
+        return np.arange(count)
+    chosen = np.asarray(only)
+    if chosen.size and (chosen.dtype.kind not in "iu" or chosen.ndim != 1):
+        raise DataError(f"only= must list places in the grid, got {chosen.dtype} {chosen.shape}")
+    if chosen.size and not 0 <= chosen.min() <= chosen.max() < count:
+        raise DataError(
+            f"only= names places {chosen.min()} to {chosen.max()}, the grid has 0 to {count - 1}"
+        )
+    return chosen.astype(np.int64)
+
+
+def _batches(
+    slide: Slide, grid: PatchGrid, batch: int, chosen: NDArray[np.int64]
+) -> Iterator[PatchBatch]:
+    pool = ThreadPoolExecutor(READERS, thread_name_prefix="xpath-read")
+    waiting: deque[_Waiting] = deque()
+    starts = iter(range(0, len(chosen), batch))
+
+    def submit(batches: int) -> None:
+        for start in islice(starts, batches):
+            index = chosen[start : start + batch]
+            patches = [pool.submit(read_patch, slide, grid, int(i)) for i in index]
+            waiting.append(_Waiting(index, patches))
+
+    try:
+        submit(AHEAD + 1)
+        while waiting:
+            index, patches = waiting.popleft()
+            images = np.stack([patch.result() for patch in patches])
+            submit(1)
+            yield PatchBatch(index, images)
+    finally:  # also when a patch is damaged, or nobody wants the rest
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Waiting(NamedTuple):
+    places: NDArray[np.int64]
+    patches: list[Future[NDArray[np.uint8]]]

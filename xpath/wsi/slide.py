@@ -224,8 +224,10 @@ class Slide:
         scale = box.height / size.height
         top, height = box.y + rows.start * scale, len(rows) * scale
         y = math.floor(top)
-        across = _span(0, box.width, downsample)
-        down = _span(top - y, height, downsample)
+        across = _span(0, box.width, downsample, EDGE_TOLERANCE)
+        # Strips must fit each other exactly, or a seam shows.
+        tolerance = EDGE_TOLERANCE if len(rows) == size.height else 1e-6
+        down = _span(top - y, height, downsample, tolerance)
         region = Box(box.x, y, math.ceil(across[1]), math.ceil(down[1]))
         pixels = on_white(self._region(region, index))
         return resample(pixels, across, down, Size(size.width, len(rows)))
@@ -282,17 +284,18 @@ class Slide:
         return (x + y) / 2
 
 
-def _span(start: float, length: float, downsample: float) -> Span:
-    """Where a level-0 stretch lies in pixels of a level; whole pixels if that is close enough.
+def _span(start: float, length: float, downsample: float, tolerance: float) -> Span:
+    """Where a stretch of level 0 lies in the pixels read from a level.
 
     Args:
         start: Level-0 pixels past the first pixel that is read.
         length: Level-0 pixels.
         downsample: Level-0 pixels per pixel of the level.
+        tolerance: Level-0 pixels it may be off if that gives whole pixels.
     """
     stop = (start + length) / downsample
     whole = max(1, round(stop))
-    if start <= EDGE_TOLERANCE and abs(whole - stop) * downsample <= EDGE_TOLERANCE:
+    if start <= tolerance and abs(whole - stop) * downsample <= tolerance:
         return 0, whole
     return start / downsample, stop
 

@@ -1,0 +1,325 @@
+"""Slides: what is stored, levels, pixels. Real OpenSlide reads every file here."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from xpath.errors import ConfigError, ResolutionError, SlideError
+from xpath.geometry import Box, Size
+from xpath.wsi import slide as module
+from xpath.wsi.slide import Level, Slide
+
+
+@pytest.fixture
+def picture(rng):
+    return rng.integers(0, 256, (300, 400, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def slide(write_tiff, picture):
+    with Slide.open(write_tiff(picture)) as slide:
+        yield slide
+
+
+def bare(properties=None, downsamples=(1.0,)):
+    """A slide of what OpenSlide would tell about it."""
+    handle = SimpleNamespace(
+        properties=properties or {},
+        level_downsamples=downsamples,
+        level_dimensions=[(round(1000 / d), round(800 / d)) for d in downsamples],
+        close=lambda: None,
+    )
+    return Slide(Path("bare.svs"), handle, None)
+
+
+# What is stored
+
+
+def test_size_levels_and_resolution(write_tiff, picture):
+    path = write_tiff(picture, picture[::2, ::2], mpp=0.25)
+
+    with Slide.open(str(path)) as slide:
+        assert slide.size == Size(400, 300)
+        assert slide.levels == (Level(1.0, Size(400, 300)), Level(2.0, Size(200, 150)))
+        assert slide.mpp == pytest.approx(0.25, rel=1e-3)
+        assert slide.properties["openslide.vendor"] == "generic-tiff"
+        assert "slide.tiff" in repr(slide)
+        assert "400 x 300" in repr(slide)
+
+
+def test_a_given_resolution_replaces_the_stored_one(write_tiff, picture):
+    with Slide.open(write_tiff(picture, mpp=0.25), mpp=0.5) as slide:
+        assert slide.mpp == 0.5
+        assert slide.mpp_or_none == 0.5
+
+
+def test_without_resolution_a_slide_opens_and_says_the_way_out_when_asked(write_tiff, picture):
+    with Slide.open(write_tiff(picture, mpp=None)) as slide:
+        assert slide.mpp_or_none is None
+        with pytest.raises(ResolutionError, match=r"slide\.tiff.*mpp=.*--mpp.*0\.25 \(40x\)"):
+            _ = slide.mpp
+
+
+def test_an_absurd_resolution_is_not_believed(write_tiff, picture):
+    """72 dots per inch, as image programs write, are 352.8 microns per pixel."""
+    path = write_tiff(picture, mpp=352.8)
+
+    with Slide.open(path) as slide:
+        assert slide.mpp_or_none is None
+        with pytest.raises(ResolutionError, match=r"352\.\d+ microns per pixel.*--mpp"):
+            _ = slide.mpp
+    with Slide.open(path, mpp=0.5) as slide:
+        assert slide.mpp == 0.5
+
+
+@pytest.mark.parametrize("mpp", [0.0, -0.25, 0.001, 250.0, float("nan"), float("inf")])
+def test_an_absurd_given_resolution_is_refused(write_tiff, picture, mpp):
+    with pytest.raises(ResolutionError, match="must be within"):
+        Slide.open(write_tiff(picture), mpp=mpp)
+
+
+@pytest.mark.parametrize("stored", ["nan", "inf", "0", "-1"])
+def test_resolutions_that_are_no_lengths_are_not_believed(stored):
+    slide = bare({"openslide.mpp-x": stored, "openslide.mpp-y": stored})
+
+    assert slide.mpp_or_none is None
+
+
+def test_resolutions_that_are_no_numbers_count_as_missing():
+    slide = bare({"openslide.mpp-x": "0,25", "openslide.mpp-y": "0,25"})
+
+    with pytest.raises(ResolutionError, match="stores no resolution"):
+        _ = slide.mpp
+
+
+@pytest.mark.parametrize(("down", "warned"), [(0.505, False), (0.6, True)])
+def test_pixels_that_are_not_square_are_averaged_and_reported(
+    write_tiff, picture, caplog, down, warned
+):
+    with (
+        caplog.at_level(logging.WARNING, "xpath"),
+        Slide.open(write_tiff(picture, mpp=(0.5, down))) as slide,
+    ):
+        assert slide.mpp == pytest.approx((0.5 + down) / 2, rel=1e-3)
+    assert ("not square" in caplog.text) == warned
+
+
+@pytest.mark.parametrize(("stored", "wanted"), [("40", 40.0), ("20x?", None), (None, None)])
+def test_objective(stored, wanted):
+    slide = bare({} if stored is None else {"openslide.objective-power": stored})
+
+    assert slide.objective == wanted
+
+
+def test_bounds_are_the_scanned_part_or_all():
+    sides = {"x": "10", "y": "20", "width": "300", "height": "400"}
+    properties = {f"openslide.bounds-{side}": value for side, value in sides.items()}
+
+    assert bare(properties).bounds == Box(10, 20, 300, 400)
+    assert bare().bounds == Box(0, 0, 1000, 800)
+    del properties["openslide.bounds-width"]
+    assert bare(properties).bounds == Box(0, 0, 1000, 800)
+
+
+# What is no slide
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n", b"II*\0" + b"\0" * 400, b"\x89PNG\r\n\x1a\n"])
+def test_files_that_are_no_slides(tmp_path, content):
+    (tmp_path / "case.svs").write_bytes(content)
+
+    with pytest.raises(SlideError, match=r"case\.svs is no slide.*complete"):
+        Slide.open(tmp_path / "case.svs")
+
+
+def test_what_is_missing_and_what_is_a_folder(tmp_path):
+    with pytest.raises(SlideError, match=r"nobody\.svs does not exist"):
+        Slide.open(tmp_path / "nobody.svs")
+    with pytest.raises(SlideError, match="is a folder"):
+        Slide.open(tmp_path)
+
+
+# Levels
+
+
+@pytest.mark.parametrize(
+    ("asked", "level"),
+    [(0.5, 0), (1.0, 0), (3.9, 0), (4.0, 1), (4.1, 1), (15.0, 1), (15.99, 2), (16, 2), (99, 2)],
+)
+def test_the_coarsest_level_that_is_fine_enough(asked, level):
+    assert bare(downsamples=(1.0, 3.9998, 16.0)).best_level(asked) == level
+
+
+@pytest.mark.parametrize(("downsample", "level"), [(3.9998, 1), (4.0002, 1), (4.003, 1), (4.1, 0)])
+def test_a_level_a_hair_coarser_than_asked_serves(downsample, level):
+    assert bare(downsamples=(1.0, downsample)).best_level(4.0) == level
+
+
+def test_levels_need_not_be_in_order():
+    assert bare(downsamples=(1.0, 16.0, 4.0)).best_level(5.0) == 2
+
+
+FULL = 1300
+EDGES = (100, 1003)
+"""Left and right, top and bottom edge of the white square in the picture for footprints."""
+
+
+@pytest.mark.parametrize("downsample", [1.9, 2.0, 2.3, 2.7, 3.0, 3.3, 3.7, 3.97, 3.998, 4.002, 4.1])
+def test_what_is_shown_is_the_box_whatever_the_downsample(write_tiff, downsample):
+    """Less than one level-0 pixel off: the dark rim around a white square is measured.
+
+    One reader truncates a downsample of 3.9998 to 3 and shows 1364 pixels for 1024.
+    """
+    picture = np.zeros((FULL, FULL, 3), np.uint8)
+    picture[slice(*EDGES), slice(*EDGES)] = 255
+    side = round(FULL / downsample)
+    small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+
+    with Slide.open(write_tiff(picture, small)) as slide:
+        assert slide.best_level(slide.levels[1].downsample) == 1
+        rims = [
+            rim
+            for corner, width in [(40, 1024), (41, 1023), (53, 1010), (77, 979), (60, 1001)]
+            for rim in _rims(slide, Box(corner, corner, width, width), round(width / downsample))
+        ]
+
+    found, wanted = np.array(rims).T
+    assert np.abs(found - wanted).max() < 1
+
+
+def _rims(slide, box, pixels):
+    """Dark rims found and wanted, level-0 pixels: left, right, top, bottom."""
+    image = slide.read(box, Size(pixels, pixels))[..., 0] / 255
+    scale = box.width / pixels
+    middle = pixels // 2
+    for line in (image[middle], image[:, middle]):
+        dark = (1 - line) * scale
+        yield dark[:middle].sum(), EDGES[0] - box.x
+        yield dark[middle:].sum(), box.right - EDGES[1]
+
+
+# Pixels
+
+
+def test_level_zero_comes_back_bit_by_bit(slide, picture):
+    np.testing.assert_array_equal(slide.read(Box(100, 50, 123, 77)), picture[50:127, 100:223])
+    np.testing.assert_array_equal(slide.read_level(0), picture)
+
+
+def test_a_smaller_size_is_read_from_the_level_that_has_it(write_tiff):
+    """The levels are of different colours, so the answer tells which was read."""
+    levels = [np.full((256 // 2**k, 256 // 2**k, 3), 50 * (k + 1), np.uint8) for k in range(3)]
+
+    with Slide.open(write_tiff(*levels)) as slide:
+        for pixels, level in [(200, 0), (129, 0), (128, 1), (65, 1), (64, 2), (5, 2)]:
+            found = slide.read(Box(0, 0, 256, 256), Size(pixels, pixels))
+            assert (found == 50 * (level + 1)).all()
+        assert (slide.read_level(2) == 150).all()
+
+
+def test_shrinking_averages_and_enlarging_interpolates(slide, picture):
+    wanted = picture[:256, :256].reshape(32, 8, 32, 8, 3).mean(axis=(1, 3))
+    small = slide.read(Box(0, 0, 256, 256), Size(32, 32))
+    large = slide.read(Box(10, 10, 4, 4), Size(8, 8))
+
+    assert np.abs(small - wanted).max() <= 0.51
+    assert np.abs(large[0, 0].astype(int) - picture[10, 10]).max() == 0
+    wanted = 0.75 * picture[10, 10] + 0.25 * picture[10, 11]
+    assert np.abs(large[0, 1] - wanted).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "box", [Box(-30, -20, 60, 50), Box(380, 290, 60, 50), Box(-5, 100, 500, 3), Box(0, -9, 9, 99)]
+)
+def test_beyond_the_edge_is_white(slide, picture, box):
+    wide = np.full((900, 1200, 3), 255, np.uint8)
+    wide[300:600, 400:800] = picture
+
+    found = slide.read(box)
+
+    wanted = wide[300 + box.y : 300 + box.bottom, 400 + box.x : 400 + box.right]
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("box", [Box(-99, -99, 50, 50), Box(4000, 0, 9, 9), Box(0, 300, 8, 8)])
+def test_wholly_outside_is_white(slide, box):
+    assert (slide.read(box) == 255).all()
+    assert (slide.read(box, Size(4, 4)) == 255).all()
+
+
+def test_transparent_parts_of_a_slide_are_white(write_tiff):
+    picture = np.zeros((256, 256, 4), np.uint8)
+    picture[..., 0] = 200
+    picture[:, :128, 3] = 255
+    picture[128:, 128:, 3] = 51  # a fifth
+
+    with Slide.open(write_tiff(picture, extrasamples=["unassalpha"])) as slide:
+        assert slide.read(Box(0, 0, 1, 1)).tolist() == [[[200, 0, 0]]]
+        assert slide.read(Box(200, 0, 1, 1)).tolist() == [[[255, 255, 255]]]
+        faint = slide.read(Box(200, 200, 1, 1))[0, 0].astype(int)
+
+    assert np.abs(faint - [244, 204, 204]).max() <= 1
+
+
+@pytest.mark.parametrize("box", [Box(0, 0, 0, 5), Box(0, 0, 5, 0), Box(0, 0, -5, 5)])
+def test_empty_boxes_are_refused(slide, box):
+    with pytest.raises(SlideError, match=r"slide\.tiff: cannot read an empty box"):
+        slide.read(box)
+    with pytest.raises(SlideError, match="empty"):
+        slide.read(Box(0, 0, 5, 5), Size(0, 5))
+
+
+@pytest.mark.parametrize("size", [Size(400, 300), Size(133, 100), Size(50, 41), Size(3, 2)])
+def test_large_areas_are_read_in_strips_without_seams(slide, monkeypatch, size):
+    box = Box(-10, -10, 420, 310)
+    whole = slide.read(box, size)
+
+    monkeypatch.setattr(module, "READ_PIXELS", 9000)
+    strips = slide.read(box, size)
+
+    assert np.abs(strips.astype(int) - whole).max() <= 1
+
+
+def test_enlarging_never_goes_in_strips(slide, monkeypatch):
+    whole = slide.read(Box(0, 0, 100, 100), Size(200, 200))
+
+    monkeypatch.setattr(module, "READ_PIXELS", 900)
+
+    np.testing.assert_array_equal(slide.read(Box(0, 0, 100, 100), Size(200, 200)), whole)
+
+
+def test_thumbnails_keep_the_shape_and_never_enlarge(slide):
+    assert slide.thumbnail(100).shape == (75, 100, 3)
+    assert slide.thumbnail(4000).shape == (300, 400, 3)
+    assert slide.thumbnail(1).shape == (1, 1, 3)
+    with pytest.raises(ConfigError, match="max_side"):
+        slide.thumbnail(0)
+
+
+# Handles
+
+
+def test_a_slide_travels_to_another_process_as_its_path(write_tiff, picture):
+    with Slide.open(write_tiff(picture, mpp=None), mpp=0.33) as slide:
+        parcel = pickle.dumps(slide)
+    with pickle.loads(parcel) as copy:  # noqa: S301 - our own bytes
+        assert copy.mpp == 0.33
+        np.testing.assert_array_equal(copy.read(Box(0, 0, 9, 9)), picture[:9, :9])
+    assert len(parcel) < 1000  # no pixels, no handle
+
+
+def test_a_closed_slide_says_so(write_tiff, picture):
+    with Slide.open(write_tiff(picture)) as slide:
+        pass
+    slide.close()  # twice is fine
+
+    assert slide.size == Size(400, 300)
+    with pytest.raises(SlideError, match=r"slide\.tiff is closed"):
+        slide.read(Box(0, 0, 9, 9))
