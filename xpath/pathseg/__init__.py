@@ -1,0 +1,1 @@
+"""PathSeg: the label set's public sources, made trainable."""
