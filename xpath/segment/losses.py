@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["SegmentLoss", "segment_loss", "soft_dice_loss"]
 
 
+UNKNOWN = 255
+"""In a target: nothing is known here, and nothing is learnt."""
+
+
 class SegmentLoss(NamedTuple):
     """Parts of the loss, averaged over prompts and heads; scalars."""
 
@@ -37,74 +41,99 @@ class SegmentLoss(NamedTuple):
         return self.bce + self.dice + self.match
 
 
-def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+def soft_dice_loss(logits: Tensor, target: Tensor, known: Tensor | None = None) -> Tensor:
     """One minus Dice over the last two axes; two empty masks cost nothing.
 
     Args:
         logits: ``(..., H, W)``.
         target: ``(..., H, W)`` in 0..1.
+        known: ``(..., H, W)`` in 0..1, the weight of each pixel; all count if None.
     """
     probability = logits.sigmoid()
+    if known is not None:
+        probability, target = probability * known, target * known
     overlap = (probability * target).sum(dim=(-2, -1))
     size = probability.sum(dim=(-2, -1)) + target.sum(dim=(-2, -1))
     return 1 - (2 * overlap + 1) / (size + 1)
 
 
+class _Target(NamedTuple):
+    """What is wanted, at the resolution of the image and of the mask features."""
+
+    mask: Tensor
+    """``(B, P, H, W)`` in 0..1."""
+    known: Tensor
+    """``(B, P, H, W)`` in 0..1, 0 where nothing is known."""
+    small_mask: Tensor
+    """``(B, P, H / 4, W / 4)``, share of the known pixels that belong to the object."""
+    small_known: Tensor
+    """``(B, P, H / 4, W / 4)``, share of the pixels that are known."""
+    present: Tensor
+    """``(B, P)``, True where the object is anywhere."""
+
+
 def segment_loss(
     heads: Sequence[Heads], features: Tensor, sentence: Tensor, target: Tensor, scale: Tensor
 ) -> SegmentLoss:
-    """Loss of all heads (deep supervision).
+    """Loss of all heads (deep supervision), in float32 whatever the precision of the model.
 
     Args:
         heads: From the joint decoder.
         features: ``(B, D, H / 4, W / 4)`` mask features.
         sentence: ``(B, P, D)`` sentence embeddings.
-        target: ``(B, P, H, W)`` masks in 0..1; all zero where the object is absent.
+        target: ``(B, P, H, W)`` uint8: 1 the object, 0 not, 255 unknown; all zero where the object
+            is absent.
         scale: Logarithm of the inverse temperature of the class loss.
     """
-    small = functional.interpolate(target, features.shape[-2:], mode="area")
-    parts = [_head_loss(head, features, sentence, (target, small), scale) for head in heads]
+    wanted = _target(target, (features.shape[-2], features.shape[-1]))
+    parts = [_head_loss(head, features.float(), sentence.float(), wanted, scale) for head in heads]
     return SegmentLoss(*(torch.stack(part).mean() for part in zip(*parts, strict=True)))
 
 
+def _target(target: Tensor, small: tuple[int, int]) -> _Target:
+    known = (target != UNKNOWN).float()
+    mask = (target == 1).float()
+    small_known = functional.interpolate(known, small, mode="area")
+    small_mask = functional.interpolate(mask, small, mode="area") / small_known.clamp(min=1e-6)
+    return _Target(mask, known, small_mask, small_known, mask.flatten(2).any(dim=-1))
+
+
 def _head_loss(
-    head: Heads,
-    features: Tensor,
-    sentence: Tensor,
-    targets: tuple[Tensor, Tensor],
-    scale: Tensor,
+    head: Heads, features: Tensor, sentence: Tensor, target: _Target, scale: Tensor
 ) -> SegmentLoss:
-    target, small = targets
-    shape = (*small.shape[:2], -1, -1)
-    masks, classes = head.masks.expand(shape), head.classes.expand(shape)
+    shape = (*target.mask.shape[:2], -1, -1)
+    masks, classes = head.masks.float().expand(shape), head.classes.float().expand(shape)
     scores = similarity(classes, sentence) * scale.exp().clamp(max=100)  # (B, P, Q)
     with torch.no_grad():
-        query = _matched(mask_logits(masks, features), scores, small)
+        query = _matched(mask_logits(masks, features), scores, target)
     chosen = masks.take_along_dim(query[..., None, None], dim=2)
     logits = mask_logits(chosen, features)[:, :, 0]
-    logits = functional.interpolate(logits, target.shape[-2:], mode="bilinear")
+    logits = functional.interpolate(logits, target.mask.shape[-2:], mode="bilinear")
+    bce = functional.binary_cross_entropy_with_logits(
+        logits, target.mask, weight=target.known, reduction="none"
+    )
     # Only a present object teaches which query to pick: were absence taught as well, rare objects
     # would get a query of their own that always answers "nothing".
-    present = small.flatten(2).any(dim=-1)
-    match = functional.cross_entropy(scores.transpose(1, 2), query, reduction="none") * present
+    match = functional.cross_entropy(scores.transpose(1, 2), query, reduction="none")
     return SegmentLoss(
-        functional.binary_cross_entropy_with_logits(logits, target),
-        soft_dice_loss(logits, target).mean(),
-        match.sum() / present.sum().clamp(min=1),
+        (bce.sum(dim=(2, 3)) / target.known.sum(dim=(2, 3)).clamp(min=1)).mean(),
+        soft_dice_loss(logits, target.mask, target.known).mean(),
+        (match * target.present).mean(),
     )
 
 
-def _matched(logits: Tensor, scores: Tensor, target: Tensor) -> Tensor:
+def _matched(logits: Tensor, scores: Tensor, target: _Target) -> Tensor:
     """Query ``(B, P)`` that is to answer each prompt.
 
     With one target per prompt, Hungarian matching is an argmin over queries (weights 2, 5, 5 of
     BiomedParse). An absent object has no mask to compare with: the query that would be picked
     anyway is made to answer with an empty mask.
     """
-    pixels = logits.shape[-2] * logits.shape[-1]
-    flat, wanted = logits.flatten(3), target.flatten(2)[:, :, None]  # (B, P, Q, S), (B, P, 1, S)
-    bce = (functional.softplus(flat) - flat * wanted).sum(dim=-1) / pixels
-    dice = soft_dice_loss(logits, target[:, :, None])
+    known = target.small_known.flatten(2)[:, :, None]  # (B, P, 1, S)
+    wanted = target.small_mask.flatten(2)[:, :, None]
+    flat = logits.flatten(3)  # (B, P, Q, S)
+    bce = ((functional.softplus(flat) - flat * wanted) * known).sum(dim=-1)
+    bce = bce / known.sum(dim=-1).clamp(min=1)
+    dice = soft_dice_loss(logits, target.small_mask[:, :, None], target.small_known[:, :, None])
     cost = 5 * bce + 5 * dice - 2 * scores.softmax(dim=-1)
-    present = target.flatten(2).any(dim=-1, keepdim=True)
-    return torch.where(present, cost, -scores).argmin(dim=-1)
+    return torch.where(target.present[..., None], cost, -scores).argmin(dim=-1)

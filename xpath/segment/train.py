@@ -1,4 +1,4 @@
-"""Training the segmentor: one page, from a batch to a step.
+"""Training the segmentor: from a batch to a step, and from a step to one that can be resumed.
 
 Axes: B images, P prompts, T tokens, H W pixels.
 """
@@ -6,24 +6,27 @@ Axes: B images, P prompts, T tokens, H W pixels.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from xpath.segment.losses import segment_loss
+from xpath.errors import DataError
+from xpath.segment.losses import SegmentLoss, segment_loss
 from xpath.segment.model.text_encoder import TextFeatures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterator
 
     from torch import Tensor
 
-    from xpath.segment.losses import SegmentLoss
     from xpath.segment.model.segmentor import PathSegmentor
 
-__all__ = ["TrainBatch", "TrainConfig", "TrainStep", "train_segmentor"]
+__all__ = ["TrainBatch", "TrainConfig", "TrainStep", "Trainer", "learning_rate"]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,8 +35,6 @@ class TrainConfig:
 
     steps: int = 2000
     """Optimiser steps of the whole schedule."""
-    minutes: float = math.inf
-    """Wall time after which the schedule is cut: the rate falls to zero when it is over."""
     lr: float = 8e-4
     """Largest learning rate of AdamW (paper, section 4.4)."""
     weight_decay: float = 5e-2
@@ -42,6 +43,12 @@ class TrainConfig:
     """Steps over which the rate rises from zero."""
     clip: float = 5.0
     """Largest global gradient norm."""
+    accumulate: int = 1
+    """Parts a batch is split into, one after the other, where memory is short."""
+    ema: float = 0.999
+    """Decay of the running average of the weights, which is what is used in the end; 0 for none."""
+    precision: str = "fp32"
+    """``fp32`` or ``bf16``; losses and the choice of the query are float32 always."""
 
 
 class TrainBatch(NamedTuple):
@@ -54,52 +61,140 @@ class TrainBatch(NamedTuple):
     mask: Tensor
     """``(B, P, T)``, True on real tokens."""
     target: Tensor
-    """``(B, P, H, W)`` boolean masks; all False where the object is absent."""
+    """``(B, P, H, W)`` uint8: 1 the object, 0 not, 255 unknown."""
+
+    def to(self, device: torch.device) -> TrainBatch:
+        """The batch on a device."""
+        return TrainBatch(*(part.to(device, non_blocking=True) for part in self))
+
+    def parts(self, count: int) -> Iterator[TrainBatch]:
+        """The batch in ``count`` parts of equal size.
+
+        Raises:
+            DataError: The batch cannot be split evenly.
+        """
+        if len(self.images) % count:
+            raise DataError(f"{len(self.images)} images cannot be split into {count} equal parts")
+        for part in zip(*(tensor.chunk(count) for tensor in self), strict=True):
+            yield TrainBatch(*part)
 
 
 class TrainStep(NamedTuple):
-    """What is known after a step."""
+    """What is known after a step; scalars still on the device."""
 
     step: int
+    """Number of steps made."""
     loss: SegmentLoss
-    seconds: float
+    lr: float
+    gradient: Tensor
+    """Global norm, before clipping."""
 
 
-def train_segmentor(
-    model: PathSegmentor,
-    batches: Iterable[TrainBatch],
-    config: TrainConfig,
-    *,
-    on_step: Callable[[TrainStep], None] | None = None,
-) -> None:
-    """Trains the module in place until steps, minutes or batches run out.
+class Trainer:
+    """A segmentor, its optimiser and the running average of its weights.
 
-    The learning rate is a cosine over whichever runs out first, steps or minutes.
+    Step n is a function of the state and the batch alone, so a training resumed from ``state`` goes on
+    exactly as one that was never stopped.
+
+    Args:
+        model: Trained in place.
+        config: How.
+        device: Where; under ``torchrun`` the gradient is averaged over all processes.
     """
-    optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr)
-    started = time.monotonic()
-    model.train()
-    for step, batch in enumerate(batches):
-        minutes = (time.monotonic() - started) / 60
-        progress = max(step / config.steps, minutes / config.minutes)
-        if progress >= 1:
-            break
-        rate = learning_rate(step, progress, config)
-        for group in optimizer.param_groups:
+
+    def __init__(self, model: PathSegmentor, config: TrainConfig, *, device: str = "cpu") -> None:
+        self.model = model.to(device).train()
+        self.config = config
+        self.device = torch.device(device)
+        self.step = 0
+        fused = self.device.type == "cuda"
+        groups = parameter_groups(model, config)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=fused)
+        self.average = {n: p.detach().clone() for n, p in model.named_parameters()}
+        loss: nn.Module = BatchLoss(model, config.precision)
+        if torch.distributed.is_initialized():
+            loss = DistributedDataParallel(loss)
+        self._loss = loss
+
+    def __call__(self, batch: TrainBatch) -> TrainStep:
+        """One step of the optimiser."""
+        rate = learning_rate(self.step, self.config)
+        for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = _step(model, batch, optimizer, config.clip)
-        if on_step:
-            on_step(TrainStep(step, loss, time.monotonic() - started))
-    model.eval()
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = [self._backward(part) for part in batch.parts(self.config.accumulate)]
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.step += 1
+        self._follow()
+        loss = SegmentLoss(*(torch.stack(values).sum() for values in zip(*parts, strict=True)))
+        return TrainStep(self.step, loss, rate, norm)
+
+    def _backward(self, part: TrainBatch) -> SegmentLoss:
+        loss: SegmentLoss = self._loss(*part.to(self.device))
+        share = 1 / self.config.accumulate
+        (loss.total * share).backward()
+        return SegmentLoss(*(value.detach() * share for value in loss))
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Moves the average a little towards the weights; early on, faster."""
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step)) if self.config.ema else 0.0
+        averages = list(self.average.values())
+        torch._foreach_lerp_(averages, list(self.model.parameters()), 1 - decay)
+
+    def averaged(self) -> dict[str, Tensor]:
+        """State of the model with the averaged weights in place of the last ones."""
+        return self.model.state_dict() | {n: v.clone() for n, v in self.average.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that is needed to go on; tensors and plain values only."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Goes back to a state."""
+        self.model.load_state_dict(state["model"])
+        with torch.no_grad():
+            for name, value in state["average"].items():
+                self.average[name].copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = int(state["step"])
 
 
-def learning_rate(step: int, progress: float, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine down to zero at ``progress`` 1."""
+class BatchLoss(nn.Module):
+    """From a batch to its loss: the one module whose gradient is averaged over processes."""
+
+    def __init__(self, model: PathSegmentor, precision: str) -> None:
+        super().__init__()
+        self.model = model
+        self._dtype = DTYPES[precision]
+
+    def forward(self, images: Tensor, ids: Tensor, mask: Tensor, target: Tensor) -> SegmentLoss:
+        """Loss of a batch; see ``TrainBatch``."""
+        mixed = self._dtype != torch.float32
+        with torch.autocast(images.device.type, self._dtype, enabled=mixed):
+            memory = self.model.encode_image(images)
+            flat = self.model.encode_text(ids.flatten(0, 1), mask.flatten(0, 1))
+            text = TextFeatures(*(part.unflatten(0, ids.shape[:2]) for part in flat))
+            heads = self.model.decoder(memory, text)
+        return segment_loss(
+            heads, memory.mask_features, text.sentence, target, self.model.logit_scale
+        )
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then half a cosine down to zero at the last step."""
     rise = min(1.0, (step + 1) / max(1, config.warmup))
+    progress = min(1.0, step / config.steps)
     return config.lr * rise * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def parameter_groups(model: PathSegmentor, config: TrainConfig) -> list[dict[str, object]]:
+def parameter_groups(model: PathSegmentor, config: TrainConfig) -> list[dict[str, Any]]:
     """Matrices and kernels with weight decay; norms, biases, scales and embeddings without."""
     decayed: list[Tensor] = []
     free: list[Tensor] = []
@@ -110,21 +205,3 @@ def parameter_groups(model: PathSegmentor, config: TrainConfig) -> list[dict[str
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": free, "weight_decay": 0.0},
     ]
-
-
-def _step(
-    model: PathSegmentor, batch: TrainBatch, optimizer: torch.optim.Optimizer, clip: float
-) -> SegmentLoss:
-    memory = model.encode_image(batch.images)
-    flat = model.encode_text(batch.ids.flatten(0, 1), batch.mask.flatten(0, 1))
-    shape = batch.ids.shape[:2]
-    text = TextFeatures(*(part.unflatten(0, shape) for part in flat))
-    heads = model.decoder(memory, text)
-    loss = segment_loss(
-        heads, memory.mask_features, text.sentence, batch.target.float(), model.logit_scale
-    )
-    optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-    optimizer.step()
-    return type(loss)(*(part.detach() for part in loss))

@@ -1,30 +1,28 @@
-"""Training crops from painted tissue.
+"""Painted fields of tissue to train on.
 
-Axes: B crops, P prompts, H W pixels.
+Axes: H W pixels.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from xpath.geometry import Size
-from xpath.labels import load_labels
-from xpath.segment.train import TrainBatch
-from xpath.testing.tissue import paint_tissue, random_recipe
+from xpath.pathseg.record import Annotated, LabelMask, SourceImage
+from xpath.testing.tissue import LABELS, paint_tissue, random_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from xpath.segment.tokenizer import PromptTokenizer
-
-__all__ = ["CROP", "FIELD", "MPP", "Field", "crop_batches", "paint_fields"]
+__all__ = ["CROP", "FIELD", "MPP", "Field", "drawn_images", "paint_fields"]
 
 MPP, CROP, FIELD = 0.5, 256, 1024
 
@@ -54,81 +52,25 @@ def _paint_field(seed: int) -> Field:
     return Field(tissue.image, dict(tissue.masks))
 
 
-def crop_batches(
-    fields: Sequence[Field],
-    labels: tuple[str, ...],
-    tokenizer: PromptTokenizer,
-    shape: tuple[int, int],
-    rng: np.random.Generator,
-) -> Iterator[TrainBatch]:
-    """Endless crops, each with prompts for what is there and for what is not.
-
-    Every label is as often the reason to take a crop as every other: rare objects would otherwise
-    be met as absent nearly always, and learnt to be.
-
-    Args:
-        fields: Painted fields.
-        labels: What may be asked for.
-        tokenizer: Of the model that is trained.
-        shape: Crops of a batch, prompts of a crop.
-        rng: Decides everything.
-    """
-    tree = load_labels()
-    tokens = tokenizer([tree[name].prompt for name in labels])
-    holders = [[f for f in fields if f.mask(name).any()] for name in labels]
-    drawn = [row for row, held in enumerate(holders) if held]
-    images, prompts = shape
-    while True:
-        reasons = rng.choice(drawn, images)
-        chosen = [holders[row][int(rng.integers(len(holders[row])))] for row in reasons]
-        crops = [
-            _crop(field, labels, _corner(field.mask(labels[row]), rng), rng)
-            for field, row in zip(chosen, reasons, strict=True)
-        ]
-        asked = [
-            _choose(masks, int(row), prompts, rng)
-            for (_, masks), row in zip(crops, reasons, strict=True)
-        ]
-        target = [masks[rows] for (_, masks), rows in zip(crops, asked, strict=True)]
-        yield TrainBatch(
-            torch.from_numpy(np.stack([image for image, _ in crops])).permute(0, 3, 1, 2),
-            tokens.ids[np.stack(asked)],
-            tokens.mask[np.stack(asked)],
-            torch.from_numpy(np.stack(target)),
+def drawn_images(seeds: Iterable[int]) -> list[SourceImage]:
+    """Painted fields as images of a source named ``drawn``, to train on beside real ones."""
+    return [
+        SourceImage(
+            source="drawn",
+            name=f"drawn-{seed:05d}",
+            group=f"drawn-{seed:05d}",
+            split=None,
+            mpp=MPP,
+            region="breast",
+            path=Path(f"drawn-{seed:05d}"),
+            read=partial(_annotated, field),
         )
+        for seed, field in zip(seeds, paint_fields(list(seeds)), strict=True)
+    ]
 
 
-def _corner(mask: NDArray[np.bool_], rng: np.random.Generator) -> tuple[int, int]:
-    """Top left of a crop that holds some pixel of a mask, anywhere in the crop."""
-    pixels = np.flatnonzero(mask)
-    place = int(pixels[rng.integers(len(pixels))])
-    y, x = np.array(divmod(place, mask.shape[1])) - rng.integers(16, CROP - 16, 2)
-    return int(np.clip(y, 0, FIELD - CROP)), int(np.clip(x, 0, FIELD - CROP))
-
-
-def _crop(
-    field: Field, labels: tuple[str, ...], corner: tuple[int, int], rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A crop ``(H, W, 3)`` and its masks ``(P, H, W)``, turned, flipped, re-stained."""
-    y, x = corner
-    window = np.s_[y : y + CROP, x : x + CROP]
-    masks = np.stack([field.mask(name)[window] for name in labels])
-    image = field.image[window].astype(np.float32)
-    density = -np.log((image + 1) / 256) * rng.uniform(0.85, 1.15, 3)  # per colour channel
-    image = np.clip(256 * np.exp(-density) - 1, 0, 255).astype(np.uint8)
-    turns, flip = int(rng.integers(4)), int(rng.integers(2))
-    image, masks = np.rot90(image, turns), np.rot90(masks, turns, axes=(1, 2))
-    if flip:
-        image, masks = image[:, ::-1], masks[:, :, ::-1]
-    return np.ascontiguousarray(image), np.ascontiguousarray(masks)
-
-
-def _choose(
-    masks: NDArray[np.bool_], reason: int, count: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Rows of the labels to ask for: the crop's reason, others there, a third that are not."""
-    there = masks.any(axis=(1, 2))
-    present = rng.permutation(np.flatnonzero(there & (np.arange(len(masks)) != reason)))
-    absent = rng.permutation(np.flatnonzero(~there))
-    rest = rng.permutation(len(masks))
-    return np.concatenate([[reason], present[: count - 1 - count // 3], absent, rest])[:count]
+def _annotated(field: Field) -> Annotated:
+    present = tuple(LabelMask(name, mask) for name, mask in field.masks.items() if mask.any())
+    names = {name for name, _ in present}
+    absent = tuple(name for name in LABELS if name not in names)
+    return Annotated(field.image, present, None, absent)

@@ -1,0 +1,105 @@
+"""Pictures of a training: its curves, and what it answers on held-out images."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from xpath.pathseg.record import Annotated, SourceImage
+
+__all__ = ["draw_answers", "draw_curves"]
+
+TRUTH, ANSWER = (0, 158, 115), (213, 94, 0)
+"""Bluish green and vermilion: apart for every eye."""
+
+
+def draw_answers(
+    folder: Path, *, every: int = 8
+) -> Callable[[SourceImage, Annotated, NDArray[np.bool_]], None]:
+    """Writes pictures of some validated images: truth in green, answer in orange, a panel a label."""
+    import cv2
+
+    out = folder / "answers"
+    out.mkdir(parents=True, exist_ok=True)
+    seen = 0
+
+    def draw(item: SourceImage, annotated: Annotated, found: NDArray[np.bool_]) -> None:
+        nonlocal seen
+        seen += 1
+        if seen % every:
+            return
+        truth = [mask for _, mask in annotated.masks]
+        truth += [np.zeros_like(found[0])] * len(annotated.absent)
+        names = [label for label, _ in annotated.masks] + list(annotated.absent)
+        panels = [
+            _panel(annotated.image, name, wanted, answer)
+            for name, wanted, answer in zip(names, truth, found, strict=True)
+        ]
+        picture = np.concatenate(panels, axis=1)[..., ::-1]
+        cv2.imwrite(str(out / f"{item.source}-{item.name}.jpg"), picture)
+
+    return draw
+
+
+def _panel(
+    image: NDArray[np.uint8], name: str, truth: NDArray[np.bool_], answer: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    import cv2
+
+    zoom = 384 / max(image.shape[:2])
+    panel = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+    for mask, colour in ((truth, TRUTH), (answer, ANSWER)):
+        small = cv2.resize(mask.astype(np.uint8), panel.shape[1::-1])
+        lines, _ = cv2.findContours(small, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(panel, lines, -1, colour, 1, cv2.LINE_AA)
+    band = np.full((22, panel.shape[1], 3), 255, np.uint8)
+    cv2.putText(band, name, (3, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+    framed: NDArray[np.uint8] = cv2.copyMakeBorder(
+        np.concatenate((band, panel)), 0, 0, 0, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255)
+    )
+    return framed
+
+
+def draw_curves(folder: Path) -> None:
+    """Writes ``curves.png``: losses from ``log.csv``, Dice from ``validation.csv``."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    log = _columns(folder / "log.csv")
+    for name in ("bce", "dice", "match"):
+        left.plot(log.get("step", []), log.get(name, []), label=name, linewidth=1)
+    left.set(xlabel="step", ylabel="loss", title="training")
+    left.legend()
+    validation = _columns(folder / "validation.csv")
+    for kind in dict.fromkeys(validation["kind"]):
+        rows = [i for i, name in enumerate(validation["kind"]) if name == kind]
+        steps = [validation["step"][i] for i in rows]
+        right.plot(steps, [validation["dice"][i] for i in rows], marker=".", label=str(kind))
+    right.set(xlabel="step", ylabel="Dice", ylim=(0, 1), title="held-out images")
+    right.legend(fontsize=7)
+    figure.savefig(folder / "curves.png", dpi=150)
+
+
+def _columns(path: Path) -> dict[str, list[float | str]]:
+    """Columns of a CSV, numbers where they are numbers; none of a missing file."""
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [_number(row[name]) for row in rows] for name in rows[0]}
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,138 @@
+"""Annotated images listed in two tables: ``images.csv`` and ``labels.csv``.
+
+``images.csv`` has a row per image (``source, image, mask, region, group, mpp``), ``labels.csv`` a row per
+image and label (``source, image, mask, value, label, original``): where the mask, an 8-bit map, has
+the value, the image shows the label. Paths are relative to the folder of the tables.
+"""
+
+from __future__ import annotations
+
+import csv
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xpath.errors import DataError
+from xpath.pathseg.record import Annotated, LabelMask, SourceImage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["read_annotated"]
+
+NUCLEI = "unspecified-nuclei-nuclei"
+TYPED = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
+"""The kinds PanNuke tells apart; every nucleus is one of them."""
+
+UNKNOWN_KIND = 255
+"""PanNuke's nuclei of unknown kind: a nucleus, but no evidence for or against a kind."""
+
+EXHAUSTIVE = {
+    "pannuke_figures": TYPED,
+    "pannuke_exact": TYPED,
+    "wsss4luad": ("tumor epithelial tissue", "tumor associated stroma tissue", "normal tissue"),
+    "bcss": ("tumor",),
+}
+"""Object types a source never leaves out where they are; only these are known to be absent."""
+
+MISNAMED = {("pannuke_breast", "non-neoplastic")}
+"""Classes whose label says more than was annotated: these nuclei are any that are not neoplastic,
+connective and inflammatory ones as well, and no example of epithelium."""
+
+ASSUMED_MPP = 0.25
+"""For images without a resolution; their nuclei are as large as at 40x."""
+
+
+def read_annotated(folder: Path) -> list[SourceImage]:
+    """All images of ``folder/images.csv``, in the order of the table; none is decoded yet.
+
+    Nuclei of all kinds together are one more label, ``unspecified-nuclei-nuclei``, where every nucleus was
+    annotated.
+
+    Raises:
+        DataError: A table is missing or lacks a column.
+    """
+    images = _rows(folder / "images.csv", ("source", "image", "mask", "region", "group", "mpp"))
+    labels: dict[str, list[dict[str, str]]] = {}
+    for row in _rows(folder / "labels.csv", ("source", "image", "value", "label", "original")):
+        labels.setdefault(row["image"], []).append(row)
+    return [_source_image(folder, row, labels.get(row["image"], [])) for row in images]
+
+
+def _rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    lacking = [name for name in columns if rows and name not in rows[0]]
+    if lacking or not rows:
+        raise DataError(f"{path} needs rows with the columns {', '.join(columns)}; no {lacking}")
+    return rows
+
+
+def _source_image(
+    folder: Path, row: Mapping[str, str], labels: list[dict[str, str]]
+) -> SourceImage:
+    path = folder / row["image"]
+    kept = [r for r in labels if (row["source"], r["original"]) not in MISNAMED]
+    values = {int(r["value"]): r["label"] for r in kept}
+    return SourceImage(
+        source=row["source"],
+        name=path.stem,
+        group=row["group"] or path.stem,
+        split=None,
+        mpp=float(row["mpp"]) if row["mpp"].replace(".", "").isdigit() else ASSUMED_MPP,
+        region=row["region"],
+        path=path,
+        read=partial(_read, path, folder / row["mask"], values, _absent(row, values)),
+    )
+
+
+def _absent(row: Mapping[str, str], values: Mapping[int, str]) -> tuple[str, ...]:
+    """Labels that are known not to be in an image."""
+    present = set(values.values())
+    structure = "nuclei" if row["source"].startswith("pannuke") else "tissue"
+    region = "unspecified" if row["source"] == "pannuke_figures" else row["region"]
+    asked = (
+        f"{region.replace('-', ' ')}-{structure}-{kind}"
+        for kind in EXHAUSTIVE.get(row["source"], ())
+    )
+    return tuple(label for label in asked if label not in present)
+
+
+def _read(
+    image: Path, mask: Path, values: Mapping[int, str], absent: tuple[str, ...]
+) -> Annotated:
+    """Decodes an image and its map of labels."""
+    pixels, ids = _decode(image, colour=True), _decode(mask, colour=False)
+    if pixels.shape[:2] != ids.shape:
+        raise DataError(
+            f"{mask} has {ids.shape} pixels, but its image {image.name} {pixels.shape[:2]};"
+            " mask and image must be of one size: export the mask again"
+        )
+    masks = [LabelMask(label, ids == value) for value, label in values.items()]
+    typed = bool(values) and all("-nuclei-" in label for label in values.values())
+    if typed and NUCLEI not in values.values():
+        masks.append(LabelMask(NUCLEI, ids > 0))
+    unknown = ids == UNKNOWN_KIND if UNKNOWN_KIND not in values else None
+    ignore = unknown if unknown is not None and unknown.any() else None
+    return Annotated(pixels, tuple(masks), ignore, absent)
+
+
+def _decode(path: Path, *, colour: bool) -> NDArray[np.uint8]:
+    """RGB ``(H, W, 3)`` or a map ``(H, W)``."""
+    import cv2
+
+    if not path.is_file():
+        raise DataError(f"{path} is missing; it is named in images.csv: copy it there")
+    found = cv2.imread(str(path), cv2.IMREAD_COLOR if colour else cv2.IMREAD_UNCHANGED)
+    if found is None:
+        raise DataError(f"{path} cannot be decoded: truncated or no picture; fetch it again")
+    if colour:
+        return np.ascontiguousarray(found[..., ::-1])
+    return np.ascontiguousarray(found if found.ndim == 2 else found[..., 0])
