@@ -18,7 +18,7 @@ DOORS = {
     "timm": ("xpath/features/encoders.py", "xpath/segment/model/image_encoder.py"),
     "captum": ("xpath/explain/captum_bridge.py",),
     "matplotlib": ("xpath/export/",),
-    "h5py": ("xpath/store/",),
+    "h5py": ("xpath/store/", "xpath/pathseg/sources/cocahis.py"),
     "zarr": ("xpath/store/",),
 }
 """Package to the only places that may import it."""

@@ -32,7 +32,7 @@ def scene():
 def test_the_matched_query_is_the_one_that_fits(scene):
     """A full target is met by the first query; its class score is 2 ahead of the other."""
     features, head, sentence = scene
-    target = torch.ones(1, 1, 8, 8)
+    target = torch.ones(1, 1, 8, 8, dtype=torch.uint8)
 
     loss = segment_loss([head], features, sentence, target, torch.tensor(0.0))
 
@@ -45,6 +45,28 @@ def test_an_absent_object_judges_the_query_that_would_answer(scene):
     """Nothing is there, yet the chosen query paints everything: 20 nats per pixel."""
     features, head, sentence = scene
 
-    loss = segment_loss([head], features, sentence, torch.zeros(1, 1, 8, 8), torch.tensor(0.0))
+    nothing = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+
+    loss = segment_loss([head], features, sentence, nothing, torch.tensor(0.0))
 
     assert loss.bce.item() == pytest.approx(20.0, rel=1e-5)
+
+
+def test_only_known_pixels_are_judged(scene):
+    """The left half is unknown; on the right, half of the pixels are wrongly painted: 10 nats."""
+    features, head, sentence = scene
+    target = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    target[..., :4] = 255
+    target[..., :4, 4:] = 1
+
+    loss = segment_loss([head], features, sentence, target, torch.tensor(0.0))
+
+    assert loss.bce.item() == pytest.approx(10.0, rel=1e-4)
+    assert loss.dice.item() == pytest.approx(1 - (2 * 16 + 1) / (32 + 16 + 1), rel=1e-4)
+
+
+def test_absence_teaches_no_choice(scene):
+    features, head, sentence = scene
+    nothing = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+
+    assert segment_loss([head], features, sentence, nothing, torch.tensor(0.0)).match.item() == 0

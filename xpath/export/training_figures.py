@@ -24,7 +24,7 @@ TRUTH, ANSWER = (0, 158, 115), (213, 94, 0)
 def draw_answers(
     folder: Path, *, every: int = 8
 ) -> Callable[[SourceImage, Annotated, NDArray[np.bool_]], None]:
-    """Writes pictures of some validated images: truth in green, answer in orange, a panel a label."""
+    """Writes pictures of some validated images: truth green, answer orange, a panel a label."""
     import cv2
 
     out = folder / "answers"
@@ -55,17 +55,18 @@ def _panel(
     import cv2
 
     zoom = 384 / max(image.shape[:2])
-    panel = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+    resized = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+    panel = np.asarray(resized, np.uint8)
     for mask, colour in ((truth, TRUTH), (answer, ANSWER)):
         small = cv2.resize(mask.astype(np.uint8), panel.shape[1::-1])
         lines, _ = cv2.findContours(small, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(panel, lines, -1, colour, 1, cv2.LINE_AA)
     band = np.full((22, panel.shape[1], 3), 255, np.uint8)
     cv2.putText(band, name, (3, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
-    framed: NDArray[np.uint8] = cv2.copyMakeBorder(
+    framed = cv2.copyMakeBorder(
         np.concatenate((band, panel)), 0, 0, 0, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255)
     )
-    return framed
+    return np.asarray(framed, np.uint8)
 
 
 def draw_curves(folder: Path) -> None:

@@ -1,8 +1,8 @@
 """Annotated images listed in two tables: ``images.csv`` and ``labels.csv``.
 
-``images.csv`` has a row per image (``source, image, mask, region, group, mpp``), ``labels.csv`` a row per
-image and label (``source, image, mask, value, label, original``): where the mask, an 8-bit map, has
-the value, the image shows the label. Paths are relative to the folder of the tables.
+``images.csv`` has a row per image (``source, image, mask, region, group, mpp``), ``labels.csv`` a
+row per image and label (``source, image, mask, value, label, original``): where the mask, an 8-bit
+map, has the value, the image shows the label. Paths are relative to the folder of the tables.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["read_annotated"]
+__all__ = ["divide", "read_annotated"]
 
 NUCLEI = "unspecified-nuclei-nuclei"
 TYPED = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
@@ -50,8 +50,8 @@ ASSUMED_MPP = 0.25
 def read_annotated(folder: Path) -> list[SourceImage]:
     """All images of ``folder/images.csv``, in the order of the table; none is decoded yet.
 
-    Nuclei of all kinds together are one more label, ``unspecified-nuclei-nuclei``, where every nucleus was
-    annotated.
+    Nuclei of all kinds together are one more label, ``unspecified-nuclei-nuclei``, where every
+    nucleus was annotated.
 
     Raises:
         DataError: A table is missing or lacks a column.
@@ -61,6 +61,32 @@ def read_annotated(folder: Path) -> list[SourceImage]:
     for row in _rows(folder / "labels.csv", ("source", "image", "value", "label", "original")):
         labels.setdefault(row["image"], []).append(row)
     return [_source_image(folder, row, labels.get(row["image"], [])) for row in images]
+
+
+def divide(
+    images: Iterable[SourceImage], split: Path
+) -> tuple[list[SourceImage], list[SourceImage]]:
+    """Images to train on, and images held out.
+
+    Args:
+        images: Of any sources.
+        split: A table ``source,image,group,split``; images it calls ``test`` are held out.
+
+    Raises:
+        DataError: The table is missing or broken, or part of a patient is held out.
+    """
+    rows = _rows(split, ("source", "image", "group", "split"))
+    held = {(row["source"], row["image"]) for row in rows if row["split"] == "test"}
+    train: list[SourceImage] = []
+    test: list[SourceImage] = []
+    for item in images:
+        (test if (item.source, item.name) in held else train).append(item)
+    torn = {(i.source, i.group) for i in train} & {(i.source, i.group) for i in test}
+    if torn:
+        raise DataError(
+            f"{split} holds out only a part of {sorted(torn)[:3]}; hold out all or none"
+        )
+    return train, test
 
 
 def _rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
@@ -105,9 +131,7 @@ def _absent(row: Mapping[str, str], values: Mapping[int, str]) -> tuple[str, ...
     return tuple(label for label in asked if label not in present)
 
 
-def _read(
-    image: Path, mask: Path, values: Mapping[int, str], absent: tuple[str, ...]
-) -> Annotated:
+def _read(image: Path, mask: Path, values: Mapping[int, str], absent: tuple[str, ...]) -> Annotated:
     """Decodes an image and its map of labels."""
     pixels, ids = _decode(image, colour=True), _decode(mask, colour=False)
     if pixels.shape[:2] != ids.shape:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AugmentConfig", "augment"]
 
-# Optical density of haematoxylin, eosin and residual in red, green, blue (Ruifrok and Johnston 2001).
+# Optical density of haematoxylin, eosin and residual in red, green, blue (Ruifrok, Johnston 2001).
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
 
 
@@ -50,15 +50,18 @@ def augment(
 
     image = _restain(image, config, rng)
     if rng.random() < config.grey:
-        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        image = np.repeat(np.asarray(grey, np.uint8)[..., None], 3, axis=2)
     if rng.random() < config.blur:
-        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.5)))
+        blurred = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.5)))
+        image = np.asarray(blurred, np.uint8)
     if rng.random() < config.noise:
         noise = rng.standard_normal(image.shape, np.float32) * rng.uniform(1, 8)
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if rng.random() < config.jpeg:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 91))]
-        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+        image = np.asarray(decoded, np.uint8)
     return image
 
 

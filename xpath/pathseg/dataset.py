@@ -1,7 +1,7 @@
 """Crops to learn from: which image, which place, which resolution, which questions.
 
-Crop number k is a function of k and the seed alone, whatever was drawn before, on whichever machine: so
-training can be stopped and resumed, or split over machines, without changing a single crop.
+Crop number k is a function of k and the seed alone, whatever was drawn before, on whichever
+machine: so training can be stopped and resumed, or split over machines, without changing a crop.
 Axes: P prompts, H W pixels.
 """
 
@@ -49,9 +49,9 @@ class CropConfig:
     """Questions per crop."""
     absent: float = 0.3
     """Share of questions for what is known not to be there, if anything is."""
-    fine: tuple[float, float] = (0.16, 0.5)
+    fine: tuple[float, float] = (0.18, 0.42)
     """Microns per pixel at which nuclei and cells are shown, drawn log-uniformly."""
-    coarse: tuple[float, float] = (0.25, 1.0)
+    coarse: tuple[float, float] = (0.35, 1.0)
     """The same for tissue."""
     blank: float = 0.02
     """Share of crops of bare glass, where every answer is "nothing"."""
@@ -92,6 +92,11 @@ class PromptedCrops:
         if not sizes:
             raise DataError("no image holds any label; check the data folder and the split")
         self._sizes = np.array(sizes)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Ids of all labels that some image holds."""
+        return tuple(sorted({label for holders in self._holders for label in holders}))
 
     def __len__(self) -> int:
         """Crops of the whole training."""

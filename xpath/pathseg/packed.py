@@ -1,7 +1,7 @@
 """Annotated images in memory, ready to be cut and turned.
 
-All masks of an image are bits of one or a few 8-bit planes, so that turning an image turns them all at
-once and an image costs few bytes more than its pixels. Axes: H W pixels, P prompts.
+All masks of an image are bits of one or a few 8-bit planes, so that turning an image turns them all
+at once and an image costs few bytes more than its pixels. Axes: H W pixels, P prompts.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
-    from xpath.pathseg.record import Annotated
+    from xpath.pathseg.record import Annotated, SourceImage
 
-__all__ = ["IGNORE", "Packed", "View", "cut", "pack"]
+__all__ = ["IGNORE", "Packed", "View", "cut", "pack", "pack_all"]
 
 IGNORE = 255
 """In a target: nothing is known here."""
@@ -60,9 +62,8 @@ def pack(annotated: Annotated, mpp: float) -> Packed:
     levels = [annotated.image]
     while min(levels[-1].shape[:2]) >= 128 and len(levels) < 3:
         height, width = levels[-1].shape[:2]
-        levels.append(
-            cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-        )
+        half = cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+        levels.append(np.asarray(half, np.uint8))
     height, width = annotated.image.shape[:2]
     planes = np.zeros((height, width, len(annotated.masks) // BITS + 1), np.uint8)
     if annotated.ignore is not None:
@@ -73,13 +74,21 @@ def pack(annotated: Annotated, mpp: float) -> Packed:
     return Packed(tuple(levels), planes, labels, annotated.absent, mpp)
 
 
+def pack_all(images: Iterable[SourceImage]) -> dict[str, list[Packed]]:
+    """Decodes images; those of each source together, sources in order of appearance."""
+    packed: dict[str, list[Packed]] = {}
+    for item in images:
+        packed.setdefault(item.source, []).append(pack(item.read(), item.mpp))
+    return packed
+
+
 def cut(
     packed: Packed, view: View, size: int, labels: tuple[str, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The crop ``(size, size, 3)`` and its targets ``(P, size, size)``: 0, 1 or ``IGNORE``.
 
-    Beyond the image its mirror image is seen, masks included. Labels that the image does not hold give
-    an empty target.
+    Beyond the image its mirror image is seen, masks included. Labels that the image does not hold
+    give an empty target.
     """
     import cv2
 
@@ -93,12 +102,15 @@ def cut(
     )
     matrix = _affine(view, size, 1)
     planes = [
-        cv2.warpAffine(
-            plane,
-            matrix,
-            (size, size),
-            flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT_101,
+        np.asarray(
+            cv2.warpAffine(
+                plane,
+                matrix,
+                (size, size),
+                flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REFLECT_101,
+            ),
+            np.uint8,
         )
         for plane in np.moveaxis(packed.planes, 2, 0)
     ]
@@ -109,7 +121,7 @@ def cut(
             place = packed.labels.index(label) + 1
             target[row] = planes[place // BITS] >> (place % BITS) & 1
         target[row][ignored & (target[row] == 0)] = IGNORE
-    return image, target
+    return np.asarray(image, np.uint8), target
 
 
 def _affine(view: View, size: int, factor: int) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Sentences for a label: the paper's template, and what else people write.
 
-A model that has only ever read one sentence per label breaks on the next; one that has read the organ in
-every sentence of a label takes the organ for the label.
+A model that has only ever read one sentence per label breaks on the next; one that has read the
+organ in every sentence of a label takes the organ for the label.
 """
 
 from __future__ import annotations
@@ -78,5 +78,8 @@ def sentences() -> list[str]:
     """Every sentence of the published labels and every synonym: what a tokenizer should know."""
     known = [label.prompt for label in load_labels()]
     names = [name for others in SYNONYMS.values() for name in others]
-    return known + [phrase.format(structure="nuclei", object=n, region="colon")
-                    for n in names for phrase in PHRASES]
+    return known + [
+        phrase.format(structure="nuclei", object=n, region="colon")
+        for n in names
+        for phrase in PHRASES
+    ]

@@ -17,7 +17,7 @@ __all__ = ["batch_keys", "draw", "exponent_at", "probabilities"]
 def probabilities(sizes: NDArray[np.number], exponent: float) -> NDArray[np.float64]:
     """Probability of each source, proportional to its size to the power of ``exponent``.
 
-    At 1 every image is equally likely, at 0 every source (BiomedParse: p proportional to |D|^lambda).
+    At 1 every image is equally likely, at 0 every source (BiomedParse: p ~ |D|^lambda).
 
     Raises:
         ConfigError: No sizes, or one that is not positive.

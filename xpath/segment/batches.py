@@ -5,6 +5,7 @@ Axes: B images, P prompts, T tokens, H W pixels.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from xpath.errors import ConfigError
 from xpath.pathseg.sampler import batch_keys
 from xpath.segment.train import TrainBatch
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from xpath.pathseg.dataset import Crop, PromptedCrops
     from xpath.segment.tokenizer import PromptTokenizer
 
-__all__ = ["BatchConfig", "Batches", "stream"]
+__all__ = ["BatchConfig", "Batches", "batch_shapes", "stream"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +55,18 @@ class Batches(Dataset[TrainBatch]):
         return collate([self._crops[key] for key in keys], self._tokenizer)
 
 
+def batch_shapes(text: str) -> tuple[tuple[int, int], ...]:
+    """``8x256,4x384`` as pairs of crops and pixels.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    pairs = re.findall(r"(\d+)x(\d+)", text)
+    if ",".join(f"{count}x{size}" for count, size in pairs) != text or not pairs:
+        raise ConfigError(f"batch shapes look like 8x256,4x384 (crops x pixels), got {text!r}")
+    return tuple((int(count), int(size)) for count, size in pairs)
+
+
 def collate(crops: list[Crop], tokenizer: PromptTokenizer) -> TrainBatch:
     """Crops of one size as tensors."""
     tokens = tokenizer([prompt for crop in crops for prompt in crop.prompts])
@@ -66,7 +80,9 @@ def collate(crops: list[Crop], tokenizer: PromptTokenizer) -> TrainBatch:
     )
 
 
-def stream(batches: Batches, config: BatchConfig, *, start: int, steps: int) -> Iterable[TrainBatch]:
+def stream(
+    batches: Batches, config: BatchConfig, *, start: int, steps: int
+) -> Iterable[TrainBatch]:
     """Batches ``start`` to ``steps``, in order."""
     return DataLoader(
         batches,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from xpath.segment.model.segmentor import PathSegmentor
 
-__all__ = ["TrainBatch", "TrainConfig", "TrainStep", "Trainer", "learning_rate"]
+__all__ = ["TrainBatch", "TrainConfig", "TrainStep", "Trainer", "learning_rate", "take_over"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -93,8 +93,8 @@ class TrainStep(NamedTuple):
 class Trainer:
     """A segmentor, its optimiser and the running average of its weights.
 
-    Step n is a function of the state and the batch alone, so a training resumed from ``state`` goes on
-    exactly as one that was never stopped.
+    Step n is a function of the state and the batch alone, so a training resumed from ``state`` goes
+    on exactly as one that was never stopped.
 
     Args:
         model: Trained in place.
@@ -185,6 +185,14 @@ class BatchLoss(nn.Module):
         return segment_loss(
             heads, memory.mask_features, text.sentence, target, self.model.logit_scale
         )
+
+
+def take_over(model: PathSegmentor, other: PathSegmentor) -> int:
+    """Copies every tensor of another model that has the same name and shape; returns how many."""
+    mine = model.state_dict()
+    fit = {k: v for k, v in other.state_dict().items() if k in mine and v.shape == mine[k].shape}
+    model.load_state_dict(fit, strict=False)
+    return len(fit)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -1,14 +1,15 @@
 """A training on disk: what it needs to go on, and what it has seen.
 
-    state.pt         weights, their average, optimiser, step; replaced every few minutes
-    log.csv          a row every few steps
-    validation.csv   a row per validation and object kind
+state.pt         weights, their average, optimiser, step; replaced every few minutes
+log.csv          a row every few steps
+validation.csv   a row per validation and object kind
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from xpath.segment.train import TrainBatch, Trainer, TrainStep
 
-__all__ = ["RunConfig", "TrainingRun"]
+__all__ = ["RunConfig", "TrainingRun", "join_processes"]
 
 STATE = "state.pt"
 
@@ -167,3 +168,11 @@ class TrainingRun:
             if fresh:
                 writer.writeheader()
             writer.writerow(row)
+
+
+def join_processes(device: str) -> tuple[int, int]:
+    """Rank and number of processes; (0, 1) unless started by ``torchrun``."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()

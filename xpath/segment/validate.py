@@ -5,6 +5,8 @@ Axes: P prompts, H W pixels.
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from xpath.pathseg.record import Annotated, SourceImage
     from xpath.segment.predictor import SegmentPredictor
 
-__all__ = ["Sample", "mean_by_label", "prompt_of", "validate"]
+__all__ = ["Sample", "mean_by_label", "prompt_of", "read_samples", "validate", "write_samples"]
 
 
 class Sample(NamedTuple):
@@ -43,7 +45,8 @@ class Sample(NamedTuple):
 
 def prompt_of(label: str) -> str:
     """The paper's sentence for a label id, published or not."""
-    return Label(*label.split("-", 2)).prompt
+    region, structure, kind = label.split("-", 2)
+    return Label(region, structure, kind).prompt
 
 
 def validate(
@@ -86,7 +89,8 @@ def predict(
     height, width = image.shape[:2]
     if zoom is not None and abs(zoom - 1) > 0.02:
         mode = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
-        image = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=mode)
+        resized = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=mode)
+        image = np.asarray(resized, np.uint8)
     answer = predictor.masks(predictor.encode(image), [prompt_of(label) for label in labels])
     masks = answer.masks[0]
     if masks.shape[1:] != (height, width):
@@ -139,3 +143,30 @@ def mean_by_label(samples: Sequence[Sample]) -> dict[str, tuple[int, float]]:
     if not scores:
         raise DataError("nothing to average: no held-out image shows any of its labels")
     return {name: (len(values), float(np.mean(values))) for name, values in sorted(scores.items())}
+
+
+def write_samples(path: Path, samples: Iterable[Sample]) -> None:
+    """Writes a row per sample."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(Sample._fields)
+        writer.writerows(samples)
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """What ``write_samples`` wrote."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        Sample(
+            row["source"],
+            row["image"],
+            row["group"],
+            row["label"],
+            row["present"] == "True",
+            float(row["dice"]),
+            float(row["presence"]),
+            int(row["found"]),
+        )
+        for row in rows
+    ]

@@ -1,0 +1,231 @@
+"""A U-Net of the segmentor's size, trained on the same crops for the same time: the bar to beat.
+
+    python benchmarks/baselines/unet.py --data DIR --out run-unet --minutes 60 --shapes 8x256
+
+A U-Net knows no words: it has one output per object kind, organs pooled. Crops, augmentation,
+optimiser and held-out images are those of pipelines/train_segmentor.py. Out come samples.csv and
+model.safetensors. Last line: JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from xpath.pathseg.annotated import divide, read_annotated
+from xpath.pathseg.dataset import CropConfig, PromptedCrops
+from xpath.pathseg.packed import pack_all
+from xpath.pathseg.sampler import batch_keys
+from xpath.segment.losses import UNKNOWN, soft_dice_loss
+from xpath.segment.train import DTYPES
+from xpath.segment.validate import mean_by_label, validate
+from xpath.testing.crops import drawn_images
+
+
+def main() -> None:
+    """From arguments to scores."""
+    args = arguments()
+    torch.manual_seed(args.seed)
+    train, held_out = divide(read_annotated(args.data), args.split)
+    packed = pack_all(tqdm(train, desc="reading"))
+    packed |= pack_all(drawn_images(range(args.drawn)) if args.drawn else [])
+    shapes = tuple(tuple(map(int, shape.split("x"))) for shape in args.shapes.split(","))
+    total = args.steps * max(count for count, _ in shapes)
+    crops = PromptedCrops(packed, CropConfig(), total=total, seed=args.seed)
+    kinds = sorted({kind_of(label) for label in crops.labels})
+    model = UNet(args.width, len(kinds)).to(args.device)
+    steps = train_unet(model, KindBatches(crops, kinds, shapes, args.seed), args)
+    samples = validate(UNetPredictor(model.eval(), kinds, args.device), tqdm(held_out))
+    args.out.mkdir(parents=True, exist_ok=True)
+    with (args.out / "samples.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([samples[0]._fields, *samples])
+    state = {name: value.half().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, args.out / "model.safetensors", {"kinds": json.dumps(kinds)})
+    parameters = sum(p.numel() for p in model.parameters())
+    print(
+        json.dumps({
+            "benchmark": "unet",
+            "steps": steps,
+            "minutes": args.minutes,
+            "parameters": parameters,
+            "scores": mean_by_label(samples),
+        })
+    )
+
+
+def arguments() -> argparse.Namespace:
+    """The command line; as far as it goes, that of train_segmentor.py."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--split", type=Path, default=Path(__file__).parents[2] / "pipelines/splits/annotated.csv"
+    )
+    parser.add_argument("--width", type=int, default=27, help="channels of the finest map")
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="the schedule ends here")
+    parser.add_argument("--shapes", default="32x256")
+    parser.add_argument("--drawn", type=int, default=0)
+    parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def kind_of(label: str) -> str:
+    """``structure-object type`` of a label id or of the paper's sentence."""
+    if "-level " in label:
+        structure, rest = label.split("-level ")
+        return f"{structure}-{rest.split(' in ')[0]}"
+    return label.split("-", 1)[1]
+
+
+class UNet(nn.Module):
+    """U-Net (Ronneberger et al. 2015) with group norm and five scales."""
+
+    def __init__(self, width: int, kinds: int) -> None:
+        super().__init__()
+        sizes = [width * 2**i for i in range(5)]
+        self.down = nn.ModuleList(twice(a, b) for a, b in zip([3, *sizes[:-1]], sizes, strict=True))
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(b, a, 2, 2) for a, b in zip(sizes[-2::-1], sizes[:0:-1], strict=True)
+        )
+        self.merge = nn.ModuleList(twice(2 * a, a) for a in sizes[-2::-1])
+        self.head = nn.Conv2d(width, kinds, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits ``(B, K, H, W)`` of images ``(B, 3, H, W)`` in 0..255; H, W multiples of 16."""
+        x, skips = image / 127.5 - 1, []
+        for i, block in enumerate(self.down):
+            x = block(functional.max_pool2d(x, 2) if i else x)
+            skips.append(x)
+        for up, merge, skip in zip(self.up, self.merge, skips[-2::-1], strict=True):
+            x = merge(torch.cat((up(x), skip), dim=1))
+        out: Tensor = self.head(x)
+        return out
+
+
+def twice(channels: int, out: int) -> nn.Sequential:
+    """Two convolutions with norm and ReLU."""
+
+    def once(a: int) -> list[nn.Module]:
+        return [nn.Conv2d(a, out, 3, padding=1, bias=False), nn.GroupNorm(8, out), nn.ReLU()]
+
+    return nn.Sequential(*once(channels), *once(out))
+
+
+class KindBatches(Dataset):
+    """The segmentor's batches, with the number of the kind instead of words."""
+
+    def __init__(self, crops, kinds, shapes, seed) -> None:  # noqa: ANN001
+        self.crops, self.kinds, self.shapes, self.seed = crops, kinds, shapes, seed
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, kinds ``(B, P)`` (-1: never trained), targets ``(B, P, H, W)``."""
+        crops = [self.crops[key] for key in batch_keys(step, self.shapes, seed=self.seed)]
+        rows = [[self.row(name) for name in crop.labels] for crop in crops]
+        images = torch.from_numpy(np.stack([crop.image for crop in crops])).permute(0, 3, 1, 2)
+        return images, torch.tensor(rows), torch.from_numpy(np.stack([c.target for c in crops]))
+
+    def row(self, label: str) -> int:
+        """Number of a label's kind."""
+        kind = kind_of(label)
+        return self.kinds.index(kind) if kind in self.kinds else -1
+
+
+def train_unet(model: UNet, batches: KindBatches, args: argparse.Namespace) -> int:
+    """Trains in place; the rate is a cosine over steps or minutes, whichever ends first."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.05)
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(args.steps),
+        num_workers=args.workers,
+        prefetch_factor=4 if args.workers else None,
+    )
+    average = [p.detach().clone() for p in model.parameters()]
+    started, dtype = (
+        time.monotonic(),
+        DTYPES[args.precision],
+    )
+    for step, (images, kinds, target) in enumerate(tqdm(loader, desc="training", mininterval=5)):
+        progress = max(step / args.steps, (time.monotonic() - started) / 60 / args.minutes)
+        if progress >= 1:
+            break
+        rate = args.lr * min(1, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * progress))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        device = torch.device(args.device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            logits = model(images.to(device).float())
+        optimizer.zero_grad(set_to_none=True)
+        unet_loss(logits.float(), kinds.to(device), target.to(device)).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        decay = min(0.999, (1 + step) / (10 + step))
+        torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 1 - decay)
+    for parameter, value in zip(model.parameters(), average, strict=True):
+        parameter.data.copy_(value)
+    return step
+
+
+def unet_loss(logits: Tensor, kinds: Tensor, target: Tensor) -> Tensor:
+    """BCE and Dice of the outputs that were asked for, as the segmentor's."""
+    asked = kinds >= 0
+    chosen = logits.take_along_dim(kinds.clamp(min=0)[..., None, None], dim=1)[asked]
+    known, mask = (target != UNKNOWN).float()[asked], (target == 1).float()[asked]
+    bce = functional.binary_cross_entropy_with_logits(chosen, mask, known, reduction="none")
+    bce = bce.sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp(min=1)
+    return bce.mean() + soft_dice_loss(chosen, mask, known).mean()
+
+
+class Answer(NamedTuple):
+    """As much of a Segmentation as a validation looks at."""
+
+    masks: np.ndarray
+    presence: np.ndarray
+
+
+class UNetPredictor:
+    """Answers sentences with the output of their kind."""
+
+    def __init__(self, model: UNet, kinds: list[str], device: str) -> None:
+        self.model, self.kinds, self.device = model, kinds, device
+
+    @torch.inference_mode()
+    def encode(self, image: np.ndarray) -> Tensor:
+        """Probabilities ``(K, H, W)``."""
+        height, width = image.shape[:2]
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float().to(self.device)
+        pixels = functional.pad(pixels, (0, -width % 16, 0, -height % 16), mode="replicate")
+        return self.model(pixels)[0, :, :height, :width].sigmoid()
+
+    def masks(self, probability: Tensor, prompts: list[str]) -> Answer:
+        """One mask a sentence; none for a kind it has no output for."""
+        rows = [kind_of(prompt.rstrip(".")) for prompt in prompts]
+        nothing = torch.zeros_like(probability[0])
+        chosen = torch.stack([
+            probability[self.kinds.index(r)] if r in self.kinds else nothing for r in rows
+        ])
+        inside = chosen > 0.5
+        presence = (chosen * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
+        return Answer(inside.cpu().numpy()[None], presence.cpu().numpy()[None])
+
+
+if __name__ == "__main__":
+    main()

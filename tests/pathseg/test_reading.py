@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import tifffile
+from PIL import Image
+
+from xpath.errors import DataError
+from xpath.pathseg.reading import (
+    absent_labels,
+    check_same_size,
+    file_safe,
+    fill_polygons,
+    folder_with,
+    list_files,
+    masks_of_classes,
+    read_array,
+    read_gray,
+    read_image,
+    read_json,
+    read_label_map,
+    read_mat,
+    read_table,
+    read_tiff,
+    read_xml,
+    too_few,
+    where_any,
+)
+from xpath.pathseg.record import LabelMask
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
+def test_an_image_keeps_its_pixels_and_loses_transparency(tmp_path, rng, suffix):
+    pixels = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(pixels).save(path)
+    with_alpha = tmp_path / "alpha.png"
+    Image.fromarray(np.dstack([pixels, np.full((5, 7), 9, np.uint8)])).save(with_alpha)
+
+    assert (read_image(path) == pixels).all()
+    assert (read_image(with_alpha) == pixels).all()
+    assert read_image(path).flags.writeable  # torch warns of arrays it may not write to
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_label_map_keeps_its_values(tmp_path, dtype):
+    values = np.array([[0, 1, 21], [7, 200, 3]], dtype)
+    Image.fromarray(values).save(tmp_path / "a.png")
+
+    found = read_label_map(tmp_path / "a.png")
+
+    assert found.dtype == dtype
+    assert (found == values).all()
+
+
+def test_a_label_map_may_be_a_palette_a_bit_or_equal_channels(tmp_path):
+    values = np.array([[0, 1], [1, 0]], np.uint8)
+    palette = Image.new("P", (2, 2))
+    palette.putdata(values.ravel().tolist())
+    palette.putpalette([255, 0, 0, 0, 255, 0] + [0] * 762)
+    palette.save(tmp_path / "palette.png")
+    Image.fromarray(values.astype(bool)).save(tmp_path / "bit.png")
+    Image.fromarray(np.dstack([values] * 3)).save(tmp_path / "rgb.png")
+
+    for name in ("palette", "bit", "rgb"):
+        assert read_label_map(tmp_path / f"{name}.png").tolist() == values.tolist(), name
+
+
+def test_a_picture_is_no_label_map(tmp_path):
+    Image.fromarray(np.array([[[1, 2, 3]]], np.uint8)).save(tmp_path / "a.png")
+
+    with pytest.raises(DataError, match=r"a\.png has colours.*swapped"):
+        read_label_map(tmp_path / "a.png")
+
+
+def test_brightness_is_for_masks_in_jpeg(tmp_path):
+    mask = np.zeros((32, 32), np.uint8)
+    mask[9:23, 5:27] = 255  # not along the blocks of JPEG
+    Image.fromarray(np.dstack([mask] * 3)).save(tmp_path / "a.jpg", quality=75)
+
+    assert ((read_gray(tmp_path / "a.jpg") >= 128) == (mask > 0)).all()
+
+
+def test_a_tiff_gives_its_first_page_as_rgb(tmp_path, rng):
+    pixels = rng.integers(0, 256, (32, 48, 4), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, tile=(16, 16), compression="lzw")
+    tifffile.imwrite(tmp_path / "grey.tif", pixels[..., 0])
+
+    assert (read_tiff(tmp_path / "a.tif") == pixels[..., :3]).all()
+    with pytest.raises(DataError, match=r"grey\.tif holds uint8 \(32, 48\); wanted 8-bit RGB"):
+        read_tiff(tmp_path / "grey.tif")
+
+
+def test_a_mat_file_gives_what_is_asked_for(tmp_path):
+    scipy.io.savemat(tmp_path / "a.mat", {"inst_map": np.eye(2), "other": np.ones(3)})
+
+    (instances,) = read_mat(tmp_path / "a.mat", "inst_map")
+
+    assert (instances == np.eye(2)).all()
+    with pytest.raises(DataError, match=r"a\.mat has no variable 'type_map'"):
+        read_mat(tmp_path / "a.mat", "type_map")
+
+
+def test_an_array_is_never_unpickled(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(6).reshape(2, 3))
+    np.save(tmp_path / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
+
+    assert read_array(tmp_path / "a.npy", lazy=True)[1].tolist() == [3, 4, 5]
+    with pytest.raises(DataError, match=r"object\.npy is truncated or no NPY array"):
+        read_array(tmp_path / "object.npy")
+
+
+def test_a_table_forgives_blanks_and_a_byte_order_mark(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"\xef\xbb\xbfname, patient ID ,grade\r\ntrain_1, 3 ,x\r\n\r\ntrain_2\r\n")
+
+    assert read_table(path, "patient ID") == [
+        {"name": "train_1", "patient ID": "3", "grade": "x"},
+        {"name": "train_2", "patient ID": "", "grade": ""},
+    ]
+    with pytest.raises(DataError, match=r"a\.csv has no column 'slide', only name, patient ID"):
+        read_table(path, "slide")
+
+
+def test_xml_may_not_declare_entities(tmp_path):
+    (tmp_path / "a.xml").write_text("<a><b/></a>")
+    (tmp_path / "bomb.xml").write_text('<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>')
+
+    assert [child.tag for child in read_xml(tmp_path / "a.xml")] == ["b"]
+    with pytest.raises(DataError, match="declares entities"):
+        read_xml(tmp_path / "bomb.xml")
+
+
+READERS = {
+    read_image: "image",
+    read_label_map: "image",
+    read_gray: "image",
+    read_tiff: "TIFF",
+    read_array: "NPY array",
+    read_mat: "MATLAB file",
+    read_json: "JSON",
+    read_xml: "XML",
+}
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
+def test_a_missing_or_foreign_file_is_named(tmp_path, reader):
+    wanted = READERS[reader]
+    with pytest.raises(DataError, match=rf"gone\.x does not exist; wanted {wanted}"):
+        reader(tmp_path / "gone.x")
+    (tmp_path / "foreign.x").write_bytes(b"\x00\x01 nothing of the kind")
+    with pytest.raises(DataError, match=rf"foreign\.x is truncated or no {wanted}.*download"):
+        reader(tmp_path / "foreign.x")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp"])
+def test_a_truncated_image_is_no_half_image(tmp_path, rng, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    with pytest.raises(DataError, match=r"is truncated or no image"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("how", [{}, {"tile": (16, 16), "compression": "lzw"}, {"rowsperstrip": 8}])
+def test_a_truncated_tiff_is_no_half_image(tmp_path, rng, how):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), **how)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    with pytest.raises(DataError, match=r"a\.tif is truncated or no TIFF"):
+        read_tiff(path)
+
+
+def test_a_truncated_array_is_no_half_array(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((64, 64)))
+    path.write_bytes(path.read_bytes()[:1000])
+
+    for lazy in (False, True):
+        with pytest.raises(DataError, match=r"a\.npy is truncated or no NPY array"):
+            read_array(path, lazy=lazy)
+
+
+def test_polygons_are_filled_with_their_outline():
+    square = np.array([[1.0, 2.0], [3.0, 2.0], [3.0, 4.0], [1.0, 4.0]])
+    line = np.array([[5.0, 0.0], [5.0, 5.0]])
+
+    mask = fill_polygons([square, line], (6, 7))
+
+    expected = np.zeros((6, 7), bool)
+    expected[2:5, 1:4] = True
+    assert (mask == expected).all()
+
+
+def test_polygons_do_not_cut_holes_into_each_other():
+    square = np.array([[0.0, 0.0], [5.0, 0.0], [5.0, 5.0], [0.0, 5.0]])
+
+    assert fill_polygons([square, square], (6, 6)).all()
+
+
+def test_polygons_may_reach_beyond_the_image():
+    wide = np.array([[-9.0, -9.0], [90.0, -9.0], [90.0, 90.0], [-9.0, 90.0]])
+
+    assert fill_polygons([wide], (3, 4)).all()
+
+
+def test_sizes_must_agree():
+    check_same_size(Path("m.png"), (4, 6), Path("i.png"), (4, 6, 3))
+    with pytest.raises(DataError, match=r"m\.png is 6 x 5 pixels.*i\.png is 6 x 4.*same release"):
+        check_same_size(Path("m.png"), (5, 6), Path("i.png"), (4, 6, 3))
+
+
+def test_classes_become_masks_and_may_share_a_label():
+    values = np.array([[0, 1, 2], [3, 9, 9]], np.uint8)
+    table = {1: "a", 2: "b", 3: "a", 4: "c"}
+
+    masks = masks_of_classes(values, table, path=Path("m.png"), unlabelled=(0, 9))
+
+    assert [mask.label for mask in masks] == ["a", "b"]
+    assert masks[0].mask.tolist() == [[False, True, False], [True, False, False]]
+    assert absent_labels(("a", "b", "c"), masks) == ("c",)
+    with pytest.raises(DataError, match=r"m\.png has unknown classes \[9\], known are \[0, 1, 2"):
+        masks_of_classes(values, table, path=Path("m.png"))
+
+
+def test_where_any_of_no_value_is_nowhere():
+    assert not where_any(np.zeros((2, 2), int), ()).any()
+    assert absent_labels((), [LabelMask("a", np.ones((1, 1), bool))]) == ()
+
+
+def test_folders_are_found_with_and_without_their_own_top(tmp_path):
+    (tmp_path / "release" / "CRAG" / "train").mkdir(parents=True)
+    (tmp_path / "release" / "CRAG" / "valid").mkdir()
+
+    assert folder_with(tmp_path, "train", "valid") == tmp_path / "release" / "CRAG"
+    assert folder_with(tmp_path / "release" / "CRAG", "train").name == "CRAG"
+    assert folder_with(tmp_path, "train", depth=1) is None
+    assert folder_with(tmp_path / "gone", "train") is None
+
+
+def test_files_are_listed_in_order_without_hidden_ones(tmp_path):
+    for name in ("b.PNG", "a.png", "._a.png", "c.txt"):
+        (tmp_path / name).touch()
+
+    assert [path.name for path in list_files(tmp_path, ".png")] == ["a.png", "b.PNG"]
+    assert list_files(tmp_path / "gone", ".png") == []
+
+
+def test_names_are_made_safe():
+    assert file_safe("a b/c:d_2019-05-28 21_55.jpg") == "a_b_c_d_2019-05-28_21_55.jpg"
+    assert too_few(3, 5, "images") == ["3 of 5 images"]
+    assert too_few(5, 5, "images") == []

@@ -1,0 +1,354 @@
+"""Reads what sources are published in; whatever is broken is named with its path and what to do.
+
+Axes: H W pixels, K polygon points.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from contextlib import contextmanager
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import numpy as np
+
+from xpath.errors import DataError
+from xpath.pathseg.record import LabelMask
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = [
+    "absent_labels",
+    "check_same_size",
+    "file_safe",
+    "fill_polygons",
+    "folder_with",
+    "list_files",
+    "masks_of_classes",
+    "read_array",
+    "read_gray",
+    "read_image",
+    "read_json",
+    "read_label_map",
+    "read_mat",
+    "read_table",
+    "read_tiff",
+    "read_xml",
+    "refuse_damage",
+    "too_few",
+    "where_any",
+]
+
+
+@contextmanager
+def refuse_damage(path: Path, kind: str) -> Iterator[None]:
+    """Names the file where decoding meets damage.
+
+    Args:
+        path: The file.
+        kind: What it should be, for the message.
+
+    Raises:
+        DataError: Missing, truncated or of another format.
+    """
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} does not exist; wanted {kind}: unpack the archive again or remove what "
+            "belongs to it"
+        ) from error
+    except Exception as error:  # decoders raise whatever they like on damage
+        raise DataError(
+            f"{path} is truncated or no {kind} ({type(error).__name__}: {error}); download it "
+            "again, or remove it to go on without it"
+        ) from error
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Pixels ``(H, W, 3)`` of an RGB image: PNG, BMP, JPEG or plain TIFF; transparency is dropped.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    return np.array(_decoded(path, "RGB"), dtype=np.uint8)
+
+
+def read_gray(path: Path) -> NDArray[np.uint8]:
+    """Brightness ``(H, W)`` of an image; for masks stored as JPEG, which have no exact values.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    return np.array(_decoded(path, "L"), dtype=np.uint8)
+
+
+def read_label_map(path: Path) -> NDArray[np.integer]:
+    """Values ``(H, W)`` of a mask, in the type they are stored in.
+
+    Palette images give their indices, images of one bit 0 and 1.
+
+    Raises:
+        DataError: The file is missing or damaged, or its colour channels differ, so that it is a
+            picture and no mask.
+    """
+    values = np.array(_decoded(path, None))
+    if values.ndim == 3:
+        colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
+        if (colours != colours[..., :1]).any():
+            raise DataError(
+                f"{path} has colours; wanted a mask with one value per pixel: check that image "
+                "and mask are not swapped"
+            )
+        values = colours[..., 0]
+    return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def _decoded(path: Path, mode: str | None) -> Any:  # a PIL image, which we only turn into an array
+    """A PIL image, decoded to the end; OpenCV would fill what is missing and say nothing."""
+    import warnings
+
+    from PIL import Image
+
+    with refuse_damage(path, "image"), warnings.catch_warnings():
+        # sources hold images of 50 megapixels and more; they are no decompression bombs
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path) as image:
+            image.load()
+            return image if mode in (None, image.mode) else image.convert(mode)
+
+
+def read_tiff(path: Path) -> NDArray[np.uint8]:
+    """Pixels ``(H, W, 3)`` of the first page of a TIFF or SVS, tiled or compressed as it may be.
+
+    Raises:
+        DataError: The file is missing, damaged, or its first page is no 8-bit RGB image.
+    """
+    import tifffile
+
+    with refuse_damage(path, "TIFF"):
+        pixels = np.asarray(tifffile.imread(path, key=0))
+    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
+        raise DataError(
+            f"{path} holds {pixels.dtype} {pixels.shape}; wanted 8-bit RGB (H, W, 3): take the "
+            "file as distributed"
+        )
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
+    """An array of an NPY file; never a pickle.
+
+    Args:
+        path: The file.
+        lazy: Map it into memory and read only what is indexed.
+
+    Raises:
+        DataError: The file is missing, damaged or holds Python objects.
+    """
+    with refuse_damage(path, "NPY array"):
+        return np.asanyarray(np.load(path, mmap_mode="r" if lazy else None, allow_pickle=False))
+
+
+def read_mat(path: Path, *keys: str) -> tuple[NDArray[Any], ...]:
+    """Arrays of a MATLAB file (up to version 7), in the order asked for.
+
+    Raises:
+        DataError: The file is missing or damaged, or lacks a variable.
+    """
+    from scipy.io import loadmat
+
+    with refuse_damage(path, "MATLAB file"), path.open("rb") as stream:
+        content = loadmat(stream, variable_names=list(keys))
+    for key in keys:
+        if key not in content:
+            raise DataError(f"{path} has no variable {key!r}; take the file as distributed")
+    return tuple(np.asarray(content[key]) for key in keys)
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    with refuse_damage(path, "JSON"):
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+
+
+def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
+    """Rows of a CSV file; names and values without the blanks around them, gaps as "".
+
+    Raises:
+        DataError: The file is missing or damaged, or lacks a column.
+    """
+    with refuse_damage(path, "CSV table"):
+        text = path.read_text(encoding="utf-8-sig")
+        rows = csv.reader(text.splitlines())
+        header = [name.strip() for name in next(rows, [])]
+    for column in columns:
+        if column not in header:
+            raise DataError(
+                f"{path} has no column {column!r}, only {', '.join(header) or 'nothing'}; take "
+                "the file as distributed"
+            )
+    cells = ([cell.strip() for cell in row] for row in rows if any(row))
+    return [dict(zip_longest(header, row[: len(header)], fillvalue="")) for row in cells]
+
+
+def read_xml(path: Path) -> ET.Element:
+    """Root element of an XML file.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    with refuse_damage(path, "XML"):
+        text = path.read_bytes()
+        if b"<!ENTITY" in text:  # none of the sources has any, and they can blow up memory
+            raise DataError(f"{path} declares entities; take the file as distributed")
+        return ET.fromstring(text)
+
+
+def fill_polygons(
+    polygons: Sequence[NDArray[np.floating]], size: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Pixels ``(H, W)`` within any of the polygons, their outline included.
+
+    Args:
+        polygons: Each ``(K, 2)``, x then y in pixels; fewer than three points cover nothing.
+        size: Height and width.
+    """
+    import cv2
+
+    canvas = np.zeros(size, np.uint8)
+    for polygon in polygons:
+        if len(polygon) >= 3:
+            cv2.fillPoly(canvas, [np.rint(polygon).astype(np.int32)], 1)
+    return canvas.astype(bool)
+
+
+def check_same_size(
+    path: Path, mask: tuple[int, ...], image_path: Path, image: tuple[int, ...]
+) -> None:
+    """Refuses a mask of another size than its image.
+
+    Raises:
+        DataError: Heights or widths differ.
+    """
+    if mask[:2] != image[:2]:
+        raise DataError(
+            f"{path} is {mask[1]} x {mask[0]} pixels, but its image {image_path} is "
+            f"{image[1]} x {image[0]}; take both from the same release, or remove them"
+        )
+
+
+def masks_of_classes(
+    values: NDArray[np.integer],
+    classes: Mapping[int, str],
+    *,
+    path: Path,
+    unlabelled: Collection[int] = (0,),
+) -> tuple[LabelMask, ...]:
+    """Masks of the labels present in a class map ``(H, W)``, in the order of the table.
+
+    Several classes may have the same label.
+
+    Args:
+        values: Class of every pixel.
+        classes: Class to label id.
+        path: The file, for the message.
+        unlabelled: Classes without a label.
+
+    Raises:
+        DataError: A class that is in neither.
+    """
+    present = np.unique(values).tolist()
+    unknown = sorted(set(present) - set(classes) - set(unlabelled))
+    if unknown:
+        known = sorted({*classes, *unlabelled})
+        raise DataError(
+            f"{path} has unknown classes {unknown[:5]}, known are {known}; take the mask as "
+            "distributed, or remove it"
+        )
+    labels: dict[str, list[int]] = {}
+    for value, label in classes.items():
+        if value in present:
+            labels.setdefault(label, []).append(value)
+    return tuple(LabelMask(label, where_any(values, found)) for label, found in labels.items())
+
+
+def where_any(values: NDArray[np.integer], wanted: Collection[int]) -> NDArray[np.bool_]:
+    """Where a map has one of the values."""
+    found = np.zeros(values.shape, dtype=bool)
+    for value in wanted:
+        found |= values == value
+    return found
+
+
+def absent_labels(labels: Collection[str], masks: Collection[LabelMask]) -> tuple[str, ...]:
+    """The exhaustively annotated labels without a mask."""
+    present = {mask.label for mask in masks}
+    return tuple(label for label in labels if label not in present)
+
+
+def file_safe(name: str) -> str:
+    """A name without what file systems and our own layouts cannot take."""
+    return re.sub(r"[^0-9A-Za-z.+-]+", "_", name).strip("_")
+
+
+def list_files(folder: Path, *suffixes: str) -> list[Path]:
+    """Files of a folder with one of these endings, in any case, sorted by name; none if missing.
+
+    Hidden files, which some systems leave behind in archives, do not count.
+    """
+    if not folder.is_dir():
+        return []
+    wanted = tuple(suffix.lower() for suffix in suffixes)
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.name.lower().endswith(wanted) and not path.name.startswith(".")
+    )
+
+
+def folder_with(root: Path, *names: str, depth: int = 2) -> Path | None:
+    """The folder that holds all these files or folders: ``root``, or one below it.
+
+    Archives are unpacked with or without the folder they bring along.
+
+    Args:
+        root: Where to begin.
+        names: What it must hold.
+        depth: How many folders to go down.
+
+    Returns:
+        The first one, nearest first; None if there is none.
+    """
+    level = [root] if root.is_dir() else []
+    for _ in range(depth + 1):
+        for folder in level:
+            if all((folder / name).exists() for name in names):
+                return folder
+        level = [below for folder in level for below in _folders_in(folder)]
+    return None
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """Folders in a folder by name, without asking for every file what it is."""
+    with os.scandir(folder) as entries:
+        return sorted(folder / entry.name for entry in entries if entry.is_dir())
+
+
+def too_few(found: int, wanted: int, what: str) -> list[str]:
+    """Says so if there are fewer files than published."""
+    return [f"{found} of {wanted} {what}"] if found < wanted else []

@@ -1,0 +1,109 @@
+"""Which label a sentence asks for: the paper's template, a table of one's own, or a good guess."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from typing import TYPE_CHECKING
+
+from xpath.errors import DataError, LabelError
+from xpath.labels import load_labels
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["guess_label", "plain", "read_mapping", "template_label"]
+
+TEMPLATE = re.compile(r"(tissue|cell|nuclei)[- ]level (.+) in (.+) pathology")
+FREE = re.compile(r"(.+) in (?:the )?(.+?) (?:histopathology|pathology)(?: .*)?")
+"""As BiomedParse writes: "glandular structure in colon pathology image"."""
+
+REWORDED = {"glandular structure": "gland", "connective tissue cells": "connective"}
+"""Names in BiomedParseData of object types of PathSeg."""
+
+
+def template_label(sentence: str) -> str | None:
+    """Id of the label a sentence in the paper's template asks for; None for any other sentence.
+
+    Case, blanks and the final dot do not matter. A label outside the published 160 is welcome; one
+    of them in another spelling ("tumour") gets its published id.
+    """
+    found = TEMPLATE.fullmatch(plain(sentence))
+    if found is None:
+        return None
+    structure, kind, region = found.groups()
+    sentence = f"{structure}-level {kind} in {region} pathology."
+    try:
+        return load_labels().parse(sentence, allow_new=True).id
+    except LabelError:  # two labels of the same words
+        return None
+
+
+def guess_label(sentence: str) -> str | None:
+    """Id of the published label that free words most likely mean; None if in doubt.
+
+    Reads BiomedParse's sentences ("neoplastic cells in breast pathology"), whose "cells" are often
+    nuclei in PathSeg.
+    """
+    strict = template_label(sentence)
+    found = FREE.fullmatch(plain(sentence))
+    if strict or found is None:
+        return strict
+    kind, region = found.groups()
+    kind = REWORDED.get(kind, kind)
+    short = re.sub(r" (cells?|nuclei|tissue|structures?)$", "", kind)
+    for words in dict.fromkeys((kind, short)):
+        try:
+            label = load_labels().parse(f"{words} in {region}")
+        except LabelError:
+            continue
+        return label.id if label.region in region else None
+    return None
+
+
+def read_mapping(path: Path) -> dict[str, str]:
+    """Sentence or category to label id, from a table of one's own.
+
+    JSON: ``{"a sentence or category": "label", ...}``. CSV: a header, then the sentence or category
+    in the first column and the label in the column ``label``, or else in the second one. Labels in
+    any spelling; complete ids outside the published set are taken as they are.
+
+    Returns:
+        Keys as ``plain`` writes them.
+
+    Raises:
+        DataError: The file is missing or neither of the two.
+        LabelError: A label that is not known.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        pairs = _json_pairs(text) if path.suffix.lower() == ".json" else _csv_pairs(text)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; wanted a table of labels, JSON or CSV") from error
+    except (ValueError, KeyError, IndexError, AttributeError) as error:
+        raise DataError(
+            f"{path} is no table of labels ({type(error).__name__}: {error}); wanted JSON "
+            '{"sentence or category": "label"} or a CSV with a header, sentence first, then label'
+        ) from error
+    tree = load_labels()
+    try:
+        return {plain(key): tree.parse(label, allow_new=True).id for key, label in pairs}
+    except LabelError as error:
+        raise LabelError(f"{path}: {error}") from error
+
+
+def plain(text: str) -> str:
+    """Words in lower case, single blanks, no final dot; ``+`` and ``_`` count as blanks."""
+    return " ".join(re.sub(r"[+_\s]+", " ", text.lower()).strip().rstrip(".").split())
+
+
+def _json_pairs(text: str) -> list[tuple[str, str]]:
+    return [(str(key), str(label)) for key, label in json.loads(text).items()]
+
+
+def _csv_pairs(text: str) -> list[tuple[str, str]]:
+    rows = [row for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)]
+    header = [name.strip().lower() for name in rows[0]]
+    place = header.index("label") if "label" in header[1:] else 1
+    return [(row[0].strip(), row[place].strip()) for row in rows[1:]]

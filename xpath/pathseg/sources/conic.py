@@ -1,0 +1,128 @@
+"""CoNIC 2022: six kinds of nuclei in 4,981 patches of colon (the Lizard data)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xpath.errors import DataError
+from xpath.pathseg.reading import (
+    absent_labels,
+    file_safe,
+    folder_with,
+    masks_of_classes,
+    read_array,
+    read_table,
+    too_few,
+)
+from xpath.pathseg.record import Annotated, SourceImage, SourceInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["SOURCE", "Conic"]
+
+CLASSES = {
+    1: "colon-nuclei-neutrophil",
+    2: "colon-nuclei-epithelial",
+    3: "colon-nuclei-lymphocyte",
+    4: "colon-nuclei-plasma cells",
+    5: "colon-nuclei-eosinophil",
+    6: "colon-nuclei-connective",
+}
+"""Value in the second channel of ``labels.npy`` to label id; every nucleus is outlined."""
+FILES = ("images.npy", "labels.npy", "patch_info.csv")
+ORIGINALS = 4981
+
+INFO = SourceInfo(
+    name="CoNIC2022",
+    magnification=20,
+    licence="CC BY-NC-SA 4.0",
+    citation=(
+        "Graham et al. CoNIC challenge: pushing the frontiers of nuclear detection, segmentation, "
+        "classification and counting. Medical Image Analysis 92, 103047 (2024)"
+    ),
+    url="https://conic-challenge.grand-challenge.org/",
+    layout=(
+        "images.npy (N, 256, 256, 3), labels.npy (N, 256, 256, 2) with instance and class, and "
+        "patch_info.csv with a row per patch"
+    ),
+    regions=("colon",),
+    labels=tuple(CLASSES.values()),
+    images=4841,
+    masks=19332,
+    train_masks=15387,
+    test_masks=3945,
+)
+
+
+class Conic:
+    """Patches grouped by the image they were cut from; the test part was never released.
+
+    Some come from CoNSeP, CRAG, GlaS and PanNuke (``patch_info.csv`` tells), which PathSeg holds
+    as well: keep that in mind before calling a test on those independent.
+    """
+
+    info = INFO
+
+    def images(self, root: Path) -> Iterator[SourceImage]:
+        """All patches, in the order of the arrays.
+
+        Raises:
+            DataError: A file is missing or damaged, or their lengths differ.
+        """
+        top = folder_with(root, *FILES) or root
+        paths = tuple(top / name for name in FILES)
+        rows = read_table(paths[2], "patch_info")
+        lengths = {name: len(read_array(top / name, lazy=True)) for name in FILES[:2]}
+        lengths[FILES[2]] = len(rows)
+        if len(set(lengths.values())) > 1:
+            found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise DataError(f"{top} has files of different lengths ({found}); download it again")
+        for index, row in enumerate(rows):
+            yield SourceImage(
+                source=INFO.name,
+                name=f"{index:04d}_{file_safe(row['patch_info'])}",
+                group=row["patch_info"].rpartition("-")[0] or row["patch_info"],
+                split=None,
+                mpp=0.5,
+                region="colon",
+                path=paths[0],
+                read=partial(read_conic, paths[0], paths[1], index),
+            )
+
+    def missing(self, root: Path) -> list[str]:
+        """Files that are not there, and how many patches."""
+        top = folder_with(root, *FILES)
+        if top is None:
+            nearest = folder_with(root, FILES[0]) or root
+            return [name for name in FILES if not (nearest / name).exists()]
+        try:
+            return too_few(len(list(self.images(root))), ORIGINALS, "patches")
+        except DataError as error:
+            return [str(error)]
+
+
+SOURCE = Conic()
+
+
+def read_conic(image_path: Path, label_path: Path, index: int) -> Annotated:
+    """A patch with its nuclei.
+
+    Raises:
+        DataError: An array is missing, damaged or of another shape, or a class is unknown.
+    """
+    images, labels = read_array(image_path, lazy=True), read_array(label_path, lazy=True)
+    size = images.shape[1:3]
+    if images.shape[1:] != (*size, 3) or labels.shape != (len(images), *size, 2):
+        raise DataError(
+            f"{image_path} is {images.shape} and {label_path} {labels.shape}; wanted (N, H, W, 3) "
+            "and (N, H, W, 2): download them again"
+        )
+    classes = np.asarray(labels[index, ..., 1])
+    masks = masks_of_classes(classes, CLASSES, path=label_path)
+    image = np.array(images[index], dtype=np.uint8)
+    return Annotated(image, masks, None, absent_labels(INFO.labels, masks))

@@ -1,0 +1,100 @@
+"""Janowczyk's nuclei (use case 1 of his tutorial): breast cancer, 143 images of 2000 pixels."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from xpath.pathseg.reading import (
+    check_same_size,
+    folder_with,
+    list_files,
+    read_label_map,
+    read_tiff,
+    too_few,
+)
+from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["SOURCE", "Janowczyk"]
+
+LABEL = "breast-nuclei-nuclei"
+PICTURE, MASK = "_original.tif", "_mask.png"
+ORIGINALS = 143
+
+INFO = SourceInfo(
+    name="Janowczyk",
+    magnification=40,
+    licence="no licence stated; for research, ask the author for more",
+    citation=(
+        "Janowczyk and Madabhushi. Deep learning for digital pathology image analysis: a "
+        "comprehensive tutorial with selected use cases. Journal of Pathology Informatics 7(1), "
+        "29 (2016)"
+    ),
+    url="https://andrewjanowczyk.com/use-case-1-nuclei-segmentation/",
+    layout=f"*{PICTURE} with *{MASK}, not 0 within nuclei; directly or in nuclei/",
+    regions=("breast",),
+    labels=(LABEL,),
+    images=500,
+    masks=500,
+    train_masks=400,
+    test_masks=100,
+)
+
+
+class Janowczyk:
+    """Images grouped by patient, the number their name begins with.
+
+    Only some of the nuclei in an image are outlined, and nothing tells where the annotator looked.
+    As in the paper, the rest counts as background; nothing is reported as absent.
+    """
+
+    info = INFO
+
+    def images(self, root: Path) -> Iterator[SourceImage]:
+        """All images, by name."""
+        for path in _pictures(root):
+            name = path.name[: -len(PICTURE)]
+            yield SourceImage(
+                source=INFO.name,
+                name=name,
+                group=name.partition("_")[0],
+                split=None,
+                mpp=0.25,
+                region="breast",
+                path=path,
+                read=partial(read_janowczyk, path, path.with_name(name + MASK)),
+            )
+
+    def missing(self, root: Path) -> list[str]:
+        """Files that are not there."""
+        pictures = _pictures(root)
+        masks = [path.with_name(path.name[: -len(PICTURE)] + MASK) for path in pictures]
+        return [
+            *too_few(len(pictures), ORIGINALS, f"pictures *{PICTURE}"),
+            *(mask.name for mask in masks if not mask.is_file()),
+        ]
+
+
+SOURCE = Janowczyk()
+
+
+def read_janowczyk(image_path: Path, mask_path: Path) -> Annotated:
+    """An image with the nuclei that were outlined.
+
+    Raises:
+        DataError: A file is missing or damaged, or sizes differ.
+    """
+    image = read_tiff(image_path)
+    nuclei = read_label_map(mask_path)
+    check_same_size(mask_path, nuclei.shape, image_path, image.shape)
+    mask = nuclei > 0
+    return Annotated(image, (LabelMask(LABEL, mask),) if mask.any() else (), None)
+
+
+def _pictures(root: Path) -> list[Path]:
+    top = folder_with(root, "nuclei")
+    return list_files(root, PICTURE) or (list_files(top / "nuclei", PICTURE) if top else [])

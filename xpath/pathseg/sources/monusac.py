@@ -1,0 +1,187 @@
+"""MoNuSAC 2020: four kinds of cells in 310 images of four organs, each nucleus outlined."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xpath.errors import DataError
+from xpath.pathseg.reading import (
+    absent_labels,
+    fill_polygons,
+    folder_with,
+    list_files,
+    read_tiff,
+    read_xml,
+    refuse_damage,
+    too_few,
+)
+from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from xml.etree.ElementTree import Element
+
+    from numpy.typing import NDArray
+
+__all__ = ["SOURCE", "Monusac"]
+
+CLASSES = {
+    "Epithelial": "unspecified-cell-epithelial",
+    "Lymphocyte": "unspecified-cell-lymphocyte",
+    "Macrophage": "unspecified-cell-macrophage",
+    "Neutrophil": "unspecified-cell-neutrophil",
+}
+"""Attribute of an annotation to label id; PathSeg takes no organ from the patient's number."""
+AMBIGUOUS = "Ambiguous"
+"""Where the experts could not tell; only in the test part."""
+FOLDERS = {
+    "train": ("MoNuSAC_images_and_annotations",),
+    "test": ("MoNuSAC Testing Data and Annotations", "MoNuSAC_Testing_Data_and_Annotations"),
+}
+"""Split to the names its folder goes by."""
+ORIGINALS = {"train": 209, "test": 101}
+
+INFO = SourceInfo(
+    name="MoNuSAC",
+    magnification=40,
+    licence="CC BY-NC-SA 4.0",
+    citation=(
+        "Verma et al. MoNuSAC2020: a multi-organ nuclei segmentation and classification "
+        "challenge. IEEE Transactions on Medical Imaging 40(12), 3413-3423 (2021)"
+    ),
+    url="https://monusac-2020.grand-challenge.org/Data/",
+    layout=(
+        "MoNuSAC_images_and_annotations/ and 'MoNuSAC Testing Data and Annotations'/, each with a "
+        "folder per patient that holds NAME.tif or NAME.svs and NAME.xml (Aperio outlines)"
+    ),
+    regions=("unspecified",),
+    labels=tuple(CLASSES.values()),
+    images=359,
+    masks=642,
+    train_masks=454,
+    test_masks=188,
+)
+
+
+class Monusac:
+    """Images grouped by patient, split as in the challenge."""
+
+    info = INFO
+
+    def images(self, root: Path) -> Iterator[SourceImage]:
+        """All images, training part first."""
+        for split in FOLDERS:
+            for path in _pictures(root, split):
+                yield SourceImage(
+                    source=INFO.name,
+                    name=path.stem,
+                    group=path.name[: len("TCGA-5P-A9K0")],
+                    split=split,
+                    mpp=0.25,
+                    region="unspecified",
+                    path=path,
+                    read=partial(read_monusac, path, path.with_name(f"{path.stem}.xml")),
+                )
+
+    def missing(self, root: Path) -> list[str]:
+        """Folders and files that are not there."""
+        gaps: list[str] = []
+        for split, wanted in ORIGINALS.items():
+            pictures = _pictures(root, split)
+            if not pictures:
+                gaps.append(f"{FOLDERS[split][0]}/PATIENT/*.tif or *.svs")
+                continue
+            gaps += too_few(len(pictures), wanted, f"pictures to {split}")
+            outlines = [path.with_name(f"{path.stem}.xml") for path in pictures]
+            gaps += [f"{path.parent.name}/{path.name}" for path in outlines if not path.is_file()]
+        return gaps
+
+
+SOURCE = Monusac()
+
+
+def read_monusac(image_path: Path, xml_path: Path) -> Annotated:
+    """An image with its cells.
+
+    Raises:
+        DataError: A file is missing or damaged, a kind of cell is unknown, or an outline lies
+            outside the image.
+    """
+    image = read_tiff(image_path)
+    size = (image.shape[0], image.shape[1])
+    outlines = _outlines(xml_path)
+    _check_inside(xml_path, outlines, image_path, size)
+    found = {kind: fill_polygons(shapes, size) for kind, shapes in outlines.items()}
+    masks = tuple(
+        LabelMask(label, found[kind])
+        for kind, label in CLASSES.items()
+        if kind in found and found[kind].any()
+    )
+    ignore = found.get(AMBIGUOUS)
+    if ignore is not None:
+        for cells in masks:  # a cell that was told beats an outline around a doubtful region
+            ignore = ignore & ~cells.mask
+    known = ignore is None or not ignore.any()
+    return Annotated(image, masks, None if known else ignore, absent_labels(INFO.labels, masks))
+
+
+def _outlines(path: Path) -> dict[str, list[NDArray[np.float64]]]:
+    """Polygons ``(K, 2)``, x then y in pixels, of every kind of cell."""
+    outlines: dict[str, list[NDArray[np.float64]]] = {}
+    for annotation in read_xml(path).iter("Annotation"):
+        attribute = annotation.find("Attributes/Attribute")
+        kind = "" if attribute is None else attribute.get("Name", "").strip()
+        regions = annotation.findall("Regions/Region")
+        if kind not in CLASSES and kind != AMBIGUOUS and regions:
+            known = ", ".join((*CLASSES, AMBIGUOUS))
+            raise DataError(
+                f"{path} has an unknown kind of cell {kind!r}, known are {known}; take the file "
+                "as distributed"
+            )
+        with refuse_damage(path, "Aperio annotation"):
+            outlines.setdefault(kind, []).extend(_points(region) for region in regions)
+    return outlines
+
+
+def _points(region: Element) -> NDArray[np.float64]:
+    """Corners ``(K, 2)`` of an outline, x then y in pixels."""
+    corners = [(float(v.attrib["X"]), float(v.attrib["Y"])) for v in region.iter("Vertex")]
+    return np.array(corners, dtype=np.float64).reshape(-1, 2)
+
+
+def _check_inside(
+    path: Path,
+    outlines: dict[str, list[NDArray[np.float64]]],
+    image_path: Path,
+    size: tuple[int, int],
+) -> None:
+    """Refuses outlines of another image: none of their points is within this one."""
+    shapes = [shape for polygons in outlines.values() for shape in polygons]
+    limits = np.array([size[1], size[0]])
+    if shapes and not any(((shape >= 0) & (shape <= limits)).all(axis=1).any() for shape in shapes):
+        raise DataError(
+            f"{path} has no outline within its image {image_path} of {size[1]} x {size[0]} "
+            "pixels; take both from the same release, or remove them"
+        )
+
+
+def _pictures(root: Path, split: str) -> list[Path]:
+    """Pictures of a split, the TIFF where there is one."""
+    for name in FOLDERS[split]:
+        top = folder_with(root, name)
+        if top is not None:
+            break
+    else:
+        return []
+    patients = sorted(folder for folder in (top / name).iterdir() if folder.is_dir())
+    pictures: list[Path] = []
+    for patient in patients:
+        tiffs = list_files(patient, ".tif")
+        names = {path.stem for path in tiffs}
+        slides = [path for path in list_files(patient, ".svs") if path.stem not in names]
+        pictures += sorted([*tiffs, *slides], key=lambda path: path.stem)
+    return pictures

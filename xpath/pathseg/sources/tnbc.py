@@ -1,0 +1,242 @@
+"""TNBC: nuclei by cell type in 50 images of breast cancer and 18 of brain."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xpath.errors import DataError
+from xpath.pathseg.reading import (
+    absent_labels,
+    check_same_size,
+    folder_with,
+    list_files,
+    masks_of_classes,
+    read_image,
+    read_label_map,
+    read_table,
+    too_few,
+)
+from xpath.pathseg.record import Annotated, SourceImage, SourceInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+__all__ = ["SOURCE", "Tnbc"]
+
+IMAGES = {
+    "adipocyte": 7,
+    "cancerous": 41,
+    "endothelial": 19,
+    "epithelial": 2,
+    "fibroblast": 31,
+    "glial": 6,
+    "lymphocyte or plasmocyte": 42,
+    "mitosis": 15,
+    "myo epithelial": 1,
+    "necrosis": 1,
+    "neuron": 2,
+}
+"""Object type to the number of images that have it (paper, Table 5)."""
+LABELS = {kind: f"breast-cell-{kind}" for kind in IMAGES}
+"""Object type to label id; the paper puts the brain images under breast as well."""
+
+BRAIN = frozenset({"12", "13", "14"})
+"""Slides of brain."""
+ONLY_BRAIN = frozenset({"glial", "neuron"})
+"""What no breast has; tells neurons from epithelium, each of which is in two images."""
+FIXED = {"necrosis": 8, "myo epithelial": 11}
+"""Codes that the authors' own programs name; each is in a single image."""
+ORIGINALS = 68
+PICTURES, MAPS = "TNBC_and_Brain_dataset", "TNBC_and_Brain_dataset_celltype_integer"
+
+INFO = SourceInfo(
+    name="TNBC",
+    magnification=40,
+    licence="CC BY 4.0",
+    citation=(
+        "Naylor et al. Segmentation of nuclei in histopathology images by deep regression of the "
+        "distance map. IEEE Transactions on Medical Imaging 38, 448-459 (2019); cell types: "
+        "Naylor et al. Scale dependant layer for self-supervised nuclei encoding. "
+        "arXiv:2207.10950 (2022)"
+    ),
+    url="https://zenodo.org/records/3552674",
+    layout=(
+        f"{MAPS}/GT_XX/XX_Y.png, cell types as integers, and Slide_XX/XX_Y.png beside them or in "
+        f"{PICTURES}/; with less than all 68 images also classes.csv (columns value, class), "
+        "which says what the integers mean"
+    ),
+    regions=("breast",),
+    labels=tuple(LABELS.values()),
+    images=66,
+    masks=167,
+    train_masks=134,
+    test_masks=33,
+)
+
+
+class Tnbc:
+    """Images grouped by slide, one per patient; there is no official split.
+
+    The archive does not say what its integers mean. A ``classes.csv`` does; without one they are
+    told apart by the number of images that have them, which is published for every cell type.
+    """
+
+    info = INFO
+
+    def images(self, root: Path) -> Iterator[SourceImage]:
+        """All images, slide by slide.
+
+        Raises:
+            DataError: It cannot be told what the integers mean.
+        """
+        pairs = _pairs(root)
+        classes = _classes(root, [mask for _, mask in pairs]) if pairs else {}
+        for path, mask in pairs:
+            yield SourceImage(
+                source=INFO.name,
+                name=path.stem,
+                group=f"slide_{_slide(path)}",
+                split=None,
+                mpp=0.25,
+                region="breast",
+                path=path,
+                read=partial(_read, path, mask, classes),
+            )
+
+    def missing(self, root: Path) -> list[str]:
+        """Cell type maps that are not there, how many images, and whether the classes are known."""
+        pairs = _pairs(root)
+        gaps = too_few(len(pairs), ORIGINALS, "pictures in Slide_XX")
+        gaps += [f"{mask.parent.name}/{mask.name}" for _, mask in pairs if not mask.exists()]
+        try:
+            _classes(root, [mask for _, mask in pairs])
+        except DataError as error:
+            gaps += [f"classes.csv ({error})"] if pairs else []
+        return gaps
+
+
+SOURCE = Tnbc()
+
+
+def _slide(path: Path) -> str:
+    """``01`` of ``Slide_01/01_1.png`` and of ``GT_01/01_1.png``."""
+    return path.parent.name.rpartition("_")[2]
+
+
+def _pairs(root: Path) -> list[tuple[Path, Path]]:
+    """Every picture with the place of its cell type map."""
+    maps = folder_with(root, MAPS)
+    top = maps / MAPS if maps else folder_with(root, "GT_01") or root
+    own = any(top.glob("Slide_*"))
+    pictures = top if own else (folder_with(root, PICTURES) or root) / PICTURES
+    return [
+        (path, top / path.parent.name.replace("Slide", "GT") / path.name)
+        for slide in sorted(pictures.glob("Slide_*"))
+        for path in list_files(slide, ".png")
+    ]
+
+
+def _classes(root: Path, masks: list[Path]) -> dict[int, str]:
+    """Integer to label id, from ``classes.csv`` or from the number of images.
+
+    Raises:
+        DataError: Neither tells.
+    """
+    folder = folder_with(root, "classes.csv")
+    if folder is not None:
+        return _written(folder / "classes.csv")
+    slides: dict[int, list[str]] = {}
+    broken = []
+    for path in masks:
+        try:
+            values = read_label_map(path)
+        except DataError:  # refused when the image itself is read
+            broken.append(path)
+            continue
+        for value in np.unique(values[values > 0]).tolist():
+            slides.setdefault(value, []).append(_slide(path))
+    readable = len(masks) - len(broken)
+    found = _matchings(slides, ORIGINALS - readable)
+    if len(found) != 1 or not slides:
+        seen = ", ".join(f"{value} in {len(where)}" for value, where in sorted(slides.items()))
+        damage = f" ({broken[0]} and {len(broken) - 1} more are broken)" if broken else ""
+        raise DataError(
+            f"{root} has the integers {seen or 'none'} of {readable} cell type maps{damage}, and "
+            "their numbers do not tell cell types apart: take the celltype_integer archive with "
+            "all 68 images, or write classes.csv with the columns value and class "
+            f"({', '.join(IMAGES)})"
+        )
+    return {value: LABELS[kind] for value, kind in found[0].items()}
+
+
+def _written(path: Path) -> dict[int, str]:
+    """Integer to label id, as somebody wrote it down."""
+    classes = {}
+    for row in read_table(path, "value", "class"):
+        kind = re.sub(r"[\s_-]+", " ", row["class"].lower())
+        if kind not in LABELS or not row["value"].isdigit():
+            raise DataError(
+                f"{path} has the row {row}; wanted an integer and one of {', '.join(LABELS)}"
+            )
+        classes[int(row["value"])] = LABELS[kind]
+    return classes
+
+
+def _matchings(slides: Mapping[int, list[str]], unread: int) -> list[dict[int, str]]:
+    """Ways, at most two, to give every integer the cell type whose published number it has.
+
+    Args:
+        slides: Integer to the slide of each image that has it.
+        unread: Images we know nothing of; each may add one to any number.
+    """
+    if not slides:
+        return [{}]
+    # the integer with the fewest candidates first keeps the search short
+    candidates = {
+        value: [kind for kind in IMAGES if _may_be(value, where, kind, unread)]
+        for value, where in slides.items()
+    }
+    return _assign(candidates)[:2]
+
+
+def _assign(candidates: Mapping[int, list[str]]) -> list[dict[int, str]]:
+    if not candidates:
+        return [{}]
+    value = min(candidates, key=lambda value: len(candidates[value]))
+    found: list[dict[int, str]] = []
+    for kind in candidates[value]:
+        rest = {
+            other: [choice for choice in choices if choice != kind]
+            for other, choices in candidates.items()
+            if other != value
+        }
+        found += [{value: kind} | matching for matching in _assign(rest)]
+        if len(found) > 1:
+            break
+    return found
+
+
+def _may_be(value: int, where: list[str], kind: str, unread: int) -> bool:
+    """If an integer in these slides can mean this cell type."""
+    if kind in ONLY_BRAIN and not BRAIN.issuperset(where):
+        return False
+    if FIXED.get(kind, value) != value:
+        return False
+    return IMAGES[kind] - unread <= len(where) <= IMAGES[kind]
+
+
+def _read(path: Path, mask_path: Path, classes: Mapping[int, str]) -> Annotated:
+    """An image with all its nuclei.
+
+    Raises:
+        DataError: A file is missing or damaged, sizes differ, or a class is unknown.
+    """
+    image, values = read_image(path), read_label_map(mask_path)
+    check_same_size(mask_path, values.shape, path, image.shape)
+    masks = masks_of_classes(values, classes, path=mask_path)
+    return Annotated(image, masks, None, absent_labels(INFO.labels, masks))
