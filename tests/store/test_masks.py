@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import signal
@@ -9,7 +10,7 @@ import signal
 import numpy as np
 import pytest
 
-from xpath.errors import DataError, ShapeError, StoreError
+from xpath.errors import ConfigError, DataError, ShapeError, StoreError
 from xpath.store.masks import MaskWriter, open_masks
 from xpath.store.schema import sha256_of
 
@@ -230,6 +231,97 @@ def test_wrong_input_is_refused(tmp_path, make_grid, masks, presence):
     for changes in [{"grid": make_grid(0)}, {"labels": ()}, {"size": 0}, {"labels": ("a", "a")}]:
         with pytest.raises(DataError):
             MaskWriter(path, **(settings | changes))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("reduce", [2, 4])
+def test_reduced_masks_keep_what_is_in_by_half(tmp_path, make_grid, rng, reduce):
+    masks = rng.random((20, 2, 24, 24)) > 0.5
+    settings = {"grid": make_grid(20), "labels": LABELS, "size": 24, "provenance": {}}
+    path = tmp_path / "m.zarr"
+    with MaskWriter(path, **settings, reduce=reduce) as writer:
+        writer.write(0, masks, np.ones((20, 2), np.float32))
+
+    found = open_masks(path)
+
+    side = 24 // reduce
+    shares = masks.reshape(20, 2, side, reduce, side, reduce).mean(axis=(3, 5))
+    assert (shares == 0.5).any()  # a tie is in
+    np.testing.assert_array_equal(found.read(slice(None)), shares >= 0.5)
+    np.testing.assert_array_equal(found.area, (shares >= 0.5).sum(axis=(2, 3)))
+    assert (found.reduce, found.size) == (reduce, side)
+    assert json.loads((path / "zarr.json").read_text())["attributes"]["reduce"] == reduce
+
+
+@pytest.mark.parametrize(("size", "reduce"), [(SIZE, 2), (24, 3), (24, 0), (24, 8), (30, 4)])
+def test_reductions_that_do_not_divide_are_refused(tmp_path, make_grid, size, reduce):
+    with pytest.raises(ConfigError, match=f"reduced by {reduce}"):
+        MaskWriter(
+            tmp_path / "m.zarr",
+            grid=make_grid(1),
+            labels="a",
+            size=size,
+            provenance={},
+            reduce=reduce,
+        )
+
+
+def test_files_from_before_there_were_reductions_are_full(tmp_path, write, masks):
+    path = write(tmp_path / "m.zarr")
+    about = json.loads((path / "zarr.json").read_text())
+    assert about["attributes"].pop("reduce") == 1
+    (path / "zarr.json").write_text(json.dumps(about))
+
+    found = open_masks(path)
+
+    assert found.reduce == 1
+    np.testing.assert_array_equal(found.read(slice(None)), masks)
+
+
+def test_a_reduction_no_one_knows_is_refused(tmp_path, write):
+    path = write(tmp_path / "m.zarr")
+    about = json.loads((path / "zarr.json").read_text())
+    about["attributes"]["reduce"] = 7
+    (path / "zarr.json").write_text(json.dumps(about))
+
+    with pytest.raises(StoreError, match="contradicts itself"):
+        open_masks(path)
+
+
+@pytest.mark.parametrize(
+    ("full", "words"),
+    [
+        ("masks/c/1/0/0/0", r"16 of 35 patches were, the rest needs 0\.0 MB at most"),
+        ("presence/c/0/0", "35 of 35 patches were"),
+    ],
+)
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, write, monkeypatch, full, words):
+    from zarr.storage import LocalStore
+
+    real = LocalStore.set
+
+    async def set_until_full(self, key, *rest):
+        if key == full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return await real(self, key, *rest)
+
+    monkeypatch.setattr(LocalStore, "set", set_until_full)
+
+    with pytest.raises(StoreError, match=f"disk is full; .*m.zarr was not written: {words}"):
+        write(tmp_path / "m.zarr")
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_trouble_of_the_disk_is_not_taken_for_a_full_one(tmp_path, write, monkeypatch):
+    from zarr.storage import LocalStore
+
+    async def refuse(self, key, *rest):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(LocalStore, "set", refuse)
+
+    with pytest.raises(OSError, match="Input/output"):
+        write(tmp_path / "m.zarr")
     assert not list(tmp_path.iterdir())
 
 

@@ -103,6 +103,13 @@ def test_columns_come_first(drawn):
     ]  # fmt: skip
 
 
+def test_pieces_come_one_after_the_other(drawn):
+    """OpenCV lists contours from the bottom up."""
+    grid = clam_grid(drawn((100, 100, 400, 200), (1000, 1500, 200, 400)), EXACT)
+
+    assert grid.coords.tolist() == [[1000, 1500], [1000, 1756], [100, 100], [356, 100]]
+
+
 @pytest.mark.parametrize(
     ("contour_fn", "columns"),
     [

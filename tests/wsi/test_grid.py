@@ -10,11 +10,25 @@ import pytest
 from xpath.errors import ConfigError, EmptyTissueError, ResolutionError
 from xpath.geometry import Box, Size
 from xpath.wsi.grid import GridConfig, cut_grid
-from xpath.wsi.tissue import Tissue
+from xpath.wsi.slide import Slide
+from xpath.wsi.tissue import Tissue, find_tissue
 
 
 def everywhere(slide):
     return Tissue(np.ones((1, 1), bool), (float(slide.size.width), float(slide.size.height)))
+
+
+def test_from_the_file_to_the_grid(write_tiff, rng):
+    """Tissue from (256, 256) to (768, 768) of a slide of 0.5 microns per pixel."""
+    picture = np.full((1024, 1024, 3), 245, np.uint8)
+    picture[256:768, 256:768] = rng.integers((150, 60, 160), (190, 100, 200), (512, 512, 3))
+
+    with Slide.open(write_tiff(picture, mpp=0.5)) as slide:
+        grid = cut_grid(slide, find_tissue(slide), GridConfig(patch_um=64.0, min_tissue=0.5))
+
+    wanted = [[x, y] for y in range(256, 768, 128) for x in range(256, 768, 128)]
+    assert grid.coords.tolist() == wanted
+    assert (grid.footprint, grid.pixels) == (128, 128)
 
 
 def test_rows_come_first_and_the_last_patches_reach_beyond_the_slide(fake_slide):

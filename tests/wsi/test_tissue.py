@@ -94,6 +94,28 @@ def test_blank_glass_has_no_tissue(find, rng, glass, noise):
     assert not find(painted(rng, glass=glass, noise=noise)).mask.any()
 
 
+@pytest.mark.parametrize("pale", [PALE, (228, 212, 226), (240, 226, 239)])
+@pytest.mark.parametrize("noise", [1, 3])
+def test_pale_tissue_beside_dark_is_kept(find, rng, pale, noise):
+    """Saturation 25, 18 and 15: Otsu's threshold falls between dark and pale tissue."""
+    patches = [(240, 240, 960, 2000, DARK), (1440, 240, 800, 2000, pale)]
+    tissue = find(painted(rng, *patches, noise=noise))
+
+    assert area(tissue, 264, 264, 912, 1952) == 1
+    assert area(tissue, 1464, 264, 752, 1952) > 0.99
+    assert tissue.mask.mean() == pytest.approx((960 + 800) * 2000 / SIDE**2, rel=0.02)
+
+
+def test_pale_tissue_is_found_whether_or_not_there_is_dark(find, rng):
+    """What is tissue in one place must not depend on what lies elsewhere on the slide."""
+    pale, dark = (1440, 240, 800, 2000, (228, 213, 226)), (240, 240, 960, 2000, DARK)
+
+    alone, beside = find(painted(rng, pale)), find(painted(rng, dark, pale))
+
+    assert area(alone, 1464, 264, 752, 1952) > 0.99
+    assert area(beside, 1464, 264, 752, 1952) > 0.99
+
+
 def test_tinted_glass_beside_white_padding_is_not_tissue(find, rng):
     """Stitched scans fill what was not scanned with pure white; scanned glass is yellowish."""
     overview = painted(rng, (800, 800, 800, 800, DARK), glass=(240, 236, 216))
@@ -146,6 +168,28 @@ def test_dust_and_pinholes_are_measured_in_microns(write_tiff, rng, mpp):
     assert tissue.mask[24:46, 64:86].all()
     assert tissue.mask[150:170, 80:100].all()
     assert not tissue.mask[156:184, 186:214].any()
+
+
+def test_without_resolution_the_downsample_decides(find, rng):
+    """32 level-0 pixels, as if the slide had 0.25 microns per pixel."""
+    overview = painted(rng, (640, 800, 1280, 640, DARK)).repeat(8, axis=0).repeat(8, axis=1)
+
+    without, given = find(overview, mpp=None), find(overview, mpp=0.25)
+
+    assert without.mask.shape == (80, 80)  # 2560 / 32
+    np.testing.assert_array_equal(without.mask, given.mask)
+    assert without.mask.mean() == pytest.approx(1280 * 640 / SIDE**2, rel=0.05)
+
+
+def test_the_overview_of_a_small_slide_keeps_some_pixels(find, rng):
+    """320 level-0 pixels of 0.5 microns would be 20 pixels of 8 microns."""
+    overview = painted(rng, (0, 0, SIDE, SIDE, DARK))
+
+    tissue = find(overview, TissueConfig(min_area_um2=0), mpp=0.5)
+
+    assert tissue.mask.shape == (64, 64)
+    assert tissue.downsample == (5.0, 5.0)
+    assert tissue.mask.all()
 
 
 @pytest.mark.parametrize(

@@ -5,24 +5,28 @@ Axes: N patches, L labels, H W pixels of a patch (square). The arrays of ``masks
 * ``masks`` uint8 ``(N, L, H, ceil(W / 8))``: a byte holds eight neighbours of a row, the leftmost
   in its highest bit (``numpy.packbits`` in its default order), the row filled up with zeros. A
   chunk is one mask, so that one can be read alone; a file (shard) is all labels of 16 patches.
+  Its attribute ``reduce`` (1, 2 or 4; 1 where it is missing) tells how many pixels of the patch,
+  as it was segmented, a pixel of the mask stands for along each axis; either way a mask covers its
+  patch from border to border, ``footprint / size`` level-0 pixels to a pixel.
 * ``presence`` float32 ``(N, L)``, ``area`` int64 ``(N, L)`` in pixels of the mask, ``coords``
   int64 ``(N, 2)`` with the attributes of ``xpath.store.grids``.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import shutil
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from xpath.errors import DataError, StoreError
+from xpath.errors import ConfigError, DataError, StoreError
 from xpath.shapes import check_shape
 from xpath.store.grids import grid_attributes, grid_from_attributes
-from xpath.store.schema import MASKS, atomic, check_schema, damage_refused
+from xpath.store.schema import FULL, MASKS, atomic, check_schema, damage_refused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -30,10 +34,12 @@ if TYPE_CHECKING:
 
     from xpath.geometry import PatchGrid
 
-__all__ = ["MaskWriter", "SlideMasks", "open_masks"]
+__all__ = ["REDUCTIONS", "MaskWriter", "SlideMasks", "open_masks"]
 
 SHARD = 16
 """Patches per file: few files, yet little is held in memory before one is written."""
+REDUCTIONS = (1, 2, 4)
+"""Pixels along each axis that one pixel of a stored mask may stand for."""
 
 
 class MaskWriter:
@@ -53,6 +59,7 @@ class MaskWriter:
         labels: Sequence[str],
         size: int,
         provenance: Mapping[str, str],
+        reduce: int = 1,
     ) -> None:
         """Takes what is known before the first mask.
 
@@ -60,10 +67,13 @@ class MaskWriter:
             path: The folder, ``masks.zarr``; replaced if it exists.
             grid: Where the patches lie, N of them.
             labels: Label ids, L of them.
-            size: Side of a mask in pixels; need not be that of the patch.
+            size: Side in pixels of the masks that will come; need not be that of the patch.
             provenance: Prompts, segmentor and its SHA-256, configuration digest.
+            reduce: Store masks at 1/1, 1/2 or 1/4 of that: a pixel is in where at least half of
+                those it stands for are.
 
         Raises:
+            ConfigError: Another reduction, or one that does not divide the side.
             DataError: No patches, no labels, a label twice, or masks without pixels.
         """
         if not len(grid) or not labels or size <= 0:
@@ -73,7 +83,13 @@ class MaskWriter:
             )
         if len(set(labels)) < len(labels):
             raise DataError(f"{path}: a label is asked for twice: {sorted(labels)}")
-        self._path, self._grid, self._labels, self._size = path, grid, tuple(labels), size
+        if reduce not in REDUCTIONS or size % reduce:
+            raise ConfigError(
+                f"{path}: masks of {size} px cannot be reduced by {reduce}; choose one of"
+                f" {REDUCTIONS} that divides the side of the patches"
+            )
+        self._path, self._grid, self._labels = path, grid, tuple(labels)
+        self._given, self._reduce, self._size = size, reduce, size // reduce
         self._provenance = dict(provenance)
         self._exit = ExitStack()
         self._buffer: list[NDArray[np.uint8]] = []
@@ -107,7 +123,7 @@ class MaskWriter:
 
         Args:
             start: Index of the first of them; batches come in order, without gaps.
-            masks: ``(B, L, H, W)`` boolean.
+            masks: ``(B, L, H, W)`` boolean, at full resolution.
             presence: ``(B, L)`` score of each mask.
 
         Raises:
@@ -115,7 +131,7 @@ class MaskWriter:
             ShapeError: Of another shape, or more patches than the grid has.
             StoreError: The disk is full.
         """
-        known = {"L": len(self._labels), "H": self._size, "W": self._size}
+        known = {"L": len(self._labels), "H": self._given, "W": self._given}
         count = check_shape("masks", masks, "B L H W", **known)["B"]
         check_shape("presence", presence, "B L", B=count, L=len(self._labels))
         if masks.dtype != np.bool_:
@@ -128,7 +144,7 @@ class MaskWriter:
                 f"{self._path}: patches must come in order, {wanted} is next of"
                 f" {len(self._grid)}, got {start} to {stop}"
             )
-        packed = np.packbits(masks, axis=-1)
+        packed = np.packbits(_reduced(masks, self._reduce), axis=-1)
         self._presence[start:stop] = presence
         self._area[start:stop] = _area(packed)
         self._buffer.append(packed)
@@ -144,7 +160,7 @@ class MaskWriter:
     ) -> None:
         """Completes the folder, or leaves nothing behind."""
         if error is None:
-            with self._exit.pop_all():
+            with self._exit.pop_all(), self._room():
                 self._finish()
         else:
             self._exit.__exit__(kind, error, trace)
@@ -166,16 +182,42 @@ class MaskWriter:
         attributes = grid_attributes(self._grid, self._provenance.get("slide_id", ""))
         self._group["coords"].attrs.update({key: _plain(it) for key, it in attributes.items()})
         self._group.attrs.update(
-            schema=MASKS, labels=list(self._labels), size=self._size, provenance=self._provenance
+            schema=MASKS,
+            labels=list(self._labels),
+            size=self._size,
+            reduce=self._reduce,
+            provenance=self._provenance,
         )
 
     def _flush(self, count: int) -> None:
         """Writes whole shards, so that none is ever read back and written again."""
         packed = np.concatenate(self._buffer)
-        self._masks[self._written : self._written + count] = packed[:count]
+        with self._room():
+            self._masks[self._written : self._written + count] = packed[:count]
         self._buffer = [packed[count:]] if count < len(packed) else []
         self._buffered -= count
         self._written += count
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Tells how much is missing when the disk is full.
+
+        Masks shrink to a few percent when they are compressed, so a disk is not refused before it
+        is full; only the most that may still come is known.
+        """
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            patch = len(self._labels) * self._size * -(-self._size // 8)
+            most = (len(self._grid) - self._written) * patch / 1e6
+            free = shutil.disk_usage(self._path.parent).free / 1e6
+            raise StoreError(
+                f"the disk is full; {self._path} was not written: {self._written} of"
+                f" {len(self._grid)} patches were, the rest needs {most:,.1f} MB at most (less,"
+                f" once compressed) and {free:,.1f} MB are free; free some space and try again"
+            ) from error
 
 
 class SlideMasks:
@@ -189,7 +231,9 @@ class SlideMasks:
         self.labels: tuple[str, ...] = tuple(group.attrs["labels"])
         """Label ids, L of them."""
         self.size = int(group.attrs["size"])
-        """Side of a mask in pixels."""
+        """Side of a mask in pixels; it covers the patch from border to border."""
+        self.reduce = int(group.attrs.get("reduce", 1))
+        """Pixels it was segmented at, along each axis, per pixel of the mask."""
         self.provenance: dict[str, str] = dict(group.attrs["provenance"])
         self.presence: NDArray[np.float32] = group["presence"][:]
         """``(N, L)`` score of each mask, 0 where it is empty."""
@@ -198,7 +242,8 @@ class SlideMasks:
         self._masks = group["masks"]
         table = (len(self.grid), len(self.labels))
         found = (self._masks.shape, self.area.shape, self.presence.shape)
-        if found != ((*table, self.size, -(-self.size // 8)), table, table):
+        wanted = ((*table, self.size, -(-self.size // 8)), table, table)
+        if found != wanted or self.reduce not in REDUCTIONS:
             raise StoreError(f"{path} contradicts itself; remove it and make it again")
         self._check_files()
 
@@ -270,6 +315,17 @@ def _storage() -> dict[str, Any]:
         "compressors": ZstdCodec(level=3, checksum=True),
         "config": {"write_empty_chunks": True},  # so that a missing file is told from an empty one
     }
+
+
+def _reduced(masks: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
+    """Masks ``(..., H / factor, W / factor)``: in where at least half of the pixels are."""
+    if factor == 1:
+        return masks
+    count = np.zeros((*masks.shape[:-2], *(side // factor for side in masks.shape[-2:])), np.uint8)
+    for row in range(factor):
+        for column in range(factor):
+            count += masks[..., row::factor, column::factor]
+    return np.asarray(2 * count >= factor**2)
 
 
 def _area(packed: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -34,6 +34,10 @@ class ObjectsConfig:
     """Local weights of a timm encoder; empty to let timm fetch its pretrained ones."""
     min_coverage: float = 0.001
     """Smallest share of a patch an object must cover to count as present in it."""
+    overlap: int = 32
+    """Pixels of its surroundings a patch is segmented with on every side; see ``SegmentConfig``."""
+    reduce: int = 1
+    """Masks are stored at 1/1, 1/2 or 1/4 of the resolution of the patches."""
     batch: int = 8
     """Patches per forward pass."""
     device: str = "cpu"

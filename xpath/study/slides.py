@@ -45,8 +45,9 @@ def segment(study: Study, entry: SlideEntry) -> bool:
     def produce() -> None:
         with study.open_slide(entry) as slide:
             grid = cut_grid(slide, find_tissue(slide, study.config.tissue), study.config.grid)
-            batch = study.config.objects.batch
-            segment_slide(slide, grid, study.predictor, study.labels, output, batch=batch)
+            segment_slide(
+                slide, grid, study.predictor, study.labels, output, config=study.segment_config
+            )
 
     return make_once(output, study.masks_key(entry), produce)
 

@@ -17,6 +17,7 @@ from xpath.errors import SlideError, StoreError
 from xpath.features.encoders import PatchEncoder, TimmEncoder
 from xpath.labels import Label, load_labels
 from xpath.segment.predictor import SegmentorEncoder, SegmentPredictor
+from xpath.segment.whole_slide import SegmentConfig
 from xpath.store.schema import atomic, check_schema
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder
@@ -61,6 +62,12 @@ class Study:
         tree = load_labels()
         return tuple(tree.parse(text, allow_new=True) for text in self.config.objects.labels)
 
+    @property
+    def segment_config(self) -> SegmentConfig:
+        """How slides are segmented."""
+        objects = self.config.objects
+        return SegmentConfig(overlap=objects.overlap, reduce=objects.reduce, batch=objects.batch)
+
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, sorted: the order of the logits."""
@@ -95,6 +102,7 @@ class Study:
             asdict(self.config.tissue),
             asdict(self.config.grid),
             [label.prompt for label in self.labels],
+            [self.config.objects.overlap, self.config.objects.reduce],
             self.predictor.info.digest,
         )
 
