@@ -25,7 +25,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from xpath.pathseg.annotated import divide, read_annotated
+from xpath.pathseg.collect import collect
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.packed import pack_all
 from xpath.pathseg.sampler import batch_keys
@@ -39,9 +39,9 @@ def main() -> None:
     """From arguments to scores."""
     args = arguments()
     torch.manual_seed(args.seed)
-    train, held_out = divide(read_annotated(args.data), args.split)
+    train, held_out = collect(args.data, args.split)
     packed = pack_all(tqdm(train, desc="reading"))
-    packed |= pack_all(drawn_images(range(args.drawn)) if args.drawn else [])
+    packed |= pack_all(drawn_images(range(args.drawn)))
     shapes = tuple(tuple(map(int, shape.split("x"))) for shape in args.shapes.split(","))
     total = args.steps * max(count for count, _ in shapes)
     crops = PromptedCrops(packed, CropConfig(), total=total, seed=args.seed)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from xpath.pathseg.packed import Packed
+    from xpath.pathseg.packed import Packed, Stored
 
 __all__ = ["Crop", "CropConfig", "PromptedCrops"]
 
@@ -49,7 +49,7 @@ class CropConfig:
     """Questions per crop."""
     absent: float = 0.3
     """Share of questions for what is known not to be there, if anything is."""
-    fine: tuple[float, float] = (0.18, 0.42)
+    fine: tuple[float, float] = (0.2, 0.5)
     """Microns per pixel at which nuclei and cells are shown, drawn log-uniformly."""
     coarse: tuple[float, float] = (0.35, 1.0)
     """The same for tissue."""
@@ -66,7 +66,7 @@ class PromptedCrops:
     sampling; see ``sampler``), then a label of it likewise, then an image that holds the label.
 
     Args:
-        sources: Images of each source.
+        sources: Images of each source, in memory or on disk.
         config: What crops look like.
         total: Crops of the whole training; the balance changes on the way.
         seed: Decides everything.
@@ -76,13 +76,18 @@ class PromptedCrops:
     """
 
     def __init__(
-        self, sources: Mapping[str, Sequence[Packed]], config: CropConfig, *, total: int, seed: int
+        self,
+        sources: Mapping[str, Sequence[Packed | Stored]],
+        config: CropConfig,
+        *,
+        total: int,
+        seed: int,
     ) -> None:
         self._config, self._total, self._seed = config, total, seed
-        self._holders: list[dict[str, list[Packed]]] = []
+        self._holders: list[dict[str, list[Packed | Stored]]] = []
         sizes = []
         for images in sources.values():
-            holders: dict[str, list[Packed]] = {}
+            holders: dict[str, list[Packed | Stored]] = {}
             for image in images:
                 for label in image.labels:
                     holders.setdefault(label, []).append(image)
@@ -111,7 +116,7 @@ class PromptedCrops:
         names = list(holders)
         label = names[draw(np.array([len(holders[name]) for name in names]), 0.5, rng)]
         images = holders[label]
-        image = images[int(rng.integers(len(images)))]
+        image = images[int(rng.integers(len(images)))].load()
         asked = _questions(image, label, self._config, rng)
         pixels, target = cut(image, self._view(image, label, size, rng), size, asked)
         if rng.random() < self._config.blank:
@@ -123,7 +128,7 @@ class PromptedCrops:
         """A place where the label is, more often than not, at a random turn and resolution."""
         low, high = self._config.coarse if "-tissue-" in label else self._config.fine
         scale = float(np.exp(rng.uniform(np.log(low), np.log(high)))) / image.mpp
-        height, width = image.planes.shape[:2]
+        height, width = image.size
         scale = min(scale, 1.5 * min(height, width) / size)  # little of its mirror image is seen
         reach = size * scale / 2
         x, y = (_between(reach, side, rng) for side in (width, height))
@@ -140,9 +145,9 @@ class PromptedCrops:
         return View((x, y), scale, float(turn), bool(rng.random() < 0.5))
 
 
-def _patches(image: Packed) -> float:
+def _patches(image: Packed | Stored) -> float:
     """Size of an image in patches of 256 pixels."""
-    height, width = image.planes.shape[:2]
+    height, width = image.size
     return float(height * width / 256**2)
 
 

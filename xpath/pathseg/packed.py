@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from xpath.pathseg.record import Annotated, SourceImage
 
-__all__ = ["IGNORE", "Packed", "View", "cut", "pack", "pack_all"]
+__all__ = ["IGNORE", "Packed", "Stored", "View", "cut", "pack", "pack_all"]
 
 IGNORE = 255
 """In a target: nothing is known here."""
@@ -53,6 +53,32 @@ class Packed:
     """Labels that are known not to be there."""
     mpp: float
     """Microns per pixel."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.planes.shape[:2]
+        return height, width
+
+    def load(self) -> Packed:
+        """Itself; it is in memory."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An image left on disk and decoded when a crop is cut, for data larger than the memory."""
+
+    image: SourceImage
+    """The image."""
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    labels: tuple[str, ...]
+    """Labels that are present."""
+
+    def load(self) -> Packed:
+        """The decoded image."""
+        return pack(self.image.read(), self.image.mpp)
 
 
 def pack(annotated: Annotated, mpp: float) -> Packed:

@@ -18,7 +18,7 @@ from xpath.pathseg.record import Annotated, LabelMask, SourceImage
 from xpath.testing.tissue import LABELS, paint_tissue, random_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -52,8 +52,10 @@ def _paint_field(seed: int) -> Field:
     return Field(tissue.image, dict(tissue.masks))
 
 
-def drawn_images(seeds: Iterable[int]) -> list[SourceImage]:
+def drawn_images(seeds: Sequence[int]) -> list[SourceImage]:
     """Painted fields as images of a source named ``drawn``, to train on beside real ones."""
+    if not seeds:
+        return []
     return [
         SourceImage(
             source="drawn",
@@ -65,7 +67,7 @@ def drawn_images(seeds: Iterable[int]) -> list[SourceImage]:
             path=Path(f"drawn-{seed:05d}"),
             read=partial(_annotated, field),
         )
-        for seed, field in zip(seeds, paint_fields(list(seeds)), strict=True)
+        for seed, field in zip(seeds, paint_fields(seeds), strict=True)
     ]
 
 
