@@ -31,8 +31,8 @@ from xpath.segment.batches import BatchConfig, Batches, batch_shapes, stream
 from xpath.segment.checkpoint import SegmentorInfo, load_segmentor, save_segmentor
 from xpath.segment.predictor import SegmentPredictor
 from xpath.segment.tokenizer import fit_tokenizer
-from xpath.segment.train import TrainConfig, Trainer, TrainStep, take_over
-from xpath.segment.training_run import RunConfig, TrainingRun, join_processes
+from xpath.segment.train import TrainConfig, Trainer, take_over
+from xpath.segment.training_run import RunConfig, TrainingRun, join_processes, show_step
 from xpath.segment.validate import mean_by_label, validate, write_samples
 from xpath.segment.variants import SegmentorConfig, build_segmentor, mini_config, tiny_config
 from xpath.testing.crops import drawn_images
@@ -114,13 +114,6 @@ def judge(
     samples = validate(predictor, tqdm(images, desc="validating"), on_image=draw_answers(out))
     write_samples(out / "samples.csv", samples)
     return mean_by_label(samples)
-
-
-def show_step(bar: tqdm, step: TrainStep) -> None:
-    """Moves the bar; looks at the loss now and then, as that waits for the device."""
-    bar.update()
-    if step.step % 20 == 0:
-        bar.set_postfix({k: f"{float(v):.3f}" for k, v in step.loss._asdict().items()})
 
 
 def arguments() -> argparse.Namespace:

@@ -23,9 +23,11 @@ from xpath.store.schema import atomic
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from tqdm import tqdm
+
     from xpath.segment.train import TrainBatch, Trainer, TrainStep
 
-__all__ = ["RunConfig", "TrainingRun", "join_processes"]
+__all__ = ["RunConfig", "TrainingRun", "join_processes", "show_step"]
 
 STATE = "state.pt"
 
@@ -176,3 +178,10 @@ def join_processes(device: str) -> tuple[int, int]:
         return 0, 1
     torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def show_step(bar: tqdm, step: TrainStep) -> None:
+    """Moves a progress bar; looks at the loss now and then only, as that waits for the device."""
+    bar.update()
+    if step.step % 20 == 0:
+        bar.set_postfix({k: f"{float(v):.3f}" for k, v in step.loss._asdict().items()})
