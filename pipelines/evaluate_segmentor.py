@@ -1,0 +1,140 @@
+"""Measure a segmentor on images with masks in the layout of BiomedParseData.
+
+    python pipelines/evaluate_segmentor.py --data DIR --out OUT
+    python pipelines/evaluate_segmentor.py --data CRAG CONSEP --out OUT --weights W --mpp 0.25
+    python pipelines/evaluate_segmentor.py --data DIR --out OUT --mapping words.csv --limit 20
+
+Every DIR holds test/ (images), test_mask/ (non-zero is the object) and test.json; its name is the
+name of the source. The label is read from sentences like "nuclei-level lymphocyte in breast
+pathology.", or from --mapping: CSV "sentence,label[,ignore]" or JSON {"sentence": "label"}. Other
+sentences are asked as they are and reported under their own words.
+
+OUT gets dice_by_label.csv (last row "overall") and further tables, figures/ and answers/. Broken
+items are named and left out; the exit code is then 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from xpath.errors import XPathError
+from xpath.export.evaluation_figures import Answer, answers_figure, file_name, write_figures
+from xpath.pathseg.biomedparse_data import PromptedMask, read_biomedparse
+from xpath.pathseg.reading import read_image, read_table
+from xpath.pathseg.sentences import read_mapping
+from xpath.segment.evaluate import Evaluation, ask, evaluate_segmentor
+from xpath.segment.evaluation_mapping import read_ignore_values
+from xpath.segment.evaluation_questions import EvaluationConfig, Problem, questions_of, read_mask
+from xpath.segment.evaluation_tables import (
+    COMPARISON_COLUMNS,
+    comparison,
+    dice_by,
+    examples,
+    write_csv,
+    write_tables,
+)
+from xpath.segment.predictor import SegmentPredictor
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """From arguments to tables and figures; 1 if something was left out or nothing was found."""
+    args = _parser().parse_args(arguments)
+    try:
+        evaluation = _evaluate(args)
+    except XPathError as error:
+        print(f"evaluate_segmentor: {error}", file=sys.stderr)
+        return 1
+    for problem in evaluation.problems:
+        print(f"left out: {problem.what}", file=sys.stderr)
+    for row in dice_by(evaluation.samples, "label", seed=args.seed):
+        low, high = row["ci_low"], row["ci_high"]
+        print(f"{row['dice']:.3f} [{low:.3f}, {high:.3f}]  n = {row['n']:<6} {row['label']}")
+    print(f"see {args.out / 'dice_by_label.csv'}; {len(evaluation.problems)} items left out")
+    return 1 if evaluation.problems or not evaluation.samples else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--data", type=Path, nargs="+", required=True, help="folders in BiomedParseData's layout")
+    add("--out", type=Path, required=True, help="folder for tables and figures")
+    add("--split", default="test", help="which part of the data (default: test)")
+    add("--weights", help="checkpoint folder or hub id (default: the weights that ship)")
+    add("--mapping", type=Path, help="what the sentences mean: CSV or JSON")
+    add("--groups", type=Path, help="CSV image,group: patients are drawn whole in intervals")
+    add("--mpp", type=float, help="microns per pixel of the images (default: pixels as they are)")
+    add("--batch", type=int, default=4, help="images encoded at once")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    add("--device", default=device, help=f"cpu, cuda, cuda:1 ... (default: {device})")
+    add("--limit", type=int, help="only the first images of every folder")
+    add("--absent", action="store_true", help="labels an image has no mask of are absent: ask them")
+    add("--compare", type=Path, help="samples.csv of another model on the same data")
+    add("--seed", type=int, default=0, help="of the intervals")
+    return parser
+
+
+def _evaluate(args: argparse.Namespace) -> Evaluation:
+    problems: list[Problem] = []
+    items = [item for folder in args.data for item in _items(folder, args, problems)]
+    predictor = SegmentPredictor.from_pretrained(args.weights, device=args.device)
+    config = EvaluationConfig(
+        trained=predictor.info.labels, mpp=args.mpp, batch=args.batch, absent=args.absent
+    )
+    groups = read_table(args.groups, "image", "group") if args.groups else []
+    ignore = read_ignore_values(args.mapping) if args.mapping else {}
+    by_name = {row["image"]: row["group"] for row in groups}
+    questions = questions_of(items, config, groups=by_name, ignore=ignore)
+    with tqdm(total=len(questions), desc="evaluating", unit="image") as bar:
+        found = evaluate_segmentor(predictor, questions, config, on_images=bar.update)
+    evaluation = found._replace(problems=(*problems, *found.problems))
+    write_tables(args.out, evaluation, seed=args.seed)
+    if args.compare:
+        rows = comparison(evaluation.samples, args.compare)
+        write_csv(args.out / "comparison.csv", rows, COMPARISON_COLUMNS)
+    if evaluation.samples:
+        _draw(args.out, evaluation, predictor, config, args.seed)
+    return evaluation
+
+
+def _items(folder: Path, args: argparse.Namespace, problems: list[Problem]) -> list[PromptedMask]:
+    """Masks of the first images of a folder; what is broken goes to the problems."""
+    mapping = read_mapping(args.mapping) if args.mapping else None
+    index = folder / f"{args.split}.json"
+    items = read_biomedparse(
+        folder.resolve(),
+        args.split,
+        mapping=mapping,
+        on_error=lambda error: problems.append(Problem(index, str(error))),
+    )
+    images = list(dict.fromkeys(item.image for item in items))[: args.limit]
+    kept = set(images)
+    return [item for item in items if item.image in kept]
+
+
+def _draw(
+    out: Path,
+    evaluation: Evaluation,
+    predictor: SegmentPredictor,
+    config: EvaluationConfig,
+    seed: int,
+) -> None:
+    write_figures(out / "figures", evaluation.samples, seed=seed)
+    for name, chosen in tqdm(examples(evaluation.samples).items(), desc="drawing", unit="label"):
+        answers = []
+        for word, sample in chosen.items():
+            question = sample.question
+            image = read_image(question.image)
+            truth, _ = read_mask(question.mask, ignore=question.ignore, unknown=question.unknown)
+            mask = ask(predictor, image[None], [question.prompt], mpp=config.mpp).masks[0, 0]
+            title = f"{word}: Dice {sample.dice:.3f}\n{question.image.name}"
+            answers.append(Answer(title, image, mask, truth))
+        answers_figure(out / "answers" / f"{file_name(name)}.png", name, answers)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

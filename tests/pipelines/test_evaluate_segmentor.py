@@ -1,0 +1,141 @@
+"""The pipeline from a folder to tables, with the weights that ship."""
+
+import csv
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+LYMPHOCYTE = "nuclei-level lymphocyte in breast pathology."
+
+
+@pytest.fixture(scope="module")
+def pipeline(repository):
+    path = repository / "pipelines" / "evaluate_segmentor.py"
+    spec = importlib.util.spec_from_file_location("evaluate_segmentor", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def quick(pipeline, monkeypatch):
+    """Without pictures, which take most of the time."""
+    monkeypatch.setattr(pipeline, "_draw", lambda *_: None)
+    return pipeline
+
+
+@pytest.fixture
+def data(tmp_path, rng):
+    """Three images of two sizes, four masks, as BiomedParseData lays them out."""
+    folder = tmp_path / "clinic"
+    sizes = {"a": (64, 96), "b": (50, 70), "c": (64, 96)}
+    asked = [
+        ("a", LYMPHOCYTE),
+        ("a", "nuclei-level inflammatory in colon pathology."),
+        ("b", LYMPHOCYTE),
+        ("c", "odd words"),
+    ]
+    for part in ("test", "test_mask"):
+        (folder / part).mkdir(parents=True)
+    for name, size in sizes.items():
+        pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "test" / f"{name}.png")
+    for number, (name, _) in enumerate(asked):
+        mask = np.zeros(sizes[name], np.uint8)
+        mask[10:20, 10:30] = 255
+        Image.fromarray(mask).save(folder / "test_mask" / f"{number}.png")
+    images = [{"id": name, "file_name": f"{name}.png"} for name in sizes]
+    annotations = [
+        {"image_id": name, "mask_file": f"{number}.png", "sentences": [{"raw": words}]}
+        for number, (name, words) in enumerate(asked)
+    ]
+    index = {"images": images, "annotations": annotations}
+    (folder / "test.json").write_text(json.dumps(index))
+    return folder
+
+
+def table(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_from_a_folder_to_tables_figures_and_answers(pipeline, data, tmp_path, capsys):
+    out = tmp_path / "out"
+
+    assert pipeline.main(["--data", str(data), "--out", str(out)]) == 0
+
+    rows = table(out / "dice_by_label.csv")
+    assert list(rows[0]) == ["label", "n", "dice", "ci_low", "ci_high"]
+    assert [(row["label"], row["n"]) for row in rows] == [
+        ("breast-nuclei-lymphocyte", "2"),
+        ("colon-nuclei-inflammatory", "1"),
+        ("odd words", "1"),
+        ("overall", "4"),
+    ]
+    samples = table(out / "samples.csv")
+    assert float(rows[-1]["dice"]) == pytest.approx(np.mean([float(s["dice"]) for s in samples]))
+    assert {sample["source"] for sample in samples} == {"clinic"}
+    assert table(out / "problems.csv") == []
+    assert (out / "figures" / "trends.png").is_file()
+    assert {path.stem for path in (out / "answers").iterdir()} == {
+        "breast-nuclei-lymphocyte", "colon-nuclei-inflammatory", "odd_words"
+    }  # fmt: skip
+    assert "overall" in capsys.readouterr().out
+
+
+def test_broken_items_are_named_and_the_exit_code_tells(quick, data, tmp_path, capsys):
+    (data / "test_mask" / "0.png").unlink()
+    cut = data / "test" / "b.png"
+    cut.write_bytes(cut.read_bytes()[:200])
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(data / "test_mask" / "3.png")
+
+    assert quick.main(["--data", str(data), "--out", str(tmp_path / "out")]) == 1
+
+    rows = table(tmp_path / "out" / "dice_by_label.csv")
+    assert [row["label"] for row in rows] == ["colon-nuclei-inflammatory", "overall"]
+    told = capsys.readouterr().err
+    for name in ("0.png", "b.png", "3.png"):
+        assert any(name in line for line in told.splitlines() if line.startswith("left out"))
+    assert len(table(tmp_path / "out" / "problems.csv")) == 3
+
+
+def test_a_mapping_gives_words_a_label(quick, data, tmp_path):
+    words = tmp_path / "words.csv"
+    words.write_text("sentence,label,ignore\nodd words,breast-tissue-tumor,255\n")
+
+    code = quick.main([
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "out"),
+        "--mapping",
+        str(words),
+    ])
+
+    assert code == 0
+    labels = [row["label"] for row in table(tmp_path / "out" / "dice_by_label.csv")]
+    assert labels == ["breast-nuclei-lymphocyte", "colon-nuclei-inflammatory", "overall"]
+    samples = {row["label"]: row for row in table(tmp_path / "out" / "samples.csv")}
+    tumor = samples["breast-tissue-tumor"]  # its whole mask is 255: nothing known is left
+    assert (tumor["prompt"], tumor["present"]) == (
+        "tissue-level tumor in breast pathology.", "False"
+    )  # fmt: skip
+
+
+def test_the_first_images_only_and_again_against_itself(quick, data, tmp_path):
+    out = tmp_path / "out"
+    common = ["--data", str(data), "--out", str(out), "--limit", "1"]
+    assert quick.main(common) == 0
+    assert len(table(out / "samples.csv")) == 2
+
+    assert quick.main([*common, "--compare", str(out / "samples.csv"), "--absent"]) == 0
+
+    assert {row["difference"] for row in table(out / "comparison.csv")} == {"0"}
+
+
+def test_a_folder_that_is_none_is_named(pipeline, tmp_path, capsys):
+    assert pipeline.main(["--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
+
+    assert "test.json" in capsys.readouterr().err

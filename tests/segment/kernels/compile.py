@@ -1,0 +1,41 @@
+"""Compiles the kernel for a GPU that need not be there; called by ``test_finalise.py``."""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from xpath.segment.kernels.finalise_triton import TILE, finalise_kernel
+
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+
+for dtype, cells in (("fp32", ("i32", "i32")), ("bf16", ("constexpr", "constexpr"))):
+    signature = {
+        "logits": f"*{dtype}",
+        "results": ("*u8", "*i32", "*fp32", "*i32"),
+        "places": ("i32", "i32"),
+        "size": ("i32", "i32"),
+        "cells": cells,
+        "threshold": "fp32",
+        "TILE": "constexpr",
+    }
+    constants = {(6,): (*TILE, 2)}
+    if cells[0] == "constexpr":  # as Triton treats a 1, the default
+        constants |= {(4, 0): 1, (4, 1): 1}
+    source = ASTSource(finalise_kernel, signature, constexprs=constants)
+    compiled = triton.compile(
+        source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        binary = Path(folder) / "kernel.cubin"
+        binary.write_bytes(compiled.asm["cubin"])
+        report = subprocess.run(
+            [CUOBJDUMP, "-res-usage", str(binary)], check=True, capture_output=True, text=True
+        ).stdout
+    (stack,) = re.findall(r"STACK:(\d+)", report)
+    sys.stdout.write(f"{dtype} {stack} spilt\n")

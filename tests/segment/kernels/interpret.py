@@ -1,0 +1,22 @@
+"""Runs the kernel in Triton's interpreter; called by ``test_finalise.py``."""
+
+import sys
+
+import torch
+
+from tests.segment.kernels.test_finalise import CASES, agree, by_hand, smooth
+from xpath.segment.kernels.finalise import finalise_reference
+from xpath.segment.kernels.finalise_triton import finalise_triton
+
+for case in CASES:
+    count, h, w, size, cells = case
+    for dtype in (torch.float32, torch.bfloat16):
+        logits = smooth(count, h, w).to(dtype)
+        logits[1:2] = -3  # an empty mask among others
+        agree(
+            finalise_triton(logits, size, cells=cells, threshold=0.5),
+            finalise_reference(logits, size, cells=cells, threshold=0.5),
+            by_hand(logits, size) - 0.5,
+            size[1],
+        )
+        sys.stdout.write(f"{str(dtype).removeprefix('torch.')} {case}\n")

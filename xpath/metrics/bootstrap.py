@@ -1,0 +1,123 @@
+"""How sure a mean is, and whether one is larger than another."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from xpath.errors import DataError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Interval", "PairedTest", "bootstrap_mean", "paired_t_test"]
+
+DRAWS_AT_ONCE = 4_000_000
+"""Numbers held in memory at a time."""
+
+
+class Interval(NamedTuple):
+    """A mean and where it may lie."""
+
+    n: int
+    """Number of values."""
+    mean: float
+    low: float
+    high: float
+
+
+class PairedTest(NamedTuple):
+    """Is the first larger than the second, on the same samples?"""
+
+    n: int
+    difference: float
+    """Mean of first minus second."""
+    t: float
+    """Student's t; infinite if all differences are equal and not zero."""
+    p: float
+    """One-sided: small if the first is larger."""
+
+
+def bootstrap_mean(
+    values: NDArray[np.floating] | Sequence[float],
+    rng: np.random.Generator,
+    *,
+    groups: Sequence[str] | None = None,
+    draws: int = 1000,
+    level: float = 0.95,
+) -> Interval:
+    """Mean with a percentile bootstrap interval.
+
+    Args:
+        values: One per sample; finite.
+        rng: Random numbers; the same give the same interval.
+        groups: Sample to patient, slide or image. Groups are then drawn whole, because samples of
+            one group are alike; the mean stays that of all samples.
+        draws: How often to draw.
+        level: Coverage of the interval.
+
+    Returns:
+        NaN without samples; an interval without width if there is one sample or group.
+
+    Raises:
+        DataError: Values that are not finite.
+        ShapeError: Groups that do not fit the values.
+    """
+    numbers = np.asarray(values, np.float64).ravel()
+    if not np.isfinite(numbers).all():
+        raise DataError("values must be finite; leave out samples without a value")
+    if groups is not None and len(groups) != len(numbers):
+        raise ShapeError(f"groups must be one per value, got {len(groups)} for {len(numbers)}")
+    if not len(numbers):
+        return Interval(0, math.nan, math.nan, math.nan)
+    index: NDArray[np.intp] = np.arange(len(numbers))
+    if groups is not None:
+        index = np.unique(np.asarray(groups), return_inverse=True)[1]
+    sums = np.asarray(np.bincount(index, numbers), np.float64)
+    means = _drawn_means(sums, np.bincount(index), rng, draws)
+    low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
+    return Interval(len(numbers), float(numbers.mean()), float(low), float(high))
+
+
+def _drawn_means(
+    sums: NDArray[np.float64], counts: NDArray[np.integer], rng: np.random.Generator, draws: int
+) -> NDArray[np.float64]:
+    """Means of ``draws`` resamples of groups; how often each is drawn is multinomial."""
+    groups = len(sums)
+    share = np.full(groups, 1 / groups)
+    at_once = max(1, DRAWS_AT_ONCE // groups)
+    means = []
+    for start in range(0, draws, at_once):
+        times = rng.multinomial(groups, share, size=min(at_once, draws - start))
+        means.append((times @ sums) / (times @ counts))
+    return np.concatenate(means)
+
+
+def paired_t_test(
+    first: NDArray[np.floating] | Sequence[float], second: NDArray[np.floating] | Sequence[float]
+) -> PairedTest:
+    """One-sided paired Student's t-test of first > second (the paper's test, Fig. 3).
+
+    Raises:
+        DataError: Fewer than two pairs, or values that are not finite.
+        ShapeError: Unequal numbers of values.
+    """
+    from scipy.stats import t as student
+
+    one, two = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if one.shape != two.shape or one.ndim != 1:
+        raise ShapeError(f"pairs need two lists of one length, got {one.shape} and {two.shape}")
+    difference = one - two
+    if len(difference) < 2:
+        raise DataError(f"a paired test needs 2 pairs at least, got {len(difference)}")
+    if not np.isfinite(difference).all():
+        raise DataError("values must be finite; leave out pairs without a value")
+    mean, spread = float(difference.mean()), float(difference.std(ddof=1))
+    t = mean / (spread / math.sqrt(len(difference))) if spread else math.copysign(math.inf, mean)
+    if not mean:
+        t = 0.0  # nothing differs on average
+    return PairedTest(len(difference), mean, t, float(student.sf(t, len(difference) - 1)))
