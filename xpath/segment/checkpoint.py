@@ -13,24 +13,38 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from xpath.errors import CheckpointError
+from xpath.errors import CheckpointError, ConfigError
 from xpath.segment.tokenizer import PromptTokenizer
-from xpath.segment.variants import SegmentorConfig, build_segmentor
+from xpath.segment.variants import SegmentorConfig, empty_segmentor
 from xpath.store.schema import atomic, sha256_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from xpath.segment.model.segmentor import PathSegmentor
 
-__all__ = ["DEFAULT_WEIGHTS", "SegmentorInfo", "load_segmentor", "save_segmentor"]
+__all__ = [
+    "DEFAULT_WEIGHTS",
+    "SegmentorInfo",
+    "load_fitting",
+    "load_segmentor",
+    "locate",
+    "read_safetensors",
+    "save_segmentor",
+    "text_digest",
+]
 
 SCHEMA = "xpath.segmentor/1"
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "synthetic"
 """The weights that ship with the package."""
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "README.md")
+"""All that is ever fetched of a hub repository."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +63,8 @@ class SegmentorInfo:
     """Licence of the weights."""
     synthetic_only: bool
     """True if no real tissue was seen in training: such masks are no findings."""
+    mpp_range: tuple[float, float] | None = None
+    """Finest and coarsest resolution seen in training, microns per pixel; None if only ``mpp``."""
     digest: str = ""
     """SHA-256 over architecture and weights; filled in when loaded."""
 
@@ -92,24 +108,112 @@ def _stored(value: Tensor, *, half: bool) -> Tensor:
     return value.half() if half and value.is_floating_point() else value
 
 
-def load_segmentor(folder: Path) -> tuple[PathSegmentor, PromptTokenizer, SegmentorInfo]:
-    """Reads a checkpoint folder; the module is in evaluation mode and float32.
+def load_segmentor(
+    path: str | Path | None = None,
+) -> tuple[PathSegmentor, PromptTokenizer, SegmentorInfo]:
+    """Reads a checkpoint; the module is in evaluation mode and float32.
+
+    Args:
+        path: A folder, a hub id ``owner/name``, or None for the weights that ship.
 
     Raises:
         CheckpointError: A file is missing, unreadable, of another schema, or does not fit.
     """
+    folder = locate(path)
     config, info = _read_config(folder / "config.json")
     weights = folder / "model.safetensors"
-    try:
-        state = load_file(weights)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{weights} cannot be read: {error}") from error
-    model = build_segmentor(config)
-    _check_fit(model, state, weights)
-    model.load_state_dict({name: value.float() for name, value in state.items()})
+    state = read_safetensors(weights)
+    model = empty_segmentor(config)
+    load_fitting(model, state, weights)
+    tokenizer = PromptTokenizer.from_file(folder / "tokenizer.json")
+    if tokenizer.vocabulary > config.vocabulary:
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'} has {tokenizer.vocabulary} token ids, the model knows"
+            f" {config.vocabulary}; take the tokenizer that the weights were trained with"
+        )
     digest = sha256((sha256_of(folder / "config.json") + sha256_of(weights)).encode()).hexdigest()
-    info = dataclasses.replace(info, digest=digest)
-    return model.eval(), PromptTokenizer.from_file(folder / "tokenizer.json"), info
+    return model.eval(), tokenizer, dataclasses.replace(info, digest=digest)
+
+
+def locate(path: str | Path | None) -> Path:
+    """The folder of a checkpoint; hub ids are looked up through huggingface_hub.
+
+    Args:
+        path: A folder, a hub id ``owner/name``, or None for the weights that ship.
+
+    Raises:
+        CheckpointError: There is no such folder, and none that could be fetched.
+    """
+    if path is None:
+        return DEFAULT_WEIGHTS
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or str(path).count("/") != 1:
+        raise CheckpointError(
+            f"{path} is no folder; pass a checkpoint folder or a hub id owner/name"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(str(path), allow_patterns=list(FILES)))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is no folder here and could not be fetched from the hub ({error}); without a"
+            " network, pass the folder of a checkpoint that was downloaded before"
+        ) from error
+
+
+def text_digest(model: PathSegmentor, tokenizer: PromptTokenizer) -> str:
+    """SHA-256 over all that turns a prompt into features: text encoder and tokenizer.
+
+    Two segmentors with the same digest give the same ``TextFeatures``, so these can be kept on
+    disk under it, whatever happens to the rest of the model.
+    """
+    digest = sha256(tokenizer.to_json().encode())
+    for name, value in sorted(model.text_encoder.state_dict().items()):
+        flat = value.detach().cpu().contiguous().flatten()
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def load_fitting(model: PathSegmentor, state: Mapping[str, Tensor], path: Path) -> None:
+    """Fills a module in place, as float32, if every name and shape fits.
+
+    Args:
+        model: The module.
+        state: Tensors under the module's names.
+        path: Where they come from, for the message.
+
+    Raises:
+        CheckpointError: They do not fit; every difference is named.
+    """
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    problems = [f"missing {name}" for name in wanted.keys() - found.keys()]
+    problems += [f"unknown {name}" for name in found.keys() - wanted.keys()]
+    problems += [
+        f"{name} is {found[name]}, wanted {wanted[name]}"
+        for name in wanted.keys() & found.keys()
+        if wanted[name] != found[name]
+    ]
+    if problems:
+        raise CheckpointError(f"{path} does not fit its config: " + "; ".join(sorted(problems)))
+    model.load_state_dict({name: value.float() for name, value in state.items()})
 
 
 def _read_config(path: Path) -> tuple[SegmentorConfig, SegmentorInfo]:
@@ -123,24 +227,16 @@ def _read_config(path: Path) -> tuple[SegmentorConfig, SegmentorInfo]:
     if content.get("schema") != SCHEMA:
         raise CheckpointError(f"{path} has schema {content.get('schema')!r}, wanted {SCHEMA!r}")
     try:
-        architecture, about = content["architecture"], content["info"]
-        architecture["depths"] = tuple(architecture["depths"])
-        about["labels"] = tuple(about["labels"])
-        return SegmentorConfig(**architecture), SegmentorInfo(**about)
-    except (KeyError, TypeError) as error:
+        return (
+            SegmentorConfig(**_with_tuples(content["architecture"])),
+            SegmentorInfo(**_with_tuples(content["info"])),
+        )
+    except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path} lacks or has too many settings: {error}") from error
 
 
-def _check_fit(model: PathSegmentor, state: dict[str, Tensor], path: Path) -> None:
-    """Names every difference between the weights and the model."""
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    problems = [f"missing {name}" for name in wanted.keys() - found.keys()]
-    problems += [f"unknown {name}" for name in found.keys() - wanted.keys()]
-    problems += [
-        f"{name} is {found[name]}, wanted {wanted[name]}"
-        for name in wanted.keys() & found.keys()
-        if wanted[name] != found[name]
-    ]
-    if problems:
-        raise CheckpointError(f"{path} does not fit its config: " + "; ".join(sorted(problems)))
+def _with_tuples(settings: dict[str, Any]) -> dict[str, Any]:
+    """JSON has lists only."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }

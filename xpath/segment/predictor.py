@@ -1,41 +1,82 @@
 """Masks for images and words: the practical side of the segmentor.
 
-Axes: B images, P prompts, H W pixels, D features, h w places of a feature map.
+An image is encoded once; prompts are a batch, each answered on its own. For every prompt the query
+is chosen first and only its mask is computed.
+
+Axes: B images, P prompts, H W pixels, h w places of the logits.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+import logging
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from xpath.errors import CheckpointError, DataError
-from xpath.segment.checkpoint import DEFAULT_WEIGHTS, SegmentorInfo, load_segmentor
+from xpath.errors import ConfigError, DataError
+from xpath.segment.checkpoint import load_segmentor, text_digest
+from xpath.segment.embedding import Embedding, joined
+from xpath.segment.images import as_batch, as_pixels, working_size
+from xpath.segment.known_prompts import published, untaught
+from xpath.segment.memory import chunks, working_set
 from xpath.segment.model.text_encoder import TextFeatures
-from xpath.shapes import check_shape
+from xpath.segment.prompt_features import PromptFeatures
+from xpath.segment.text_cache import TextCache
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from xpath.segment.model.decoder import ImageMemory
+    from xpath.segment.checkpoint import SegmentorInfo
+    from xpath.segment.memory import Chunks
     from xpath.segment.model.segmentor import PathSegmentor
     from xpath.segment.tokenizer import PromptTokenizer
 
-__all__ = ["Embedding", "SegmentPredictor", "Segmentation", "SegmentorEncoder"]
+__all__ = ["PredictorConfig", "SegmentPredictor", "Segmentation"]
+
+logger = logging.getLogger(__name__)
+
+PIXELS_ON_CPU, PIXELS_ON_GPU = 2**21, 2**24
+"""Pixels of full-size maps made at once: a loop costs a CPU nothing, but a GPU its launches."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Embedding(NamedTuple):
-    """Images, encoded once, ready for any number of prompts."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictorConfig:
+    """How masks are computed; none of it changes what they mean."""
 
-    memory: ImageMemory
-    size: tuple[int, int]
-    """Height and width of the images."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Type of matrix products and convolutions. Prompts, cosines, resizing and probabilities are
+    float32 in any case."""
+    channels_last: bool = False
+    """Keep the channels of a pixel side by side in memory; faster on recent GPUs."""
+    compile: bool = False
+    """Compile the model when it is first used: minutes once, then faster."""
+    memory_gb: float = 4.0
+    """Working memory beyond weights, embedding and result, GiB: bounds how many images are encoded
+    and how many prompts decoded at once. An estimate; changes no mask."""
+    text_cache: bool = True
+    """Keep encoded prompts on disk, in ``XPATH_CACHE`` or the platform's cache folder."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be.
+
+        Raises:
+            ConfigError: Another precision, or no memory.
+        """
+        if self.precision not in DTYPES:
+            raise ConfigError(
+                f"precision must be one of {', '.join(DTYPES)}, got {self.precision!r}"
+            )
+        if not self.memory_gb > 0:
+            raise ConfigError(f"memory_gb must be above 0, got {self.memory_gb}; 4 suits most")
 
 
 class Segmentation(NamedTuple):
@@ -45,8 +86,10 @@ class Segmentation(NamedTuple):
     """``(B, P, H, W)``; all False where the object is absent."""
     presence: NDArray[np.float32]
     """``(B, P)`` mean probability inside the mask, 0.5 to 1; 0 where the mask is empty."""
-    probability: NDArray[np.float32]
-    """``(B, P, H, W)`` per pixel."""
+    probability: NDArray[np.float32] | None = None
+    """``(B, P, H, W)`` per pixel, if it was asked for."""
+    published: tuple[bool, ...] = ()
+    """For each prompt: is it the sentence of one of the 160 published labels?"""
 
 
 class SegmentPredictor:
@@ -57,6 +100,15 @@ class SegmentPredictor:
         predictor = SegmentPredictor.from_pretrained()
         embedding = predictor.encode(image)  # (H, W, 3) uint8 at predictor.info.mpp
         found = predictor.masks(embedding, ["nuclei-level lymphocyte in breast pathology."])
+
+    Args:
+        model: The module; it is moved to the device.
+        tokenizer: What turns prompts into its ids.
+        info: What must be known of the weights.
+        device: ``cpu``, ``cuda``, ``cuda:1`` ...
+        config: How masks are computed.
+        texts: Where encoded prompts are kept beyond this process; None for nowhere, as fits
+            weights that still change.
     """
 
     def __init__(
@@ -66,136 +118,201 @@ class SegmentPredictor:
         info: SegmentorInfo,
         *,
         device: str = "cpu",
+        config: PredictorConfig = PredictorConfig(),
+        texts: TextCache | None = None,
     ) -> None:
         self.model = model.to(device).eval()
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)
         self.tokenizer = tokenizer
         self.info = info
         self.device = torch.device(device)
-        self._texts: dict[str, Tensor] = {}
+        self.config = config
+        self._prompts = PromptFeatures(self.model, tokenizer, texts)
+        self._warned: set[str] = set()
+        self._encode_image, self._decode = model.encode_image, model.decode
+        if config.compile:
+            self._encode_image = torch.compile(model.encode_image)
+            self._decode = torch.compile(model.decode)
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path | None = None, *, device: str = "cpu"
+        cls,
+        path: str | Path | None = None,
+        *,
+        device: str = "cpu",
+        config: PredictorConfig = PredictorConfig(),
     ) -> SegmentPredictor:
         """A predictor from a checkpoint folder or hub id; without one, the weights that ship.
 
         Raises:
             CheckpointError: The checkpoint is missing or does not fit.
         """
-        model, tokenizer, info = load_segmentor(_located(path))
-        return cls(model, tokenizer, info, device=device)
+        model, tokenizer, info = load_segmentor(path)
+        texts = TextCache(text_digest(model, tokenizer)) if config.text_cache else None
+        return cls(model, tokenizer, info, device=device, config=config, texts=texts)
 
     @torch.inference_mode()
-    def encode(self, images: NDArray[np.uint8]) -> Embedding:
+    def encode(self, images: NDArray[np.uint8], *, mpp: float | None = None) -> Embedding:
         """Everything about images that does not depend on a prompt.
 
         Args:
-            images: RGB ``(H, W, 3)`` or ``(B, H, W, 3)``, uint8, at ``info.mpp``; any size.
+            images: RGB ``(H, W, 3)`` or ``(B, H, W, 3)``, uint8; any size.
+            mpp: Their resolution, microns per pixel: they are resampled to ``info.mpp``, and masks
+                come back at the size given. None takes the pixels as they are.
 
         Raises:
             DataError: Not uint8, or of another shape.
+            ResolutionError: A resolution that is none.
         """
-        if images.dtype != np.uint8:
-            raise DataError(
-                f"images must be uint8 RGB in 0..255, got {images.dtype}; "
-                "convert float images with (image * 255).round().astype(np.uint8)"
-            )
-        batch = images[None] if images.ndim == 3 else images
-        sizes = check_shape("images", batch, "B H W 3")
-        pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
-        memory = self.model.encode_image(pixels.permute(0, 3, 1, 2).float())
-        return Embedding(memory, (sizes["H"], sizes["W"]))
+        batch = as_batch(images)
+        size = (batch.shape[1], batch.shape[2])
+        seen = working_size(size, mpp, self.info.mpp)
+        step = self._at_once(seen).encoded
+        memories = []
+        for start in range(0, len(batch), step):
+            pixels = as_pixels(batch[start : start + step], seen, self.device)
+            if not self.config.channels_last:
+                pixels = pixels.contiguous()
+            with self._precision():
+                memories.append(self._encode_image(pixels))
+        return Embedding(joined(memories), size, seen)
 
     @torch.inference_mode()
     def masks(
-        self, embedding: Embedding, prompts: Sequence[str], *, chunk: int = 32
+        self,
+        embedding: Embedding,
+        prompts: Sequence[str],
+        *,
+        chunk: int | None = None,
+        threshold: float = 0.5,
+        probability: bool = False,
+        coupled: bool = False,
     ) -> Segmentation:
         """Masks of the encoded images, each prompt on its own.
 
         Args:
             embedding: From ``encode``.
-            prompts: Sentences; the paper's template is ``Label.prompt``.
-            chunk: Prompts decoded at once; bounds the memory, never changes a mask.
+            prompts: Sentences; the paper's template is ``Label.prompt``. Any other words may be
+                asked for; the answer is then marked as outside the published labels.
+            chunk: Prompts decoded at once; None for what fits into ``config.memory_gb``. Changes no
+                mask.
+            threshold: A pixel belongs to the object above this probability.
+            probability: Return the probability of every pixel too: four bytes for each.
+            coupled: Decode all prompts together, as the published code does when it is given
+                several in one call: a mask then depends on the other prompts. For comparison only.
+
+        Raises:
+            DataError: A prompt without a word or too long, or values that are not finite.
+            ConfigError: A threshold that is no probability, or an empty chunk.
         """
-        images = len(embedding.memory.mask_features)
-        if not prompts:
-            empty = np.zeros((images, 0, *embedding.size), np.float32)
-            return Segmentation(empty.astype(bool), np.zeros((images, 0), np.float32), empty)
-        parts = [
-            self._probability(embedding, prompts[start : start + chunk])
-            for start in range(0, len(prompts), chunk)
-        ]
-        probability = torch.cat(parts, dim=1)
-        inside = probability > 0.5
-        area = inside.sum(dim=(2, 3))
-        presence = (probability * inside).sum(dim=(2, 3)) / area.clamp(min=1)
-        return Segmentation(inside.cpu().numpy(), presence.cpu().numpy(), probability.cpu().numpy())
-
-    def _probability(self, embedding: Embedding, prompts: Sequence[str]) -> Tensor:
-        height, width = embedding.size
-        logits = self.model.decode(embedding.memory, self.text(prompts)).logits
-        logits = functional.interpolate(logits.float(), scale_factor=4, mode="bilinear")
-        return logits[:, :, :height, :width].sigmoid()
+        if not 0 < threshold < 1:
+            raise ConfigError(f"threshold must be between 0 and 1, got {threshold}; 0.5 is usual")
+        shape = (embedding.images, len(prompts))
+        masks = np.zeros((*shape, *embedding.size), np.bool_)
+        presence = np.zeros(shape, np.float32)
+        values = np.zeros(masks.shape, np.float32) if probability else None
+        for rows, columns, found in self._enlarged(embedding, prompts, chunk, coupled=coupled):
+            inside = found > threshold
+            area = inside.sum(dim=(2, 3)).clamp(min=1)
+            masks[rows, columns] = inside.cpu().numpy()
+            presence[rows, columns] = ((found * inside).sum(dim=(2, 3)) / area).cpu().numpy()
+            if values is not None:
+                values[rows, columns] = found.cpu().numpy()
+        return Segmentation(masks, presence, values, published(prompts))
 
     @torch.inference_mode()
+    def logits(
+        self, embedding: Embedding, prompts: Sequence[str], *, chunk: int | None = None
+    ) -> Tensor:
+        """What masks are made from, before ``Embedding.enlarge``: ``(B, P, h, w)`` float32.
+
+        One value for four by four pixels of the image the model saw, its padding included; on the
+        device. Above 0 lies what belongs to the object.
+        """
+        shape = (embedding.images, len(prompts), *embedding.memory.mask_features.shape[-2:])
+        out = torch.empty(shape, device=self.device)
+        for rows, columns, logits in self._decoded(embedding, prompts, chunk, coupled=False):
+            out[rows, columns] = logits
+        return out
+
     def text(self, prompts: Sequence[str]) -> TextFeatures:
-        """Features of prompts; each prompt is encoded once in the life of the predictor."""
-        for prompt in dict.fromkeys(prompts):
-            if prompt not in self._texts:
-                tokens = self.tokenizer([prompt])
-                encoded = self.model.encode_text(
-                    tokens.ids.to(self.device), tokens.mask.to(self.device)
+        """Features of prompts, float32 on the device; each prompt is encoded once."""
+        return self._prompts(prompts)
+
+    def _decoded(
+        self, embedding: Embedding, prompts: Sequence[str], chunk: int | None, *, coupled: bool
+    ) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Which images, which prompts, and their logits; as many at once as fit."""
+        if isinstance(prompts, str):
+            raise DataError(f"prompts must be a list of sentences, got one string: [{prompts!r}]")
+        if chunk is not None and chunk < 1:
+            raise ConfigError(f"chunk must be at least 1 prompt, got {chunk}; None picks one")
+        self._warn(prompts)
+        text = self.text(prompts)
+        fits = self._at_once(embedding.seen).decoded
+        wide = len(prompts) if coupled else chunk
+        for rows, columns in _tiles(embedding.images, len(prompts), fits, wide):
+            asked = TextFeatures(*(part[columns] for part in text))
+            with self._precision():
+                memory = embedding.rows(rows).memory
+                logits = self._decode(memory, asked, coupled=coupled).logits.float()
+            if not logits.isfinite().all():
+                raise DataError(
+                    f"the model gave values that are not finite at {self.config.precision}; fp16"
+                    " ends at 65504: use bf16 or fp32. If it is fp32, the weights are damaged"
                 )
-                self._texts[prompt] = encoded.tokens[0]
-        rows = [self._texts[prompt] for prompt in prompts]
-        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        lengths = torch.tensor([len(row) for row in rows], device=self.device)
-        mask = torch.arange(padded.shape[1], device=self.device) < lengths[:, None]
-        return TextFeatures(padded, mask, torch.stack([row[-1] for row in rows]))
+            yield rows, columns, logits
+
+    def _enlarged(
+        self, embedding: Embedding, prompts: Sequence[str], chunk: int | None, *, coupled: bool
+    ) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Which images, which prompts, and their probabilities at full size; a few maps at once."""
+        pixels = PIXELS_ON_CPU if self.device.type == "cpu" else PIXELS_ON_GPU
+        fits = max(1, pixels // (embedding.size[0] * embedding.size[1]))
+        for rows, columns, logits in self._decoded(embedding, prompts, chunk, coupled=coupled):
+            for r, c in _tiles(len(logits), logits.shape[1], fits):
+                found = embedding.enlarge(logits[r, c]).sigmoid()
+                yield _shifted(r, rows.start), _shifted(c, columns.start), found
+
+    def _precision(self) -> AbstractContextManager[object]:
+        dtype = DTYPES[self.config.precision]
+        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
+
+    def _at_once(self, seen: tuple[int, int]) -> Chunks:
+        itemsize = DTYPES[self.config.precision].itemsize
+        return chunks(working_set(self.model, seen, itemsize), self.config.memory_gb)
+
+    def _warn(self, prompts: Sequence[str]) -> None:
+        """Says once which prompts the weights were never taught."""
+        new = [p for p in untaught(prompts, self.info.labels) if p not in self._warned]
+        self._warned.update(new)
+        if new:
+            logger.warning(
+                "%s was not trained on %d of the prompts, such as %r: what it finds is a guess",
+                self.info.name,
+                len(new),
+                new[0],
+            )
 
 
-class SegmentorEncoder:
-    """The segmentor's image encoder as a patch encoder: features without any download.
+def _tiles(
+    images: int, prompts: int, fits: int, wide: int | None = None
+) -> Iterator[tuple[slice, slice]]:
+    """Images and prompts to be treated together, all prompts of an image before the next.
 
-    Strides 8 and 16 side by side, on the grid of stride 8: fine enough for nuclei, wide enough for
-    glands.
+    Args:
+        images: Number of images.
+        prompts: Number of prompts.
+        fits: Images times prompts at once.
+        wide: Prompts at once; None for as many as fit.
     """
-
-    def __init__(self, predictor: SegmentPredictor) -> None:
-        self._predictor = predictor
-        self.name = f"{predictor.info.name}-encoder"
-        self.digest = predictor.info.digest
-        channels = predictor.model.image_encoder.channels
-        self.dim = channels[1] + channels[2]
-
-    @torch.inference_mode()
-    def maps(self, images: Tensor) -> Tensor:
-        """Feature maps ``(B, D, H / 8, W / 8)`` of RGB images ``(B, 3, H, W)`` in 0..255."""
-        model = self._predictor.model
-        pixels = images.to(self._predictor.device).float()
-        _, fine, coarse, _ = model.image_encoder(model.normalise(pixels))
-        coarse = functional.interpolate(coarse, fine.shape[-2:], mode="nearest")
-        height, width = images.shape[-2] // 8, images.shape[-1] // 8
-        return torch.cat((fine, coarse), dim=1)[:, :, :height, :width].cpu()
+    wide = max(1, wide or min(fits, prompts))
+    high = max(1, fits // wide)
+    for top in range(0, images, high):
+        for left in range(0, prompts, wide):
+            yield slice(top, min(top + high, images)), slice(left, min(left + wide, prompts))
 
 
-def _located(path: str | Path | None) -> Path:
-    """The folder of a checkpoint; hub ids are looked up through huggingface_hub."""
-    if path is None:
-        return DEFAULT_WEIGHTS
-    folder = Path(path)
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or str(path).count("/") != 1:
-        raise CheckpointError(
-            f"{path} is no folder; pass a checkpoint folder or a hub id owner/name"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(str(path)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is no folder here and could not be fetched from the hub: {error}"
-        ) from error
+def _shifted(part: slice, start: int) -> slice:
+    return slice(part.start + start, part.stop + start)

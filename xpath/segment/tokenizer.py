@@ -33,10 +33,17 @@ class Tokens(NamedTuple):
 
 
 class PromptTokenizer:
-    """A ``tokenizer.json`` of the tokenizers library, applied to prompts."""
+    """A ``tokenizer.json`` of the tokenizers library, applied to prompts.
+
+    Ours, CLIP's and BERT's are such files. Padding and truncation that a file asks for are left
+    out: prompts are padded to the longest of them, and one that is too long is refused later, by
+    the text encoder, instead of losing its end without a word.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
 
     @classmethod
     def from_file(cls, path: Path) -> PromptTokenizer:
@@ -48,11 +55,17 @@ class PromptTokenizer:
         try:
             return cls(Tokenizer.from_file(str(path)))
         except Exception as error:  # the library raises nothing narrower
-            raise CheckpointError(f"{path} is no tokenizer: {error}") from error
+            raise CheckpointError(
+                f"{path} is no tokenizer of the tokenizers library (tokenizer.json): {error}"
+            ) from error
 
     def save(self, path: Path) -> None:
         """Writes ``tokenizer.json``."""
         self._tokenizer.save(str(path))
+
+    def to_json(self) -> str:
+        """The content of ``tokenizer.json``."""
+        return str(self._tokenizer.to_str())
 
     @property
     def vocabulary(self) -> int:

@@ -16,7 +16,8 @@ from xpath.config import from_dict
 from xpath.errors import SlideError, StoreError
 from xpath.features.encoders import PatchEncoder, TimmEncoder
 from xpath.labels import Label, load_labels
-from xpath.segment.predictor import SegmentorEncoder, SegmentPredictor
+from xpath.segment.patch_features import SegmentorEncoder
+from xpath.segment.predictor import SegmentPredictor
 from xpath.segment.whole_slide import SegmentConfig
 from xpath.store.schema import atomic, check_schema
 from xpath.study.config import StudyConfig

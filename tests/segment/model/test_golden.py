@@ -6,40 +6,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xpath.segment.biomedparse import rename_biomedparse
+from xpath.segment.biomedparse import config_from_reference, load_biomedparse
 from xpath.segment.model.decoder import mask_logits
 from xpath.segment.model.segmentor import similarity
-from xpath.segment.variants import SegmentorConfig, build_segmentor
-
-
-def config_of(reference: dict) -> SegmentorConfig:
-    model = reference["config"]
-    focal, text, decoder = model["BACKBONE"]["FOCAL"], model["TEXT"], model["DECODER"]
-    return SegmentorConfig(
-        width=focal["EMBED_DIM"],
-        depths=tuple(focal["DEPTHS"]),
-        focal_levels=focal["FOCAL_LEVELS"][0],
-        dim=decoder["HIDDEN_DIM"],
-        heads=decoder["NHEADS"],
-        hidden=decoder["DIM_FEEDFORWARD"],
-        pixel_depth=model["ENCODER"]["TRANSFORMER_ENC_LAYERS"],
-        queries=decoder["NUM_OBJECT_QUERIES"],
-        decoder_depth=decoder["DEC_LAYERS"] - 1,
-        vocabulary=reference["vocab_size"],
-        context=text["CONTEXT_LENGTH"],
-        text_width=text["WIDTH"],
-        text_depth=text["LAYERS"],
-        text_heads=text["HEADS"],
-    )
 
 
 @pytest.fixture(scope="module")
 def golden(shared):
     folder = shared / "golden"
-    reference = json.loads((folder / "seem_tiny.json").read_text())
-    model = build_segmentor(config_of(reference)).eval()
-    weights = load_file(folder / "seem_tiny.weights.safetensors")
-    model.load_state_dict(rename_biomedparse(weights), strict=True)
+    config = config_from_reference(json.loads((folder / "seem_tiny.json").read_text()))
+    model, _ = load_biomedparse(folder / "seem_tiny.weights.safetensors", config=config)
     return model, load_file(folder / "seem_tiny.io.safetensors")
 
 
@@ -84,3 +60,22 @@ def test_prompts_decoded_together_equal_the_reference_alone(golden):
         torch.testing.assert_close(
             answer.logits[0, p], wanted[alone + "selected_mask_logits"][0], atol=1e-3, rtol=0
         )
+
+
+@torch.no_grad()
+def test_coupled_prompts_equal_the_reference_in_one_call(golden):
+    model, wanted = golden
+    memory = model.encode_image(wanted["image"][None])
+    text = model.encode_text(wanted["input_ids"], wanted["attention_mask"].bool())
+
+    head = model.decoder(memory, text, coupled=True)[-1]
+    answer = model.decode(memory, text, coupled=True)
+
+    logits = mask_logits(head.masks, memory.mask_features)[0, 0]
+    close = {"atol": 1e-3, "rtol": 0}
+    torch.testing.assert_close(logits, wanted["joint.all_mask_logits"], **close)
+    torch.testing.assert_close(head.classes[0, 0], wanted["joint.query_class_emb"], **close)
+    torch.testing.assert_close(answer.logits[0], wanted["joint.selected_mask_logits"], **close)
+    assert torch.equal(answer.query[0], wanted["joint.selected_query"])
+    scores = answer.similarity[0].T * model.logit_scale.exp()
+    torch.testing.assert_close(scores, wanted["joint.similarity"], **close)

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from xpath.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -37,7 +39,9 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         if dim % heads:
-            raise ValueError(f"dim must be a multiple of heads, got {dim} and {heads}")
+            raise ConfigError(
+                f"features must be a multiple of heads, got {dim} and {heads}; change one of them"
+            )
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))

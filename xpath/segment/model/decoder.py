@@ -4,7 +4,8 @@ Every prompt of an image is decoded on its own: prompts are an axis, not a seque
 depends on which other prompts were asked. What depends on the image only (the keys and values
 of every cross-attention, the low-resolution mask features) is computed once by ``prepare``.
 
-Axes: B images, P prompts, Q queries, T text tokens, D features, S places of a map, H W pixels.
+Axes: B images, P prompts, Q queries, T text tokens, D features, M features of masks, S places of a
+map, H W pixels.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class ImageMemory(NamedTuple):
     """Everything the decoder needs to know of a batch of images, whatever the prompt."""
 
     mask_features: Tensor
-    """``(B, D, H / 4, W / 4)``."""
+    """``(B, M, H / 4, W / 4)``."""
     low_features: tuple[Tensor, ...]
-    """The mask features at strides 32, 16 and 8, ``(B, D, h, w)``."""
+    """The mask features at strides 32, 16 and 8, ``(B, M, h, w)``."""
     sources: tuple[KeysValues, ...]
     """Keys and values of each layer's cross-attention."""
 
@@ -43,13 +44,13 @@ class Heads(NamedTuple):
     """What the queries say after one layer."""
 
     masks: Tensor
-    """``(B, P, Q, D)`` mask embeddings, to be multiplied with the mask features."""
+    """``(B, P, Q, M)`` mask embeddings, to be multiplied with the mask features; M is usually D."""
     classes: Tensor
     """``(B, P, Q, D)`` class embeddings, to be compared with the prompt's sentence."""
 
 
 def mask_logits(embedding: Tensor, features: Tensor) -> Tensor:
-    """Masks ``(B, P, Q, H, W)`` of embeddings ``(B, P, Q, D)`` on features ``(B, D, H, W)``."""
+    """Masks ``(B, P, Q, H, W)`` of embeddings ``(B, P, Q, M)`` on features ``(B, M, H, W)``."""
     return torch.einsum("bpqd,bdhw->bpqhw", embedding, features)
 
 
@@ -62,24 +63,45 @@ class JointDecoder(nn.Module):
         depth: Layers; layer i reads the map of stride 32, 16 or 8 by turns.
         heads: Attention heads.
         hidden: Width inside the feed-forward layers.
+        pixel_dim: Features of the pixel decoder's maps, each scale of which then has a projection
+            of its own; if not given they have ``dim`` features and are read as they are.
+        mask_dim: Features of the mask features; ``dim`` if not given.
     """
 
-    def __init__(self, *, dim: int, queries: int, depth: int, heads: int, hidden: int) -> None:
+    def __init__(
+        self,
+        *,
+        dim: int,
+        queries: int,
+        depth: int,
+        heads: int,
+        hidden: int,
+        pixel_dim: int | None = None,
+        mask_dim: int | None = None,
+    ) -> None:
         super().__init__()
+        self.projections = nn.ModuleList(
+            nn.Conv2d(pixel_dim, dim, 1) if pixel_dim else nn.Identity() for _ in range(3)
+        )
         self.query_content = nn.Embedding(queries, dim)
         self.query_position = nn.Embedding(queries, dim)
         self.level_embedding = nn.Embedding(3, dim)
         self.layers = nn.ModuleList(DecoderLayer(dim, heads, hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.mask_projector = nn.Sequential(
-            nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)
+            nn.Linear(dim, dim),
+            nn.ReLU(),
+            nn.Linear(dim, dim),
+            nn.ReLU(),
+            nn.Linear(dim, mask_dim or dim),
         )
         self.class_projector = nn.Parameter(torch.randn(dim, dim) * dim**-0.5)
 
     def prepare(self, features: PixelFeatures) -> ImageMemory:
         """What every prompt shares."""
         tokens, places = [], []
-        for level, scale in enumerate(features.scales):
+        for level, projection in enumerate(self.projections):
+            scale = projection(features.scales[level])
             height, width = scale.shape[-2:]
             place = sine_positions(height, width, scale.shape[1], scale.device).to(scale.dtype)
             tokens.append(scale.flatten(2).transpose(1, 2) + self.level_embedding.weight[level])
@@ -96,18 +118,27 @@ class JointDecoder(nn.Module):
         )
         return ImageMemory(features.mask_features, low, sources)
 
-    def forward(self, memory: ImageMemory, text: TextFeatures) -> list[Heads]:
+    def forward(
+        self, memory: ImageMemory, text: TextFeatures, *, coupled: bool = False
+    ) -> list[Heads]:
         """The heads before the first and after every layer; the last is the answer.
+
+        The heads before the first layer do not depend on a prompt; their P is 1.
 
         Args:
             memory: Of B images.
             text: Tokens ``(B, P, T, D)`` or ``(P, T, D)`` for the same prompts on every image,
                 with their mask of the same leading axes.
+            coupled: One set of queries hears the words of all prompts at once, as the published
+                code does when it is given several; the heads' P is then 1 throughout, and a mask
+                depends on what else was asked. For comparison only.
         """
         images = len(memory.mask_features)
         tokens, mask = text.tokens, text.mask
         if tokens.ndim == 3:
             tokens, mask = tokens.expand(images, -1, -1, -1), mask.expand(images, -1, -1)
+        if coupled:
+            tokens, mask = tokens.flatten(1, 2)[:, None], mask.flatten(1, 2)[:, None]
         # Before the first self-attention nothing depends on the prompt: one row serves all.
         queries = self.query_content.weight.expand(images, 1, -1, -1)
         words, places = tokens, tokens.detach()
@@ -153,10 +184,10 @@ class DecoderLayer(nn.Module):
 
         Rows of cross-attention do not see each other, so the prompts of an image share one call.
         """
-        images, prompts, count, _ = queries.shape
+        _, prompts, count, _ = queries.shape
         flat = (queries + place).flatten(1, 2)  # (B, P Q, D)
         read = self.cross(flat, source, allowed.flatten(1, 2)[:, None])
-        out: Tensor = self.cross_norm(queries + read.view(images, prompts, count, -1))
+        out: Tensor = self.cross_norm(queries + read.unflatten(1, (prompts, count)))
         return out
 
     def listen(

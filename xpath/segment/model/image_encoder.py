@@ -25,7 +25,10 @@ class ImageEncoder(nn.Module):
     Args:
         width: Channels of the first map.
         depths: Blocks per stage.
-        focal_levels: Depth-wise context levels per block, the same in all stages.
+        focal_levels: Depth-wise context levels per block, one number or one per stage.
+        focal_windows: Kernel of the first level, one number or one per stage; each further level
+            is two pixels wider.
+        mlp_ratio: Width inside each block's feed-forward, in channels of the block.
         drop_path: Largest stochastic depth rate, reached in the last block.
         layer_scale: Initial weight of each block beside its shortcut; 1e-4 suits long training
             and deep encoders, nearly 1 a short training from scratch.
@@ -36,7 +39,9 @@ class ImageEncoder(nn.Module):
         *,
         width: int,
         depths: Sequence[int] = (2, 2, 18, 2),
-        focal_levels: int = 4,
+        focal_levels: int | Sequence[int] = 4,
+        focal_windows: int | Sequence[int] = 3,
+        mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         layer_scale: float = 1e-4,
     ) -> None:
@@ -46,8 +51,9 @@ class ImageEncoder(nn.Module):
             num_classes=0,
             embed_dim=width,
             depths=tuple(depths),
-            focal_levels=(focal_levels,) * 4,
-            focal_windows=(3,) * 4,
+            mlp_ratio=mlp_ratio,
+            focal_levels=_per_stage(focal_levels),
+            focal_windows=_per_stage(focal_windows),
             use_overlap_down=True,
             use_post_norm=True,
             # The original divides the summed context by its number of levels; timm's default not.
@@ -62,3 +68,7 @@ class ImageEncoder(nn.Module):
         """Maps of a normalised image ``(B, 3, H, W)``, finest first; H and W multiples of 32."""
         maps = self.trunk.forward_intermediates(image, intermediates_only=True)
         return [norm(x) for norm, x in zip(self.norms, maps, strict=True)]
+
+
+def _per_stage(number: int | Sequence[int]) -> tuple[int, ...]:
+    return (number,) * 4 if isinstance(number, int) else tuple(number)

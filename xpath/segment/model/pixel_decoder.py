@@ -38,10 +38,18 @@ class PixelDecoder(nn.Module):
         depth: Transformer layers on the coarsest map.
         heads: Attention heads.
         hidden: Width inside the feed-forward layers.
+        mask_dim: Features of the mask features; ``dim`` if not given.
     """
 
     def __init__(
-        self, channels: Sequence[int], *, dim: int, depth: int, heads: int, hidden: int
+        self,
+        channels: Sequence[int],
+        *,
+        dim: int,
+        depth: int,
+        heads: int,
+        hidden: int,
+        mask_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.input_proj = nn.Conv2d(channels[-1], dim, 1)
@@ -50,7 +58,7 @@ class PixelDecoder(nn.Module):
         finer = list(channels[-2::-1])  # strides 16, 8, 4
         self.laterals = nn.ModuleList(NormedConv(c, dim, kernel=1, activate=False) for c in finer)
         self.outputs = nn.ModuleList(NormedConv(dim, dim, kernel=3, activate=True) for _ in finer)
-        self.mask_features = nn.Conv2d(dim, dim, 3, padding=1)
+        self.mask_features = nn.Conv2d(dim, mask_dim or dim, 3, padding=1)
 
     def forward(self, maps: Sequence[Tensor]) -> PixelFeatures:
         """Features of the four maps, finest first."""

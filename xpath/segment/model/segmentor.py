@@ -14,15 +14,21 @@ from torch.nn import functional
 from xpath.segment.model.decoder import Heads, ImageMemory, JointDecoder, mask_logits
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from xpath.segment.model.image_encoder import ImageEncoder
     from xpath.segment.model.pixel_decoder import PixelDecoder
-    from xpath.segment.model.text_encoder import CausalTextEncoder, TextFeatures
+    from xpath.segment.model.text_encoder import TextEncoder, TextFeatures
 
-__all__ = ["Decoded", "PathSegmentor", "similarity"]
+__all__ = ["PIXEL_MEAN", "PIXEL_STD", "Decoded", "PathSegmentor", "similarity"]
 
 STRIDE = 32
+PIXEL_MEAN = (123.675, 116.280, 103.530)
+"""Mean of R, G, B in 0..255 over ImageNet."""
+PIXEL_STD = (58.395, 57.120, 57.375)
+"""Standard deviation of R, G, B in 0..255 over ImageNet."""
 
 
 class Decoded(NamedTuple):
@@ -58,8 +64,10 @@ class PathSegmentor(nn.Module):
         *,
         image_encoder: ImageEncoder,
         pixel_decoder: PixelDecoder,
-        text_encoder: CausalTextEncoder,
+        text_encoder: TextEncoder,
         decoder: JointDecoder,
+        pixel_mean: Sequence[float] = PIXEL_MEAN,
+        pixel_std: Sequence[float] = PIXEL_STD,
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
@@ -67,10 +75,14 @@ class PathSegmentor(nn.Module):
         self.text_encoder = text_encoder
         self.decoder = decoder
         self.logit_scale = nn.Parameter(torch.tensor(1.0))
-        mean = torch.tensor([123.675, 116.280, 103.530]).view(3, 1, 1)
-        std = torch.tensor([58.395, 57.120, 57.375]).view(3, 1, 1)
-        self.register_buffer("pixel_mean", mean, persistent=False)
-        self.register_buffer("pixel_std", std, persistent=False)
+        self.register_buffer("pixel_mean", torch.empty(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.empty(3, 1, 1), persistent=False)
+        self.set_normalisation(pixel_mean, pixel_std)
+
+    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """What is subtracted from R, G, B in 0..255, and what they are divided by after that."""
+        self.pixel_mean.copy_(torch.tensor(mean, dtype=torch.float32).view(3, 1, 1))
+        self.pixel_std.copy_(torch.tensor(std, dtype=torch.float32).view(3, 1, 1))
 
     def normalise(self, image: Tensor) -> Tensor:
         """RGB ``(B, 3, H, W)`` in 0..255 to what the encoder expects, padded right and below."""
@@ -88,9 +100,16 @@ class PathSegmentor(nn.Module):
         text: TextFeatures = self.text_encoder(ids, mask)
         return text
 
-    def decode(self, memory: ImageMemory, text: TextFeatures) -> Decoded:
-        """One mask per image and prompt: that of the query most similar to the prompt."""
-        heads: Heads = self.decoder(memory, text)[-1]
+    def decode(self, memory: ImageMemory, text: TextFeatures, *, coupled: bool = False) -> Decoded:
+        """One mask per image and prompt: that of the query most similar to the prompt.
+
+        Args:
+            memory: Of B images.
+            text: Of P prompts, the same on every image or ``(B, P, ...)``.
+            coupled: Decode all prompts jointly, as the published code does; for comparison only,
+                see ``JointDecoder``.
+        """
+        heads: Heads = self.decoder(memory, text, coupled=coupled)[-1]
         scores = similarity(heads.classes.float(), text.sentence.float())
         query = scores.argmax(dim=-1)
         chosen = heads.masks.take_along_dim(query[..., None, None], dim=2)  # (B, P, 1, D)

@@ -1,5 +1,7 @@
 """The text encoder of BiomedParse: a causal transformer in the manner of CLIP.
 
+What every text encoder must offer is ``TextEncoder``; the other one is ``bert_encoder``.
+
 Axes: P prompts, T tokens, D features of the joint space.
 """
 
@@ -17,7 +19,7 @@ from xpath.segment.model.attention import Attention
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CausalTextEncoder", "TextFeatures"]
+__all__ = ["CausalTextEncoder", "TextEncoder", "TextFeatures", "check_length", "last_real"]
 
 
 class TextFeatures(NamedTuple):
@@ -31,7 +33,45 @@ class TextFeatures(NamedTuple):
     """``(P, D)``, the embedding of each prompt's last real token."""
 
 
-class CausalTextEncoder(nn.Module):
+class TextEncoder(nn.Module):
+    """What turns token ids into features of the joint space."""
+
+    context: int
+    """Longest prompt in tokens."""
+
+    def forward(self, ids: Tensor, mask: Tensor) -> TextFeatures:
+        """Features of token ids ``(P, T)``; ``mask`` is True on real tokens."""
+        raise NotImplementedError
+
+
+def check_length(ids: Tensor, context: int) -> None:
+    """Refuses prompts that do not fit.
+
+    Args:
+        ids: ``(P, T)`` token ids.
+        context: Largest T.
+
+    Raises:
+        DataError: T is larger.
+    """
+    if ids.shape[1] > context:
+        raise DataError(
+            f"prompts may have {context} tokens, got one of {ids.shape[1]}; use a shorter prompt"
+        )
+
+
+def last_real(tokens: Tensor, mask: Tensor) -> Tensor:
+    """The row ``(P, D)`` of each prompt's last real token.
+
+    Args:
+        tokens: ``(P, T, D)``.
+        mask: ``(P, T)``, True on real tokens, which come first; every prompt has at least one.
+    """
+    last = mask.long().sum(dim=1) - 1
+    return tokens[torch.arange(len(tokens), device=tokens.device), last]
+
+
+class CausalTextEncoder(TextEncoder):
     """Prompts as tokens and as one vector each.
 
     Causal, so a prompt's features do not depend on how far it is padded.
@@ -61,19 +101,16 @@ class CausalTextEncoder(nn.Module):
         """Features of token ids ``(P, T)``; ``mask`` is True on real tokens.
 
         Raises:
-            DataError: A prompt longer than the context, or one without a single token.
+            DataError: A prompt longer than the context.
         """
+        check_length(ids, self.context)
         length = ids.shape[1]
-        if length > self.context:
-            raise DataError(f"prompts of at most {self.context} tokens, got one of {length}")
         x = self.token_embedding(ids) + self.positional_embedding[:length]
         causal = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
         for block in self.blocks:
             x = block(x, causal)
         tokens = self.norm(x) @ self.projection
-        last = mask.long().sum(dim=1) - 1
-        sentence = tokens[torch.arange(len(tokens), device=ids.device), last]
-        return TextFeatures(tokens, mask, sentence)
+        return TextFeatures(tokens, mask, last_real(tokens, mask))
 
 
 class TextBlock(nn.Module):

@@ -1,0 +1,98 @@
+"""Images on their way into the model: checked, and at the resolution it was trained at.
+
+Axes: B images, H W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from xpath.errors import DataError, ResolutionError
+from xpath.shapes import check_shape
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+__all__ = ["as_batch", "as_pixels", "resized", "working_size"]
+
+FARTHEST = 16.0
+"""Images are enlarged or shrunk by at most this; more is a resolution that was mistaken."""
+SAME = 1e-3
+"""Resolutions nearer than this, relatively, are one: nothing is gained by resampling."""
+
+
+def as_batch(images: object) -> NDArray[np.uint8]:
+    """Images as ``(B, H, W, 3)``.
+
+    Args:
+        images: RGB ``(H, W, 3)`` or ``(B, H, W, 3)``, uint8.
+
+    Raises:
+        DataError: No array, not uint8 (so never NaN), or without a single pixel.
+        ShapeError: Of another shape.
+    """
+    if not isinstance(images, np.ndarray):
+        raise DataError(
+            f"images must be a uint8 array of RGB, got {type(images).__name__};"
+            " convert with numpy.asarray(image)"
+        )
+    if images.dtype != np.uint8:
+        raise DataError(
+            f"images must be uint8 RGB in 0..255, got {images.dtype}{_nonsense(images)};"
+            " convert float images in 0..1 with (image * 255).round().astype(numpy.uint8)"
+        )
+    batch = images[None] if images.ndim == 3 else images
+    check_shape("images", batch, "B H W 3")
+    if not batch.size:
+        raise DataError(f"images must have at least one pixel, got shape {images.shape}")
+    return batch
+
+
+def _nonsense(images: NDArray[np.generic]) -> str:
+    """A hint if the values are worse than their type."""
+    if not np.issubdtype(images.dtype, np.inexact) or np.isfinite(images).all():
+        return ""
+    return " with values that are NaN or infinite (find out where they come from)"
+
+
+def as_pixels(batch: NDArray[np.uint8], size: tuple[int, int], device: torch.device) -> Tensor:
+    """Float RGB ``(B, 3, H, W)`` in 0..255 at another size, on the device."""
+    # numpy arrays may run backwards or be read-only, and torch takes neither
+    whole = np.require(batch, requirements=["C", "W"])
+    return resized(torch.from_numpy(whole).to(device).permute(0, 3, 1, 2).float(), size)
+
+
+def working_size(size: tuple[int, int], mpp: float | None, wanted: float) -> tuple[int, int]:
+    """Height and width at which the model sees images.
+
+    Args:
+        size: Height and width given.
+        mpp: Their resolution, microns per pixel; None to take the pixels as they are.
+        wanted: Resolution the model was trained at.
+
+    Raises:
+        ResolutionError: No resolution images could have.
+    """
+    if mpp is None:
+        return size
+    factor = mpp / wanted
+    if not 1 / FARTHEST <= factor <= FARTHEST:  # NaN is neither
+        raise ResolutionError(
+            f"mpp is {mpp}, which is no resolution for a model trained at {wanted} microns per"
+            " pixel; 40x is about 0.25, 20x about 0.5. Pass None to take the pixels as they are"
+        )
+    if abs(factor - 1) < SAME:
+        return size
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Float maps ``(B, C, H, W)`` at another size: bilinear, antialiased where it shrinks."""
+    if maps.shape[-2:] == size:
+        return maps
+    return functional.interpolate(maps, size=size, mode="bilinear", antialias=True)

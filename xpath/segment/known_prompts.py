@@ -1,0 +1,54 @@
+"""Which prompts are published labels, and which the weights were taught.
+
+Any words may be asked for. An answer to words that were never taught is a guess, so it is marked.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from xpath.errors import LabelError
+from xpath.labels import load_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["published", "untaught"]
+
+
+def published(prompts: Sequence[str]) -> tuple[bool, ...]:
+    """For each prompt: is it the sentence of one of the 160 labels of PathSeg?"""
+    known = _published()
+    return tuple(_plain(prompt) in known for prompt in prompts)
+
+
+def untaught(prompts: Iterable[str], labels: Iterable[str]) -> tuple[str, ...]:
+    """Prompts that are the sentence of none of these labels, each once.
+
+    Args:
+        prompts: Sentences.
+        labels: Label ids the weights were trained on; with none, nothing is known and nothing
+            returned.
+    """
+    taught = {_sentence(label) for label in labels}
+    return tuple(p for p in dict.fromkeys(prompts) if _plain(p) not in taught) if taught else ()
+
+
+@lru_cache(maxsize=1)
+def _published() -> frozenset[str]:
+    return frozenset(_plain(label.prompt) for label in load_labels())
+
+
+@lru_cache(maxsize=1024)
+def _sentence(label: str) -> str:
+    """The prompt of a label; weights from elsewhere may name theirs as they like."""
+    try:
+        return _plain(load_labels().parse(label, allow_new=True).prompt)
+    except LabelError:
+        return _plain(label)
+
+
+def _plain(prompt: str) -> str:
+    """Without the differences a tokenizer does not see."""
+    return " ".join(prompt.lower().split())

@@ -1,0 +1,75 @@
+"""How much is computed at once, so that it fits.
+
+An estimate from the sizes of the model, not a measurement: what the widest step keeps alive at
+once, with a fifth on top. Chunks bound the memory and never change a mask.
+
+Axes: B images, P prompts, Q queries, D features, H W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from xpath.segment.model.segmentor import PathSegmentor
+
+__all__ = ["Chunks", "WorkingSet", "chunks", "working_set"]
+
+GIB = 2**30
+MARGIN = 1.2
+"""For the allocator's gaps and the small things not counted."""
+FLOAT, BOOL = 4, 1
+"""Bytes per value."""
+
+# Arrays of the widest map that are alive at once, read off the code and checked against the peak
+# memory measured on the CPU: within a focal block (input, query, context and its sum, modulator,
+# and the four-fold hidden layer twice), and in the feature pyramid (map, lateral, sum,
+# convolution, norm).
+FOCAL_ARRAYS = 12
+PYRAMID_ARRAYS = 5
+
+
+class WorkingSet(NamedTuple):
+    """Bytes needed beyond the weights and the result."""
+
+    image: int
+    """To encode one image, what is kept of it for the prompts included."""
+    prompt: int
+    """To decode one prompt on one image; full-size maps, made a few at a time, not included."""
+
+
+class Chunks(NamedTuple):
+    """How many at once; at least one each."""
+
+    encoded: int
+    """Images."""
+    decoded: int
+    """Prompts times images."""
+
+
+def working_set(model: PathSegmentor, seen: tuple[int, int], itemsize: int) -> WorkingSet:
+    """What encoding and decoding need, estimated.
+
+    Args:
+        model: The segmentor.
+        seen: Height and width of the images the model sees.
+        itemsize: Bytes of the type the model computes in.
+    """
+    rows, columns = -(-seen[0] // 32), -(-seen[1] // 32)
+    places = rows * columns  # at stride 32; 4, 16 and 64 times as many where it is finer
+    queries, dim = model.decoder.query_content.weight.shape
+    width = model.image_encoder.channels[0]
+    activations = 64 * places * max(FOCAL_ARRAYS * width, PYRAMID_ARRAYS * dim)
+    depth = len(model.decoder.layers)
+    kept = dim * places * (64 + 21 + 2 * 7 * depth)  # mask features, resized ones, keys and values
+    # Under autocast sums and norms stay float32, so half of the activations are no smaller.
+    image = (activations * (itemsize + FLOAT) // 2) + kept * itemsize
+    look = 16 * places * queries * (itemsize + FLOAT + 3 * BOOL)  # logits twice, where to look
+    answer = 64 * places * (itemsize + 2 * FLOAT)  # logits, in float32, and checked
+    return WorkingSet(int(MARGIN * image), int(MARGIN * (look + answer)))
+
+
+def chunks(needs: WorkingSet, memory_gb: float) -> Chunks:
+    """What fits into so many GiB."""
+    budget = memory_gb * GIB
+    return Chunks(max(1, int(budget // needs.image)), max(1, int(budget // needs.prompt)))
