@@ -70,6 +70,7 @@ def main() -> None:
     info = SegmentorInfo(
         name=f"pathsegmentor-{args.model}",
         mpp=0.25,
+        mpp_range=(CropConfig().fine[0], CropConfig().coarse[1]),
         image_size=max(size for _, size in args.shapes),
         labels=crops.labels,
         licence="CC BY-NC-SA 4.0",

@@ -2,9 +2,9 @@
 
     python benchmarks/baselines/otsu.py --data DIR --out otsu
 
-Haematoxylin (Ruifrok and Johnston 2001, scikit-image), smoothed, thresholded by Otsu, opened, holes
-filled, specks removed. Scores the held-out images of pipelines/train_segmentor.py on nuclei of any kind
-and writes samples.csv. Last line: JSON.
+Haematoxylin (Ruifrok and Johnston 2001, scikit-image), smoothed, thresholded by Otsu, opened,
+holes filled, specks removed. Scores the held-out images of pipelines/train_segmentor.py on nuclei
+of any kind and writes samples.csv. Last line: JSON.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -168,10 +167,13 @@ def _check_resolution(grid: PatchGrid, predictor: SegmentPredictor) -> None:
             "the grid has no resolution, so nuclei may have any size; pass mpp= (--mpp) with the"
             " slide's microns per pixel, often 0.25 (40x)"
         )
-    if abs(math.log2(grid.mpp / predictor.info.mpp)) > 0.25:
+    info = predictor.info
+    low, high = info.mpp_range or (info.mpp / 2**0.25, info.mpp * 2**0.25)
+    if not low * 0.99 <= grid.mpp <= high * 1.01:
         logger.warning(
-            "patches at %.3g mpp, but %s was trained at %.3g: masks will be worse",
+            "patches at %.3g mpp, but %s was trained at %.2g to %.2g: masks will be worse",
             grid.mpp,
-            predictor.info.name,
-            predictor.info.mpp,
+            info.name,
+            low,
+            high,
         )

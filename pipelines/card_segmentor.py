@@ -1,0 +1,132 @@
+"""Measure a trained segmentor on held-out images and write the folder that ships, with its card.
+
+    python pipelines/card_segmentor.py --run run --data DIR --out weights --against otsu=samples.csv
+
+RUN is the folder of pipelines/train_segmentor.py. Scores are of the weights as shipped, in half
+precision. DIR and --split are those of the training. --against names samples.csv of other models
+on the same images (benchmarks/baselines/). Out come the checkpoint with README.md, the samples and
+the curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from xpath.pathseg.collect import collect
+from xpath.segment.card import (
+    compare,
+    comparison_table,
+    kind_of,
+    presence_table,
+    score_table,
+)
+from xpath.segment.predictor import SegmentPredictor
+from xpath.segment.validate import Sample, read_samples, validate, write_samples
+
+SIZES = (0.25, 0.35, 0.5, 0.75, 1.0)
+
+
+def main() -> None:
+    """From a run to a folder of weights with its card."""
+    args = arguments()
+    predictor = SegmentPredictor.from_pretrained(args.run / "weights")
+    held_out = collect(args.data, args.split).held_out
+    samples = validate(predictor, tqdm(held_out, desc="held-out images"))
+    by_size = {
+        mpp: validate(predictor, tqdm(held_out[::4], desc=f"at {mpp} mpp"), mpp=mpp)
+        for mpp in SIZES
+    }
+    others = dict(pair.split("=", 1) for pair in args.against)
+    comparisons = {
+        name: compare(samples, read_samples(Path(path))) for name, path in others.items()
+    }
+    if args.out.exists():
+        shutil.rmtree(args.out)
+    shutil.copytree(args.run / "weights", args.out)
+    (args.out / "scores").mkdir()
+    write_samples(args.out / "scores" / "samples.csv", samples)
+    for name, path in others.items():
+        shutil.copy(path, args.out / "scores" / f"{name}.csv")
+    for name in ("curves.png", "log.csv", "validation.csv"):
+        if (args.run / name).exists():
+            shutil.copy(args.run / name, args.out / name)
+    facts = json.loads(args.facts.read_text()) if args.facts else {}
+    text = TEMPLATE.format(
+        name=predictor.info.name,
+        parameters=f"{sum(p.numel() for p in predictor.model.parameters()) / 1e6:.1f}",
+        licence=predictor.info.licence,
+        by_kind=score_table(samples, kind_of),
+        by_source=score_table(samples, lambda s: f"{s.source}: {kind_of(s)}"),
+        mean=f"{mean_of_kinds(samples):.3f}",
+        presence=presence_table(samples),
+        blank=blank_answers(predictor),
+        comparison=comparison_table(comparisons) if comparisons else "None was made.",
+        sizes=size_table(by_size),
+        labels="\n".join(f"- {label}" for label in predictor.info.labels),
+        facts=json.dumps(facts, indent=1),
+    )
+    (args.out / "README.md").write_text(text)
+    print(text)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    split = Path(__file__).parent / "splits" / "annotated.csv"
+    add("--run", type=Path, required=True, help="folder of train_segmentor.py")
+    add("--data", type=Path, required=True, help="annotated images")
+    add("--out", type=Path, required=True, help="folder to write; replaced if it exists")
+    add("--split", type=Path, default=split, help="which images are held out")
+    add("--against", action="append", default=[], metavar="NAME=CSV", help="another's samples.csv")
+    add("--facts", type=Path, help="JSON about the training: command, hours, hardware")
+    return parser.parse_args()
+
+
+def mean_of_kinds(samples: list[Sample], *, least: int = 10) -> float:
+    """Mean over object kinds with enough held-out images."""
+    scores: dict[str, list[float]] = {}
+    for sample in samples:
+        if sample.present:
+            scores.setdefault(kind_of(sample), []).append(sample.dice)
+    return float(np.mean([np.mean(dice) for dice in scores.values() if len(dice) >= least]))
+
+
+def blank_answers(predictor: SegmentPredictor) -> str:
+    """What is found on bare glass, with every label that was trained."""
+    from xpath.segment.validate import prompt_of
+
+    rng = np.random.default_rng(0)
+    prompts = [prompt_of(label) for label in predictor.info.labels]
+    shades = [np.full(3, level) + rng.uniform(-6, 0, 3) for level in np.linspace(225, 250, 8)]
+    images = [np.clip(c + rng.normal(0, 2, (256, 256, 3)), 0, 255).astype(np.uint8) for c in shades]
+    found = predictor.masks(predictor.encode(np.stack(images)), prompts).masks
+    answers = found.any(axis=(2, 3))
+    return f"{int(answers.sum())} of {answers.size} answers on bare glass are not empty"
+
+
+def size_table(by_size: dict[float, list[Sample]]) -> str:
+    """Dice of each kind at each resolution."""
+    kinds = sorted({kind_of(s) for s in next(iter(by_size.values())) if s.present})
+    rows = ["| | " + " | ".join(f"{mpp} mpp" for mpp in by_size) + " |", "|---" * 6 + "|"]
+    for kind in kinds:
+        scores = [
+            np.mean([s.dice for s in samples if s.present and kind_of(s) == kind])
+            for samples in by_size.values()
+        ]
+        rows.append(f"| {kind} | " + " | ".join(f"{score:.2f}" for score in scores) + " |")
+    return "\n".join(rows)
+
+
+TEMPLATE = (Path(__file__).parent / "card_segmentor.md").read_text()
+
+if __name__ == "__main__":
+    main()
