@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["CROP", "FIELD", "MPP", "Field", "drawn_images", "paint_fields"]
 
 MPP, CROP, FIELD = 0.5, 256, 1024
+FEW = 4
+"""Fields that are painted before a pool of processes has started."""
 
 
 class Field(NamedTuple):
@@ -40,7 +42,9 @@ class Field(NamedTuple):
 
 
 def paint_fields(seeds: Sequence[int]) -> list[Field]:
-    """Fields of random tissue, painted on all cores."""
+    """Fields of random tissue, painted on all cores if they are many."""
+    if len(seeds) <= FEW:
+        return [_paint_field(seed) for seed in seeds]
     with multiprocessing.get_context("spawn").Pool() as pool:
         return list(tqdm(pool.imap(_paint_field, seeds), total=len(seeds), desc="painting"))
 
