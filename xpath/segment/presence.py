@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "PEAK",
     "MaskStatistics",
     "PresenceModel",
     "PresenceScore",
@@ -40,7 +41,7 @@ __all__ = [
     "fit_presence",
     "mask_statistics",
     "mean_probability",
-    "plane_statistics",
+    "plane_sums",
     "read_record",
     "stacked",
 ]
@@ -48,6 +49,8 @@ __all__ = [
 SCHEMA = "xpath.presence/1"
 LEVEL = np.float32(128)
 """A pixel counts from here on, of 255: a probability of 0.502, not of one half."""
+PEAK = 4
+"""Column of the peak in a row of ``plane_sums``; before it sums, after it the area."""
 logger = logging.getLogger(__name__)
 
 Betas = tuple[tuple[float, float], ...]
@@ -102,30 +105,31 @@ def mask_statistics(
     if images.dtype != np.uint8:
         raise DataError(f"images must be uint8 in 0..255, got {images.dtype}; do not normalise")
     rows = [
-        plane_statistics(plane, channels)
+        plane_sums(plane, channels)
         for planes, channels in zip(probability, channel_planes(images), strict=True)
         for plane in planes
     ]
     return stacked(rows, (sizes["B"], sizes["P"]), similarity)
 
 
-def plane_statistics(
+def plane_sums(
     probability: NDArray[np.float32], channels: NDArray[np.uint8]
 ) -> NDArray[np.float64]:
     """Of one mask ``(H, W)`` on an image ``(3, H, W)``: its row for ``stacked``.
 
-    That is mean probability, red, green and blue; peak; area.
+    That is the sums of probability, red, green and blue in the mask, all of 0..255; the peak of
+    the probability anywhere; the area. But for the peak, those of parts of an image add up.
     """
     import cv2
 
     scaled = probability * np.float32(255)
     inside = (scaled >= LEVEL).view(np.uint8)
-    area = cv2.countNonZero(inside)
+    area, peak = cv2.countNonZero(inside), probability.max(initial=0)
     if not area:
-        return np.array([0, 0, 0, 0, probability.max(initial=0), 0], np.float64)
+        return np.array([0, 0, 0, 0, peak, 0], np.float64)
     # a norm is a sum of what is not negative; under a mask it is a hundred times faster than mean
     sums = [cv2.norm(plane, cv2.NORM_L1, inside) for plane in (scaled, *channels)]
-    return np.array([*(total / area / 256 for total in sums), probability.max(), area])
+    return np.array([*sums, peak, area])
 
 
 def channel_planes(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -134,15 +138,16 @@ def channel_planes(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def stacked(
-    rows: Sequence[NDArray[np.float64]],
+    rows: Sequence[NDArray[np.float64]] | NDArray[np.float64],
     shape: tuple[int, ...],
     similarity: NDArray[np.floating] | None = None,
 ) -> MaskStatistics:
-    """Rows of ``plane_statistics`` as one record of masks ``shape``."""
+    """Rows of ``plane_sums`` as one record of masks ``shape``."""
     table = np.asarray(rows, np.float64).reshape(*shape, 6)
+    means = table[..., :4] / np.maximum(table[..., 5:], 1) / 256
     cosine = None if similarity is None else np.asarray(similarity, np.float64).reshape(shape)
     area = table[..., 5].astype(np.int64)
-    return MaskStatistics(table[..., 0], table[..., 1:4], table[..., 4], area, cosine)
+    return MaskStatistics(means[..., 0], means[..., 1:], table[..., 4], area, cosine)
 
 
 def mean_probability(
