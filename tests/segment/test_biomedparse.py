@@ -9,12 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from xpath.errors import CheckpointError, ConfigError
-from xpath.segment.biomedparse import (
-    config_from_reference,
-    config_from_state,
-    load_biomedparse,
-    rename_biomedparse,
-)
+from xpath.segment.biomedparse import config_from_reference, load_biomedparse
+from xpath.segment.biomedparse_names import rename_biomedparse
+from xpath.segment.biomedparse_sizes import config_from_state
 from xpath.segment.variants import (
     SegmentorConfig,
     build_segmentor,

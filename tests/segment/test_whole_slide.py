@@ -64,7 +64,7 @@ class BlindAtBorders:
     The second prompt finds all that is not dark. Whatever it is asked, it counts the images.
     """
 
-    info = SimpleNamespace(name="blind", digest="ab" * 32, mpp=0.5)
+    info = SimpleNamespace(name="blind", digest="ab" * 32, mpp=0.5, mpp_range=None)
 
     def __init__(self, blind=BLIND):
         self.blind, self.images = blind, []

@@ -1,1 +1,0 @@
-"""PathSeg: the label set's public sources, made trainable."""

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LoadedBiomedParse",
     "config_from_reference",
-    "config_from_state",
     "load_biomedparse",
-    "rename_biomedparse",
 ]
 
 logger = logging.getLogger(__name__)
