@@ -1,14 +1,13 @@
 """Train a PathSegmentor on annotated images, resumable at any time.
 
     python pipelines/train_segmentor.py --data DIR --out run --shapes 8x256 --drawn 24 --workers 1
-    the same command again                                            # goes on where it stopped
     torchrun --nproc-per-node 4 pipelines/train_segmentor.py ...      # one batch, four GPUs
+    python pipelines/train_segmentor.py --preset paper --data DIR --out run     # as in the paper
 
 DIR holds SOURCE/train.json as `xpath pathseg build` makes it, or images.csv and labels.csv; then
---split names a table source,image,group,split. Images of the test part are never trained on: they
-are what is validated.
---drawn N adds N fields of drawn tissue, which alone show fat, vessels and necrosis.
-Out come state.pt (to resume), log.csv, validation.csv, samples.csv, pictures, and weights/ to use.
+--split names a table source,image,group,split. Images of the test part are validated, never trained
+on. --drawn N adds N fields of drawn tissue, which alone show fat, vessels and necrosis. Out come
+tables, pictures, weights/ to use and state.pt, from which the same command goes on.
 """
 
 from __future__ import annotations
@@ -25,25 +24,22 @@ from xpath.config import to_json
 from xpath.export.training_figures import draw_answers, draw_curves
 from xpath.pathseg.collect import collect, in_memory_or_stored, index_images
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
-from xpath.pathseg.prompts import sentences
 from xpath.pathseg.record import SourceImage
 from xpath.segment.batches import BatchConfig, Batches, batch_shapes, stream
 from xpath.segment.checkpoint import SegmentorInfo, load_segmentor, save_segmentor
 from xpath.segment.predictor import SegmentPredictor
-from xpath.segment.tokenizer import fit_tokenizer
 from xpath.segment.train import TrainConfig, Trainer, take_over
+from xpath.segment.training_options import MODELS, PRESETS, architecture, steps_of
 from xpath.segment.training_run import RunConfig, TrainingRun, join_processes, show_step
 from xpath.segment.validate import mean_by_label, validate, write_samples
-from xpath.segment.variants import SegmentorConfig, build_segmentor, mini_config, tiny_config
+from xpath.segment.variants import SegmentorConfig, build_segmentor
 from xpath.testing.crops import drawn_images
-
-CONFIGS = {"mini": mini_config, "tiny": tiny_config}
 
 
 def main() -> None:
     """From arguments to weights."""
     args = arguments()
-    rank, world = join_processes(args.device)
+    rank, world, device = join_processes(args.device)
     torch.manual_seed(args.seed)
     torch.set_float32_matmul_precision("high")  # TF32 on CUDA: the loss needs no more
     train, held_out = collect(args.data, args.split)
@@ -51,16 +47,13 @@ def main() -> None:
     with tqdm(desc="reading", total=len(train)) as bar:
         stored = index_images(train, args.out / f"index-{rank}.csv", on_image=bar.update)
     images = in_memory_or_stored(stored, args.memory_gb)
-    tokenizer = fit_tokenizer(sentences())
-    config = CONFIGS[args.model](tokenizer.vocabulary)
-    device = f"cuda:{rank}" if world > 1 and args.device == "cuda" else args.device
+    args.steps = args.steps or steps_of(args.epochs, len(train), args.shapes)
+    config, tokenizer = architecture(args.model, args.init)
     trainer = begin(config, args, device)
     # The number of steps may be changed on the way: the schedule stretches.
-    fixed = {
-        "train": to_json(dataclasses.replace(trainer.config, steps=1)),
-        "model": to_json(config),
-    }
-    run = TrainingRun(args.out, trainer, fixed | {"shapes": str(args.shapes)}, lead=rank == 0)
+    fixed = {"train": dataclasses.replace(trainer.config, steps=1), "model": config}
+    facts = {name: to_json(it) for name, it in fixed.items()} | {"shapes": str(args.shapes)}
+    run = TrainingRun(args.out, trainer, facts, lead=rank == 0)
 
     part = (rank, world)
     batching = BatchConfig(shapes=args.shapes, seed=args.seed, part=part, workers=args.workers)
@@ -104,7 +97,8 @@ def begin(config: SegmentorConfig, args: argparse.Namespace, device: str) -> Tra
     model = build_segmentor(config, drop_path=args.drop_path, layer_scale=0.5)
     if args.init:
         print(f"taken over: {take_over(model, load_segmentor(args.init)[0])} tensors")
-    settings = TrainConfig(steps=args.steps, lr=args.lr, warmup=200, precision=args.precision)
+    names = ("steps", "lr", "accumulate", "precision")
+    settings = TrainConfig(warmup=200, **{name: getattr(args, name) for name in names})
     return Trainer(model, settings, device=device)
 
 
@@ -122,14 +116,21 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    split = Path(__file__).parent / "splits" / "annotated.csv"
+    add, split = parser.add_argument, Path(__file__).parent / "splits" / "annotated.csv"
     add("--data", type=Path, required=True, help="annotated images, see above")
     add("--out", type=Path, required=True, help="folder of the run")
     add("--split", type=Path, default=split, help="which images are held out")
-    add("--model", choices=CONFIGS, default="mini", help="size of the model")
+    add("--preset", choices=PRESETS, help="paper: FocalNet-L, 20 epochs, batches of 32 at 1024 px")
+    add(
+        "--model",
+        choices=MODELS,
+        default="mini",
+        help="init: as the checkpoint of --init",
+    )
     add("--init", type=Path, help="checkpoint to take fitting weights from")
-    add("--steps", type=int, default=20_000, help="length of the schedule")
+    add("--epochs", type=float, default=200, help="length of the schedule, in crops per image")
+    add("--steps", type=int, help="its length in steps, instead")
+    add("--accumulate", type=int, default=1, help="parts of a batch, one after the other")
     add("--minutes", type=float, default=float("inf"), help="stop after, to resume")
     add("--shapes", type=batch_shapes, default="32x256", help="crops x pixels, by turns")
     add("--memory-gb", type=float, default=8, help="keep larger data on disk")
@@ -141,6 +142,7 @@ def arguments() -> argparse.Namespace:
     add("--workers", type=int, default=0, help="processes that make batches")
     add("--validate-steps", type=int, default=0, help="steps between validations")
     add("--seed", type=int, default=0, help="decides everything random")
+    parser.set_defaults(**PRESETS.get(parser.parse_known_args()[0].preset, {}))
     return parser.parse_args()
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "load_fitting",
     "load_segmentor",
     "locate",
+    "read_config",
     "read_safetensors",
     "save_segmentor",
     "text_digest",
@@ -120,7 +121,7 @@ def load_segmentor(
         CheckpointError: A file is missing, unreadable, of another schema, or does not fit.
     """
     folder = locate(path)
-    config, info = _read_config(folder / "config.json")
+    config, info = read_config(folder)
     weights = folder / "model.safetensors"
     state = read_safetensors(weights)
     model = empty_segmentor(config)
@@ -216,7 +217,13 @@ def load_fitting(model: PathSegmentor, state: Mapping[str, Tensor], path: Path) 
     model.load_state_dict({name: value.float() for name, value in state.items()})
 
 
-def _read_config(path: Path) -> tuple[SegmentorConfig, SegmentorInfo]:
+def read_config(folder: Path) -> tuple[SegmentorConfig, SegmentorInfo]:
+    """Sizes of a checkpoint's model and what is known of it, without its weights.
+
+    Raises:
+        CheckpointError: ``config.json`` is missing, unreadable, or of another schema.
+    """
+    path = folder / "config.json"
     try:
         content: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:

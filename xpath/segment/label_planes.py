@@ -193,7 +193,9 @@ class LabelPlanes:
         high = low > self._lowest
         if not high.any():
             return None
-        (tall, tall_part), (wide, wide_part) = (_span(high.any(axis=axis)) for axis in (1, 0))
+        (tall, tall_part), (wide, wide_part) = (
+            _span(np.asarray(high.any(axis=axis))) for axis in (1, 0)
+        )
         top, left = STRIDE * (first + tall.start), STRIDE * wide.start
         rows = slice(
             max(STRIDE * (first + tall_part.start), band.start),

@@ -204,7 +204,8 @@ def _selected(
 ) -> list[int]:
     """Labels that win enough of their own pixels."""
     won = {index: np.count_nonzero(winner == index + 1) for index in indices}
-    surest = max(indices, key=lambda it: found.own_sum[it] / max(found.own[it], 1), default=None)
+    means = found.own_sum / found.own.clip(min=1)
+    surest = max(indices, key=means.__getitem__, default=None)
     return [
         index
         for index in indices

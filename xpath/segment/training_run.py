@@ -13,7 +13,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from xpath.segment.train import TrainBatch, Trainer, TrainStep
 
-__all__ = ["RunConfig", "TrainingRun", "join_processes", "show_step"]
+__all__ = ["Process", "RunConfig", "TrainingRun", "join_processes", "show_step"]
 
 STATE = "state.pt"
 
@@ -172,12 +172,23 @@ class TrainingRun:
             writer.writerow(row)
 
 
-def join_processes(device: str) -> tuple[int, int]:
-    """Rank and number of processes; (0, 1) unless started by ``torchrun``."""
+class Process(NamedTuple):
+    """One of the processes of a training."""
+
+    rank: int
+    world: int
+    """How many there are."""
+    device: str
+    """Its own."""
+
+
+def join_processes(device: str) -> Process:
+    """Joins those that ``torchrun`` started, each with a GPU of its own; else there is one."""
     if "RANK" not in os.environ:
-        return 0, 1
+        return Process(0, 1, device)
     torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    own = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
+    return Process(torch.distributed.get_rank(), torch.distributed.get_world_size(), own)
 
 
 def show_step(bar: tqdm, step: TrainStep) -> None:

@@ -157,7 +157,11 @@ class JointDecoder(nn.Module):
 
     def _heads(self, queries: Tensor) -> Heads:
         z = self.norm(queries)
-        return Heads(self.mask_projector(z), z @ self.class_projector)
+        with torch.autocast(
+            z.device.type, enabled=False
+        ):  # which query answers hangs on the digits
+            classes = z.float() @ self.class_projector.float()
+        return Heads(self.mask_projector(z), classes)
 
     @staticmethod
     def _visible(embedding: Tensor, features: Tensor) -> Tensor:
