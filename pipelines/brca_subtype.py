@@ -2,14 +2,24 @@
 
     python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN
     python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN --set objects.device=cuda
+    python pipelines/brca_subtype.py --features FEATURES --labels LABELS.csv --out RUN
+    python pipelines/brca_subtype.py --features FEATURES --labels LABELS.csv --out RUN --folds 5
 
 SLIDES is a folder of whole-slide images (TCGA-BRCA, say), LABELS.csv has the columns slide_id (file
-name without suffix), label (IDC, ILC) and, if slides share patients, patient. The run segments 21
-breast objects with words, extracts features, trains the standard and the object-aware classifier,
-explains the test slides and writes pages, QuPath files and tables.
+name without suffix), label (IDC, ILC) and, if slides share patients, patient (or CLAM's case_id).
+The run segments 21 breast objects with words, extracts features, trains the standard and the
+object-aware classifier, explains the test slides and writes pages, QuPath files and tables.
 
-It can be stopped at any moment and started again: what is done stays, byte for byte. A slide that
-fails is written to slides.csv with its reason, the others go on, and the exit code is 1.
+With --features no slides are needed: FEATURES is a folder that CLAM (h5_files, pt_files), TRIDENT
+(features_<encoder>), STAMP or LazySlide wrote. The standard classifier is trained and scored beside
+the mean over patches, the baseline it must beat, on the paper's split or, with --folds K, on every
+slide; --by site keeps hospitals together, which tells what is left where nobody trained. RUN gets
+predictions.csv, metrics.json (scores with 95 % intervals over patients, differences, DeLong's test,
+calibration), roc.png, reliability.png, models/ and splits_*.csv as CLAM reads them. Object-aware
+models need slides, because objects are not in such files.
+
+It can be stopped at any moment and started again: on slides, what is done stays, byte for byte. A
+slide that fails is named with its reason, the others go on, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -18,31 +28,93 @@ import argparse
 import sys
 from pathlib import Path
 
+from tqdm import tqdm
+
 from xpath.cli.stages import add_study_options, study_from
-from xpath.errors import XPathError
+from xpath.errors import ConfigError, XPathError
+from xpath.export.classification_figures import reliability_figure, roc_figure
+from xpath.metrics.calibration import reliability
+from xpath.mil.cohort_features import CohortConfig, divide, read_cohort, run_cohort
+from xpath.mil.train import TrainConfig
 from xpath.study.chain import run_chain
 
 
-def main() -> int:
-    """From arguments to pages."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("slides", type=Path, nargs=1, help="a folder of slides")
-    parser.add_argument("labels", type=Path, help="CSV: slide_id, label[, patient][, mpp]")
-    parser.add_argument("--out", type=Path, required=True, help="the run folder")
-    add_study_options(parser)
-    args = parser.parse_args()
+def main(arguments: list[str] | None = None) -> int:
+    """From arguments to pages; 1 if a slide failed or nothing could be done."""
+    args = _parser().parse_args(arguments)
     try:
-        study = study_from(args, labels=args.labels)
-        good = run_chain(study, title=f"Breast subtypes: {args.slides[0].resolve().name}")
+        return _on_features(args) if args.features else _on_slides(args)
     except XPathError as error:
         print(f"brca_subtype: {error}", file=sys.stderr)
         return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("slides", type=Path, nargs="?", help="a folder of slides")
+    add("table", type=Path, nargs="?", help="the labels, as --labels")
+    add("--labels", type=Path, help="CSV: slide_id, label[, patient][, mpp]")
+    add("--out", type=Path, required=True, help="the run folder")
+    add_study_options(parser.add_argument_group("on slides"))  # type: ignore[arg-type]
+    group = parser.add_argument_group("on feature files")
+    add = group.add_argument
+    add("--features", type=Path, metavar="DIR", help="feature files; no slides are read")
+    add("--split", type=Path, help="CLAM's splits_k.csv (default: 7 to 1 to 2, by label)")
+    add("--folds", type=int, default=1, help="cross-validation instead of one split")
+    add("--by", choices=("patient", "site"), default="patient", help="what folds keep together")
+    add("--calibrate", action="store_true", help="fit a temperature on the validation slides")
+    add("--epochs", type=int, default=100, help="at most; it stops early (default: 100)")
+    add("--lr", type=float, default=2e-4, help="learning rate of Adam (default: 2e-4, the paper's)")
+    add("--seed", type=int, default=0, help="of split, weights and intervals")
+    return parser
+
+
+def _on_slides(args: argparse.Namespace) -> int:
+    labels = args.labels or args.table
+    if args.slides is None or labels is None:
+        raise ConfigError("pass SLIDES and LABELS.csv, or --features DIR and --labels LABELS.csv")
+    args.slides = [args.slides]
+    study = study_from(args, labels=labels)
+    good = run_chain(study, title=f"Breast subtypes: {args.slides[0].resolve().name}")
     print(f"open {study.folder.index}")
     if not good:
         print(f"some slides failed; see {study.folder.ledger}", file=sys.stderr)
     return 0 if good else 1
+
+
+def _on_features(args: argparse.Namespace) -> int:
+    if args.labels is None or args.slides is not None:
+        raise ConfigError("with --features pass the labels as --labels LABELS.csv, and no slides")
+    config = CohortConfig(
+        folds=args.folds,
+        by=args.by,
+        calibrate=args.calibrate,
+        train=TrainConfig(epochs=args.epochs, lr=args.lr, seed=args.seed),
+    )
+    with tqdm(desc="reading", unit="slide") as bar:
+        cohort = read_cohort(args.features, args.labels, on_slide=lambda _: bar.update())
+    splits = divide(cohort, config, args.split)
+    with tqdm(total=2 * len(splits), desc="training", unit="model") as bar:
+        answers = run_cohort(cohort, splits, config, args.out, lambda *_: bar.update())
+    found = next(iter(answers.values()))
+    label, groups = found.predictions.label, [cohort.patients[place] for place in found.place]
+    if len(cohort.classes) == 2 and min((label == 0).sum(), (label == 1).sum()) >= 2:
+        scores = {name: a.predictions.probability[:, 1] for name, a in answers.items()}
+        picture = args.out / "roc.png"
+        roc_figure(picture, scores, label, positive=cohort.classes[1], groups=groups)
+    curves = {
+        name: reliability(a.predictions.probability, label, bins=10, equal_mass=True)
+        for name, a in answers.items()
+    }
+    reliability_figure(args.out / "reliability.png", curves)
+    print((args.out / "metrics.json").read_text(encoding="utf-8"), end="")
+    for problem in cohort.left_out:
+        print(f"left out: {problem}", file=sys.stderr)
+    print(f"see {args.out}; {len(cohort.bags)} slides, {len(cohort.left_out)} left out")
+    return 1 if cohort.left_out else 0
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from xpath.errors import DataError, ShapeError
-from xpath.mil.bag import Bag, pack
+from xpath.mil.bag import Bag, pack, pack_padded
 
 
 def test_bags_lie_end_to_end():
@@ -96,3 +96,42 @@ def test_bags_that_do_not_fit_together_are_refused_by_name():
         pack([Bag(torch.zeros(2, 3), slide_id="a"), Bag(torch.zeros(2, 4), slide_id="b")])
     with pytest.raises(DataError, match="no bags"):
         pack([])
+
+
+def test_padding_is_taken_out_whatever_stands_in_it():
+    features = torch.full((2, 3, 2), float("nan"))
+    features[0, :2] = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    features[1, 2] = 5.0
+    mask = torch.tensor([[True, True, False], [False, False, True]])
+
+    packed = pack_padded(features, mask, labels=torch.tensor([1, 0]))
+
+    assert packed.features.tolist() == [[1, 2], [3, 4], [5, 5]]
+    assert packed.sizes.tolist() == [2, 1]
+    assert packed.index.tolist() == [0, 0, 1]
+    assert packed.labels.tolist() == [1, 0]
+
+
+def test_padded_objects_keep_their_presence():
+    present = torch.tensor([[[True, False], [True, True]]])
+
+    packed = pack_padded(torch.ones(1, 2, 2, 3), torch.tensor([[False, True]]), present=present)
+
+    assert packed.present.tolist() == [[True, True]]
+    assert packed.labels.tolist() == [-1]
+
+
+def test_padded_batches_that_cannot_be_are_refused():
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    with pytest.raises(ShapeError, match="padded features"):
+        pack_padded(torch.ones(2, 3), mask)
+    with pytest.raises(ShapeError, match="mask"):
+        pack_padded(torch.ones(1, 3, 4), mask)
+    with pytest.raises(ShapeError, match="need `present`"):
+        pack_padded(torch.ones(1, 2, 3, 4), mask)
+    with pytest.raises(DataError, match="boolean"):
+        pack_padded(torch.ones(1, 2, 4), mask.int())
+    with pytest.raises(DataError, match="0 bags"):
+        pack_padded(torch.ones(0, 2, 4), mask[:0])
+    with pytest.raises(DataError, match="NaN"):
+        pack_padded(torch.full((1, 2, 4), float("nan")), mask)

@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from xpath.mil.pool import GatedAttention, PlainAttention, segment_softmax, segment_sum
+from xpath.mil.pool import (
+    GatedAttention,
+    PlainAttention,
+    segment_max,
+    segment_softmax,
+    segment_sum,
+    segment_weighted_sum,
+)
 
 INDEX = torch.tensor([0, 0, 1, 2, 2, 2])
 
@@ -124,3 +131,63 @@ def test_dropout_only_while_training():
 
     assert len(attention.train()(features).unique()) == 3
     assert len(attention.eval()(features).unique()) == 1
+
+
+def test_largest_by_hand():
+    values = torch.tensor([
+        [1.0, 9.0],
+        [2.0, -1.0],
+        [3.0, 3.0],
+        [0.0, 0.0],
+        [-4.0, 5.0],
+        [1.0, 5.0],
+    ])
+
+    assert segment_max(values, INDEX, 4)[:3].tolist() == [[2, 9], [3, 3], [1, 5]]
+    assert (segment_max(values, INDEX, 4)[3] == -math.inf).all()
+
+
+def test_the_gradient_goes_to_the_largest_and_is_shared_by_equals():
+    values = torch.tensor([1.0, 2.0, 3.0, 5.0, 4.0, 5.0], requires_grad=True)
+
+    segment_max(values, INDEX, 3).sum().backward()
+
+    assert values.grad.tolist() == [0, 1, 1, 0.5, 0, 0.5]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened_before_it_is_summed(dtype):
+    ones = torch.ones(5000, dtype=dtype)
+    index = torch.zeros(5000, dtype=torch.int64)
+
+    assert segment_sum(ones, index, 1).tolist() == [5000]
+    assert segment_softmax(ones, index, 1).dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_weighted_sum_is_the_sum_of_the_products_and_so_are_its_gradients(shape, generator):
+    sizes = torch.tensor([3, 0, 1, 4, 0])
+    index = torch.repeat_interleave(torch.arange(5), sizes)
+    weights = torch.rand(8, *shape, generator=generator, dtype=torch.float64).requires_grad_()
+    values = torch.randn(8, *shape, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    slope = torch.randn(5, *shape, 2, generator=generator, dtype=torch.float64)
+
+    wanted = segment_sum(weights[..., None] * values, index, 5)
+    found = segment_weighted_sum(weights, values, index, sizes)
+
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-14)
+    assert (found[[1, 4]] == 0).all()
+    for part in (weights, values):
+        (one,) = torch.autograd.grad((found * slope).sum(), part, retain_graph=True)
+        (two,) = torch.autograd.grad((wanted * slope).sum(), part, retain_graph=True)
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-14)
+
+
+def test_weighted_sum_of_no_rows_at_all():
+    nothing = torch.zeros(0, dtype=torch.int64)
+
+    found = segment_weighted_sum(
+        torch.zeros(0, 3), torch.zeros(0, 3, 2), nothing, torch.tensor([0])
+    )
+
+    assert found.tolist() == [[[0, 0]] * 3]

@@ -9,7 +9,7 @@ from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag
 from xpath.mil.evaluate import evaluate
 from xpath.mil.object_aware import ObjectAwareMIL
-from xpath.mil.train import Epoch, TrainConfig, _score, class_weight, train
+from xpath.mil.train import Epoch, TrainConfig, _score, class_weight, slide_order, train
 
 DIM = 3
 
@@ -260,3 +260,81 @@ def test_settings_that_cannot_be_are_refused(wrong):
 
 def test_the_papers_settings_are_the_defaults():
     assert (TrainConfig().lr, TrainConfig().weight_decay) == (2e-4, 1e-5)
+
+
+def test_balanced_sampling_draws_every_class_as_often():
+    bags = [Bag(torch.zeros(1, 1), label=int(number >= 18)) for number in range(20)]
+    generator = torch.Generator().manual_seed(0)
+
+    drawn = [place for _ in range(100) for place in slide_order(bags, "balanced", generator)]
+
+    assert len(drawn) == 2000
+    assert sum(place >= 18 for place in drawn) == pytest.approx(1000, abs=80)
+    assert set(drawn) == set(range(20))
+    once = slide_order(bags, "shuffled", generator)
+    assert sorted(once) == list(range(20)) != once
+
+
+def test_balanced_sampling_lifts_the_rare_class():
+    bags = [bag for bag in patch_cohort(32, 1) if bag.label == 0 or bag.slide_id in ("s1", "s3")]
+    biases = []
+    for sampling in ("balanced", "shuffled"):
+        model = attention_mil()
+        config = TrainConfig(epochs=5, class_weight="none", sampling=sampling, lr=0.02)
+        train(model, bags, [], config)
+        biases.append(float((model.classifier.bias[1] - model.classifier.bias[0]).detach()))
+
+    assert biases[0] > biases[1] + 0.05
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_mixed_precision_learns_the_same(precision):
+    torch.manual_seed(0)
+    model = ObjectAwareMIL(DIM, 3, 2, hidden=4)
+
+    train(
+        model,
+        object_cohort(40, 1),
+        object_cohort(12, 2),
+        TrainConfig(lr=0.05, epochs=40, precision=precision),
+    )
+
+    assert evaluate(model, object_cohort(20, 3)).auc == 1.0
+    assert model.classifier.weight.dtype == torch.float32
+
+
+def test_how_it_was_trained_is_kept_and_saved(tmp_path):
+    model = attention_mil()
+    result = train(model, patch_cohort(6, 1), patch_cohort(4, 2), TrainConfig(epochs=2, seed=5))
+
+    model.save_pretrained(tmp_path / "model")
+    kept = AttentionMIL.from_pretrained(tmp_path / "model").metadata["training"]
+
+    assert kept["config"]["seed"] == 5
+    assert kept["epochs"] == 2
+    assert kept["best_epoch"] == result.best_epoch
+    assert kept["train_slides"] == [f"s{number}" for number in range(6)]
+    assert kept["validation_slides"] == [f"s{number}" for number in range(4)]
+
+
+def test_two_ways_to_balance_at_once_are_refused():
+    with pytest.raises(ConfigError, match=r"both.*class_weight='none'"):
+        TrainConfig(sampling="balanced")
+    for wrong in ({"sampling": "rare", "class_weight": "none"}, {"precision": "int8"}):
+        with pytest.raises(ConfigError, match="must be one of"):
+            TrainConfig(**wrong)
+
+
+def test_one_patch_bags_and_slides_without_objects_train_to_numbers():
+    bags = [
+        Bag(torch.randn(1, 3, DIM), torch.zeros(1, 3, dtype=torch.bool), label=number % 2)
+        for number in range(4)
+    ]
+    torch.manual_seed(0)
+    model = ObjectAwareMIL(DIM, 3, 2, hidden=4)
+
+    result = train(model, bags, bags, TrainConfig(epochs=3))
+
+    assert all(math.isfinite(epoch.train_loss) for epoch in result.history)
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    assert evaluate(model, bags).auc == 0.5

@@ -12,7 +12,13 @@ from torch import nn
 
 from xpath.errors import ConfigError
 from xpath.mil.checkpoint import Pretrained
-from xpath.mil.pool import GatedAttention, PlainAttention, segment_softmax, segment_sum
+from xpath.mil.pool import (
+    GatedAttention,
+    PlainAttention,
+    full_precision,
+    segment_softmax,
+    segment_weighted_sum,
+)
 from xpath.mil.scaler import FeatureScaler
 from xpath.shapes import check_shape
 
@@ -133,9 +139,11 @@ class AttentionMIL(Pretrained):
         check_shape("patch features", bags.features, "M D", D=self.config.dim)
         instances = self.projection(self.scaler(bags.features))
         scores = self.attention(instances[:, None])[:, 0]
-        attention = segment_softmax(scores, bags.index, bags.bags)
-        embedding = segment_sum(attention[:, None] * instances, bags.index, bags.bags)
-        return MILOutput(self.classifier(embedding), attention, embedding, instances)
+        with full_precision(scores):
+            attention = segment_softmax(scores, bags.index, bags.bags)
+            embedding = segment_weighted_sum(attention, instances, bags.index, bags.sizes)
+            logits = self.classifier(embedding)
+        return MILOutput(logits, attention, embedding, instances)
 
 
 def projection(dim: int, proj: int | None, dropout: float) -> nn.Module:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["Bag", "PackedBags", "pack"]
+__all__ = ["Bag", "PackedBags", "pack", "pack_padded"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # tensors do not compare to one bool
@@ -132,4 +132,46 @@ def pack(bags: Sequence[Bag]) -> PackedBags:
         sizes,
         torch.repeat_interleave(torch.arange(len(bags)), sizes),
         torch.tensor([-1 if bag.label is None else bag.label for bag in bags]),
+    )
+
+
+def pack_padded(
+    features: Tensor, mask: Tensor, *, present: Tensor | None = None, labels: Tensor | None = None
+) -> PackedBags:
+    """Takes the padding out of a padded batch, as other libraries make them.
+
+    A bag without a single True stays, empty: its logits are the classifier's bias.
+
+    Args:
+        features: ``(B, N, D)`` or ``(B, N, L, D)``; what stands in the padding does not matter.
+        mask: ``(B, N)`` boolean, True where there is a patch.
+        present: ``(B, N, L)`` boolean, for object features.
+        labels: ``(B,)``; None where unknown.
+
+    Raises:
+        DataError: No bags, a mask or presence that is not boolean; NaN or infinity in a patch.
+        ShapeError: Other axes.
+    """
+    if features.ndim not in (3, 4):
+        raise ShapeError(
+            f"padded features must be (B, N, D) or (B, N, L, D), got {tuple(features.shape)}"
+        )
+    count, length = features.shape[:2]
+    check_shape("mask", mask, "B N", B=count, N=length)
+    if (features.ndim == 4) != (present is not None):
+        raise ShapeError("object features (B, N, L, D) need `present` (B, N, L), others have none")
+    if present is not None:
+        check_shape("present", present, "B N L", B=count, N=length, L=features.shape[2])
+    if not count or any(m is not None and m.dtype != torch.bool for m in (mask, present)):
+        raise DataError(f"{count} bags; mask and present must be boolean, such as lengths > place")
+    rows = features[mask]
+    if not torch.isfinite(rows).all():
+        raise DataError("a patch has NaN or infinity in its features; look at mask and encoder")
+    sizes = mask.sum(dim=1)
+    return PackedBags(
+        rows if rows.dtype == torch.float64 else rows.float(),
+        None if present is None else present[mask],
+        sizes,
+        torch.repeat_interleave(torch.arange(count, device=mask.device), sizes),
+        torch.full_like(sizes, -1) if labels is None else labels,
     )

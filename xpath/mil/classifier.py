@@ -9,11 +9,12 @@ from xpath.errors import CheckpointError
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.checkpoint import read_kind
 from xpath.mil.object_aware import ObjectAwareMIL
+from xpath.mil.pooling_mil import PoolingMIL
 
 __all__ = ["SlideClassifier", "load_classifier"]
 
-SlideClassifier: TypeAlias = AttentionMIL | ObjectAwareMIL
-"""What trains, predicts and is explained: logits are a sum over patches."""
+SlideClassifier: TypeAlias = AttentionMIL | ObjectAwareMIL | PoolingMIL
+"""What trains and predicts."""
 
 
 def load_classifier(folder: str | Path) -> SlideClassifier:
@@ -24,9 +25,9 @@ def load_classifier(folder: str | Path) -> SlideClassifier:
             the weights do not fit the config.
     """
     kind = read_kind(Path(folder))
-    if kind == AttentionMIL.kind:
-        return AttentionMIL.from_pretrained(folder)
-    if kind == ObjectAwareMIL.kind:
-        return ObjectAwareMIL.from_pretrained(folder)
-    known = [AttentionMIL.kind, ObjectAwareMIL.kind]
-    raise CheckpointError(f"{folder} holds a classifier of kind {kind!r}; known are {known}")
+    kinds = {model.kind: model for model in (AttentionMIL, ObjectAwareMIL, PoolingMIL)}
+    if kind not in kinds:
+        raise CheckpointError(
+            f"{folder} holds a classifier of kind {kind!r}; known are {list(kinds)}"
+        )
+    return kinds[kind].from_pretrained(folder)

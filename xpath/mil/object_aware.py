@@ -13,7 +13,14 @@ from torch import nn
 from xpath.errors import ConfigError, ShapeError
 from xpath.mil.attention_mil import AttentionMILConfig, named, projection
 from xpath.mil.checkpoint import Pretrained
-from xpath.mil.pool import GatedAttention, PlainAttention, segment_softmax, segment_sum
+from xpath.mil.pool import (
+    GatedAttention,
+    PlainAttention,
+    full_precision,
+    segment_softmax,
+    segment_sum,
+    segment_weighted_sum,
+)
 from xpath.mil.scaler import FeatureScaler
 from xpath.shapes import check_shape
 
@@ -153,11 +160,13 @@ class ObjectAwareMIL(Pretrained):
         instances = self.projection(self.scaler(bags.features))
         # Scaler and projection turn the zeros of an absent object into something; nothing it is.
         instances = instances.masked_fill(~bags.present[..., None], 0.0)
-        attention = segment_softmax(self.attention(instances), bags.index, bags.bags, bags.present)
-        embedding = segment_sum(attention[..., None] * instances, bags.index, bags.bags)
-        present = segment_sum(bags.present.to(embedding.dtype), bags.index, bags.bags) > 0
-        divisor = embedding.new_full((bags.bags,), kinds)
-        if self.config.average == "present":
-            divisor = present.sum(dim=1).clamp(min=1).to(embedding.dtype)
-        logits = self.classifier(embedding.sum(dim=1) / divisor[:, None])
+        scores = self.attention(instances)
+        with full_precision(scores):
+            attention = segment_softmax(scores, bags.index, bags.bags, bags.present)
+            embedding = segment_weighted_sum(attention, instances, bags.index, bags.sizes)
+            present = segment_sum(bags.present.to(embedding.dtype), bags.index, bags.bags) > 0
+            divisor = embedding.new_full((bags.bags,), kinds)
+            if self.config.average == "present":
+                divisor = present.sum(dim=1).clamp(min=1).to(embedding.dtype)
+            logits = self.classifier(embedding.sum(dim=1) / divisor[:, None])
         return ObjectMILOutput(logits, attention, embedding, present, divisor, instances)

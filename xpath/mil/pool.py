@@ -5,20 +5,82 @@ Axes: M rows of all bags, B bags, L object kinds, D features, A attention featur
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["GatedAttention", "PlainAttention", "segment_softmax", "segment_sum"]
+__all__ = [
+    "GatedAttention",
+    "PlainAttention",
+    "full_precision",
+    "segment_max",
+    "segment_softmax",
+    "segment_sum",
+    "segment_weighted_sum",
+]
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """A block in which mixed precision is off: sums over thousands of patches need the digits."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def segment_sum(values: Tensor, index: Tensor, bags: int) -> Tensor:
-    """Sums ``(B, ...)`` of the rows ``(M, ...)`` of each bag."""
+    """Sums ``(B, ...)`` of the rows ``(M, ...)`` of each bag; half precision is widened first."""
+    values = _widened(values)
     return values.new_zeros(bags, *values.shape[1:]).index_add(0, index, values)
+
+
+def segment_weighted_sum(weights: Tensor, values: Tensor, index: Tensor, sizes: Tensor) -> Tensor:
+    """``segment_sum(weights[..., None] * values, index, bags)`` without that product in memory.
+
+    The product is as large as the features of all slides; to write and read it, forward and
+    backward, takes longer than the attention network.
+
+    Args:
+        weights: ``(M, ...)``.
+        values: ``(M, ..., D)``; half precision is widened first.
+        index: ``(M,)`` rising.
+        sizes: ``(B,)`` rows of each bag.
+
+    Returns:
+        ``(B, ..., D)``; zeros for a bag without rows.
+    """
+    values = _widened(values)
+    kinds, width = math.prod(weights.shape[1:]), values.shape[-1]
+    starts = sizes.cumsum(0) - sizes
+    # Rows in the order (bag, kind, patch): how far each bag reaches into it is known.
+    kind = torch.arange(kinds, device=index.device)
+    patch = torch.arange(len(index), device=index.device)[:, None]
+    first, count = starts[index][:, None], sizes[index][:, None]
+    place = first * kinds + kind * count + (patch - first)
+    order = torch.empty(place.numel(), dtype=torch.int64, device=index.device)
+    order[place.flatten()] = (patch * kinds + kind).flatten()
+    summed = functional.embedding_bag(
+        order,
+        values.reshape(-1, width),
+        (starts[:, None] * kinds + kind * sizes[:, None]).flatten(),
+        mode="sum",
+        per_sample_weights=weights.to(values.dtype).reshape(-1)[order],
+    )
+    return summed.view(len(sizes), *values.shape[1:])
+
+
+def segment_max(values: Tensor, index: Tensor, bags: int) -> Tensor:
+    """Largest ``(B, ...)`` of the rows ``(M, ...)`` of each bag; -inf for a bag without rows.
+
+    The gradient goes to the largest row; if several are, each gets an equal part.
+    """
+    values = _widened(values)
+    wide = index.view(-1, *[1] * (values.ndim - 1)).expand_as(values)
+    start = values.new_full((bags, *values.shape[1:]), -torch.inf)
+    return start.scatter_reduce(0, wide, values, "amax")
 
 
 def segment_softmax(scores: Tensor, index: Tensor, bags: int, mask: Tensor | None = None) -> Tensor:
@@ -35,8 +97,9 @@ def segment_softmax(scores: Tensor, index: Tensor, bags: int, mask: Tensor | Non
             of it is 0: no NaN, no gradient.
 
     Returns:
-        Like ``scores``; each column sums to one over the rows of a bag.
+        Like ``scores``, half precision widened; each column sums to one over the rows of a bag.
     """
+    scores = _widened(scores)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     wide = index.view(-1, *[1] * (scores.ndim - 1)).expand_as(scores)
@@ -48,6 +111,11 @@ def segment_softmax(scores: Tensor, index: Tensor, bags: int, mask: Tensor | Non
     weight = (scores - top.index_select(0, index)).exp()
     total = segment_sum(weight, index, bags)
     return weight / total.masked_fill(total == 0, 1).index_select(0, index)
+
+
+def _widened(values: Tensor) -> Tensor:
+    """Half precision as single."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 class PlainAttention(nn.Module):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import math
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -32,6 +33,9 @@ __all__ = ["Epoch", "TrainConfig", "TrainResult", "train"]
 SEED_STRIDE = 1_000_003
 """Keeps epoch 1 of seed 0 from repeating epoch 0 of seed 1."""
 
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""None where nothing is narrowed."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
@@ -52,7 +56,13 @@ class TrainConfig:
     bags_per_step: int = 8
     """Slides per optimiser step."""
     class_weight: Literal["balanced", "none"] = "balanced"
-    """``balanced``: rare classes weigh more, inversely to their frequency."""
+    """``balanced``: rare classes weigh more in the loss, inversely to their frequency."""
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """``shuffled``: every slide once an epoch. ``balanced``: as many draws, every class as often,
+    so that slides of a rare one come several times; with ``class_weight="none"``."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the matrix products while training; sums over patches, loss and weights stay float32.
+    Half the memory, and on a GPU faster; ``float16`` only for GPUs without ``bfloat16``."""
     scale: bool = True
     """Fit the feature scaler on the training slides first."""
     seed: int = 0
@@ -68,10 +78,20 @@ class TrainConfig:
             raise ConfigError(f"lr, epochs, patience and bags_per_step must be positive: {self}")
         if self.weight_decay < 0:
             raise ConfigError(f"weight_decay must be 0 or more, got {self.weight_decay}")
-        if self.class_weight not in ("balanced", "none"):
-            raise ConfigError(f"class_weight must be balanced or none, got {self.class_weight!r}")
-        if self.monitor not in ("loss", "auc"):
-            raise ConfigError(f"monitor must be loss or auc, got {self.monitor!r}")
+        words = {
+            "class_weight": ("balanced", "none"),
+            "monitor": ("loss", "auc"),
+            "sampling": ("shuffled", "balanced"),
+            "precision": tuple(PRECISIONS),
+        }
+        for name, known in words.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        if (self.sampling, self.class_weight) == ("balanced", "balanced"):
+            raise ConfigError(
+                "sampling and class_weight would both make up for rare classes, so these would"
+                " count too much; set one of them: class_weight='none' or sampling='shuffled'"
+            )
 
 
 class Epoch(NamedTuple):
@@ -105,7 +125,8 @@ def train(
     """Trains a model in place and leaves it with its best weights, in evaluation mode.
 
     Without validation slides all epochs run and the last weights stay. On the CPU, model, bags and
-    config alone decide every bit of the result; the global random state is left as it was.
+    config alone decide every bit of the result; the global random state is left as it was. How it
+    was trained, and on which slides, is kept in ``model.metadata["training"]`` and so saved.
 
     Args:
         model: On whatever device; bags are brought there.
@@ -139,6 +160,14 @@ def train(
             break
     model.load_state_dict(best_state)
     model.eval()
+    model.metadata["training"] = {
+        "xpath": version("xpath-pathology"),
+        "config": asdict(config),
+        "epochs": len(history),
+        "best_epoch": best,
+        "train_slides": [bag.slide_id for bag in train_bags],
+        "validation_slides": [bag.slide_id for bag in validation_bags],
+    }
     return TrainResult(history, best)
 
 
@@ -150,14 +179,14 @@ def _epochs(
 ) -> Iterator[Epoch]:
     """Trains for one epoch at a time."""
     loss = _Loss(class_weight(train_bags, model.classifier.out_features, config.class_weight))
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    stepper = _Stepper(model, loss, config)
     count, size = len(train_bags), config.bags_per_step
     generator = torch.Generator().manual_seed(config.seed)
     for number in range(config.epochs):
-        order = torch.randperm(count, generator=generator).tolist()
+        order = slide_order(train_bags, config.sampling, generator)
         steps = ([train_bags[i] for i in order[at : at + size]] for at in range(0, count, size))
         with _seeded(model, config.seed * SEED_STRIDE + number):
-            train_loss = _one_epoch(model, steps, optimizer, loss) / count
+            train_loss = stepper.epoch(steps) / count
         epoch = Epoch(number, train_loss, *_validate(model, validation_bags, loss))
         losses = [epoch.train_loss] + [epoch.validation_loss] * bool(validation_bags)
         if not all(math.isfinite(loss) for loss in losses):
@@ -177,6 +206,18 @@ def class_weight(bags: Sequence[Bag], classes: int, rule: str) -> Tensor:
     return torch.where(seen, len(bags) / (seen.sum() * counts.clamp(min=1)), 1.0)
 
 
+def slide_order(bags: Sequence[Bag], rule: str, generator: torch.Generator) -> list[int]:
+    """Places of the slides of an epoch, as many as there are bags.
+
+    ``shuffled``: each once. ``balanced``: drawn with replacement, every class there is as often.
+    """
+    if rule == "shuffled":
+        return torch.randperm(len(bags), generator=generator).tolist()
+    labels = torch.tensor([bag.label for bag in bags])
+    chance = 1 / torch.bincount(labels).clamp(min=1)[labels].double()
+    return torch.multinomial(chance, len(bags), replacement=True, generator=generator).tolist()
+
+
 class _Loss:
     """Cross-entropy, weighted by class and *summed*.
 
@@ -191,23 +232,35 @@ class _Loss:
         return functional.cross_entropy(logits, labels, weight, reduction="sum")
 
 
-def _one_epoch(
-    model: SlideClassifier,
-    steps: Iterable[Sequence[Bag]],
-    optimizer: torch.optim.Optimizer,
-    loss: _Loss,
-) -> float:
-    """One optimiser step per batch; the loss summed over all bags."""
-    model.train()
-    total = 0.0
-    for bags in steps:
-        packed = pack(bags).like(model.classifier.weight)
-        step = loss(model(packed).logits, packed.labels)
-        optimizer.zero_grad(set_to_none=True)
-        (step / len(bags)).backward()
-        optimizer.step()
-        total += float(step.detach())
-    return total
+class _Stepper:
+    """A model, its optimiser, and the precision they work in."""
+
+    def __init__(self, model: SlideClassifier, loss: _Loss, config: TrainConfig) -> None:
+        self.model, self.loss = model, loss
+        self.device = model.classifier.weight.device.type
+        self.narrow = PRECISIONS[config.precision]
+        self.optimizer = torch.optim.Adam(
+            model.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        )
+        # float16 has no small numbers: gradients are scaled up, and steps that overflow left out
+        self.scaler = torch.amp.GradScaler(self.device, enabled=self.narrow is torch.float16)
+
+    def epoch(self, steps: Iterable[Sequence[Bag]]) -> float:
+        """One optimiser step per batch; the loss summed over all bags."""
+        self.model.train()
+        # Added up where it is: to read a number off a GPU in every step would make it wait.
+        total = torch.zeros((), dtype=torch.float64, device=self.model.classifier.weight.device)
+        for bags in steps:
+            packed = pack(bags).like(self.model.classifier.weight)
+            with torch.autocast(self.device, self.narrow, enabled=self.narrow is not None):
+                logits = self.model(packed).logits
+            step = self.loss(logits, packed.labels)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(step / len(bags)).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            total += step.detach()
+        return float(total)
 
 
 def _validate(model: SlideClassifier, bags: Sequence[Bag], loss: _Loss) -> tuple[float, float]:

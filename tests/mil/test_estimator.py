@@ -1,0 +1,198 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone, is_classifier
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
+
+from xpath.errors import ConfigError, DataError, ShapeError
+from xpath.mil.bag import Bag, pack
+from xpath.mil.estimator import (
+    AttentionMILClassifier,
+    ObjectAwareMILClassifier,
+    PoolingMILClassifier,
+)
+
+FAST = {"lr": 0.05, "epochs": 15}
+KINDS = [AttentionMILClassifier, ObjectAwareMILClassifier, PoolingMILClassifier]
+
+
+def slides(count, kind=AttentionMILClassifier):
+    """Slides and their classes; in ILC the first feature (of object 1) is larger."""
+    rng = np.random.default_rng(count)
+    words = np.array(["IDC", "ILC"])[np.arange(count) % 2]
+    arrays = []
+    for number in range(count):
+        shape = (2 + number % 4, 3) if kind is not ObjectAwareMILClassifier else (3, 2, 3)
+        features = rng.normal(size=shape).astype(np.float32)
+        features[..., -1, 0] += 3.0 * (number % 2)
+        if features.ndim == 2:
+            features[:, 0] += 3.0 * (number % 2)
+        arrays.append(features)
+    return arrays, words
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_learns_words_and_scores(kind):
+    model = kind(**FAST).fit(*slides(30, kind))
+    x, y = slides(20, kind)
+
+    probability = model.predict_proba(x)
+
+    assert model.classes_.tolist() == ["IDC", "ILC"]
+    assert model.n_features_in_ == 3
+    assert probability.shape == (20, 2)
+    assert probability.sum(axis=1) == pytest.approx(np.ones(20))
+    assert (model.predict(x) == model.classes_[probability.argmax(axis=1)]).all()
+    assert model.score(x, y) == np.mean(model.predict(x) == y) > 0.8
+    assert model.model_.classes == ("IDC", "ILC")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clones_have_the_settings_and_nothing_learned(kind):
+    model = kind(lr=0.05, epochs=1, dropout=0.1).fit(*slides(8, kind))
+
+    copy = clone(model)
+
+    assert copy.get_params() == model.get_params()
+    assert not hasattr(copy, "model_")
+    with pytest.raises(NotFittedError):
+        copy.predict(slides(4, kind)[0])
+    assert is_classifier(copy)
+    assert "epochs=1" in repr(model)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pickle_answers_the_same(kind):
+    model = kind(**FAST).fit(*slides(8, kind))
+    x = slides(6, kind)[0]
+
+    again = pickle.loads(pickle.dumps(model))  # noqa: S301 - our own
+
+    assert (again.predict_proba(x) == model.predict_proba(x)).all()
+    assert again.get_params() == model.get_params()
+
+
+def test_scikit_learn_validates_and_searches():
+    x, y = slides(18)
+    folds = StratifiedKFold(3)
+
+    found = cross_val_predict(
+        AttentionMILClassifier(**FAST), x, y, cv=folds, method="predict_proba"
+    )
+    search = GridSearchCV(
+        AttentionMILClassifier(epochs=15), {"lr": [1e-9, 0.05]}, cv=folds, error_score="raise"
+    ).fit(x, y)
+
+    assert np.mean(found.argmax(axis=1) == (y == "ILC")) > 0.8
+    assert search.cv_results_["mean_test_score"][1] == pytest.approx(
+        np.mean(found.argmax(axis=1) == (y == "ILC"))
+    )
+    assert search.best_estimator_.score(x, y) > 0.8
+
+
+def test_the_random_state_decides_everything():
+    x, y = slides(12)
+    first, again, other = (
+        AttentionMILClassifier(random_state=seed, **FAST).fit(x, y).predict_proba(x)
+        for seed in (1, 1, 2)
+    )
+
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_three_classes_keep_their_columns():
+    rng = np.random.default_rng(0)
+    y = np.arange(30) % 3 * 10
+    x = [rng.normal(size=(4, 3)) + np.eye(3)[label // 10] * 4 for label in y]
+
+    model = PoolingMILClassifier(**FAST).fit(x, y)
+
+    assert model.classes_.tolist() == [0, 10, 20]
+    assert model.score(x, y) > 0.9
+
+
+def test_patients_are_not_divided_between_training_and_validation():
+    x, y = slides(24)
+    groups = [f"p{place // 4}" for place in range(24)]
+
+    model = AttentionMILClassifier(validation=0.25, epochs=1).fit(x, y, groups=groups)
+
+    seen = model.model_.metadata["training"]
+    parts = [
+        {groups[int(name[2:-1])] for name in seen[part]}
+        for part in ("train_slides", "validation_slides")
+    ]
+    assert not parts[0] & parts[1]
+    assert len(parts[1]) in (1, 2)
+
+
+def test_without_validation_all_slides_train():
+    x, y = slides(8)
+
+    model = AttentionMILClassifier(validation=0, epochs=2).fit(x, y)
+
+    assert len(model.model_.metadata["training"]["train_slides"]) == 8
+    assert len(model.result_.history) == 2
+
+
+def test_forms_of_a_slide_are_the_same_slide():
+    x, y = slides(8, ObjectAwareMILClassifier)
+    absent = x[0].copy()
+    absent[1, 0] = np.nan
+    there = ~np.isnan(absent).all(axis=-1)
+    model = ObjectAwareMILClassifier(objects=("a", "b"), **FAST).fit([absent, *x[1:]], y)
+
+    forms = [
+        absent,
+        (np.nan_to_num(absent), there),
+        (np.nan_to_num(absent), there * 0.3),
+        (torch.from_numpy(np.nan_to_num(absent)), torch.from_numpy(there)),
+        Bag(torch.from_numpy(np.nan_to_num(absent)), torch.from_numpy(there), label=1),
+    ]
+
+    answers = model.predict_proba(forms)
+    assert np.ptp(answers, axis=0) == pytest.approx([0, 0], abs=1e-7)
+    assert model.model_.objects == ("a", "b")
+    assert model.predict_proba([np.full((2, 2, 3), np.nan)])[0] == pytest.approx(
+        torch.softmax(model.model_.classifier.bias, 0).detach().numpy()
+    )
+
+
+def test_probabilities_are_those_of_the_model():
+    x, y = slides(8)
+    model = AttentionMILClassifier(**FAST).fit(x, y)
+
+    bags = pack([Bag(torch.from_numpy(array)) for array in x])
+    logits = model.model_(bags).logits
+
+    np.testing.assert_allclose(
+        model.predict_proba(x), logits.double().softmax(dim=1).detach().numpy(), atol=1e-6
+    )
+
+
+def test_what_cannot_be_fitted_is_refused():
+    x, y = slides(8)
+    with pytest.raises(DataError, match="2 classes"):
+        AttentionMILClassifier().fit(x, ["a"] * 8)
+    with pytest.raises(DataError, match="one class per slide"):
+        AttentionMILClassifier().fit(x, y[:7])
+    with pytest.raises(DataError, match="one class per slide"):
+        AttentionMILClassifier().fit([], [])
+    with pytest.raises(DataError, match=r"X\[2\].*NaN"):
+        AttentionMILClassifier().fit([*x[:2], np.full((2, 3), np.nan), *x[3:]], y)
+    with pytest.raises(DataError, match=r"X\[0\].*no patches"):
+        AttentionMILClassifier().fit([np.zeros((0, 3)), *x[1:]], y)
+    with pytest.raises(ConfigError, match="lr"):
+        AttentionMILClassifier(lr=-1).fit(x, y)
+    with pytest.raises(ConfigError, match="no \\['depth'\\]"):
+        AttentionMILClassifier().set_params(depth=3)
+    with pytest.raises(ConfigError, match="names 3 kinds"):
+        ObjectAwareMILClassifier(objects=("a", "b", "c")).fit(*slides(8, ObjectAwareMILClassifier))
+    with pytest.raises(DataError, match="one group per label"):
+        AttentionMILClassifier().fit(x, y, groups=["a"])
+    with pytest.raises(ShapeError):
+        AttentionMILClassifier(epochs=1).fit(x, y).predict([np.zeros((2, 4))])

@@ -1,0 +1,240 @@
+"""Files as CLAM, TRIDENT, STAMP and wsidata write them, made here by their published layout."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from xpath.errors import DataError, ShapeError, StoreError
+from xpath.geometry import PatchGrid, Size
+from xpath.store.features import SlideFeatures, write_features
+from xpath.store.foreign_features import find_feature_files, read_patch_features
+
+FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)
+COORDS = np.array([[0, 0], [1024, 0], [0, 2048]])
+
+
+def write_h5(path, attrs=None, **datasets):
+    """A dataset is an array, or an array with its attributes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file.attrs.update(attrs or {})
+        for name, content in datasets.items():
+            array, about = content if isinstance(content, tuple) else (content, {})
+            file.create_dataset(name, data=array).attrs.update(about)
+    return path
+
+
+def trident(path, features=FEATURES):
+    about = {"patch_size": 512, "patch_size_level0": 1024, "level0_magnification": 40}
+    return write_h5(
+        path, features=(features, {"encoder": "conch_v15", "name": "s"}), coords=(COORDS, about)
+    )
+
+
+def wsidata(path, tables=("uni_tiles",)):
+    root = zarr.create_group(path)
+    root.attrs["tile_spec"] = {"tiles": {"height": 256, "width": 256, "base_downsample": 4.0}}
+    for name in (*tables, "cells_features", "agg_slide"):
+        group = root.create_group(f"tables/{name}")
+        group.attrs["region"] = "cells" if name == "cells_features" else "tiles"
+        group.create_array("X", data=FEATURES * (1 + len(name)))
+    return path
+
+
+def test_clam_h5(tmp_path):
+    path = write_h5(tmp_path / "s 1.h5", features=FEATURES, coords=COORDS.astype(np.int32))
+
+    found = read_patch_features(path)
+
+    assert (found.slide_id, found.layout, found.encoder) == ("s 1", "clam", "")
+    np.testing.assert_array_equal(found.features, FEATURES)
+    np.testing.assert_array_equal(found.coords, COORDS)
+    assert (found.unit, found.side) == ("level0", None)
+
+
+def test_clam_h5_without_coordinates_and_with_an_axis_too_many(tmp_path):
+    bare = read_patch_features(write_h5(tmp_path / "a.h5", features=FEATURES))
+    wrapped = write_h5(tmp_path / "b.h5", features=FEATURES[None], coords=COORDS[None])
+
+    assert bare.coords is None
+    np.testing.assert_array_equal(read_patch_features(wrapped).features, FEATURES)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_clam_pt(tmp_path, dtype):
+    torch.save(torch.from_numpy(FEATURES).to(dtype), tmp_path / "s1.pt")
+
+    found = read_patch_features(tmp_path / "s1.pt")
+
+    assert (found.slide_id, found.layout, found.coords) == ("s1", "clam", None)
+    np.testing.assert_array_equal(found.features, FEATURES)
+
+
+def test_a_pt_that_could_run_code_is_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    torch.save({"features": Trap()}, tmp_path / "s1.pt")
+    torch.save({"features": torch.zeros(2, 3)}, tmp_path / "s2.pt")
+    (tmp_path / "s3.pt").write_bytes(b"not a tensor")
+
+    with pytest.raises(StoreError, match=r"s1.pt.*run code"):
+        read_patch_features(tmp_path / "s1.pt")
+    assert not (tmp_path / "sprung").exists()
+    with pytest.raises(StoreError, match=r"holds a dict.*one tensor"):
+        read_patch_features(tmp_path / "s2.pt")
+    with pytest.raises(StoreError, match=r"s3\.pt"):
+        read_patch_features(tmp_path / "s3.pt")
+
+
+def test_trident(tmp_path):
+    found = read_patch_features(trident(tmp_path / "s1.h5"))
+
+    assert (found.layout, found.encoder, found.side) == ("trident", "conch_v15", 1024.0)
+    assert found.unit == "level0"
+    np.testing.assert_array_equal(found.coords, COORDS)
+
+
+def test_stamp_of_today(tmp_path):
+    about = {"extractor": "virchow2", "unit": "um", "tile_size_um": 256.0, "tile_size_px": 224}
+    path = write_h5(tmp_path / "s1.h5", about, feats=FEATURES.astype(np.float16), coords=COORDS / 4)
+
+    found = read_patch_features(path)
+
+    assert (found.layout, found.encoder, found.side) == ("stamp", "virchow2", 256.0)
+    assert found.unit == "um"
+    np.testing.assert_array_equal(found.coords, COORDS / 4)
+    assert found.features.dtype == np.float16
+
+
+def test_early_stamp_counts_in_pixels_of_which_224_are_256_microns(tmp_path):
+    coords = np.array([[0, 0], [224, 0], [448, 224]])
+    told = write_h5(tmp_path / "a.h5", {"tile_size": 224}, feats=FEATURES, coords=coords)
+    guessed = write_h5(tmp_path / "b.h5", feats=FEATURES, coords=coords)
+    micron = {"tile_size": 300.0, "unit": "um"}
+    v2 = write_h5(tmp_path / "c.h5", micron, feats=FEATURES, coords=coords)
+    odd = write_h5(tmp_path / "d.h5", feats=FEATURES, coords=coords * 2)
+    bare = write_h5(tmp_path / "e.h5", patch_embeddings=FEATURES)
+
+    for path in (told, guessed):
+        found = read_patch_features(path)
+        assert found.side == 256.0
+        np.testing.assert_allclose(found.coords, [[0, 0], [256, 0], [512, 256]])
+    assert read_patch_features(v2).side == 300.0
+    np.testing.assert_array_equal(read_patch_features(v2).coords, coords)
+    assert read_patch_features(odd).coords is None
+    assert read_patch_features(bare).coords is None
+
+
+def test_wsidata(tmp_path):
+    found = read_patch_features(wsidata(tmp_path / "s1.zarr"))
+
+    assert (found.slide_id, found.layout, found.encoder) == ("s1", "wsidata", "uni")
+    assert found.side == 1024.0
+    np.testing.assert_array_equal(found.features, FEATURES * 10)
+
+
+def test_wsidata_of_several_encoders_asks_which(tmp_path):
+    path = wsidata(tmp_path / "s1.zarr", ("uni_tiles", "resnet50_tiles"))
+
+    with pytest.raises(DataError, match=r"table=.*resnet50_tiles.*uni_tiles"):
+        read_patch_features(path)
+    assert read_patch_features(path, table="resnet50_tiles").encoder == "resnet50"
+    with pytest.raises(StoreError, match=r"no table 'cells_features'"):
+        read_patch_features(path, table="cells_features")
+    with pytest.raises(StoreError, match="no table ''"):
+        read_patch_features(wsidata(tmp_path / "s2.zarr", ()))
+
+
+def test_our_own_files_are_read_too(tmp_path):
+    grid = PatchGrid(
+        coords=COORDS,
+        footprint=1024,
+        pixels=224,
+        mpp=1.0,
+        overlap=0,
+        slide_mpp=0.25,
+        slide_size=Size(9000, 9000),
+    )
+    slide = SlideFeatures(
+        slide_id="s1",
+        grid=grid,
+        features=FEATURES,
+        object_features=np.zeros((3, 1, 4), np.float16),
+        object_coverage=np.zeros((3, 1), np.float32),
+        objects=("other",),
+        provenance={"encoder": "segmentor"},
+    )
+    write_features(tmp_path / "s1.h5", slide)
+
+    found = read_patch_features(tmp_path / "s1.h5")
+
+    assert (found.layout, found.encoder, found.side) == ("xpath", "segmentor", 1024.0)
+    np.testing.assert_array_equal(found.features, FEATURES)
+
+
+def test_features_that_cannot_train_are_refused_by_name(tmp_path):
+    bad = FEATURES.copy()
+    bad[1, 2] = np.nan
+    with pytest.raises(DataError, match=r"slide nan have NaN.*patch 1 and 0 others"):
+        read_patch_features(write_h5(tmp_path / "nan.h5", features=bad))
+    for shape in ((0, 4), (0,)):
+        with pytest.raises(DataError, match=r"slide empty has no patches"):
+            read_patch_features(write_h5(tmp_path / "empty.h5", features=np.zeros(shape)))
+    with pytest.raises(ShapeError, match=r"\(N, D\).*slide features"):
+        read_patch_features(write_h5(tmp_path / "slide.h5", features=FEATURES[0]))
+    with pytest.raises(DataError, match="floating"):
+        read_patch_features(write_h5(tmp_path / "int.h5", features=FEATURES.astype(int)))
+    with pytest.raises(ShapeError, match="do not belong together"):
+        read_patch_features(write_h5(tmp_path / "two.h5", features=FEATURES, coords=COORDS[:2]))
+
+
+def test_files_that_are_none_of_these_are_refused_by_name(tmp_path):
+    with pytest.raises(StoreError, match="does not exist"):
+        read_patch_features(tmp_path / "missing.h5")
+    with pytest.raises(StoreError, match=r"holds \['coords'\].*extract"):
+        read_patch_features(write_h5(tmp_path / "coords.h5", coords=COORDS))
+    whole = trident(tmp_path / "whole.h5").read_bytes()
+    (tmp_path / "half.h5").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StoreError, match=r"half.h5 is truncated"):
+        read_patch_features(tmp_path / "half.h5")
+    (tmp_path / "s.npy").write_bytes(b"")
+    with pytest.raises(StoreError, match="known suffixes"):
+        read_patch_features(tmp_path / "s.npy")
+    (tmp_path / "empty.zarr").mkdir()
+    with pytest.raises(StoreError, match=r"empty\.zarr is no zarr store"):
+        read_patch_features(tmp_path / "empty.zarr")
+
+
+def test_the_folders_of_clam_and_trident_are_found(tmp_path):
+    clam, job = tmp_path / "clam", tmp_path / "job"
+    for name in ("b", "a"):
+        write_h5(clam / "h5_files" / f"{name}.h5", features=FEATURES)
+    (clam / "pt_files").mkdir()
+    for name in ("a", "c"):
+        torch.save(torch.zeros(1, 2), clam / "pt_files" / f"{name}.pt")
+    features = job / "20x_512px_0px_overlap" / "features_uni"
+    trident(features / "s1.h5")
+    (features / "s1.h5.lock").write_text("{}")
+
+    assert [str(path.relative_to(clam)) for path in find_feature_files(clam).values()] == [
+        "h5_files/a.h5",
+        "h5_files/b.h5",
+        "pt_files/c.pt",
+    ]
+    assert list(find_feature_files(clam / "pt_files")) == ["a", "c"]
+    for folder in (job, features, features.parent):
+        assert list(find_feature_files(folder).values()) == [features / "s1.h5"]
+    trident(features.with_name("features_conch") / "s1.h5")
+    with pytest.raises(DataError, match=r"several kinds.*features_conch"):
+        find_feature_files(job)
+
+
+def test_a_folder_without_features_is_told(tmp_path):
+    with pytest.raises(DataError, match="no feature files"):
+        find_feature_files(tmp_path)
+    with pytest.raises(DataError, match="no folder"):
+        find_feature_files(tmp_path / "missing")

@@ -1,0 +1,287 @@
+"""Slide classifiers with scikit-learn's manners: ``fit``, ``predict_proba``, ``score``.
+
+They clone, pickle and take part in ``cross_val_score`` and ``GridSearchCV``. Axes: B slides,
+N patches, L object kinds, D features, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
+
+import numpy as np
+import torch
+
+from xpath.errors import ConfigError, DataError
+from xpath.mil.attention_mil import AttentionMIL
+from xpath.mil.bag import Bag
+from xpath.mil.cross_validation import seeded_build
+from xpath.mil.evaluate import predict
+from xpath.mil.group_folds import hold_out
+from xpath.mil.object_aware import ObjectAwareMIL
+from xpath.mil.pooling_mil import PoolingMIL
+from xpath.mil.train import TrainConfig, TrainResult, train
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from xpath.mil.classifier import SlideClassifier
+
+__all__ = ["AttentionMILClassifier", "ObjectAwareMILClassifier", "PoolingMILClassifier", "Slide"]
+
+Slide: TypeAlias = "ArrayLike | torch.Tensor | tuple[Any, Any] | Bag"
+"""Patch features ``(N, D)``; object features ``(N, L, D)`` with NaN where an object is absent, or
+a pair of them and their presence or coverage ``(N, L)``; or a ``Bag``, whose label is ignored."""
+
+
+@dataclass(kw_only=True, eq=False)
+class _Estimator:
+    """What all estimators share: numbers of the training, and scikit-learn's methods."""
+
+    lr: float = 2e-4
+    """Learning rate of Adam."""
+    weight_decay: float = 1e-5
+    """Weight decay of Adam."""
+    epochs: int = 100
+    """Largest number of passes over the training slides."""
+    patience: int = 15
+    """Epochs without a better validation score before it stops."""
+    monitor: Literal["loss", "auc"] = "loss"
+    """What decides which epoch is best."""
+    validation: float = 0.125
+    """Share of the slides that chooses the epoch and does not train; 0 to run all epochs."""
+    bags_per_step: int = 8
+    """Slides per optimiser step."""
+    class_weight: Literal["balanced", "none"] = "balanced"
+    """``balanced``: rare classes weigh more in the loss."""
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """``balanced``: every class is drawn as often; with ``class_weight="none"``."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the matrix products while training."""
+    random_state: int = 0
+    """Decides weights, order, dropout and validation slides."""
+    device: str = "cpu"
+    """Where it trains and predicts."""
+
+    classes_: NDArray[Any] = field(init=False, repr=False)
+    """``(K,)`` class labels, sorted; the order of probabilities. Known once fitted."""
+    model_: SlideClassifier = field(init=False, repr=False)
+    """The trained model: save it, or explain it with ``xpath.explain``."""
+    result_: TrainResult = field(init=False, repr=False)
+    """How the training went."""
+    n_features_in_: int = field(init=False, repr=False)
+    """Features of a patch D."""
+
+    holds_objects: ClassVar[bool] = False
+
+    def fit(
+        self, X: Sequence[Slide], y: Sequence[Any], groups: Sequence[str] | None = None
+    ) -> Self:
+        """Trains on slides.
+
+        Args:
+            X: Slides, B of them.
+            y: Their classes: numbers or words.
+            groups: Patient of each slide: none is in both training and validation.
+
+        Raises:
+            ConfigError: A setting that cannot be.
+            DataError: Nothing to train on, a single class, lists of unequal length, or a slide
+                that cannot be used, which is named by its place.
+            ShapeError: Slides of other axes or of different widths.
+        """
+        config = self._train_config()
+        labels = np.asarray(y)
+        if labels.shape != (len(X),) or not len(X):
+            raise DataError(f"wanted one class per slide, got {len(X)} slides and y {labels.shape}")
+        classes, index = np.unique(labels, return_inverse=True)
+        if len(classes) < 2:
+            raise DataError(f"a classifier needs slides of 2 classes, got only {classes.tolist()}")
+        bags = self._bags(X, index.tolist())
+        names = [str(place) for place in range(len(bags))] if groups is None else list(groups)
+        division = hold_out(index.tolist(), names, self.validation, self.random_state)
+        width = int(bags[0].features.shape[-1])
+        model = seeded_build(
+            lambda: self._build(width, tuple(str(kind) for kind in classes), bags[0]),
+            self.random_state,
+        ).to(self.device)
+        parts = [[bags[place] for place in part] for part in division]
+        self.result_ = train(model, parts[0], parts[1], config)
+        self.classes_, self.model_, self.n_features_in_ = classes, model, width
+        return self
+
+    def predict_proba(self, X: Sequence[Slide]) -> NDArray[np.float64]:
+        """Probabilities ``(B, K)``, columns in the order of ``classes_``.
+
+        Raises:
+            NotFittedError: ``fit`` was not called; scikit-learn's error.
+            DataError: No slides, or one that cannot be used.
+            ShapeError: Other features than it was trained on.
+        """
+        from sklearn.utils.validation import check_is_fitted
+
+        check_is_fitted(self)
+        return predict(self.model_, self._bags(X, [None] * len(X))).probability
+
+    def predict(self, X: Sequence[Slide]) -> NDArray[Any]:
+        """Most probable class ``(B,)``; raises as ``predict_proba``."""
+        found = self.predict_proba(X).argmax(axis=1)
+        classes: NDArray[Any] = self.classes_[found]
+        return classes
+
+    def score(self, X: Sequence[Slide], y: Sequence[Any]) -> float:
+        """Share of slides that are right; raises as ``predict_proba``."""
+        return float(np.mean(self.predict(X) == np.asarray(y)))
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002 - scikit-learn's
+        """Settings by name."""
+        return {part.name: getattr(self, part.name) for part in fields(self) if part.init}
+
+    def set_params(self, **settings: Any) -> Self:
+        """Changes settings; they count from the next ``fit``.
+
+        Raises:
+            ConfigError: An unknown name.
+        """
+        unknown = settings.keys() - self.get_params().keys()
+        if unknown:
+            raise ConfigError(
+                f"{type(self).__name__} has no {sorted(unknown)}; its settings are"
+                f" {sorted(self.get_params())}"
+            )
+        for name, value in settings.items():
+            setattr(self, name, value)
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags(),
+            input_tags=InputTags(two_d_array=False),
+        )
+
+    def _build(self, dim: int, classes: tuple[str, ...], like: Bag) -> SlideClassifier:
+        """An untrained model for bags like this one."""
+        raise NotImplementedError
+
+    def _train_config(self) -> TrainConfig:
+        names = {part.name for part in fields(TrainConfig)} & self.get_params().keys()
+        return TrainConfig(seed=self.random_state, **{name: getattr(self, name) for name in names})
+
+    def _bags(self, X: Sequence[Slide], labels: Sequence[int | None]) -> list[Bag]:
+        return [
+            _bag(slide, label, f"X[{place}]", objects=self.holds_objects)
+            for place, (slide, label) in enumerate(zip(X, labels, strict=True))
+        ]
+
+
+@dataclass(kw_only=True, eq=False)
+class AttentionMILClassifier(_Estimator):
+    """``AttentionMIL`` on slides of patch features ``(N, D)``.
+
+    Example::
+
+        model = AttentionMILClassifier(epochs=50).fit(slides, ["IDC", "ILC", ...])
+        model.predict_proba(others)
+    """
+
+    hidden: int = 128
+    """Width of the attention network."""
+    gated: bool = True
+    """Gated attention; False for the plain form."""
+    proj: int | None = None
+    """Width of a linear layer with ReLU before pooling; None for none."""
+    dropout: float = 0.0
+    """Rate while training."""
+
+    def _build(self, dim: int, classes: tuple[str, ...], like: Bag) -> SlideClassifier:
+        del like
+        return AttentionMIL(
+            dim,
+            classes,
+            hidden=self.hidden,
+            gated=self.gated,
+            proj=self.proj,
+            dropout=self.dropout,
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class ObjectAwareMILClassifier(_Estimator):
+    """``ObjectAwareMIL`` on slides of object features ``(N, L, D)``.
+
+    Example::
+
+        pairs = [(features, coverage) for ...]  # (N, L, D) and (N, L)
+        model = ObjectAwareMILClassifier(objects=("tumor", "stroma")).fit(pairs, labels)
+    """
+
+    objects: tuple[str, ...] | None = None
+    """Names of the L kinds; None to number them."""
+    hidden: int = 64
+    """Width of each attention network."""
+    gated: bool = True
+    """Gated attention; False for the plain form."""
+    proj: int | None = None
+    """Width of a linear layer with ReLU before pooling, shared by all kinds; None for none."""
+    dropout: float = 0.0
+    """Rate while training."""
+    average: Literal["all", "present"] = "all"
+    """Mean over all kinds (the paper), or over those a slide has."""
+
+    holds_objects: ClassVar[bool] = True
+
+    def _build(self, dim: int, classes: tuple[str, ...], like: Bag) -> SlideClassifier:
+        kinds = int(like.features.shape[1])
+        if self.objects is not None and len(self.objects) != kinds:
+            raise ConfigError(f"objects names {len(self.objects)} kinds, the slides have {kinds}")
+        return ObjectAwareMIL(
+            dim,
+            self.objects or kinds,
+            classes,
+            hidden=self.hidden,
+            gated=self.gated,
+            proj=self.proj,
+            dropout=self.dropout,
+            average=self.average,
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class PoolingMILClassifier(_Estimator):
+    """``PoolingMIL``, the baseline without attention, on slides of patch features ``(N, D)``."""
+
+    pool: Literal["mean", "max"] = "mean"
+    """Mean of the patches' logits, or their largest."""
+    proj: int | None = None
+    """Width of a linear layer with ReLU before the classifier; None for none."""
+    dropout: float = 0.0
+    """Rate on the projection while training."""
+
+    def _build(self, dim: int, classes: tuple[str, ...], like: Bag) -> SlideClassifier:
+        del like
+        return PoolingMIL(dim, classes, pool=self.pool, proj=self.proj, dropout=self.dropout)
+
+
+def _bag(slide: Any, label: int | None, name: str, *, objects: bool) -> Bag:
+    """A slide in any of its forms as a bag, without the label it may bring."""
+    if isinstance(slide, Bag):
+        return Bag(slide.features, slide.present, label, slide.slide_id or name)
+    given, present = slide if isinstance(slide, tuple) else (slide, None)
+    features = torch.as_tensor(given)
+    if not features.is_floating_point():
+        features = features.float()
+    if present is not None:
+        return Bag(features, torch.as_tensor(present) > 0, label, name)
+    if objects and features.ndim == 3:
+        there = ~features.isnan().all(dim=-1)
+        return Bag(features.masked_fill(~there[..., None], 0.0), there, label, name)
+    return Bag(features, None, label, name)

@@ -1,0 +1,295 @@
+"""Patch features that other toolkits wrote: CLAM, TRIDENT, STAMP, LazySlide (wsidata), and ours.
+
+What is read is the published layout of each; which it is, the file tells. Axes: N patches,
+D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from xpath.errors import DataError, ShapeError, StoreError
+from xpath.store.schema import FEATURES, damage_refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["PatchFeatures", "find_feature_files", "read_patch_features"]
+
+SUFFIXES = (".h5", ".pt", ".zarr")
+"""In the order in which they are preferred: coordinates are in CLAM's .h5, not in its .pt."""
+STAMP_UM = 256.0
+"""Side of STAMP's tiles, microns, where an early file does not say."""
+STAMP_PIXELS = 224
+"""In files of the first STAMP coordinates are counted in tiles of so many pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
+class PatchFeatures:
+    """Features of the patches of a slide, and where the patches lie if that is known."""
+
+    slide_id: str
+    """The file's name without suffix, as label tables of all these toolkits have it."""
+    layout: Literal["clam", "trident", "stamp", "wsidata", "xpath"]
+    """Who wrote it."""
+    features: NDArray[np.floating[Any]]
+    """``(N, D)``, half or single precision as stored."""
+    coords: NDArray[np.float64] | None = None
+    """``(N, 2)`` x, y of the top left corners, in ``unit``; None where they are not in the file."""
+    unit: Literal["level0", "um"] = "level0"
+    """Pixels of level 0, or microns (STAMP)."""
+    side: float | None = None
+    """Side of a patch in ``unit``; None where it is not in the file (CLAM's features)."""
+    encoder: str = ""
+    """Name of the encoder; empty where it is not in the file."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be features of patches.
+
+        Raises:
+            DataError: No patches, another type, NaN or infinity; the patch is named.
+            ShapeError: Features not ``(N, D)``, or not one pair of coordinates per patch.
+        """
+        if self.features.size == 0:
+            raise DataError(f"slide {self.slide_id} has no patches; drop it, or patch it again")
+        if self.features.ndim != 2:
+            raise ShapeError(
+                f"features of slide {self.slide_id} must be (N, D), one row per patch, got"
+                f" {self.features.shape}; a file of slide features cannot train a classifier"
+            )
+        if not np.issubdtype(self.features.dtype, np.floating):
+            raise DataError(
+                f"features of slide {self.slide_id} must be floating, got {self.features.dtype}"
+            )
+        if self.coords is not None and self.coords.shape != (len(self.features), 2):
+            raise ShapeError(
+                f"slide {self.slide_id} has features of {len(self.features)} patches but"
+                f" coordinates of shape {self.coords.shape}; the files do not belong together"
+            )
+        finite = np.isfinite(self.features).all(axis=1)
+        if not finite.all():
+            raise DataError(
+                f"features of slide {self.slide_id} have NaN or infinity in patch"
+                f" {int(np.argmin(finite))} and {int((~finite).sum()) - 1} others; extract them"
+                " again, in single precision if they were extracted in half"
+            )
+
+
+def find_feature_files(folder: Path) -> dict[str, Path]:
+    """Feature files of a folder by slide id, in the order of their names.
+
+    Takes CLAM's folder of features (with ``h5_files`` and ``pt_files``), TRIDENT's
+    ``features_<encoder>`` or a job folder that holds just one of these, STAMP's folder of an
+    extractor, a folder of LazySlide's ``.zarr``, or any folder of such files.
+
+    Raises:
+        DataError: Not a folder, no such files in it, or a job folder of several encoders.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; pass the folder that holds the feature files")
+    parts = [folder / name for name in ("h5_files", "pt_files") if (folder / name).is_dir()]
+    found = _in_folders(parts or [folder])
+    if found:
+        return found
+    nested = [
+        path
+        for pattern in ("features_*", "patch_features_*", "*/features_*", "*/patch_features_*")
+        for path in sorted(folder.glob(pattern))
+        if path.is_dir()
+    ]
+    if len(nested) > 1:
+        names = [str(path.relative_to(folder)) for path in nested]
+        raise DataError(f"{folder} has features of several kinds; pass one of {names}")
+    found = _in_folders(nested)
+    if not found:
+        raise DataError(
+            f"{folder} holds no feature files; looked for {', '.join(SUFFIXES)} there, in h5_files"
+            " and pt_files (CLAM) and in features_<encoder> (TRIDENT)"
+        )
+    return found
+
+
+def _in_folders(folders: list[Path]) -> dict[str, Path]:
+    files = [path for folder in folders for path in folder.iterdir() if path.suffix in SUFFIXES]
+    files = [path for path in files if not path.name.startswith(".")]
+    # The preferred suffix comes last and so stays.
+    files.sort(key=lambda path: SUFFIXES.index(path.suffix), reverse=True)
+    found = {path.stem: path for path in files}
+    return dict(sorted(found.items()))
+
+
+def read_patch_features(path: Path, *, table: str | None = None) -> PatchFeatures:
+    """Reads a feature file of any of the toolkits.
+
+    Args:
+        path: ``.h5`` (CLAM, TRIDENT, STAMP, xpath), ``.pt`` (CLAM) or ``.zarr`` (wsidata).
+        table: For wsidata: which table, ``<model>_<tiles>``, where a slide has several.
+
+    Raises:
+        DataError: No patches, NaN, or a zarr of several tables and none chosen.
+        ShapeError: Not one row of features, or not one coordinate, per patch.
+        StoreError: Missing, damaged, or none of the layouts; the message says what is in it.
+    """
+    if not path.exists():
+        raise StoreError(f"{path} does not exist; check the path")
+    if path.suffix == ".pt":
+        return _read_pt(path)
+    if path.suffix == ".zarr":
+        return _read_wsidata(path, table)
+    if path.suffix == ".h5":
+        return _read_h5(path)
+    raise StoreError(f"{path} is no feature file; known suffixes are {', '.join(SUFFIXES)}")
+
+
+def _read_pt(path: Path) -> PatchFeatures:
+    """CLAM's ``pt_files/<slide>.pt``: one tensor ``(N, D)``."""
+    from pickle import UnpicklingError
+
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+        raise StoreError(
+            f"{path} cannot be read as a tensor, and objects of other kinds are not loaded because"
+            f" they can run code ({str(error).splitlines()[0]})"
+        ) from error
+    if not isinstance(content, torch.Tensor):
+        raise StoreError(
+            f"{path} holds a {type(content).__name__}, wanted CLAM's layout: one tensor (N, D)"
+        )
+    narrow = content.float() if content.dtype == torch.bfloat16 else content
+    return PatchFeatures(
+        slide_id=path.stem, layout="clam", features=narrow.detach().contiguous().numpy()
+    )
+
+
+def _read_h5(path: Path) -> PatchFeatures:
+    """CLAM's, TRIDENT's, STAMP's or our file; what its datasets are called tells."""
+    import h5py
+
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise StoreError(
+            f"{path} is truncated or no HDF5 file ({error}); extract its features again"
+        ) from error
+    parts: dict[str, Any] = {}
+    with file, damage_refused(path):
+        names = sorted(file)
+        if {"feats", "patch_embeddings"} & set(names):
+            parts = _stamp(file)
+        elif "features" in names:
+            parts = _clam_or_trident(file)
+    if not parts:
+        raise StoreError(
+            f"{path} holds {names}, wanted `features` (CLAM, TRIDENT, xpath) or `feats` (STAMP); if"
+            " these are coordinates only, extract the features first"
+        )
+    return PatchFeatures(slide_id=path.stem, **parts)
+
+
+def _clam_or_trident(file: Any) -> dict[str, Any]:
+    """Both say ``features`` and ``coords``; only TRIDENT says what they are."""
+    features = file["features"]
+    coords = file.get("coords")
+    about = {} if coords is None else dict(coords.attrs)
+    trident = "patch_size_level0" in about or "encoder" in features.attrs
+    ours = file.attrs.get("schema") == FEATURES
+    side = about.get("patch_size_level0")
+    return {
+        "layout": "xpath" if ours else "trident" if trident else "clam",
+        "features": _rows(features[()]),
+        "coords": None if coords is None else _rows(coords[()]).astype(np.float64),
+        "side": None if side is None else float(side),
+        "encoder": _text(features.attrs.get("encoder", "")),
+    }
+
+
+def _stamp(file: Any) -> dict[str, Any]:
+    """Early files have neither unit nor size: their tiles are 224 wide and mean 256 microns."""
+    features = file["feats" if "feats" in file else "patch_embeddings"][()]
+    coords, side = None, None
+    if "coords" in file:
+        coords = np.asarray(file["coords"][()], np.float64)
+        side = file.attrs.get("tile_size_um", file.attrs.get("tile_size"))
+        in_um = "tile_size_um" in file.attrs or _text(file.attrs.get("unit", "")) == "um"
+        if not in_um and round(float(_stride(coords) if side is None else side)) == STAMP_PIXELS:
+            coords, side = coords * (STAMP_UM / STAMP_PIXELS), STAMP_UM
+        elif not in_um:
+            coords, side = None, None  # in a unit nobody wrote down
+    return {
+        "layout": "stamp",
+        "features": features,
+        "coords": coords,
+        "unit": "um",
+        "side": None if side is None else float(side),
+        "encoder": _text(file.attrs.get("extractor", "")),
+    }
+
+
+def _read_wsidata(path: Path, table: str | None) -> PatchFeatures:
+    """The table ``<model>_<tiles>`` of a SpatialData store, an AnnData with a dense ``X``.
+
+    Coordinates are in a Parquet file beside it, which takes other packages to read.
+    """
+    import zarr
+
+    try:
+        root: Any = zarr.open_group(path, mode="r")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{path} is no zarr store ({error}); extract its features again"
+        ) from error
+    with damage_refused(path):
+        tables = root.get("tables", {})
+        known = [name for name in sorted(tables) if _is_of_tiles(name, tables[name])]
+    if table is None and len(known) > 1:
+        raise DataError(f"{path} has features of several kinds, choose one with table=: {known}")
+    chosen = table or (known[0] if known else "")
+    if chosen not in known:
+        raise StoreError(f"{path} has no table {chosen!r} of tile features; it has {known}")
+    with damage_refused(path):
+        tiles = str(tables[chosen].attrs["region"])
+        features = np.asarray(tables[chosen]["X"][:])
+        side = _tile_side(root, tiles)
+    return PatchFeatures(
+        slide_id=path.stem,
+        layout="wsidata",
+        features=features,
+        side=side,
+        encoder=chosen.removesuffix(f"_{tiles}"),
+    )
+
+
+def _is_of_tiles(name: str, group: Any) -> bool:
+    """Tables of cells and of slides are named otherwise, and sparse ones hold no features."""
+    region = group.attrs.get("region")
+    return bool(region) and name.endswith(f"_{region}") and hasattr(group["X"], "shape")
+
+
+def _tile_side(root: Any, tiles: str) -> float | None:
+    """Level-0 pixels a side, as wsidata cuts them."""
+    spec = root.attrs.get("tile_spec", {}).get(tiles)
+    return float(int(spec["height"] * spec["base_downsample"])) if spec else None
+
+
+def _rows(array: NDArray[Any]) -> NDArray[Any]:
+    """Without the leading axis of length one that some pipelines leave on CLAM's arrays."""
+    return array[0] if array.ndim == 3 and len(array) == 1 else array
+
+
+def _stride(coords: NDArray[np.float64]) -> float:
+    """Smallest step between tiles; 0 for a single one."""
+    steps = np.concatenate([np.diff(np.unique(axis)) for axis in coords.T])
+    return float(steps.min(initial=np.inf)) if len(steps) else 0.0
+
+
+def _text(value: Any) -> str:
+    """An attribute, whether it was written as text or as bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
