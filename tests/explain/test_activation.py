@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from captum.attr import InputXGradient
 from torch import nn
 
 from xpath.errors import DataError
@@ -155,6 +156,109 @@ def test_a_contrast_sees_only_what_a_softmax_sees(explain, model, bag, part):
     # and it is what remains of the plain one once the mean class is taken away
     values = [getattr(explain(model, bag, target), part) for target in range(3)]
     np.testing.assert_allclose(getattr(after, part), values[1] - np.mean(values, axis=0))
+
+
+@pytest.mark.parametrize("contrast", ["mean", "runner_up", 0, 2])
+@pytest.mark.parametrize(
+    ("explain", "model", "bag", "parts"),
+    [
+        (patch_activation, standard, patch_bag, ["scores"]),
+        (
+            object_activation,
+            aware,
+            object_bag,
+            ["activation", "contribution", "patch_contribution"],
+        ),
+    ],
+)
+def test_contrasts_are_identifiable_and_complete(explain, model, bag, parts, contrast):
+    """One vector and one number for every class: the same probabilities, the same answer."""
+    model, bag = model().double(), bag()
+    before = explain(model, bag, 1, contrast=contrast)
+    chances = torch.from_numpy(logits(model, bag)).softmax(0)
+    with torch.no_grad():
+        model.classifier.weight += 20 * torch.randn(model.classifier.in_features)
+        model.classifier.bias -= 7
+
+    after = explain(model, bag, 1, contrast=contrast)
+
+    np.testing.assert_allclose(torch.from_numpy(logits(model, bag)).softmax(0), chances, atol=1e-9)
+    for part in parts:
+        np.testing.assert_allclose(getattr(after, part), getattr(before, part), atol=1e-9)
+    assert after.logit == pytest.approx(before.logit, abs=1e-9)
+    assert after.bias == pytest.approx(before.bias, abs=1e-9)
+    total = getattr(after, parts[-1]).sum() + after.bias
+    assert total == pytest.approx(after.logit, abs=1e-9)
+
+
+def test_against_one_other_class_is_the_difference_of_both():
+    model, bag = standard(), patch_bag()
+    one, other = (patch_activation(model, bag, target).scores for target in (1, 2))
+
+    found = patch_activation(model, bag, 1, contrast=2)
+
+    np.testing.assert_allclose(found.scores, one - other, atol=1e-12)
+    back = patch_activation(model, bag, 2, contrast=1)
+    np.testing.assert_allclose(back.scores, -found.scores, atol=1e-12)
+    assert back.logit == pytest.approx(-found.logit)
+
+
+def test_of_two_classes_the_contrast_is_the_log_odds():
+    torch.manual_seed(0)
+    model, bag = AttentionMIL(6, 2, hidden=8), patch_bag()
+
+    found = patch_activation(model, bag, 1, contrast="runner_up")
+
+    chance = torch.from_numpy(logits(model, bag)).double().softmax(0)[1]
+    assert found.scores.sum() + found.bias == pytest.approx(float(torch.logit(chance)), abs=1e-6)
+
+
+def test_it_is_the_class_map_of_dtfd():
+    """Zhang et al. 2022: the classifier's weights on attention-weighted features, summed over D."""
+    model, bag = standard(), patch_bag()
+    with torch.inference_mode():
+        output = model.eval()(pack([bag]))
+        weighted = output.attention[:, None] * output.instances
+        wanted = torch.einsum("nd,kd->kn", weighted, model.classifier.weight)
+
+    for target in range(3):
+        found = patch_activation(model, bag, target).scores
+        np.testing.assert_allclose(found, wanted[target], atol=1e-6)
+
+
+def test_the_pool_equals_captum_on_attention_weighted_features():
+    """Captum's ``InputXGradient`` behind the attention: what Eq. 14 is term for term."""
+    model, bag = standard(), patch_bag()
+    with torch.no_grad():
+        output = model.eval()(pack([bag]))
+        weighted = (output.attention[:, None] * output.instances)[None]
+
+    pooled = InputXGradient(lambda features: model.classifier(features.sum(dim=1)))
+    wanted = pooled.attribute(weighted.requires_grad_(), target=1)[0].sum(dim=-1).detach()
+
+    np.testing.assert_allclose(patch_activation(model, bag, 1).scores, wanted, atol=1e-6)
+
+
+def test_a_kind_nobody_has_changes_no_contribution():
+    model, bag = aware(average="present"), object_bag()
+    more = ObjectAwareMIL(
+        6, ["tumor", "stroma", "fat", "other", "new"], 3, hidden=8, average="present"
+    )
+    weights = model.state_dict()
+    for name, value in more.state_dict().items():
+        if value.shape != weights[name].shape:
+            weights[name] = torch.cat((weights[name], value[4:]))
+    more.load_state_dict(weights)
+    wide = Bag(
+        torch.cat((bag.features, torch.ones(7, 1, 6)), dim=1),
+        torch.cat((bag.present, torch.zeros(7, 1, dtype=torch.bool)), dim=1),
+    )
+
+    found, wanted = object_activation(more, wide, 1), object_activation(model, bag, 1)
+
+    np.testing.assert_allclose(found.contribution[:4], wanted.contribution, atol=1e-12)
+    assert found.contribution[4] == 0
+    assert found.logit == pytest.approx(wanted.logit, abs=1e-12)
 
 
 def test_patches_in_another_order_have_the_same_scores():

@@ -1,10 +1,19 @@
 import numpy as np
 import pytest
 import torch
+from captum.attr import IntegratedGradients
+from torch import nn
 
 from xpath.errors import DataError
-from xpath.explain.activation import object_activation
-from xpath.explain.captum_bridge import attribute_objects, without_objects
+from xpath.explain.activation import object_activation, patch_activation
+from xpath.explain.captum_bridge import (
+    attribute_objects,
+    gradient_x_input,
+    integrated_gradients,
+    layerwise_relevance,
+    without_objects,
+)
+from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag, pack
 from xpath.mil.object_aware import ObjectAwareMIL
 
@@ -80,3 +89,204 @@ def test_nonsense_is_refused():
         attribute_objects(additive, 0, 0)
     with pytest.raises(DataError, match="no objects"):
         without_objects(ObjectAwareMIL(5, 4, 2), Bag(torch.zeros(3, 5)))
+
+
+def classifier(*, aware=False, proj=None, classes=3):
+    torch.manual_seed(0)
+    if aware:
+        model = ObjectAwareMIL(5, 4, classes, hidden=8, proj=proj)
+    else:
+        model = AttentionMIL(5, classes, hidden=8, proj=proj)
+    model.scaler.fit([Bag(torch.randn(50, 5) * 3 + 7)])
+    with torch.no_grad():
+        model.attention.score_weight *= 4
+    return model.double()
+
+
+def slide(*, aware=False):
+    generator = torch.Generator().manual_seed(0)
+    if not aware:
+        return Bag(torch.randn(9, 5, generator=generator) * 3 + 7)
+    present = torch.rand(9, 4, generator=generator) > 0.3
+    return Bag(torch.randn(9, 4, 5, generator=generator) * 3 + 7, present)
+
+
+def scaled(model, bag):
+    return model.scaler(bag.features.double())
+
+
+@pytest.mark.parametrize("proj", [None, 6])
+@pytest.mark.parametrize("aware", [False, True])
+def test_gradient_x_input_equals_differences(aware, proj):
+    model, bag = classifier(aware=aware, proj=proj), slide(aware=aware)
+
+    found = gradient_x_input(model, bag, 1)
+
+    inputs, step = scaled(model, bag), 1e-6
+    for place in np.ndindex(found.values.shape):
+        logits = []
+        for sign in (1, -1):
+            moved = bag.features.double().clone()
+            moved[place] += sign * step * inputs[place] * model.scaler.std  # along the input
+            with torch.inference_mode():
+                logits.append(model.eval()(pack([Bag(moved, bag.present)])).logits[0, 1].item())
+        assert found.values[place] == pytest.approx((logits[0] - logits[1]) / 2 / step, abs=1e-6)
+    assert abs(found.delta) > 1e-3  # attention is differentiated as well: no sum is promised
+
+
+@pytest.mark.parametrize("contrast", ["none", "mean", "runner_up", 2])
+@pytest.mark.parametrize("aware", [False, True])
+def test_integrated_gradients_sum_to_the_difference(aware, contrast):
+    model, bag = classifier(aware=aware), slide(aware=aware)
+
+    found = integrated_gradients(model, bag, 1, contrast=contrast)
+
+    assert abs(found.delta) < 1e-6
+    mean = Bag(model.scaler.mean.expand_as(bag.features).clone(), bag.present)
+    with torch.inference_mode():
+        whole, start = model.eval()(pack([bag, mean])).logits
+    against = {"none": 0 * whole, "mean": whole * 0 + 1 / 3, 2: torch.tensor([0, 0, 1.0]).double()}
+    if contrast in against:
+        assert found.logit == pytest.approx(float(whole[1] - whole @ against[contrast]))
+        assert found.reference == pytest.approx(float(start[1] - start @ against[contrast]))
+
+
+def test_integrated_gradients_equal_captum_by_hand():
+    """Captum asked directly, on raw features and the scaler's mean as the baseline."""
+    model, bag = classifier(), slide()
+
+    def logits(features):
+        return model.eval()(pack([Bag(each) for each in features])).logits
+
+    wanted = IntegratedGradients(logits).attribute(
+        bag.features[None].double(),
+        baselines=model.scaler.mean.expand_as(bag.features)[None],
+        target=1,
+        n_steps=64,
+    )
+    found = integrated_gradients(model, bag, 1)
+
+    np.testing.assert_allclose(found.values, wanted[0].sum(dim=-1).detach(), atol=1e-10)
+
+
+def test_more_steps_resolve_the_kinks_of_a_projection():
+    model, bag = classifier(proj=16), slide()
+
+    coarse, fine = (integrated_gradients(model, bag, 1, steps=steps) for steps in (8, 512))
+
+    assert abs(fine.delta) < 1e-3
+    assert abs(fine.delta) < abs(coarse.delta)
+
+
+def test_memory_is_limited_and_changes_nothing(monkeypatch):
+    model, bag = classifier(aware=True), slide(aware=True)
+    whole = integrated_gradients(model, bag, 1)
+    monkeypatch.setattr("xpath.explain.captum_bridge.NUMBERS_AT_ONCE", 400)
+
+    parts = integrated_gradients(model, bag, 1)
+
+    np.testing.assert_allclose(parts.values, whole.values, atol=1e-12)
+
+
+@pytest.mark.parametrize("aware", [False, True])
+def test_relevance_without_a_projection_is_the_activation(aware):
+    model, bag = classifier(aware=aware), slide(aware=aware)
+
+    found = layerwise_relevance(model, bag, 1)
+
+    if aware:
+        wanted = object_activation(model, bag, 1).patch_contribution
+    else:
+        wanted = patch_activation(model, bag, 1).scores
+    np.testing.assert_allclose(found.values, wanted, atol=1e-6)
+    assert abs(found.delta) < 1e-6
+
+
+@pytest.mark.parametrize("epsilon", [1e-9, 0.25])
+@pytest.mark.parametrize("aware", [False, True])
+def test_relevance_equals_the_epsilon_rule_by_hand(aware, epsilon):
+    model, bag = classifier(aware=aware, proj=6), slide(aware=aware)
+
+    found = layerwise_relevance(model, bag, 1, epsilon=epsilon)
+
+    def damped(values):
+        return values + epsilon * torch.where(values >= 0, 1.0, -1.0)
+
+    with torch.no_grad():
+        inputs, linear = scaled(model, bag), model.projection[0]
+        hidden = linear(inputs)
+        weight = model.classifier.weight[1]
+        says = hidden.relu() @ weight
+        # pool -> hidden features: R_h = h w_h / (h·w ± ε) · (what the pool handed down)
+        top = hidden.relu() * weight * (says / damped(says))[..., None]
+        # hidden -> input: R_d = x_d Σ_h W_hd R_h / (z_h ± ε)
+        rows = inputs * ((top / damped(hidden)) @ linear.weight)
+        output = model.eval()(pack([bag]))
+        share = output.attention / (4 if aware else 1)
+        wanted = share * rows.sum(dim=-1)
+    np.testing.assert_allclose(found.values, wanted, atol=1e-7)
+
+
+def test_without_bias_relevance_is_conserved_through_a_projection():
+    model, bag = classifier(proj=6), slide()
+    with torch.no_grad():
+        model.projection[0].bias.zero_()
+
+    assert abs(layerwise_relevance(model, bag, 1).delta) < 1e-6
+    with torch.no_grad():
+        model.projection[0].bias += 1
+    assert abs(layerwise_relevance(model, bag, 1).delta) > 1e-3
+
+
+@pytest.mark.parametrize("explain", [gradient_x_input, integrated_gradients, layerwise_relevance])
+def test_objects_that_are_not_there_get_exactly_nothing(explain):
+    model, bag = classifier(aware=True, proj=6), slide(aware=True)
+    bag.features[~bag.present] = 1e6
+
+    found = explain(model, bag, 1)
+
+    assert (found.values[~bag.present.numpy()] == 0).all()
+    assert np.isfinite(found.values).all()
+
+
+@pytest.mark.parametrize("explain", [gradient_x_input, integrated_gradients, layerwise_relevance])
+def test_the_model_and_the_bag_are_left_as_they_were(explain):
+    model, bag = classifier(proj=6).float().train(), slide()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    explain(model, bag, 1)
+
+    assert model.training
+    assert not bag.features.requires_grad
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+        assert value.dtype == torch.float32
+
+
+def test_a_head_of_several_layers_has_gradients_but_no_relevance():
+    model, bag = classifier(), slide()
+    model.classifier = nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+
+    assert abs(integrated_gradients(model, bag, 1).delta) < 1e-5
+    assert np.isfinite(gradient_x_input(model, bag, 1).values).all()
+    with pytest.raises(DataError, match="one linear layer"):
+        layerwise_relevance(model, bag, 1)
+
+
+def test_relevance_of_a_logit_that_is_no_sum_is_refused():
+    class Squashed(AttentionMIL):
+        def forward(self, bags):
+            output = super().forward(bags)
+            return output._replace(logits=torch.tanh(output.logits))
+
+    torch.manual_seed(0)
+    with pytest.raises(DataError, match="parts sum to"):
+        layerwise_relevance(Squashed(5, 3), slide())
+
+
+def test_no_steps_and_no_class_are_refused():
+    with pytest.raises(DataError, match="steps"):
+        integrated_gradients(classifier(), slide(), 1, steps=0)
+    with pytest.raises(DataError, match="0 to 2"):
+        gradient_x_input(classifier(), slide(), 3)

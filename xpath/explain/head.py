@@ -1,0 +1,186 @@
+"""A classifier's answer in double precision, and the weights that speak for one class.
+
+Axes: K classes, D features.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from xpath.errors import ConfigError, DataError
+from xpath.mil.attention_mil import AttentionMIL
+from xpath.mil.bag import pack
+from xpath.mil.object_aware import ObjectAwareMIL
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from xpath.mil.bag import Bag
+
+__all__ = [
+    "AttentionClassifier",
+    "ClassWeights",
+    "Contrast",
+    "check_sum",
+    "class_share",
+    "class_weights",
+    "evaluate",
+    "log_odds",
+]
+
+AttentionClassifier: TypeAlias = AttentionMIL | ObjectAwareMIL
+"""What can be explained: logits are a sum over patches."""
+
+Contrast: TypeAlias = Literal["none", "mean", "runner_up"] | int
+"""What a class is held against. ``none``: nothing, the class's own weights, as in the paper; they
+are not identifiable, for one vector added to every class's weights changes no probability but all
+contributions. ``mean``: the mean over classes. ``runner_up``: the most probable other class; with
+two classes that is the log-odds. A number: the class of that index."""
+
+
+TOLERANCE = 1e-5
+"""Of sums that should be the logit, relative to it."""
+
+
+class ClassWeights(NamedTuple):
+    """The linear function whose value is explained."""
+
+    target: int
+    weight: Tensor
+    """``(D,)``."""
+    bias: float
+    logit: float
+    """The model's own logit of the class, less what it is held against."""
+
+
+def evaluate(model: AttentionClassifier, bag: Bag) -> Any:  # either model's output
+    """The model's answer in double precision, dropout off; the model is left as it was.
+
+    Raises:
+        DataError: A classifier without attention.
+    """
+    if not isinstance(model, AttentionMIL | ObjectAwareMIL):
+        raise DataError(
+            f"{type(model).__name__} has no attention to explain; pass AttentionMIL or"
+            " ObjectAwareMIL (what a mean or maximum is made of, its patch logits say)"
+        )
+    double = copy.deepcopy(model).cpu().double().eval()
+    present = None if bag.present is None else bag.present.cpu()
+    with torch.inference_mode():
+        return double(pack([replace(bag, features=bag.features.cpu().double(), present=present)]))
+
+
+def class_weights(
+    model: AttentionClassifier, logits: Tensor, target: int | None, contrast: Contrast
+) -> ClassWeights:
+    """Weights, bias and logit of a class, or of its contrast.
+
+    Args:
+        model: The classifier.
+        logits: ``(K,)`` from ``evaluate``.
+        target: Class index; None for the predicted class.
+        contrast: What the class is held against.
+
+    Raises:
+        ConfigError: No such contrast.
+        DataError: The head is not one linear layer, or no such class.
+    """
+    head: Any = model.classifier
+    if not isinstance(head, nn.Linear):
+        raise DataError(
+            f"the classifier must be one linear layer, got {type(head).__name__}: its logit is no"
+            " sum over patches; ask captum_bridge instead"
+        )
+    target, share = class_share(logits, target, contrast)
+    weight = head.weight.detach().cpu().double()
+    bias = torch.zeros(len(share)).double() if head.bias is None else head.bias.detach().cpu()
+    return ClassWeights(
+        target,
+        share @ weight,
+        float(share @ bias.double()),
+        float(share @ logits.cpu().double()),
+    )
+
+
+def class_share(logits: Tensor, target: int | None, contrast: Contrast) -> tuple[int, Tensor]:
+    """Which sum of logits is explained: the class, and how much each logit counts.
+
+    Args:
+        logits: ``(K,)``.
+        target: Class index; None for the predicted class.
+        contrast: What the class is held against.
+
+    Returns:
+        The class, and ``(K,)`` 1 for it less a share of those it is held against; the latter sums
+        to zero unless the contrast is ``none``.
+
+    Raises:
+        ConfigError: No such contrast.
+        DataError: No such class, or a class held against itself.
+    """
+    count = len(logits)
+    target = int(logits.argmax()) if target is None else target
+    if not 0 <= target < count:
+        raise DataError(f"target must be a class 0 to {count - 1}, got {target}")
+    share = torch.zeros(count, dtype=torch.float64)
+    if contrast == "mean":
+        share -= 1 / count
+    elif contrast == "runner_up":
+        others = logits.clone()
+        others[target] = -torch.inf
+        share[int(others.argmax())] -= 1
+    elif isinstance(contrast, int):
+        if not 0 <= contrast < count or contrast == target:
+            raise DataError(
+                f"contrast must be another class than {target}, 0 to {count - 1}, got {contrast}"
+            )
+        share[contrast] -= 1
+    elif contrast != "none":
+        raise ConfigError(
+            f"contrast must be 'none', 'mean', 'runner_up' or a class index, got {contrast!r}"
+        )
+    share[target] += 1
+    return target, share
+
+
+def check_sum(total: float, logit: float) -> float:
+    """How far a sum of parts is from the logit they should give.
+
+    Raises:
+        DataError: Too far for rounding.
+    """
+    delta = total - logit
+    if not abs(delta) <= TOLERANCE * max(1.0, abs(logit)):
+        raise DataError(
+            f"the parts sum to {total:.6g}, but the logit is {logit:.6g}: this model's logit is no"
+            " sum over patches (is there anything but one linear layer after the pooling?)"
+        )
+    return delta
+
+
+def log_odds(logits: NDArray[np.floating], target: int) -> NDArray[np.float64]:
+    """Log of p / (1 - p) of a class; with two classes their difference.
+
+    From logits, in double precision: a probability in single precision is 1 from a margin of 17
+    on, and its odds are lost.
+
+    Args:
+        logits: ``(..., K)``.
+        target: Class index.
+
+    Raises:
+        DataError: No such class, or a single one.
+    """
+    wide = np.asarray(logits, np.float64)
+    count = wide.shape[-1]
+    if count < 2 or not 0 <= target < count:
+        raise DataError(f"target must be one of 2 or more classes, got {target} of {count}")
+    rest = np.delete(wide, target, axis=-1)
+    return np.asarray(wide[..., target] - np.logaddexp.reduce(rest, axis=-1))
