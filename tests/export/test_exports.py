@@ -1,13 +1,10 @@
-import json
 import math
-import uuid
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from xpath.export.colour import AGAINST, FOR, object_colour, signed_rgba
-from xpath.export.geojson import Feature, polygons, write_geojson
+from xpath.export.colour import AGAINST, FOR, signed_rgba
 from xpath.export.overlay import png_bytes, stacked
 from xpath.export.report import (
     CohortReport,
@@ -17,74 +14,6 @@ from xpath.export.report import (
     write_index,
     write_report,
 )
-from xpath.geometry import Box
-
-
-def area(ring):
-    x, y = np.asarray(ring).T
-    return abs(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1])) / 2
-
-
-def test_a_square_with_a_hole_by_hand():
-    """10 x 10 less its four cut corners (1/8 each); the hole 3 x 4 likewise."""
-    mask = np.zeros((30, 30), bool)
-    mask[5:15, 7:17] = True
-    mask[8:11, 9:13] = False
-
-    (rings,) = polygons(mask)
-
-    assert [area(ring) for ring in rings] == [99.5, 11.5]
-    outline = np.asarray(rings[0])
-    assert outline.min(axis=0).tolist() == [7, 5]
-    assert outline.max(axis=0).tolist() == [17, 15]
-    assert all(ring[0] == ring[-1] for ring in rings)
-
-
-def test_two_pieces_are_two_polygons():
-    mask = np.zeros((10, 10), bool)
-    mask[1:3, 1:3] = mask[6:9, 5:9] = True
-
-    assert sorted(area(rings[0]) for rings in polygons(mask)) == [3.5, 11.5]
-
-
-@pytest.fixture
-def feature():
-    ring = [[10.0, 20.0], [30.0, 20.0], [30.0, 40.0], [10.0, 20.0]]
-    numbers = {"importance": -1.5, "unknown": math.nan}
-    return Feature(
-        name="a/1",
-        kind="detection",
-        rings=(ring,),
-        label="breast-tissue-tumor",
-        measurements=numbers,
-    )
-
-
-def test_geojson_is_what_qupath_reads(tmp_path, feature):
-    count = write_geojson(
-        tmp_path / "a.geojson", [feature], slide_id="s", bounds=Box(10, 20, 100, 100)
-    )
-
-    (read,) = json.loads((tmp_path / "a.geojson").read_text())["features"]
-    inside = read["properties"]
-    assert count == 1
-    assert uuid.UUID(read["id"]).version == 5
-    assert read["geometry"]["coordinates"][0][0] == [0, 0]  # shifted by the bounds
-    assert inside["objectType"] == "detection"
-    assert inside["classification"]["color"] == list(object_colour("breast-tissue-tumor"))
-    assert inside["measurements"] == {"importance": -1.5}  # NaN is left out
-    assert "type" not in inside  # QuPath would take it for an object type
-
-
-def test_the_same_object_keeps_its_id(tmp_path, feature):
-    ids = []
-    for name in ("a", "b"):
-        write_geojson(tmp_path / name, [feature], slide_id="s", bounds=Box(0, 0, 9, 9))
-        ids.append(json.loads((tmp_path / name).read_text())["features"][0]["id"])
-    write_geojson(tmp_path / "c", [feature], slide_id="other", bounds=Box(0, 0, 9, 9))
-
-    assert ids[0] == ids[1]
-    assert ids[0] not in (tmp_path / "c").read_text()
 
 
 def test_no_positive_evidence_shows_no_red():

@@ -1,0 +1,155 @@
+"""What it costs to trace and write a slide's objects for QuPath.
+
+    python benchmarks/geojson_export.py --objects 200000
+
+Patches hold jagged, partly touching blobs the size of nuclei, two labels, some across seams. Traced
+from masks to outlines and written as detections with measurements. Last line: JSON; ``rss_mb`` is
+the peak of the process, ``rss_before_mb`` what imports alone take; ``write_seconds`` leaves out the
+tracing, and CPU seconds tell what a busy machine would hide.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xpath.export.geojson import ObjectNumbers, object_features, write_geojson
+from xpath.geometry import Box, PatchGrid, Size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from xpath.export.geojson import Feature
+
+SIDE = 512
+LABELS = ("breast-nuclei-neoplastic", "breast-nuclei-lymphocyte")
+PER_PATCH = 100
+
+
+class Blobs:
+    """Masks of a slide, drawn when they are read: stands in for ``SlideMasks``."""
+
+    def __init__(self, patches: int) -> None:
+        """A square of patches, each of one of 16 drawings."""
+        across = int(np.ceil(np.sqrt(patches)))
+        number = np.arange(patches)
+        coords = np.stack((number % across, number // across), axis=1) * (2 * SIDE)
+        self.grid = PatchGrid(
+            coords=coords,
+            footprint=2 * SIDE,
+            pixels=SIDE,
+            mpp=0.5,
+            overlap=0,
+            slide_size=Size(2 * SIDE * across, 2 * SIDE * across),
+            slide_mpp=0.25,
+        )
+        self.labels, self.size = LABELS, SIDE
+        self.drawings = np.stack([drawing(seed) for seed in range(16)])
+        areas = self.drawings.sum(axis=(2, 3))
+        self.area = areas[number % 16]
+        self.presence = np.linspace(0, 1, 2 * patches, dtype=np.float32).reshape(patches, 2)
+
+    def __len__(self) -> int:
+        """Number of patches."""
+        return len(self.grid)
+
+    def read(self, patches: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Masks ``(n, L, H, W)``."""
+        return self.drawings[patches % 16]
+
+
+def drawing(seed: int) -> NDArray[np.bool_]:
+    """Masks ``(L, H, W)`` of nuclei of 5 to 10 microns on a jittered lattice."""
+    import cv2
+
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((len(LABELS), SIDE, SIDE), np.uint8)
+    step = SIDE / np.sqrt(PER_PATCH)
+    for x in np.arange(step / 2, SIDE, step):
+        for y in np.arange(step / 2, SIDE, step):
+            centre = np.rint(np.array((x, y)) + rng.uniform(-8, 8, 2)).astype(int).tolist()
+            axes = rng.integers(5, 11, 2).tolist()
+            mask = masks[int(rng.integers(2))]
+            cv2.ellipse(mask, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
+    rough = rng.random(masks.shape) < 0.1
+    return (masks > 0) & ~(rough & (cv2.blur(masks[0] | masks[1], (3, 3)) < 1))
+
+
+def main() -> None:
+    """From arguments to one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--objects", type=int, default=200_000, help="about so many detections")
+    args = parser.parse_args()
+    masks: Any = Blobs(max(1, args.objects // PER_PATCH))
+    rng = np.random.default_rng(0)
+    numbers = [
+        ObjectNumbers(
+            label=label,
+            kind={"importance: LUAD": 0.25, "log-odds change": -1.5},
+            shared={"contribution: LUAD": rng.normal(size=len(masks))},
+        )
+        for label in LABELS
+    ]
+    base = peak_mb()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "objects.geojson"
+        bounds = Box(0, 0, masks.grid.slide_size.width, masks.grid.slide_size.height)
+        watch = Watch(object_features(masks, numbers))
+        started, worked = time.perf_counter(), time.process_time()
+        count = write_geojson(path, watch, slide_id="benchmark", bounds=bounds)
+        whole, worked = time.perf_counter() - started, time.process_time() - worked
+        size = path.stat().st_size
+    print(f"{count} detections from {len(masks)} patches, {size / 1e6:.0f} MB in {whole:.1f} s")
+    result = {
+        "benchmark": "geojson_export",
+        "detections": count,
+        "seconds": round(whole, 2),
+        "write_seconds": round(whole - watch.seconds, 2),
+        "cpu_seconds": round(worked, 2),
+        "write_cpu_seconds": round(worked - watch.cpu, 2),
+        "file_mb": round(size / 1e6, 1),
+        "rss_mb": round(peak_mb(), 1),
+        "rss_before_mb": round(base, 1),
+        "device": f"{platform.machine()}, 1 process",
+    }
+    print(json.dumps(result))
+
+
+class Watch:
+    """Passes objects on and tells how long it took to trace them."""
+
+    def __init__(self, features: Iterator[Feature]) -> None:
+        """Nothing has been asked for yet."""
+        self.features = features
+        self.seconds = self.cpu = 0.0
+
+    def __iter__(self) -> Watch:
+        """Itself."""
+        return self
+
+    def __next__(self) -> Feature:
+        """The next object."""
+        started, worked = time.perf_counter(), time.process_time()
+        feature = next(self.features)
+        self.seconds += time.perf_counter() - started
+        self.cpu += time.process_time() - worked
+        return feature
+
+
+def peak_mb() -> float:
+    """Most memory the process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

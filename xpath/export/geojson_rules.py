@@ -1,0 +1,229 @@
+"""What QuPath's own GeoJSON parser takes, and what it drops without a word.
+
+Rules as in QuPath's type adapters: a colour must go with a class name or the import aborts, only a
+UUID is kept as id, and what is not inside ``properties`` under the right name is lost.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import uuid
+import zipfile
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from xpath.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["Problem", "check_geojson", "find_problems", "load_features"]
+
+OBJECT_TYPES = ("annotation", "detection", "tile", "cell", "tmaCore", "root")
+GEOMETRIES = {
+    "Polygon": 2,
+    "MultiPolygon": 3,
+    "LineString": 1,
+    "MultiLineString": 2,
+    "MultiPoint": 1,
+    "Point": 0,
+}
+"""Kind of geometry to how deep its lists of points are nested."""
+NUMBERS_AS_TEXT = ("NaN", "inf", "-inf")
+LEAST_AREA = 0.01
+"""Square pixels; QuPath rounds to two decimals, and what is smaller may vanish."""
+
+
+class Problem(NamedTuple):
+    """Something QuPath would not read as it is meant."""
+
+    feature: int
+    """Its place in the file, from 0."""
+    what: str
+    fatal: bool
+    """Whether QuPath aborts the import; else it drops something."""
+
+
+def load_features(path: Path) -> list[dict[str, Any]]:
+    """The features of a file as QuPath takes it: also zipped, a single one, or a bare geometry.
+
+    Raises:
+        DataError: Missing, damaged, or no GeoJSON.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is no file; export the objects from QuPath as GeoJSON first")
+    try:
+        content = json.loads(_bytes(path))
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path} is no JSON ({error}); export it again, as GeoJSON and not as a QuPath file"
+        ) from error
+    return [feature for part in _listed(content) for feature in _features(path, part)]
+
+
+def find_problems(features: list[dict[str, Any]]) -> Iterator[Problem]:
+    """Everything QuPath would refuse, drop or misread, feature by feature."""
+    known: dict[str, int] = {}
+    for number, feature in enumerate(features):
+        found = [*_geometry(feature.get("geometry")), *_properties(feature.get("properties"))]
+        found += [
+            (f"{key!r} beside properties is dropped; put it inside", False)
+            for key in ("objectType", "classification", "measurements", "isLocked", "name")
+            if key in feature
+        ]
+        name = feature.get("id")
+        if name is None or not _is_uuid(name):
+            found.append((f"id {name!r} is no UUID and is ignored: importing again doubles", False))
+        elif known.setdefault(name, number) != number:
+            found.append((f"has the id of feature {known[name]}", False))
+        yield from (Problem(number, what, fatal) for what, fatal in found)
+
+
+def check_geojson(path: Path) -> int:
+    """The number of objects of a file that QuPath reads as it is meant.
+
+    Raises:
+        DataError: Anything QuPath would refuse, drop or misread; the first ten are told.
+    """
+    features = load_features(path)
+    problems = list(find_problems(features))
+    if problems:
+        told = "; ".join(f"feature {p.feature}: {p.what}" for p in problems[:10])
+        raise DataError(f"{path} has {len(problems)} problems for QuPath: {told}")
+    return len(features)
+
+
+def _bytes(path: Path) -> bytes:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [n for n in archive.namelist() if n.lower().endswith((".geojson", ".json"))]
+            if len(names) != 1:
+                raise ValueError(f"{len(names)} GeoJSON files in the archive, wanted one")
+            return archive.read(names[0])
+    if path.suffix.lower() == ".gz":
+        return gzip.decompress(path.read_bytes())
+    return path.read_bytes()
+
+
+def _listed(content: Any) -> list[Any]:
+    return content if isinstance(content, list) else [content]
+
+
+def _features(path: Path, part: Any) -> list[dict[str, Any]]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    found: list[Any]
+    if kind == "FeatureCollection" and isinstance(part.get("features"), list):
+        found = part["features"]
+    elif kind in GEOMETRIES:
+        found = [{"type": "Feature", "geometry": part, "properties": {}}]
+    else:
+        found = [part]
+    for number, feature in enumerate(found):
+        if not isinstance(feature, dict) or feature.get("type") != "Feature":
+            got = feature.get("type") if isinstance(feature, dict) else type(feature).__name__
+            raise DataError(
+                f"{path}: entry {number} is {got!r}, wanted a GeoJSON Feature; in QuPath choose"
+                " File, Export objects as GeoJSON"
+            )
+    return found
+
+
+def _geometry(geometry: Any) -> Iterator[tuple[str, bool]]:
+    if not isinstance(geometry, dict):
+        yield "has no geometry", True
+        return
+    kind = geometry.get("type")
+    if kind not in GEOMETRIES or not isinstance(geometry.get("coordinates"), list):
+        yield f"geometry {kind!r} without coordinates QuPath knows; use MultiPolygon", True
+        return
+    if not _nested(geometry["coordinates"], GEOMETRIES[kind]):
+        yield f"coordinates of {kind} are not lists of finite x, y pairs", True
+        return
+    polygons = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}
+    for rings in polygons.get(kind, []):
+        for place, ring in enumerate(rings):
+            yield from _ring("hole" if place else "outline", ring)
+
+
+def _nested(values: Any, depth: int) -> bool:
+    if not isinstance(values, list):
+        return False
+    if depth:
+        return bool(values) and all(_nested(each, depth - 1) for each in values)
+    return len(values) >= 2 and all(_is_number(each) and math.isfinite(each) for each in values)
+
+
+def _ring(what: str, ring: list[list[float]]) -> Iterator[tuple[str, bool]]:
+    if len(ring) < 4 or ring[0][:2] != ring[-1][:2]:
+        yield f"{what} of {len(ring)} points does not end where it begins", True
+        return
+    area = sum(a[0] * b[1] - b[0] * a[1] for a, b in pairwise(ring)) / 2
+    if abs(area) < LEAST_AREA:
+        yield f"{what} has no area and would vanish", False
+
+
+def _properties(properties: Any) -> Iterator[tuple[str, bool]]:
+    if not isinstance(properties, dict):
+        yield "has no properties and becomes an annotation without a class", False
+        return
+    kind = properties.get("objectType")
+    if kind not in OBJECT_TYPES:
+        yield f"objectType {kind!r} is not one of {OBJECT_TYPES}; becomes an annotation", False
+    if "type" in properties:
+        yield "properties.type is taken for an object type; name it otherwise", False
+    children = properties.get("childObjects") or []
+    if not isinstance(children, list) or not all(isinstance(each, dict) for each in children):
+        yield "childObjects are not a list of features", True
+    yield from _classification(properties.get("classification"))
+    yield from _measurements(properties.get("measurements"))
+
+
+def _classification(classification: Any) -> Iterator[tuple[str, bool]]:
+    if classification is None or isinstance(classification, str):
+        return
+    if not isinstance(classification, dict) or not (
+        classification.get("name") or classification.get("names")
+    ):
+        yield "classification has no name", True
+        return
+    colour = classification.get("color")
+    parts = colour if isinstance(colour, list) else [colour]
+    sound = all(isinstance(each, int) and not isinstance(each, bool) for each in parts)
+    if isinstance(colour, list):
+        sound = sound and len(colour) in (3, 4) and all(0 <= each <= 255 for each in colour)
+    if not sound:
+        yield f"classification has the colour {colour!r}, wanted [r, g, b]; QuPath aborts", True
+
+
+def _measurements(measurements: Any) -> Iterator[tuple[str, bool]]:
+    if measurements is None:
+        return
+    if isinstance(measurements, list):
+        named = [each for each in measurements if isinstance(each, dict) and "name" in each]
+        pairs = [(each["name"], each.get("value")) for each in named]
+        if len(named) < len(measurements):
+            yield "a measurement has no name", True
+    elif isinstance(measurements, dict):
+        pairs = list(measurements.items())
+    else:
+        yield f"measurements are {type(measurements).__name__}, wanted names and numbers", True
+        return
+    for name, value in pairs:
+        if not _is_number(value) and value not in NUMBERS_AS_TEXT:
+            yield f"measurement {name!r} is {value!r}, no number, and is skipped", value is not None
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield f"measurement {name!r} is a bare {value}; write it as a string", True
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_uuid(name: Any) -> bool:
+    try:
+        return isinstance(name, str) and str(uuid.UUID(name)) == name.lower()
+    except ValueError:
+        return False
