@@ -19,24 +19,27 @@ import numpy as np
 from tqdm import tqdm
 
 from xpath.pathseg.collect import collect
-from xpath.segment.card import (
-    compare,
-    comparison_table,
-    kind_of,
-    presence_table,
-    score_table,
-)
+from xpath.pathseg.record import SourceImage
+from xpath.segment.calibrate import calibrate
+from xpath.segment.calibration import PRESENCE
+from xpath.segment.card import compare, comparison_table, kind_of, presence_table, score_table
 from xpath.segment.predictor import SegmentPredictor
-from xpath.segment.validate import Sample, read_samples, validate, write_samples
+from xpath.segment.validate import Sample, prompt_of, read_samples, validate, write_samples
+from xpath.testing.crops import drawn_images
 
 SIZES = (0.25, 0.35, 0.5, 0.75, 1.0)
+DRAWN = range(9000, 9008)
+"""Seeds of drawn fields to learn absence from; training counts from 0."""
 
 
 def main() -> None:
     """From a run to a folder of weights with its card."""
     args = arguments()
-    predictor = SegmentPredictor.from_pretrained(args.run / "weights")
-    held_out = collect(args.data, args.split).held_out
+    shutil.rmtree(args.out, ignore_errors=True)
+    shutil.copytree(args.run / "weights", args.out)
+    train, held_out = collect(args.data, args.split)
+    teach_absence(args.out, train[:: args.thin] + drawn_images(DRAWN))
+    predictor = SegmentPredictor.from_pretrained(args.out)
     samples = validate(predictor, tqdm(held_out, desc="held-out images"))
     by_size = {
         mpp: validate(predictor, tqdm(held_out[::4], desc=f"at {mpp} mpp"), mpp=mpp)
@@ -46,9 +49,6 @@ def main() -> None:
     comparisons = {
         name: compare(samples, read_samples(Path(path))) for name, path in others.items()
     }
-    if args.out.exists():
-        shutil.rmtree(args.out)
-    shutil.copytree(args.run / "weights", args.out)
     (args.out / "scores").mkdir()
     write_samples(args.out / "scores" / "samples.csv", samples)
     for name, path in others.items():
@@ -87,8 +87,16 @@ def arguments() -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder to write; replaced if it exists")
     add("--split", type=Path, default=split, help="which images are held out")
     add("--against", action="append", default=[], metavar="NAME=CSV", help="another's samples.csv")
+    add("--thin", type=int, default=3, help="learn absence from every so manyth training image")
     add("--facts", type=Path, help="JSON about the training: command, hours, hardware")
     return parser.parse_args()
+
+
+def teach_absence(weights: Path, images: list[SourceImage]) -> None:
+    """Learns from training images when to say "not present", and keeps it beside the weights."""
+    predictor = SegmentPredictor.from_pretrained(weights)
+    learnt = calibrate(predictor, tqdm(images, desc="learning what is absent"))
+    learnt.save(weights / PRESENCE)
 
 
 def mean_of_kinds(samples: list[Sample], *, least: int = 10) -> float:
@@ -102,15 +110,12 @@ def mean_of_kinds(samples: list[Sample], *, least: int = 10) -> float:
 
 def blank_answers(predictor: SegmentPredictor) -> str:
     """What is found on bare glass, with every label that was trained."""
-    from xpath.segment.validate import prompt_of
-
     rng = np.random.default_rng(0)
     prompts = [prompt_of(label) for label in predictor.info.labels]
     shades = [np.full(3, level) + rng.uniform(-6, 0, 3) for level in np.linspace(225, 250, 8)]
     images = [np.clip(c + rng.normal(0, 2, (256, 256, 3)), 0, 255).astype(np.uint8) for c in shades]
-    found = predictor.masks(predictor.encode(np.stack(images)), prompts).masks
-    answers = found.any(axis=(2, 3))
-    return f"{int(answers.sum())} of {answers.size} answers on bare glass are not empty"
+    found = predictor.masks(predictor.encode(np.stack(images)), prompts).present
+    return f'On bare glass {int(found.sum())} of {found.size} answers are "present"'
 
 
 def size_table(by_size: dict[float, list[Sample]]) -> str:

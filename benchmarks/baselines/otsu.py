@@ -45,9 +45,8 @@ def main() -> None:
                 found = nuclei(annotated.image)
                 score = dice(found, truth)
                 area = int(found.sum())
-                samples.append(
-                    Sample(item.source, item.name, item.group, label, True, score, 1.0, area)
-                )
+                asked = (item.source, item.name, item.group, label, True)
+                samples.append(Sample(*asked, score, 1.0, area, area > 0))
     args.out.mkdir(parents=True, exist_ok=True)
     write_samples(args.out / "samples.csv", samples)
     print(json.dumps({"benchmark": "otsu", "scores": mean_by_label(samples)}))

@@ -199,6 +199,7 @@ class Answer(NamedTuple):
 
     masks: np.ndarray
     presence: np.ndarray
+    present: np.ndarray
 
 
 class UNetPredictor:
@@ -224,7 +225,8 @@ class UNetPredictor:
         ])
         inside = chosen > 0.5
         presence = (chosen * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
-        return Answer(inside.cpu().numpy()[None], presence.cpu().numpy()[None])
+        masks = inside.cpu().numpy()[None]
+        return Answer(masks, presence.cpu().numpy()[None], masks.any(axis=(2, 3)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from xpath.segment.validate import Sample, mean_by_label, read_samples, write_sa
 
 
 def sample(image, label, dice, *, present=True, found=10, group=None):
-    return Sample("glas", image, group or image, label, present, dice, 0.8, found)
+    return Sample("glas", image, group or image, label, present, dice, 0.8, found, found > 0)
 
 
 SAMPLES = [

@@ -23,7 +23,8 @@ class Oracle:
         self.asked += prompts
         dark = image[..., 0] < 128
         masks = np.stack([dark & ("necrosis" not in prompt) for prompt in prompts])[None]
-        return Segmentation(masks, masks.any(axis=(2, 3)).astype(np.float32))
+        there = masks.any(axis=(2, 3))
+        return Segmentation(masks, there.astype(np.float32), there.astype(np.float32), there)
 
 
 @pytest.fixture

@@ -92,7 +92,9 @@ class BlindAtBorders:
         inside = fine > 0
         area = inside.sum(dim=(2, 3)).clamp(min=1)
         presence = (fine.sigmoid() * inside).sum(dim=(2, 3)) / area
-        return Segmentation(inside.numpy(), presence.numpy())
+        return Segmentation(
+            inside.numpy(), presence.numpy(), presence.numpy(), inside.numpy().any((2, 3))
+        )
 
 
 def make_grid(coords=None, **changes):

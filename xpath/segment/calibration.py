@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 
 from xpath.errors import CheckpointError, DataError
-from xpath.segment.presence import read_record
+from xpath.segment.presence import MaskStatistics, read_record
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -27,11 +27,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from xpath.segment.presence import MaskStatistics
-
-__all__ = ["PresenceCalibration", "PresenceReport", "fit_calibration", "presence_report"]
+__all__ = [
+    "PRESENCE",
+    "PresenceCalibration",
+    "PresenceReport",
+    "fit_calibration",
+    "mask_facts",
+    "presence_report",
+]
 
 SCHEMA = "xpath.presence-calibration/1"
+PRESENCE = "presence.json"
+"""Lies beside the weights it was fitted for."""
 FEATURES = ("probability", "peak", "log_area", "similarity")
 logger = logging.getLogger(__name__)
 
@@ -177,6 +184,22 @@ def fit_calibration(
     )
     report = presence_report(fitted(statistics, labels), truth, threshold)
     return replace(fitted, precision=report.precision, recall=report.recall)
+
+
+def mask_facts(
+    masks: NDArray[np.bool_], presence: NDArray[np.floating], peak: NDArray[np.floating]
+) -> MaskStatistics:
+    """What a calibration needs of masks ``(..., H, W)``, without the colours under them.
+
+    Args:
+        masks: Any number of them.
+        presence: ``(...)`` mean probability inside, 0 where empty.
+        peak: ``(...)`` highest probability of any pixel.
+    """
+    colour = np.zeros((*masks.shape[:-2], 3))
+    area = np.count_nonzero(masks, axis=(-2, -1)).astype(np.int64)
+    mean = presence.astype(np.float64) * (255 / 256)
+    return MaskStatistics(mean, colour, peak.astype(np.float64), area)
 
 
 def presence_report(

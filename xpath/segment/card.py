@@ -67,7 +67,7 @@ def score_table(samples: Sequence[Sample], key: Callable[[Sample], str], *, seed
 
 
 def presence_table(samples: Sequence[Sample]) -> str:
-    """How well "not present" is told, as a Markdown table; an empty mask says "not present".
+    """How well "not present" is told, as a Markdown table.
 
     Only kinds that were asked for where they are absent have a row.
     """
@@ -79,7 +79,7 @@ def presence_table(samples: Sequence[Sample]) -> str:
     for name in [*sorted(asked), "all"]:
         part = [s for s in samples if kind_of(s) == name or (name == "all" and kind_of(s) in asked)]
         found = presence_scores(
-            np.array([s.found > 0 for s in part]), np.array([s.present for s in part])
+            np.array([s.answered for s in part]), np.array([s.present for s in part])
         )
         rows.append(
             f"| {name} | {found.present} | {found.absent} | {found.recall:.2f} |"

@@ -14,7 +14,7 @@ from xpath.labels import load_labels
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["published", "untaught"]
+__all__ = ["published", "taught_labels", "untaught"]
 
 
 def published(prompts: Sequence[str]) -> tuple[bool, ...]:
@@ -33,6 +33,12 @@ def untaught(prompts: Iterable[str], labels: Iterable[str]) -> tuple[str, ...]:
     """
     taught = {_sentence(label) for label in labels}
     return tuple(p for p in dict.fromkeys(prompts) if _plain(p) not in taught) if taught else ()
+
+
+def taught_labels(prompts: Sequence[str], labels: Iterable[str]) -> tuple[str, ...]:
+    """For each prompt the label id it is the sentence of; itself if it is none of them."""
+    ids = {_sentence(label): label for label in labels}
+    return tuple(ids.get(_plain(prompt), prompt) for prompt in prompts)
 
 
 @lru_cache(maxsize=1)

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from xpath.errors import ConfigError, DataError
-from xpath.segment.checkpoint import load_segmentor, text_digest
+from xpath.segment.calibration import PRESENCE, PresenceCalibration, mask_facts
+from xpath.segment.checkpoint import load_segmentor, locate, text_digest
 from xpath.segment.embedding import Embedding, joined
 from xpath.segment.images import as_batch, as_pixels, working_size
-from xpath.segment.known_prompts import published, untaught
+from xpath.segment.known_prompts import published, taught_labels, untaught
 from xpath.segment.memory import chunks, working_set
 from xpath.segment.model.text_encoder import TextFeatures
 from xpath.segment.prompt_features import PromptFeatures
@@ -83,9 +84,14 @@ class Segmentation(NamedTuple):
     """Masks of B images for P prompts."""
 
     masks: NDArray[np.bool_]
-    """``(B, P, H, W)``; all False where the object is absent."""
+    """``(B, P, H, W)``: where the object is, if it is there at all."""
     presence: NDArray[np.float32]
     """``(B, P)`` mean probability inside the mask, 0.5 to 1; 0 where the mask is empty."""
+    peak: NDArray[np.float32]
+    """``(B, P)`` highest probability of any pixel."""
+    present: NDArray[np.bool_]
+    """``(B, P)`` is it there at all? As the weights' calibration has it; without one, wherever the
+    mask is not empty."""
     probability: NDArray[np.float32] | None = None
     """``(B, P, H, W)`` per pixel, if it was asked for."""
     published: tuple[bool, ...] = ()
@@ -109,6 +115,7 @@ class SegmentPredictor:
         config: How masks are computed.
         texts: Where encoded prompts are kept beyond this process; None for nowhere, as fits
             weights that still change.
+        calibration: What tells from a mask whether its object is there at all.
     """
 
     def __init__(
@@ -120,6 +127,7 @@ class SegmentPredictor:
         device: str = "cpu",
         config: PredictorConfig = PredictorConfig(),
         texts: TextCache | None = None,
+        calibration: PresenceCalibration | None = None,
     ) -> None:
         self.model = model.to(device).eval()
         if config.channels_last:
@@ -128,6 +136,7 @@ class SegmentPredictor:
         self.info = info
         self.device = torch.device(device)
         self.config = config
+        self.calibration = calibration
         self._prompts = PromptFeatures(self.model, tokenizer, texts)
         self._warned: set[str] = set()
         self._encode_image, self._decode = model.encode_image, model.decode
@@ -150,7 +159,16 @@ class SegmentPredictor:
         """
         model, tokenizer, info = load_segmentor(path)
         texts = TextCache(text_digest(model, tokenizer)) if config.text_cache else None
-        return cls(model, tokenizer, info, device=device, config=config, texts=texts)
+        learnt = locate(path) / PRESENCE
+        return cls(
+            model,
+            tokenizer,
+            info,
+            device=device,
+            config=config,
+            texts=texts,
+            calibration=PresenceCalibration.load(learnt) if learnt.exists() else None,
+        )
 
     @torch.inference_mode()
     def encode(self, images: NDArray[np.uint8], *, mpp: float | None = None) -> Embedding:
@@ -210,16 +228,22 @@ class SegmentPredictor:
             raise ConfigError(f"threshold must be between 0 and 1, got {threshold}; 0.5 is usual")
         shape = (embedding.images, len(prompts))
         masks = np.zeros((*shape, *embedding.size), np.bool_)
-        presence = np.zeros(shape, np.float32)
+        presence, peak = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         values = np.zeros(masks.shape, np.float32) if probability else None
         for rows, columns, found in self._enlarged(embedding, prompts, chunk, coupled=coupled):
             inside = found > threshold
             area = inside.sum(dim=(2, 3)).clamp(min=1)
             masks[rows, columns] = inside.cpu().numpy()
             presence[rows, columns] = ((found * inside).sum(dim=(2, 3)) / area).cpu().numpy()
+            peak[rows, columns] = found.amax(dim=(2, 3)).cpu().numpy()
             if values is not None:
                 values[rows, columns] = found.cpu().numpy()
-        return Segmentation(masks, presence, values, published(prompts))
+        present = np.asarray(masks.any(axis=(2, 3)))
+        if self.calibration and present.any():
+            statistics = mask_facts(masks, presence, peak)
+            labels = taught_labels(prompts, self.info.labels)
+            present &= self.calibration(statistics, labels) >= self.calibration.threshold
+        return Segmentation(masks, presence, peak, present, values, published(prompts))
 
     @torch.inference_mode()
     def logits(

@@ -41,6 +41,8 @@ class Sample(NamedTuple):
     """The model's own mean probability inside its mask; 0 of an empty one."""
     found: int
     """Pixels of the answer."""
+    answered: bool
+    """Whether the answer is "present"."""
 
 
 def prompt_of(label: str) -> str:
@@ -82,8 +84,8 @@ def predict(
     image: NDArray[np.uint8],
     labels: Sequence[str],
     zoom: float | None,
-) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Masks ``(P, H, W)`` and presence ``(P,)`` of an image shown ``zoom`` times as large."""
+) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.bool_]]:
+    """Masks ``(P, H, W)``, presence and "present" ``(P,)`` of an image shown ``zoom`` times larger."""
     import cv2
 
     height, width = image.shape[:2]
@@ -99,14 +101,14 @@ def predict(
             > 0.5
             for mask in masks
         ])
-    return masks, answer.presence[0]
+    return masks, answer.presence[0], answer.present[0]
 
 
 def _samples(
     item: SourceImage,
     annotated: Annotated,
     labels: Sequence[str],
-    found: tuple[NDArray[np.bool_], NDArray[np.float32]],
+    found: tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.bool_]],
 ) -> list[Sample]:
     known = np.ones(annotated.image.shape[:2], bool)
     if annotated.ignore is not None:
@@ -123,8 +125,9 @@ def _samples(
             dice(mask & known, truth.get(label, nothing) & known),
             float(presence),
             int((mask & known).sum()),
+            bool(present),
         )
-        for label, mask, presence in zip(labels, *found, strict=True)
+        for label, mask, presence, present in zip(labels, *found, strict=True)
     ]
 
 
@@ -167,6 +170,7 @@ def read_samples(path: Path) -> list[Sample]:
             float(row["dice"]),
             float(row["presence"]),
             int(row["found"]),
+            row["answered"] == "True",
         )
         for row in rows
     ]
