@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xpath.explain.cohort import cohort_importance
+from xpath.errors import DataError
+from xpath.explain.cohort import class_benefit, cohort_importance
 from xpath.explain.importance import ObjectImportance
 
 
@@ -173,3 +174,99 @@ def test_the_order_of_the_slides_and_the_other_rows_change_nothing():
 
 def test_no_slides_give_no_rows():
     assert cohort_importance([], ["IDC", "ILC"]) == []
+
+
+def test_the_paper_s_ratio_has_an_interval_and_the_excess_a_median():
+    slides = [
+        slide(f"s{i}", 0, effect=(e,), imp=(np.exp(e),)) for i, e in enumerate([0.5, 1.0, 3.0, 1.5])
+    ]
+
+    row = cohort_importance(slides, ["IDC"])[0]
+
+    # of the logarithm, as the effect: here both are the same numbers
+    assert np.log(row.imp_low) == pytest.approx(row.effect_low)
+    assert np.log(row.imp_high) == pytest.approx(row.effect_high)
+    assert row.median == 1.25
+
+
+def test_slides_of_which_nothing_was_left_do_not_count():
+    slides = [slide("s0", 0), slide("s1", 0, effect=(np.nan,), null=(np.nan,), imp=(np.nan,))]
+
+    (row,) = cohort_importance(slides, ["IDC"])
+
+    assert (row.slides, row.effect) == (1, 1.0)
+    assert cohort_importance(slides[1:], ["IDC"]) == []
+
+
+def test_nested_objects_can_be_adjusted_for_any_dependence():
+    slides = slides_of([1.0, 2.0, 0.5, 0.1]) + slides_of([1.0, -1.0, 0.5, 0.1, 3.0], target=1)
+
+    rows = cohort_importance(slides, ["IDC", "ILC"], adjustment="by")
+
+    wanted = stats.false_discovery_control([row.p for row in rows], method="by")
+    np.testing.assert_allclose([row.q for row in rows], wanted)
+
+
+# does it go with the class?
+
+
+def cohort_of(a, b):
+    """One slide per number: how much object ``a`` and ``b`` speak for its own class."""
+    return [
+        slide(f"s{i}", i % 2, ("a", "b"), effect=pair, null=(0, 0), imp=(1, 1))
+        for i, pair in enumerate(zip(a, b, strict=True))
+    ]
+
+
+def test_benefit_by_hand_and_sorted():
+    rng = np.random.default_rng(0)
+    constant = np.tile([-1.0, 1.0], 10)  # always for the second class, whatever the slide is
+    slides = cohort_of(constant, rng.normal(2, 1, 20))
+    labels = {f"s{i}": i % 2 for i in range(20)}
+
+    rows = class_benefit(slides, labels)
+
+    assert [(row.object, row.rank, row.slides) for row in rows] == [("b", 1, 20), ("a", 2, 20)]
+    assert rows[1].benefit == 0
+    assert rows[1].p == rows[1].q == 1
+    assert rows[0].benefit == pytest.approx(np.mean([s.excess[1] for s in slides]))
+    assert rows[0].q == pytest.approx(2 * rows[0].p)
+    assert rows[0].q < 0.05
+
+
+def test_the_target_a_slide_was_asked_for_does_not_matter():
+    """With two classes, towards one is away from the other."""
+    rng = np.random.default_rng(0)
+    slides = cohort_of(rng.normal(0.5, 1, 12), rng.normal(0, 1, 12))
+    labels = {f"s{i}": i % 2 for i in range(12)}
+    turned = [
+        slide(s.slide_id, 1 - s.target, s.objects, effect=-s.effect, null=(0, 0), imp=(1, 1))
+        for s in slides
+    ]
+
+    assert class_benefit(slides, labels) == class_benefit(turned, labels)
+
+
+def test_more_classes_need_every_target():
+    labels = {f"s{i}": i % 3 for i in range(9)}
+    slides = [
+        slide(f"s{i}", target, effect=(2.0 if target == i % 3 else -1.0,))
+        for i in range(9)
+        for target in range(3)
+    ]
+
+    (row,) = class_benefit(slides, labels)
+
+    assert row.benefit == 2
+    assert row.p < 0.05
+    with pytest.raises(DataError, match="wanted all 3"):
+        class_benefit(slides[:-1], labels)
+
+
+def test_benefit_needs_labels_and_the_same_objects():
+    with pytest.raises(DataError, match="without a label"):
+        class_benefit([slide("s0", 0)], {})
+    with pytest.raises(DataError, match="same objects"):
+        class_benefit([slide("s0", 0), slide("s1", 1, ("b",))], {"s0": 0, "s1": 1})
+    with pytest.raises(DataError, match="two classes"):
+        class_benefit([slide("s0", 0), slide("s1", 0)], {"s0": 0, "s1": 0})

@@ -3,7 +3,17 @@ import pytest
 from scipy import ndimage
 
 from xpath.errors import ConfigError, ShapeError
-from xpath.explain.perturbation import Blur, Fill, blur, feather, mean_fill, perturbed, shifted
+from xpath.explain.perturbation import (
+    Blur,
+    Fill,
+    InsideBlur,
+    SurroundFill,
+    blur,
+    feather,
+    mean_fill,
+    perturbed,
+    shifted,
+)
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -117,3 +127,34 @@ def test_shifted_masks_fall_everywhere_alike():
 
 def test_a_mask_that_is_not_square_stays_in_its_shape():
     assert shifted(MASK[:20], np.random.default_rng(0)).shape == (20, 64)
+
+
+def test_a_blur_inside_averages_the_object_alone():
+    """Against the normalised convolution written out."""
+    hidden = InsideBlur(2.0).replacement_under(IMAGE, MASK, 0.5)
+
+    weight = ndimage.gaussian_filter(MASK.astype(float), 4, mode="mirror", truncate=6)
+    for c in range(3):
+        exact = ndimage.gaussian_filter(
+            np.where(MASK, IMAGE[..., c].astype(float), 0), 4, mode="mirror", truncate=6
+        )
+        np.testing.assert_allclose(hidden[MASK][:, c], exact[MASK] / weight[MASK], atol=1)
+    other = IMAGE.copy()
+    other[~MASK] = 0
+    np.testing.assert_allclose(
+        InsideBlur(2.0).replacement_under(other, MASK, 0.5)[MASK], hidden[MASK], atol=1e-3
+    )
+
+
+def test_a_fill_from_around_knows_nothing_of_the_object():
+    image = np.full((8, 8, 3), 255, np.uint8)
+    mask = np.zeros((8, 8), bool)
+    mask[:2], image[:2] = True, 10
+    image[2, 0], image[2:, 1:] = 200, 200
+    image[3:, 0] = 200
+
+    filled = SurroundFill().replacement_under(image, mask, 0.5)
+
+    np.testing.assert_allclose(filled, 200, rtol=1e-6)
+    full = SurroundFill().replacement_under(image, np.ones_like(mask), 0.5)
+    np.testing.assert_allclose(full, Fill().replacement(image, 0.5))

@@ -18,13 +18,14 @@ import itertools
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
 
 from xpath.errors import ConfigError, DataError, ResolutionError
-from xpath.explain.perturbation import feather, perturbed, shifted
+from xpath.explain.perturbation import MaskedPerturbation, Removal, feather, perturbed, shifted
+from xpath.objects.pool import cover
 from xpath.shapes import check_shape
 from xpath.wsi.patches import iter_patches
 
@@ -47,6 +48,10 @@ __all__ = [
     "loss_ratio",
     "object_importance",
 ]
+
+
+NOTHING = 1e-4
+"""Places of a feature map: less than that left of a patch, and the patch is gone."""
 
 
 class Encoder(Protocol):
@@ -100,6 +105,7 @@ class ObjectImportance:
     target: int
     """The class whose loss and log-odds are meant: the true one where it is known."""
     objects: tuple[str, ...]
+    """Names; of several hidden together, ``a + b``."""
     probability: float
     """Of the target class, nothing hidden."""
     hidden_probability: NDArray[np.float64]
@@ -128,14 +134,18 @@ class _Key(NamedTuple):
     draw: int
 
 
+_Rows: TypeAlias = defaultdict[_Key, list[tuple[int, "NDArray[np.float32] | None"]]]
+"""Patches an object was hidden in, and their features; None for a patch that is gone."""
+
+
 def object_importance(
     predict: Callable[[Tensor], Tensor],
     encoder: Encoder,
     scene: Scene,
     *,
-    objects: Sequence[str],
+    objects: Sequence[str | Sequence[str]],
     target: int,
-    perturbation: Perturbation,
+    perturbation: Perturbation | MaskedPerturbation | Removal,
     config: PerturbationConfig | None = None,
 ) -> ObjectImportance:
     """Hides each object in turn and asks the classifier again.
@@ -144,14 +154,23 @@ def object_importance(
     absent object changes nothing: imp exactly 1, effect and null exactly 0. What is found for an
     object does not depend on which others are asked about.
 
+    Objects that lie within each other (nuclei in a tumour) stand in for each other: each alone may
+    look unimportant. Give several names as one entry to hide them together;
+    ``xpath.explain.grouping.overlap_groups`` finds which.
+
     Args:
-        predict: Logits ``(K,)`` of patch features ``(N, D)``.
+        predict: Logits ``(K,)`` of patch features ``(N, D)``; with ``Removal`` of fewer patches.
         encoder: The encoder the scene's features came from.
         scene: The slide, its object masks and its patch features.
-        objects: Label ids to ask about; each must have been segmented.
+        objects: Label ids to ask about, or several of them to be hidden as one; each must have
+            been segmented.
         target: Class index.
         perturbation: How an object is hidden.
-        config: Soft edges, random masks, batch size.
+        config: Soft edges (not of ``Removal``), random masks, batch size.
+
+    Returns:
+        Finite numbers, with one exception: where ``Removal`` of an object leaves nothing of a
+        slide, its numbers are NaN.
 
     Raises:
         DataError: An object that was not segmented, features of other patches, a class that is
@@ -159,37 +178,45 @@ def object_importance(
         ResolutionError: The grid has no resolution, so widths in microns mean nothing.
     """
     config = config or PerturbationConfig()
-    columns = _columns(scene.masks, objects, scene.features)
+    asked = [(name,) if isinstance(name, str) else tuple(name) for name in objects]
+    columns = _columns(scene.masks, asked, scene.features)
     before = _logits(predict, scene.features, target)
-    rows = _hidden_features(encoder, scene, columns, perturbation, config)
+    if isinstance(perturbation, Removal):
+        rows = _removed_features(encoder, scene, columns, config)
+    else:
+        rows = _hidden_features(encoder, scene, columns, perturbation, config)
 
     def after(label: int, draw: int) -> NDArray[np.float64]:
         changed = rows.get(_Key(label, draw))
         if not changed:
             return before
-        hidden = scene.features.copy()
+        hidden, kept = scene.features.copy(), np.ones(len(scene.features), bool)
         for patch, row in changed:
-            hidden[patch] = row
-        return _logits(predict, hidden, target)
+            kept[patch] = row is not None
+            hidden[patch] = 0.0 if row is None else row
+        if not kept.any():
+            return np.full_like(before, np.nan)
+        return _logits(predict, hidden[kept], target)
 
     draws = range(-1, config.null_draws)
     found = [after(label, draw) for label in range(len(objects)) for draw in draws]
     hidden = np.reshape(found, (len(objects), len(draws), len(before)))
     real, random, start = hidden[:, 0], hidden[:, 1:], log_odds(before, target)
-    area = scene.masks.area[:, columns]
-    return ObjectImportance(
-        slide_id=scene.slide_id,
-        target=target,
-        objects=tuple(objects),
-        probability=float(np.exp(-log_loss(before, target))),
-        hidden_probability=np.exp(-log_loss(real, target)),
-        imp=loss_ratio(real, before, target),
-        effect=start - log_odds(real, target),
-        # differences first: the mean of equal numbers need not be that number
-        null=(start - log_odds(random, target)).mean(axis=1),
-        patches=(area > 0).sum(axis=0),
-        area=area.sum(axis=0) / (scene.masks.size**2 * len(scene.masks.grid)),
-    )
+    area = _areas(scene.masks, columns)
+    with np.errstate(invalid="ignore"):  # NaN, where nothing was left to ask about, stays NaN
+        return ObjectImportance(
+            slide_id=scene.slide_id,
+            target=target,
+            objects=tuple(" + ".join(names) for names in asked),
+            probability=float(np.exp(-log_loss(before, target))),
+            hidden_probability=np.exp(-log_loss(real, target)),
+            imp=loss_ratio(real, before, target),
+            effect=start - log_odds(real, target),
+            # differences first: the mean of equal numbers need not be that number
+            null=(start - log_odds(random, target)).mean(axis=1),
+            patches=(area > 0).sum(axis=0),
+            area=area.sum(axis=0) / (scene.masks.size**2 * len(scene.masks.grid)),
+        )
 
 
 def log_odds(logits: NDArray[np.float64], target: int) -> NDArray[np.float64]:
@@ -234,53 +261,123 @@ def _logits(
     return np.asarray(logits)
 
 
-def _columns(masks: SlideMasks, objects: Sequence[str], features: NDArray[np.float32]) -> list[int]:
+def _columns(
+    masks: SlideMasks, objects: Sequence[tuple[str, ...]], features: NDArray[np.float32]
+) -> list[list[int]]:
+    """Columns of the masks that each entry hides."""
     if masks.grid.mpp is None:
         raise ResolutionError("the masks have no resolution; segment the slide again with --mpp")
     if len(features) != len(masks.grid):
         raise DataError(f"{len(features)} features for {len(masks.grid)} patches with masks")
-    missing = [name for name in objects if name not in masks.labels]
-    if missing:
+    missing = [name for names in objects for name in names if name not in masks.labels]
+    if missing or not all(objects):
         raise DataError(f"not segmented: {missing}; masks hold {list(masks.labels)}")
-    return [masks.labels.index(name) for name in objects]
+    return [[masks.labels.index(name) for name in names] for names in objects]
+
+
+def _areas(masks: SlideMasks, columns: list[list[int]]) -> NDArray[np.int64]:
+    """Pixels that each entry hides in each patch ``(N, L)``; overlaps count once."""
+    area = np.stack([masks.area[:, members].sum(axis=1) for members in columns], axis=1)
+    for label, members in enumerate(columns):
+        if len(members) > 1:
+            for patch in np.flatnonzero(area[:, label]):
+                area[patch, label] = masks.read(int(patch))[members].any(axis=0).sum()
+    return area
 
 
 def _hidden_features(
     encoder: Encoder,
     scene: Scene,
-    columns: list[int],
-    perturbation: Perturbation,
+    columns: list[list[int]],
+    perturbation: Perturbation | MaskedPerturbation,
     config: PerturbationConfig,
-) -> dict[_Key, list[tuple[int, NDArray[np.float32]]]]:
+) -> _Rows:
     """Mean features of every patch an object was hidden in, per object and draw."""
-    rows: dict[_Key, list[tuple[int, NDArray[np.float32]]]] = defaultdict(list)
+    rows: _Rows = defaultdict(list)
     hidden = _hidden_patches(scene, columns, perturbation, config)
     while batch := list(itertools.islice(hidden, config.batch)):
-        images = np.stack([image for _, _, image in batch])
-        maps = encoder.maps(torch.from_numpy(images).permute(0, 3, 1, 2))
+        maps = encoder.maps(_tensor(np.stack([image for _, _, image in batch])))
         for (key, patch, _), mean in zip(batch, maps.mean(dim=(2, 3)).numpy(), strict=True):
             rows[key].append((patch, mean))
     return rows
 
 
+def _removed_features(
+    encoder: Encoder,
+    scene: Scene,
+    columns: list[list[int]],
+    config: PerturbationConfig,
+) -> _Rows:
+    """Mean features of what is left of every patch; None where nothing is."""
+    rows: _Rows = defaultdict(list)
+    touched = _touched(scene, columns)
+    while batch := list(itertools.islice(touched, config.batch)):
+        maps = encoder.maps(_tensor(np.stack([image for _, image, _ in batch])))
+        for (patch, _, found), here in zip(batch, maps, strict=True):
+            for key, mask in _placed(scene.masks, columns, patch, found, config):
+                places = here.shape[-2:]
+                left = 1 - cover(torch.from_numpy(mask[None, None]), (places[0], places[1]))[0, 0]
+                total = float(left.sum())
+                mean = (here * left).sum(dim=(1, 2)).numpy() / total if total > NOTHING else None
+                rows[key].append((patch, mean))
+    return rows
+
+
 def _hidden_patches(
-    scene: Scene, columns: list[int], perturbation: Perturbation, config: PerturbationConfig
+    scene: Scene,
+    columns: list[list[int]],
+    perturbation: Perturbation | MaskedPerturbation,
+    config: PerturbationConfig,
 ) -> Iterator[tuple[_Key, int, NDArray[np.uint8]]]:
     """Every patch with each of its objects hidden, then with random masks of the same area."""
+    mpp = float(scene.masks.grid.mpp or 0)
+    for patch, image, found in _touched(scene, columns):
+        instead = _replacer(perturbation, image, mpp)
+        for key, mask in _placed(scene.masks, columns, patch, found, config):
+            weight = feather(mask, config.feather_um, mpp)
+            yield key, patch, perturbed(image, instead(mask), weight)
+
+
+def _replacer(
+    perturbation: Perturbation | MaskedPerturbation, image: NDArray[np.uint8], mpp: float
+) -> Callable[[NDArray[np.bool_]], NDArray[np.float32]]:
+    """What is shown instead of a mask's object."""
+    if isinstance(perturbation, MaskedPerturbation):
+        return lambda mask: perturbation.replacement_under(image, mask, mpp)
+    once = perturbation.replacement(image, mpp)  # serves all objects of the patch
+    return lambda mask: once  # noqa: ARG005
+
+
+def _touched(
+    scene: Scene, columns: list[list[int]]
+) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.bool_]]]:
+    """Every patch that holds an object asked about, with its masks ``(L, H, W)``."""
     masks = scene.masks
-    mpp = float(masks.grid.mpp or 0)
-    touched = np.flatnonzero((masks.area[:, columns] > 0).any(axis=1))
+    every = sorted({column for members in columns for column in members})
+    touched = np.flatnonzero((masks.area[:, every] > 0).any(axis=1))
     batches = iter_patches(scene.slide, masks.grid, batch=8, only=touched.tolist())
     for patch, image in itertools.chain.from_iterable(zip(*b, strict=True) for b in batches):
-        found = _at_size(masks.read(int(patch))[columns], masks.grid.pixels)
-        replacement = perturbation.replacement(image, mpp)  # one serves all objects of the patch
-        for label in np.flatnonzero(found.any(axis=(1, 2))):
-            name = zlib.crc32(masks.labels[columns[label]].encode())
-            rng = np.random.default_rng([config.seed, int(patch), name])
-            for draw in range(-1, config.null_draws):
-                mask = found[label] if draw < 0 else shifted(found[label], rng)
-                weight = feather(mask, config.feather_um, mpp)
-                yield _Key(int(label), draw), int(patch), perturbed(image, replacement, weight)
+        read = _at_size(masks.read(int(patch)), masks.grid.pixels)
+        yield int(patch), image, np.stack([read[members].any(axis=0) for members in columns])
+
+
+def _placed(
+    masks: SlideMasks,
+    columns: list[list[int]],
+    patch: int,
+    found: NDArray[np.bool_],
+    config: PerturbationConfig,
+) -> Iterator[tuple[_Key, NDArray[np.bool_]]]:
+    """The mask of each object there, then as large ones elsewhere; the same on every call."""
+    for label in np.flatnonzero(found.any(axis=(1, 2))):
+        name = zlib.crc32(" + ".join(masks.labels[i] for i in columns[label]).encode())
+        rng = np.random.default_rng([config.seed, patch, name])
+        for draw in range(-1, config.null_draws):
+            yield _Key(int(label), draw), found[label] if draw < 0 else shifted(found[label], rng)
+
+
+def _tensor(images: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 def _at_size(masks: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ Axes: H W pixels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,13 +18,21 @@ if TYPE_CHECKING:
 __all__ = [
     "Blur",
     "Fill",
+    "InsideBlur",
+    "MaskedPerturbation",
     "Perturbation",
+    "Removal",
+    "SurroundFill",
     "blur",
     "feather",
     "mean_fill",
     "perturbed",
     "shifted",
 ]
+
+
+REACHED = 1e-4
+"""Share of a Gaussian's weight inside the object below which nothing can be said of a place."""
 
 
 class Perturbation(Protocol):
@@ -36,6 +44,26 @@ class Perturbation(Protocol):
         It does not depend on the mask, so that one serves all objects of a patch.
         """
         ...
+
+
+@runtime_checkable
+class MaskedPerturbation(Protocol):
+    """Something that hides what lies under a mask, and looks at the mask to do so."""
+
+    def replacement_under(
+        self, image: NDArray[np.uint8], mask: NDArray[np.bool_], mpp: float
+    ) -> NDArray[np.float32]:
+        """What is shown instead of one object, ``(H, W, 3)``."""
+        ...
+
+
+class Removal:
+    """Taking the object's places out of the feature map, instead of painting over its pixels.
+
+    Nothing foreign is shown to the encoder, but what it saw of the object from the places around it
+    stays. A patch of which no place is left is taken out of the bag. Null masks are taken out in
+    the same way.
+    """
 
 
 class Blur:
@@ -69,6 +97,50 @@ class Fill:
     def replacement(self, image: NDArray[np.uint8], mpp: float) -> NDArray[np.float32]:  # noqa: ARG002 - one signature for all
         """An even field; stains add up in optical density, so that is averaged, not light."""
         density = np.log1p(image.astype(np.float64)).mean(axis=(0, 1))
+        return np.broadcast_to(np.expm1(density).astype(np.float32), image.shape)
+
+
+class InsideBlur:
+    """A Gaussian blur of the object alone: colour of its surroundings does not leak in.
+
+    Weights of a pixel's neighbours outside the object are 0 and the others add up to 1 (normalised
+    convolution). Outside, the replacement under the soft edge is that of the nearest inside.
+    """
+
+    def __init__(self, sigma_um: float) -> None:
+        """Takes the standard deviation in microns.
+
+        Raises:
+            ConfigError: Not positive.
+        """
+        self.sigma_um = Blur(sigma_um).sigma_um
+
+    def replacement_under(
+        self, image: NDArray[np.uint8], mask: NDArray[np.bool_], mpp: float
+    ) -> NDArray[np.float32]:
+        """The image blurred within the mask; where the blur does not reach, the image."""
+        import cv2
+
+        sigma, inside = self.sigma_um / mpp, mask.astype(np.float32)
+        weight = cv2.GaussianBlur(inside, (0, 0), sigma)
+        total = cv2.GaussianBlur(image.astype(np.float32) * inside[..., None], (0, 0), sigma)
+        reached = (weight > REACHED)[..., None]
+        mean = total / np.maximum(weight, REACHED)[..., None]
+        return np.asarray(np.where(reached, mean, image), np.float32)
+
+
+class SurroundFill:
+    """The mean stain of what lies around the object in its patch, without the object's own."""
+
+    def replacement_under(
+        self,
+        image: NDArray[np.uint8],
+        mask: NDArray[np.bool_],
+        mpp: float,  # noqa: ARG002 - one signature for all
+    ) -> NDArray[np.float32]:
+        """An even field; of an object that fills its patch the patch's mean stain."""
+        around = image[~mask] if not mask.all() else image.reshape(-1, 3)
+        density = np.log1p(around.astype(np.float64)).mean(axis=0)
         return np.broadcast_to(np.expm1(density).astype(np.float32), image.shape)
 
 

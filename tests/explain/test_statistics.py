@@ -1,0 +1,212 @@
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from xpath.errors import DataError, ShapeError
+from xpath.explain.statistics import (
+    adjusted_p,
+    label_exchange_test,
+    mean_interval,
+    name_exchange_test,
+    sign_flip_test,
+)
+
+
+def names(count):
+    return [f"p{i:03d}" for i in range(count)]
+
+
+def two_sided(values):
+    """Values towards the second class ``(S, L)`` as those towards both ``(S, 2, L)``."""
+    return np.stack([-values, values], axis=1)
+
+
+# signs
+
+
+def test_signs_by_hand():
+    values = np.array([3.0, 2.0, -1.0])
+
+    # of the eight sums 6, 4, 2, 0 and their opposites, |4| is reached by four, 4 by two
+    assert sign_flip_test(values, names(3), 0, 100) == 4 / 8
+    assert sign_flip_test(values, names(3), 0, 100, "greater") == 2 / 8
+    assert sign_flip_test(-values, names(3), 0, 100, "greater") == 7 / 8
+
+
+@pytest.mark.parametrize("alternative", ["two-sided", "greater"])
+def test_signs_agree_with_scipy(alternative):
+    values = np.random.default_rng(0).normal(0.3, 1, 10)
+
+    wanted = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", alternative=alternative, n_resamples=2000
+    )
+
+    assert sign_flip_test(values, names(10), 0, 2000, alternative) == pytest.approx(wanted.pvalue)
+
+
+def test_nothing_at_all_is_not_significant():
+    assert sign_flip_test(np.zeros(30), names(30), 0, 500) == 1.0
+    assert mean_interval(np.zeros(30), names(30), 0, 100) == (0.0, 0.0)
+
+
+def test_drawn_signs_never_give_zero():
+    assert sign_flip_test(np.ones(40), names(40), 0, 500) == 1 / 501
+
+
+# adjustment
+
+
+def test_benjamini_and_hochberg_by_hand():
+    # 4/1 * 0.01, 4/2 * 0.02, 4/3 * 0.04, 4/4 * 0.9, then the smallest from the right
+    np.testing.assert_allclose(adjusted_p([0.04, 0.01, 0.9, 0.02]), [0.16 / 3, 0.04, 0.9, 0.04])
+    np.testing.assert_allclose(
+        adjusted_p([0.01, 0.9], "by"), np.array([0.02, 0.9]) * np.array([1.5, 1 / 0.9])
+    )
+    assert len(adjusted_p([])) == 0
+
+
+def test_benjamini_and_hochberg_agree_with_their_definition():
+    p = np.random.default_rng(0).random(20) ** 2
+
+    q = adjusted_p(p.tolist())
+
+    order = np.sort(p)
+    for level in (0.01, 0.05, 0.2, 0.6):  # the largest k with p_(k) <= level * k / m
+        passed = [k for k in range(1, 21) if order[k - 1] <= level * k / 20]
+        wanted = p <= (order[passed[-1] - 1] if passed else -1)
+        np.testing.assert_array_equal(q <= level, wanted)
+
+
+# classes
+
+
+def test_classes_by_hand():
+    values = two_sided(np.array([[-1.0], [-1.0], [3.0], [3.0]]))
+
+    found = label_exchange_test(
+        values, np.array([0, 0, 1, 1]), names(4), np.random.default_rng(0), resamples=20_000
+    )
+
+    assert found.benefit[0] == 2  # 1 towards the first class, 3 towards the second
+    assert found.p[0] == pytest.approx(1 / 6, abs=0.01)  # one of six assignments is as good
+
+
+def test_classes_agree_with_scipy():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [12, 18])
+    towards = rng.normal(0, 1, 30) + 0.5 * labels
+
+    found = label_exchange_test(
+        two_sided(towards[:, None]), labels, names(30), np.random.default_rng(1), resamples=20_000
+    )
+
+    wanted = stats.permutation_test(
+        (towards[labels == 1], towards[labels == 0]),
+        lambda a, b: a.mean() - b.mean(),
+        alternative="greater",
+        n_resamples=20_000,
+        rng=np.random.default_rng(2),
+    )
+    assert found.p[0] == pytest.approx(wanted.pvalue, abs=0.01)
+    assert found.benefit[0] == pytest.approx(2 * 0.25 * wanted.statistic)
+
+
+def test_a_reason_that_is_the_same_everywhere_does_not_go_with_the_class():
+    """A model that learnt nonsense needs its object too; a test of signs would call it."""
+    values = two_sided(np.full((30, 1), 2.0))
+    labels = np.arange(30) % 2
+
+    found = label_exchange_test(values, labels, names(30), np.random.default_rng(0))
+
+    assert found.benefit[0] == 0
+    assert found.p[0] == 1
+    assert sign_flip_test(values[:15, 1, 0], names(15), 0, 2000) < 0.01
+
+
+def test_three_classes_and_the_order_of_objects():
+    rng = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    values = rng.normal(size=(30, 3, 2))
+    values[np.arange(30), labels, 1] += 2
+
+    found = label_exchange_test(values, labels, names(30), np.random.default_rng(1))
+
+    own = values[np.arange(30), labels]
+    np.testing.assert_allclose(found.benefit, own.mean(axis=0))  # as many of each class
+    assert found.p[1] < 0.01 < found.p[0]
+
+
+def test_slides_of_a_patient_count_once():
+    values = two_sided(np.repeat([[-1.0], [-1.0], [3.0], [3.0]], 10, axis=0))
+    labels, owner = np.repeat([0, 0, 1, 1], 10), np.repeat(names(4), 10).tolist()
+
+    found = label_exchange_test(values, labels, owner, np.random.default_rng(0), resamples=20_000)
+
+    assert found.p[0] == pytest.approx(1 / 6, abs=0.01)
+
+
+def test_without_a_truth_p_is_even():
+    rng = np.random.default_rng(0)
+    p = []
+    for _ in range(150):
+        values = two_sided(rng.normal(1, 1, (16, 1)) ** 3)  # biased and skewed, as effects are
+        labels = rng.permutation(np.arange(16) % 2)
+        p.append(label_exchange_test(values, labels, names(16), rng, resamples=200).p[0])
+
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    assert np.mean(np.array(p) <= 0.05) < 0.1
+
+
+def test_classes_that_cannot_be_exchanged_are_refused():
+    rng, values = np.random.default_rng(0), np.zeros((4, 2, 1))
+
+    with pytest.raises(DataError, match="two classes"):
+        label_exchange_test(values, np.zeros(4, int), names(4), rng)
+    with pytest.raises(DataError, match="two classes"):
+        label_exchange_test(values, np.array([0, 1, 2, 0]), names(4), rng)
+    with pytest.raises(DataError, match="finite"):
+        label_exchange_test(values + np.nan, np.array([0, 1, 0, 1]), names(4), rng)
+    with pytest.raises(ShapeError, match="labels"):
+        label_exchange_test(values, np.array([0, 1]), names(4), rng)
+
+
+# names
+
+
+def test_names_by_hand():
+    values = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, np.nan]])
+
+    p = name_exchange_test(values, names(2), np.random.default_rng(0), resamples=20_000)
+
+    # the first is first by one in three shuffles of one slide and one in two of the other
+    assert p[0] == pytest.approx(1 / 6, abs=0.01)
+    sums = [
+        sum(values[0, i[0]] - 1 / 3 for _ in [0]) + values[1, j[0]] - 1 / 2
+        for i, j in itertools.product(itertools.permutations(range(3)), [(0, 1), (1, 0)])
+    ]
+    assert p[1] == pytest.approx(np.mean(np.array(sums) >= -1 / 3 - 1 / 2 - 1e-9), abs=0.01)
+
+
+def test_permuted_names_give_even_p():
+    rng = np.random.default_rng(0)
+    p = []
+    for _ in range(100):
+        values = rng.normal(0, 0.1, (8, 4)) + np.array([3.0, 0, 0, 0])  # one is what matters ...
+        values = rng.permuted(values, axis=1)  # ... and any name may have it
+        p.append(name_exchange_test(values, names(8), rng, resamples=200)[0])
+
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+def test_the_right_name_is_found():
+    rng = np.random.default_rng(0)
+    values = rng.normal(0, 1, (12, 4)) + np.array([0, 0, 2.0, 0])
+    values[:, 3] = np.nan
+
+    p = name_exchange_test(values, names(12), rng)
+
+    assert p[2] < 0.01
+    assert min(p[0], p[1]) > 0.2
+    assert p[3] == 1
