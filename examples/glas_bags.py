@@ -8,7 +8,8 @@ over patches, the object-aware model over glands and what lies between them, and
 regression on the area of the glands alone. The gland masks are a pathologist's, who knew what he
 drew; they tell the object-aware model and the regression more than a segmentor would.
 
-Patch features come from the segmentor that ships, which has only seen drawn tissue. Eighty-five
+Patch features come from the segmentor that ships. It has seen glands of some of these images, but
+never whether one is benign or malignant. Eighty-five
 images of 15 patients are few: read the intervals, not the numbers.
 """
 

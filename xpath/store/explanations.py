@@ -42,6 +42,8 @@ class SlideExplanation:
     """``(N,)`` attention of the standard model."""
     patch_scores: NDArray[np.float64]
     """``(N,)`` Eq. 14 for the target."""
+    class_scores: NDArray[np.float64]
+    """``(K, N)`` the same for every class."""
     patch_bias: float
     objects: tuple[str, ...]
     """Names of the L kinds."""

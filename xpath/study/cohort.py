@@ -16,6 +16,7 @@ from xpath.batch.record import is_done, key_of
 from xpath.errors import DataError
 from xpath.explain.cohort import cohort_importance
 from xpath.explain.importance import ObjectImportance
+from xpath.metrics.calibration import fit_temperature
 from xpath.metrics.classification import classification_metrics
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.evaluate import predict
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("train", "validation", "test")
 NAMES = ("attention", "object_aware")
+ENOUGH = 12
+"""Validation slides from which a temperature is fitted; with fewer, all right, it would be cold."""
 
 
 def divide(study: Study) -> dict[str, str]:
@@ -104,6 +107,7 @@ def train_classifiers(study: Study) -> dict[str, str]:
         output = study.folder.model(name)
         make_once(output, key_of(name, key), lambda: _train_one(study, name, chosen, output))  # noqa: B023 - called at once
     _write_predictions(study, parts, bags)
+    _write_calibration(study, parts, bags)
     return parts
 
 
@@ -194,7 +198,7 @@ def _train_one(study: Study, name: str, bags: Mapping[str, list[Bag]], output: P
             settings.train,
             on_epoch=lambda _: bar.update(),
         )
-    model.metadata = {
+    model.metadata |= {
         "encoder": study.encoder.name,
         "encoder_sha256": study.encoder.digest,
         "segmentor": study.predictor.info.name,
@@ -238,3 +242,18 @@ def _write_predictions(
             })
     write_table(study.folder.table("predictions"), rows)
     write_table(study.folder.table("metrics"), metrics)
+
+
+def _write_calibration(
+    study: Study, parts: Mapping[str, str], bags: Sequence[tuple[Bag, Bag]]
+) -> None:
+    """Temperature of each classifier, from the validation slides, if those are enough to tell."""
+    held = [pair for pair in bags if parts[pair[0].slide_id] == "validation"]
+    classes = {pair[0].label for pair in held}
+    rows = []
+    if len(held) >= ENOUGH and len(classes) == len(study.classes):
+        for which, (name, model) in enumerate(zip(NAMES, load_classifiers(study), strict=True)):
+            found = predict(model, [pair[which] for pair in held])
+            warmth = fit_temperature(found.logits, found.label)
+            rows.append({"model": name, "temperature": warmth, "slides": len(held)})
+    write_table(study.folder.table("calibration"), rows)

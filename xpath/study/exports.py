@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,11 @@ from xpath.batch.making import make_once
 from xpath.batch.record import is_done, key_of
 from xpath.explain.maps import object_map, object_shares, patch_map
 from xpath.export.colour import hex_colour, object_colour, signed_rgba
-from xpath.export.geojson import mask_features, tile_features, write_geojson
+from xpath.export.figures import activation_figure, importance_figure
 from xpath.export.overlay import (
     Panels,
     explain_figure,
     objects_rgba,
-    png_bytes,
     short_name,
     signed_limit,
     stacked,
@@ -25,18 +25,28 @@ from xpath.export.overlay import (
 )
 from xpath.export.report import (
     CohortReport,
-    Layer,
     ObjectRow,
     SlideReport,
     write_index,
     write_report,
 )
+from xpath.export.report_files import (
+    cohort_intervals,
+    file_table,
+    temperatures,
+    training_sentences,
+)
+from xpath.export.report_pictures import jpeg_bytes, patch_strips, report_layers
 from xpath.geometry import Size
+from xpath.labels import OTHER
+from xpath.objects.morphometry import morphometry, write_table
 from xpath.store.explanations import read_explanation
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
+from xpath.study.qupath import write_for_qupath
 from xpath.study.slides import explain_key
+from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +55,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.batch.slides import SlideEntry
-    from xpath.export.geojson import Feature
     from xpath.store.explanations import SlideExplanation
     from xpath.store.masks import SlideMasks
     from xpath.study.study import Study
@@ -63,6 +72,7 @@ def export(study: Study, entry: SlideEntry, part: str) -> bool:
     output = study.folder.exports(entry.slide_id)
 
     def produce() -> None:
+        _measure_objects(study, entry)
         with atomic(output) as draft:
             draft.mkdir()
             _export_to(draft, study, entry, part)
@@ -73,12 +83,21 @@ def export(study: Study, entry: SlideEntry, part: str) -> bool:
     return make_once(output, key, produce)
 
 
+def _measure_objects(study: Study, entry: SlideEntry) -> None:
+    """Writes ``morphometry.csv``, where a resolution is known."""
+    masks = open_masks(study.folder.masks(entry.slide_id))
+    if masks.grid.mpp is not None:
+        rows = morphometry(masks, slide_id=entry.slide_id)
+        write_table(study.folder.morphometry(entry.slide_id), rows)
+
+
 def _export_to(folder: Path, study: Study, entry: SlideEntry, part: str) -> None:
     found = read_explanation(study.folder.explanation(entry.slide_id))
     masks = open_masks(study.folder.masks(entry.slide_id))
     with study.open_slide(entry) as slide:
         overview = slide.thumbnail(OVERVIEW)
-        bounds = slide.bounds
+        bounds, tissue = slide.bounds, find_tissue(slide, study.config.tissue)
+        strips = patch_strips(slide, masks, found)
     panels = _panels(study, entry, found, masks, overview)
     explain_figure(folder / "explanation.png", panels)
     layers = {
@@ -88,15 +107,17 @@ def _export_to(folder: Path, study: Study, entry: SlideEntry, part: str) -> None
     }
     for name, layer in layers.items():
         write_png(folder / f"{name}.png", stacked(overview, layer))
-    features = _features(found, masks)
-    write_geojson(folder / "objects.geojson", features, slide_id=entry.slide_id, bounds=bounds)
+    write_for_qupath(folder, found, masks, tissue, classes=study.classes, bounds=bounds)
     figure = (folder / "explanation.png").read_bytes()
-    names = {"objects": "objects", "patch_map": "patch map", "object_map": "object-aware map"}
-    shown = tuple(
-        Layer(name=names[name], png=png_bytes(layer), shown=name == "objects")
-        for name, layer in layers.items()
+    report = _report(study, entry, part, found, figure)
+    report = replace(
+        report,
+        overview=jpeg_bytes(overview),
+        layers=report_layers(panels, f"slides/{entry.slide_id}"),
+        strips=strips,
+        um_per_pixel=panels.um_per_pixel,
+        width=overview.shape[1],
     )
-    report = _report(study, entry, part, found, (figure, png_bytes(overview), shown))
     write_report(folder / "report.html", report)
 
 
@@ -126,32 +147,20 @@ def _panels(
     )
 
 
-def _features(found: SlideExplanation, masks: SlideMasks) -> Iterator[Feature]:
-    """Objects as detections with their kind's numbers, then the patches as tiles."""
-    hidden = {name: j for j, name in enumerate(found.hidden)}
-    for j, label in enumerate(masks.labels):
-        numbers = {"contribution to logit": float(found.contribution[j])}
-        if label in hidden:
-            e = hidden[label]
-            numbers["hidden: fall of log-odds"] = float(found.effect[e])
-            numbers["hidden: random same area"] = float(found.null[e])
-            numbers["IMP (Eq. 12)"] = float(found.imp[e])
-        yield from mask_features(masks, label, numbers)
-    columns = {"attention": found.attention, "patch activation": found.patch_scores}
-    columns["object activation"] = found.patch_contribution.sum(axis=1)
-    yield from tile_features(masks.grid, columns)
-
-
 def _report(
     study: Study,
     entry: SlideEntry,
     part: str,
     found: SlideExplanation,
-    pictures: tuple[bytes, bytes, tuple[Layer, ...]],
+    figure: bytes,
 ) -> SlideReport:
-    figure, overview, layers = pictures
-    features = read_features(study.folder.features(entry.slide_id))
-    name = study.classes[found.target]
+    """The page of a slide, its pictures but one left out."""
+    folder = study.folder
+    features = read_features(folder.features(entry.slide_id))
+    name, measured = study.classes[found.target], study.classes[found.importance_target]
+    warmth = temperatures(folder.table("calibration"))
+    intervals = cohort_intervals(folder.table("importance"), measured)
+    calibrated = ", ".join(f"{model} by {value:.3g}" for model, value in warmth.items())
     return SlideReport(
         slide_id=entry.slide_id,
         label=entry.label,
@@ -159,23 +168,35 @@ def _report(
         predicted=name,
         explained=name,
         probability={
-            "object-aware": _softmax(found.object_logits, study.classes),
-            "standard": _softmax(found.attention_logits, study.classes),
+            "object-aware": _softmax(
+                found.object_logits / warmth.get("object_aware", 1.0), study.classes
+            ),
+            "standard": _softmax(
+                found.attention_logits / warmth.get("attention", 1.0), study.classes
+            ),
         },
         figure=figure,
-        overview=overview,
-        layers=layers,
-        rows=_rows(found, features.object_coverage.mean(axis=0)),
+        overview=b"",
+        layers=(),
+        rows=_rows(found, features.object_coverage.mean(axis=0), intervals),
         facts={
             "slide": entry.path.name,
             **features.provenance,
             "xpath": version("xpath-pathology"),
         },
         synthetic=study.predictor.info.synthetic_only,
+        measured=measured,
+        calibration=f"logits divided by a temperature, {calibrated}" if calibrated else "",
+        training=training_sentences(folder.model("object_aware"), folder.split),
+        morphometry=file_table(folder.morphometry(entry.slide_id), folder.root),
     )
 
 
-def _rows(found: SlideExplanation, area: NDArray[np.float32]) -> tuple[ObjectRow, ...]:
+def _rows(
+    found: SlideExplanation,
+    area: NDArray[np.float32],
+    intervals: Mapping[str, tuple[float, float]],
+) -> tuple[ObjectRow, ...]:
     hidden = {name: j for j, name in enumerate(found.hidden)}
     rows = []
     for j in np.argsort(-found.contribution, kind="stable"):
@@ -183,13 +204,14 @@ def _rows(found: SlideExplanation, area: NDArray[np.float32]) -> tuple[ObjectRow
         e = hidden.get(name)
         rows.append(
             ObjectRow(
-                name=short_name(name),
+                name="other (no mask)" if name == OTHER else short_name(name),
                 colour=hex_colour(object_colour(name)),
                 area=float(area[j]),
                 contribution=float(found.contribution[j]),
                 effect=None if e is None else float(found.effect[e]),
                 null=None if e is None else float(found.null[e]),
                 imp=None if e is None else float(found.imp[e]),
+                cohort=intervals.get(name),
             )
         )
     return tuple(rows)
@@ -201,7 +223,7 @@ def _softmax(logits: NDArray[np.float64], classes: Sequence[str]) -> dict[str, f
 
 
 def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title: str) -> None:
-    """Writes ``index.html``."""
+    """Writes ``index.html`` and ``figures/``."""
     parts = {row["slide_id"]: row["part"] for row in _read_table(study.folder.split)}
     predicted = {
         row["slide_id"]: row["predicted"]
@@ -221,13 +243,14 @@ def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title
         }
         for row in importance
     )
+    best = _best(study)
     report = CohortReport(
         title=title,
         headline=_headline(study, rows, metrics),
         classes=study.classes,
         metrics=tuple(metrics),
         importance=rows,
-        examples=tuple(_examples(study, parts)),
+        examples=tuple(_examples(study, best, parts)),
         slides=slides,
         facts={
             "xpath": version("xpath-pathology"),
@@ -237,10 +260,12 @@ def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title
             "encoder SHA-256": study.encoder.digest,
             "settings": "run.json",
             "tables": "tables/*.csv",
+            "figures for print": "figures/*.pdf, figures/*.png",
         },
         synthetic=study.predictor.info.synthetic_only,
     )
     write_index(study.folder.index, report)
+    _draw_figures(study, best, importance)
 
 
 def _headline(
@@ -264,7 +289,15 @@ def _headline(
     return " ".join(sentences) or "No slide has been explained yet."
 
 
-def _examples(study: Study, parts: Mapping[str, str]) -> Iterator[SlideReport]:
+def _examples(
+    study: Study, best: Sequence[tuple[SlideEntry, SlideExplanation]], parts: Mapping[str, str]
+) -> Iterator[SlideReport]:
+    for entry, found in best:
+        picture = (study.folder.exports(entry.slide_id) / "explanation.png").read_bytes()
+        yield _report(study, entry, parts.get(entry.slide_id, ""), found, picture)
+
+
+def _best(study: Study) -> list[tuple[SlideEntry, SlideExplanation]]:
     """The most certain explained test slide of each class, and every slide without a label."""
     best: dict[str, tuple[float, SlideEntry, SlideExplanation]] = {}
     for entry in study.slides:
@@ -278,10 +311,26 @@ def _examples(study: Study, parts: Mapping[str, str]) -> Iterator[SlideReport]:
         kind = entry.label or entry.slide_id
         if kind not in best or score > best[kind][0]:
             best[kind] = (score, entry, found)
-    for kind in sorted(best):
-        _, entry, found = best[kind]
-        picture = (study.folder.exports(entry.slide_id) / "explanation.png").read_bytes()
-        yield _report(study, entry, parts.get(entry.slide_id, ""), found, (picture, b"", ()))
+    return [(entry, found) for _, (_, entry, found) in sorted(best.items())]
+
+
+def _draw_figures(
+    study: Study,
+    best: Sequence[tuple[SlideEntry, SlideExplanation]],
+    importance: Sequence[Mapping[str, Any]],
+) -> None:
+    """``figures/``: activation maps of one slide per class, and importance by object."""
+    panels = []
+    for entry, found in best:
+        with study.open_slide(entry) as slide:
+            overview = slide.thumbnail(OVERVIEW)
+        masks = open_masks(study.folder.masks(entry.slide_id))
+        panels.append(_panels(study, entry, found, masks, overview))
+    if panels:
+        activation_figure(study.folder.root / "figures" / "activation", panels)
+    if importance:
+        stem = study.folder.root / "figures" / "importance"
+        importance_figure(stem, importance, study.classes)
 
 
 def _slide_row(

@@ -55,6 +55,10 @@ class RunFolder:
         """Maps and importances of one slide."""
         return self.slide(slide_id) / "explanation.h5"
 
+    def morphometry(self, slide_id: str) -> Path:
+        """What the objects of one slide look like."""
+        return self.slide(slide_id) / "morphometry.csv"
+
     def exports(self, slide_id: str) -> Path:
         """Pictures, GeoJSON and report of one slide."""
         return self.slide(slide_id) / "export"

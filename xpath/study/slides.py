@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from xpath.batch.making import make_once
@@ -120,6 +121,7 @@ def _explanation(
     patch = patch_activation(standard, patches, target)
     kind = object_activation(aware, objects, target)
     classes = aware.classes
+    by_class = [patch_activation(standard, patches, k).scores for k in range(len(classes))]
     true = classes.index(entry.label) if entry.label in classes else target
     settings = study.config.explain
     asked = [name for name in settings.labels if name in slide.objects]
@@ -152,6 +154,7 @@ def _explanation(
         object_logits=logits[1],
         attention=patch.attention,
         patch_scores=patch.scores,
+        class_scores=np.stack(by_class),
         patch_bias=patch.bias,
         objects=kind.objects,
         activation=kind.activation,
