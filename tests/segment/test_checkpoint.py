@@ -132,7 +132,8 @@ def test_the_weights_that_ship_are_readable():
 
     assert torch.equal(torch.get_rng_state(), before)
 
-    assert info.synthetic_only
+    assert not info.synthetic_only
+    assert info.licence == "CC BY-NC-SA 4.0"
     assert tokenizer.vocabulary <= model.text_encoder.token_embedding.num_embeddings
 
 

@@ -82,6 +82,7 @@ def demo_config() -> StudyConfig:
         split=SplitConfig(train=0.5, validation=0.15),
         classifier=ClassifierConfig(train=TrainConfig(lr=2e-3, epochs=120, patience=30)),
         explain=ExplainConfig(labels=tissues),
+        drawn=True,
     )
 
 

@@ -7,6 +7,15 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from xpath.errors import DataError
+from xpath.export.report_words import (
+    hiding_in_words,
+    in_words,
+    percent,
+    scale_bar,
+    signed,
+    summary,
+)
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -16,15 +25,30 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
-__all__ = ["CohortReport", "Layer", "ObjectRow", "SlideReport", "write_index", "write_report"]
+__all__ = [
+    "CohortReport",
+    "FileTable",
+    "Layer",
+    "ObjectRow",
+    "PatchPicture",
+    "PatchStrip",
+    "SlideReport",
+    "write_index",
+    "write_report",
+]
 
 LIMITS = (
     "For research only; not a medical device, not for diagnosis.",
     "An explanation says what the classifier used, not what is true of the disease.",
-    "Masks are predictions of a segmentor: what it does not find cannot be blamed.",
+    "The model sees only the tissue patches, each by itself: not what lies between them, not other "
+    "slides or stains, nothing of the patient.",
+    "Masks are predictions of a segmentor: what it does not find, or was not asked for, cannot be "
+    "blamed.",
     "Hiding an object makes pixels no laboratory produces; compare with the random masks of the "
     "same area.",
 )
+MOST_BYTES = 15_000_000
+"""A page is sent by mail."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +58,19 @@ class Layer:
     name: str
     png: bytes
     shown: bool = False
+    colour: str = ""
+    """``#rrggbb`` of a kind of object; empty for a signed map."""
+    limit: float = 0.0
+    """The absolute value in full colour, of a signed map."""
+    source: str = ""
+    """File of the run folder, and what in it."""
+    value: float | None = None
+    """What the kind adds to the logit."""
+
+    @property
+    def weight(self) -> float:
+        """How much it matters, whatever the sign."""
+        return abs(self.value or 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,11 +85,47 @@ class ObjectRow:
     contribution: float
     """What it adds to the object-aware logit of the explained class."""
     effect: float | None = None
-    """Fall of the standard model's log-odds when it is hidden."""
+    """Fall of the standard model's log-odds of the measured class when it is hidden."""
     null: float | None = None
     """The same for random masks of the same area."""
     imp: float | None = None
     """The paper's Eq. 12."""
+    cohort: tuple[float, float] | None = None
+    """95 % interval of effect minus null over the patients of the measured class; NaN: one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchPicture:
+    """A patch with the outline of an object."""
+
+    jpeg: bytes
+    value: float
+    """What the kind adds to the logit here."""
+    place: str
+    """Number of the patch and its corner, level-0 pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchStrip:
+    """The patches in which a kind of object speaks most for the class, and most against it."""
+
+    name: str
+    colour: str
+    top: tuple[PatchPicture, ...]
+    """Values above 0, the largest first."""
+    bottom: tuple[PatchPicture, ...]
+    """Values below 0, the smallest first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileTable:
+    """A table of the run, shown as it is."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    source: str
+    cut: int = 0
+    """Rows that are left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,12 +145,34 @@ class SlideReport:
     figure: bytes
     """The side-by-side picture, PNG."""
     overview: bytes
-    """The slide alone, PNG."""
+    """The slide alone, PNG or JPEG."""
     layers: tuple[Layer, ...]
     rows: tuple[ObjectRow, ...]
     facts: Mapping[str, str] = field(default_factory=dict)
     """Provenance."""
     synthetic: bool = False
+    measured: str = ""
+    """The class the hiding speaks of; the explained one if empty."""
+    calibration: str = ""
+    """How the probabilities were calibrated; empty where they were not."""
+    training: tuple[str, ...] = ()
+    """What the training data looked like, in sentences."""
+    strips: tuple[PatchStrip, ...] = ()
+    morphometry: FileTable | None = None
+    um_per_pixel: float | None = None
+    """Of the overview, for the scale bar."""
+    width: int = 0
+    """Of the overview, pixels."""
+
+    @property
+    def source(self) -> str:
+        """Where the numbers of the explanation lie in the run folder."""
+        return f"slides/{self.slide_id}/explanation.h5"
+
+    @property
+    def hidden_class(self) -> str:
+        """The class the hiding speaks of."""
+        return self.measured or self.explained
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,8 +196,20 @@ class CohortReport:
 
 
 def write_report(path: Path, report: SlideReport) -> None:
-    """Writes the page of a slide."""
-    _write(path, "slide.html", report=report)
+    """Writes the page of a slide.
+
+    Raises:
+        DataError: The pictures make it larger than 15 MB.
+    """
+    widest = max((abs(row.contribution) for row in report.rows), default=1.0) or 1.0
+    _write(
+        path,
+        "slide.html",
+        report=report,
+        widest=widest,
+        sentence=summary(report),
+        bar=scale_bar(report.um_per_pixel, report.width),
+    )
 
 
 def write_index(path: Path, report: CohortReport) -> None:
@@ -114,9 +221,14 @@ def write_index(path: Path, report: CohortReport) -> None:
 
 
 def _write(path: Path, template: str, **values: Any) -> None:
-    page = _environment().get_template(template).render(limits=LIMITS, **values)
+    page = _environment().get_template(template).render(limits=LIMITS, **values).encode()
+    if template == "slide.html" and len(page) > MOST_BYTES:
+        raise DataError(
+            f"{path} would have {len(page) / 1e6:.1f} MB, wanted at most {MOST_BYTES / 1e6:g};"
+            " give it a smaller overview or fewer layers"
+        )
     with atomic(path) as draft:
-        draft.write_text(page, encoding="utf-8")
+        draft.write_bytes(page)
 
 
 def _environment() -> Environment:
@@ -129,10 +241,16 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["data"] = _data_uri
-    environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    environment.filters |= {
+        "data": _data_uri,
+        "signed": signed,
+        "percent": percent,
+        "words": in_words,
+        "hiding": hiding_in_words,
+    }
     return environment
 
 
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def _data_uri(picture: bytes) -> str:
+    kind = "jpeg" if picture.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 SCHEMA = "xpath.segmentor/1"
-DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "synthetic"
+DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "mini"
 """The weights that ship with the package."""
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "README.md")
 """All that is ever fetched of a hub repository."""

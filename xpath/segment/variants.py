@@ -24,7 +24,6 @@ __all__ = [
     "pathsegmentor_large",
     "pathsegmentor_mini",
     "pathsegmentor_tiny",
-    "small_config",
     "tiny_config",
 ]
 
@@ -235,26 +234,6 @@ def mini_config(vocabulary: int) -> SegmentorConfig:
         vocabulary=vocabulary,
         context=48,
         text_width=128,
-        text_depth=2,
-        text_heads=4,
-    )
-
-
-def small_config(vocabulary: int) -> SegmentorConfig:
-    """About three million parameters: two CPU cores train it in minutes."""
-    return SegmentorConfig(
-        width=32,
-        depths=(2, 2, 4, 1),
-        focal_levels=3,
-        dim=96,
-        heads=4,
-        hidden=256,
-        pixel_depth=1,
-        queries=16,
-        decoder_depth=3,
-        vocabulary=vocabulary,
-        context=32,
-        text_width=96,
         text_depth=2,
         text_heads=4,
     )

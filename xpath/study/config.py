@@ -101,3 +101,5 @@ class StudyConfig:
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     default_mpp: float = 0.0
     """Resolution of slides that store none, microns per pixel; 0 refuses such slides."""
+    drawn: bool = False
+    """The classifiers learn from drawn tissue: every page says that nothing on it is a finding."""

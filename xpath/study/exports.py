@@ -184,7 +184,7 @@ def _report(
             **features.provenance,
             "xpath": version("xpath-pathology"),
         },
-        synthetic=study.predictor.info.synthetic_only,
+        synthetic=study.config.drawn or study.predictor.info.synthetic_only,
         measured=measured,
         calibration=f"logits divided by a temperature, {calibrated}" if calibrated else "",
         training=training_sentences(folder.model("object_aware"), folder.split),
@@ -262,7 +262,7 @@ def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title
             "tables": "tables/*.csv",
             "figures for print": "figures/*.pdf, figures/*.png",
         },
-        synthetic=study.predictor.info.synthetic_only,
+        synthetic=study.config.drawn or study.predictor.info.synthetic_only,
     )
     write_index(study.folder.index, report)
     _draw_figures(study, best, importance)

@@ -1,0 +1,173 @@
+"""The report and the review page as a person uses them, in headless Chromium."""
+
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from xpath.explain.maps import object_map, object_shares, patch_map
+from xpath.export.overlay import Panels, png_bytes
+from xpath.export.report import ObjectRow, SlideReport, write_report
+from xpath.export.report_pictures import jpeg_bytes, patch_strips, report_layers
+from xpath.geometry import Size
+from xpath.review.desk import ReviewDesk
+from xpath.store.explanations import read_explanation
+from xpath.store.masks import open_masks
+from xpath.wsi.slide import Slide
+
+# The run is the one that the tests of the review package make by hand.
+_spec = importlib.util.spec_from_file_location(
+    "run_made_by_hand", Path(__file__).parents[1] / "review" / "conftest.py"
+)
+_by_hand = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_by_hand)
+patched, made, run_folder = _by_hand.patched, _by_hand.made, _by_hand.run_folder
+
+
+@pytest.fixture
+def review(run_folder, new_page):
+    with _by_hand.serving(ReviewDesk(run_folder.study)) as client:
+        address = f"http://127.0.0.1:{client.port}/"
+        page = new_page()
+        page.open(address)
+        page.until("document.querySelectorAll('#kinds li').length === 4")
+        yield SimpleNamespace(page=page, address=address, client=client, slides=run_folder.slides)
+
+
+def click_on_slide(page, x, y):
+    """Presses on a place in level-0 pixels."""
+    place = page.run(
+        f"(() => {{ const [x, y] = viewer.toCanvas({x}, {y});"
+        " const b = byId('canvas').getBoundingClientRect(); return [b.x + x, b.y + y]; })()"
+    )
+    page.click_at(*place)
+
+
+def test_a_finding_is_stored_and_is_there_after_a_reload(review):
+    page = review.page
+    click_on_slide(page, 70, 50)
+    page.until("!byId('finding').hidden")
+    assert "tumor (tissue)" in page.run("byId('object').textContent")
+    assert "If it were not there" in page.run("byId('object').textContent")
+
+    page.press("d")  # disagree, by key
+    page.type("#comment", "this is <i>fibrosis</i>")
+    page.type("#reviewer", "R. V.")
+    page.click("#save")
+    page.until("byId('saved').textContent === 'Stored.'")
+
+    page.open(review.address + "?again")
+    page.until("document.querySelectorAll('#findings li.disagree').length === 1")
+    assert "this is <i>fibrosis</i>" in page.run("byId('findings').textContent")
+    page.click("#findings li button:not(.mine)")
+    page.until("byId('comment').value === 'this is <i>fibrosis</i>'")
+    assert page.run("byId('reviewer').value") == "R. V."
+    (kept,) = review.client.json("/api/slide/one/findings")[1]
+    assert (kept["verdict"], kept["reviewer"]) == ("disagree", "R. V.")
+    assert page.complaints() == []
+
+
+def test_layers_are_switched_and_the_slide_is_seen(review):
+    page = review.page
+    page.until("[...viewer.tiles].some(([a, i]) => a.startsWith('tile/') && i.naturalWidth)")
+    page.until("[...viewer.tiles].some(([a, i]) => a.includes('/objects/') && i.naturalWidth)")
+    pixel = (
+        "(() => { viewer.paint(); const c = byId('canvas'), [x, y] = viewer.toCanvas(70, 50);"
+        " return [...c.getContext('2d').getImageData(x, y, 1, 1).data].slice(0, 3); })()"
+    )
+    with_objects = page.run(pixel)
+
+    page.click("#layer-objects")
+    page.until(f"JSON.stringify({pixel}) !== '{str(with_objects).replace(' ', '')}'")
+    assert page.run("byId('legend').hidden")
+    page.press("3")
+    page.until("[...viewer.tiles].some(([a, i]) => a.includes('/object_map/') && i.naturalWidth)")
+    assert not page.run("byId('legend').hidden")
+    page.click("#layer-patch_map")
+    assert not page.run("byId('layer-object_map').checked")  # one signed map at a time
+
+    before = page.run("viewer.scale")
+    page.run("byId('canvas').focus()")
+    page.press("+")
+    assert page.run("viewer.scale") > before
+    assert all(address.startswith((review.address, "data:")) for address in page.requested())
+    assert page.complaints() == []
+
+
+def test_a_slide_that_was_moved_away_is_said_and_objects_stay(review):
+    (review.slides / "two words.tiff").unlink()
+    page = review.page
+
+    page.run("location.hash = 'two%20words'")
+    page.until("!byId('notice').hidden")
+
+    assert "not where it was" in page.run("byId('notice').textContent")
+    page.until("document.querySelectorAll('#kinds li').length === 4")
+    page.until(
+        "[...viewer.tiles].some(([a, i]) => a.includes('two%20words/objects/') && i.naturalWidth)"
+    )
+    click_on_slide(page, 70, 50)
+    page.until("!byId('finding').hidden")
+
+
+@pytest.fixture
+def report(made, tmp_path):
+    """The page of the first slide."""
+    folder = made / "run" / "slides" / "one"
+    masks, found = open_masks(folder / "masks.zarr"), read_explanation(folder / "explanation.h5")
+    with Slide.open(made / "slides" / "one.tiff") as slide:
+        overview, strips = slide.thumbnail(512), patch_strips(slide, masks, found)
+    size = Size(overview.shape[1], overview.shape[0])
+    shares = object_shares(masks, size)
+    panels = Panels(
+        title="one", overview=overview, um_per_pixel=0.5, objects=masks.labels, shares=shares,
+        patch_map=patch_map(found.patch_scores, masks.grid, size),
+        object_map=object_map(found.activation[:3], shares), contribution=found.contribution,
+        contribution_names=found.objects, class_name="A",
+    )  # fmt: skip
+    rows = [
+        ObjectRow(name=name, colour="#cc3311", area=0.1, contribution=float(value))
+        for name, value in zip(found.objects, found.contribution, strict=True)
+    ]
+    page = SlideReport(
+        slide_id="one", label="A", part="test", predicted="A", explained="A",
+        probability={"object-aware": {"A": 0.9, "B": 0.1}}, figure=png_bytes(overview),
+        overview=jpeg_bytes(overview), layers=report_layers(panels, "slides/one"),
+        rows=tuple(rows), strips=strips, um_per_pixel=0.5, width=512,
+    )  # fmt: skip
+    path = tmp_path / "report.html"
+    write_report(path, page)
+    return path
+
+
+def test_the_report_works_alone_and_asks_nobody(report, new_page):
+    page = new_page()
+    page.open(report.as_uri())
+
+    shown = "document.querySelectorAll('.stage img')[{}].style.opacity"
+    assert page.run(shown.format(1)) == "0"  # the patch map
+    page.click("[data-key='1']")
+    assert float(page.run(shown.format(1))) == pytest.approx(0.8)
+    page.press("1")
+    assert page.run(shown.format(1)) == "0"
+    page.press("o")  # all objects away
+    assert {page.run(shown.format(n)) for n in (3, 4, 5)} == {"0"}
+    page.run("document.querySelector('[data-opacity=\"2\"]').value = 30")
+    page.run("document.querySelector('[data-opacity=\"2\"]').dispatchEvent(new Event('input'))")
+    assert float(page.run(shown.format(2))) == pytest.approx(0.3)
+    assert page.run("[...document.images].every((i) => i.complete && i.naturalWidth > 0)")
+    elsewhere = [a for a in page.requested() if not a.startswith("data:")]
+    assert elsewhere == [report.as_uri()]
+    assert page.complaints() == []
+
+
+def test_the_report_prints_on_paper(report, new_page):
+    page = new_page()
+    page.open(report.as_uri())
+    page.call("Emulation.setEmulatedMedia", media="print")
+
+    hidden = "getComputedStyle(document.querySelector('{}')).display"
+    assert page.run(hidden.format(".controls input")) == "none"
+    assert page.run(hidden.format(".stage")) != "none"
+    assert page.call("Page.printToPDF")["data"]

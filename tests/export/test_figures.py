@@ -1,0 +1,71 @@
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xpath.errors import DataError
+from xpath.export.figures import activation_figure, importance_figure, leading
+from xpath.export.overlay import Panels
+
+OBJECTS = ("breast-tissue-tumor", "breast-tissue-fat")
+
+
+@pytest.fixture
+def panels():
+    overview = np.full((60, 80, 3), 240, np.uint8)
+    values = np.full((60, 80), np.nan)
+    values[20:40] = -1.0
+    return Panels(
+        title="s, labelled A, predicted A",
+        overview=overview,
+        um_per_pixel=2.0,
+        objects=OBJECTS,
+        shares=np.zeros((2, 60, 80), np.float32),
+        patch_map=values,
+        object_map=values,
+        contribution=np.array([0.5, -0.5, 1.5]),
+        contribution_names=(*OBJECTS, "other"),
+        class_name="A",
+    )
+
+
+def rows():
+    base = {"class_name": "A", "imp": 2.0, "excess": 0.5, "excess_low": 0.1, "excess_high": 0.9}
+    unknown = {"excess_low": math.nan, "excess_high": math.nan}
+    return [
+        {**base, "object": OBJECTS[0]},
+        {**base, "object": OBJECTS[1], "imp": 0.5, "excess": -0.5, **unknown},
+        {**base, "object": OBJECTS[1], "class_name": "B", "imp": 1.0, "excess": 0.0},
+    ]
+
+
+def test_only_what_speaks_for_the_class_leads(panels):
+    assert leading(panels) == [("other", 1.5), ("breast-tissue-tumor", 0.5)]
+
+
+def test_activation_maps_in_print_quality_and_without_false_red(tmp_path, panels):
+    pdf, png = activation_figure(tmp_path / "figures" / "activation", [panels])
+
+    assert pdf.read_bytes().startswith(b"%PDF")
+    image = np.asarray(Image.open(png).convert("RGB"), int)
+    assert image.shape[1] == pytest.approx(300 * (3 * 2.15 + 1.75), abs=1)
+    red = (image[..., 0] > image[..., 2] + 60) & (image[..., 0] > 150)
+    rows_with_red = np.flatnonzero(red.sum(axis=1) > 300)
+    # all that is red is in the colour bars: no row of the maps, which fill the upper half
+    assert rows_with_red.size == 0 or rows_with_red.min() > 0.6 * image.shape[0]
+
+
+def test_equal_runs_give_equal_figures(tmp_path):
+    once = importance_figure(tmp_path / "a", rows(), ("A", "B"))
+    again = importance_figure(tmp_path / "b", rows(), ("A", "B"))
+
+    assert [path.suffix for path in once] == [".pdf", ".png"]
+    assert [p.read_bytes() for p in once] == [p.read_bytes() for p in again]
+
+
+def test_nothing_to_show_is_refused(tmp_path):
+    with pytest.raises(DataError, match="at least one explained slide"):
+        activation_figure(tmp_path / "a", [])
+    with pytest.raises(DataError, match="explained slides with labels"):
+        importance_figure(tmp_path / "a", [], ("A",))

@@ -1,0 +1,79 @@
+import socket
+
+import pytest
+
+from xpath.cli.main import main
+from xpath.review.findings import Findings
+
+SAID = {"x": 100, "y": 50, "kind": 0, "verdict": "agree", "reviewer": "Ann"}
+
+
+def test_findings_are_exported_as_table_and_geojson(desk, run_folder, tmp_path, capsys):
+    desk.remember("two words", SAID)
+
+    assert main(["review", str(run_folder.root), "--export", str(tmp_path / "out")]) == 0
+
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["findings.csv", "two words.findings.geojson"]
+    assert "findings.csv" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
+    assert main(["review", str(tmp_path)]) == 1
+    assert "is no run folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(["--port", "99999"], "cannot listen"), (["--token", "short"], "at least 16 characters")],
+)
+def test_options_that_cannot_be_are_refused(run_folder, capsys, options, words):
+    assert main(["review", str(run_folder.root), *options]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_said(run_folder, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["review", str(run_folder.root), "--port", port]) == 1
+    assert "choose another --port" in capsys.readouterr().err
+
+
+def test_a_finding_has_the_runs_numbers_not_the_pages(desk, run_folder):
+    desk.remember("one", SAID | {"numbers": {"contribution": 99}, "rings": []})
+
+    (kept,) = Findings(desk.findings.path).read("one")
+    view = desk._views.get("one", dict)
+    assert kept.numbers["contribution"] != 99
+    assert kept.numbers["contribution of its kind"] == view.found.contribution[0]
+    assert len(kept.rings[0]) == 5  # a rectangle, closed
+    assert kept.numbers["area um2"] == 50 * 160 * 0.25
+
+
+def test_contributions_of_the_pieces_of_a_kind_add_up_to_the_kind(desk):
+    """The two tumours share what tumour adds, by area patch by patch."""
+    pieces = [desk.at("one", x, y, "0")["objects"][0] for x, y in ((70, 50), (310, 15))]
+
+    parts = [piece["numbers"]["contribution"] for piece in pieces]
+    assert sum(parts) == pytest.approx(pieces[0]["numbers"]["contribution of its kind"])
+
+
+def test_the_smallest_object_under_a_place_comes_first(desk):
+    objects = desk.at("one", 104, 64, "")["objects"]
+
+    assert [one["label"] for one in objects] == ["breast-nuclei-lymphocyte", "breast-tissue-tumor"]
+    assert desk.at("one", 104, 64, "0")["objects"][0]["label"] == "breast-tissue-tumor"
+    assert desk.at("one", 104, 64, "-")["objects"] == []
+
+
+def test_another_classifier_than_the_explained_one_answers_no_what_if(desk, run_folder):
+    config = run_folder.study.folder.model("object_aware") / "config.json"
+    config.unlink()
+
+    slide = desk.slide("one")
+
+    assert not slide["what_if"]
+    (one,) = desk.at("one", 70, 50, "0")["objects"]
+    assert not any("without" in name for name in one["numbers"])
+    assert "contribution" in one["numbers"]

@@ -1,0 +1,76 @@
+"""``xpath review``: look at a run with a pathologist's eyes, and write down what they see."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from xpath.review.desk import ReviewDesk
+
+__all__ = ["add_parser"]
+
+DESCRIPTION = """\
+Serves a finished run as a page for the browser: the slides at full resolution, objects and maps
+over them, what each object adds and what the model would say without it. Reviewers agree or
+disagree object by object; their findings are kept in RUN/review/findings.sqlite and can be fetched
+as a table or for QuPath. Only this machine can reach the page, unless --host says otherwise.
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the sub-command."""
+    parser = commands.add_parser(
+        "review", help="look at a run in the browser and note findings", description=DESCRIPTION
+    )
+    parser.add_argument("run_folder", metavar="RUN", type=Path, help="the run folder")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8765, help="0 takes a free one")
+    parser.add_argument(
+        "--token", default="", help="what reviewers must know; made up if --host needs one"
+    )
+    parser.add_argument(
+        "--export", metavar="FOLDER", type=Path, help="write the findings there and stop"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until it is interrupted."""
+    from xpath.review.desk import ReviewDesk
+    from xpath.study.study import open_study
+
+    desk = ReviewDesk(open_study(args.run_folder))
+    if args.export:
+        for path in desk.write_findings(args.export):
+            print(path)
+        return 0
+    return _serve(desk, args.host, args.port, args.token)
+
+
+def _serve(desk: ReviewDesk, host: str, port: int, token: str) -> int:
+    from xpath.errors import ConfigError
+    from xpath.review.access import Access, is_loopback
+    from xpath.review.server import ReviewServer
+
+    if not token and not is_loopback(host):
+        token = secrets.token_urlsafe(24)
+    access = Access(host=host, token=token)
+    try:
+        server = ReviewServer(desk, access, port=port)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"cannot listen on {host}, port {port} ({error}); choose another --port, 0 for any"
+        ) from error
+    with server:
+        print(f"open {server.url}\nstop with Ctrl+C")
+        if not is_loopback(host):
+            print("others can reach it; the line is not encrypted, so use it in your own network")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("stopped; findings are in", desk.findings.path)
+    return 0

@@ -1,0 +1,285 @@
+// The review page: which slide, which layers, which object, which finding.
+"use strict";
+
+const LAYERS = [
+  { id: "objects", key: "1", name: "objects in their colours", on: true, opacity: 0.7 },
+  { id: "patch_map", key: "2", name: "patch map (standard model)", on: false, opacity: 0.8, signed: true },
+  { id: "object_map", key: "3", name: "object-aware map", on: false, opacity: 0.9, signed: true },
+  { id: "local_map", key: "4", name: "object-aware map, patch by patch", on: false, opacity: 0.9, signed: true },
+];
+const WORDS = { agree: ["#117733", "✓"], disagree: ["#aa4499", "✗"], unsure: ["#666666", "?"] };
+const byId = (id) => document.getElementById(id);
+const state = { run: null, slide: null, shown: new Set(), objects: [], chosen: null, place: null };
+const viewer = new Viewer(byId("canvas"), overlayChanged);
+
+function make(tag, values = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), values);
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+async function ask(address, options = {}) {
+  const answer = await fetch(address, options).catch(() => { throw new Error("The server does not answer; is it still running?"); });
+  const said = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(said.error || `the server says ${answer.status}`);
+  return said;
+}
+
+function notice(text) {
+  byId("notice").textContent = text;
+  byId("notice").hidden = !text;
+}
+
+const signed = (value) => `${value < 0 ? "−" : value > 0 ? "+" : ""}${Math.abs(value).toFixed(Math.abs(value) < 0.1 ? 3 : 2)}`;
+const percent = (value) => (value > 0.999 && value < 1 ? "> 99.9 %" : value < 0.001 && value > 0 ? "< 0.1 %" : `${(100 * value).toFixed(1)} %`);
+const side = (value) => (value > 0 ? "for" : value < 0 ? "against" : "");
+const slidePath = (id) => encodeURIComponent(id);
+
+async function start() {
+  if (location.search.includes("token=")) history.replaceState(null, "", location.pathname + location.hash);
+  state.run = await ask("api/run");
+  const choice = byId("slide");
+  for (const slide of state.run.slides) {
+    const more = [slide.label && `labelled ${slide.label}`, slide.part, slide.findings && `${slide.findings} findings`].filter(Boolean);
+    choice.append(make("option", { value: slide.id, disabled: !slide.explained, textContent: `${slide.id}${more.length ? ` (${more.join(", ")})` : ""}${slide.explained ? "" : " – not explained"}` }));
+  }
+  choice.addEventListener("change", () => { location.hash = slidePath(choice.value); });
+  window.addEventListener("hashchange", fromHash);
+  LAYERS.forEach(layerControl);
+  byId("reviewer").value = localStorage.getItem("xpath reviewer") || "";
+  fromHash();
+}
+
+function fromHash() {
+  const wanted = decodeURIComponent(location.hash.slice(1));
+  const slide = state.run.slides.find((one) => one.id === wanted) || state.run.slides.find((one) => one.explained);
+  if (!slide) return notice("No slide of this run has been explained yet; run `xpath explain` first.");
+  byId("slide").value = slide.id;
+  openSlide(slide).catch((error) => notice(error.message));
+}
+
+async function openSlide(listed) {
+  const slide = await ask(`api/slide/${slidePath(listed.id)}`);
+  state.slide = slide;
+  state.shown = new Set(slide.kinds.filter((kind) => kind.masked).map((kind) => kind.index));
+  notice(slide.missing);
+  const p = slide.probability["object-aware model"][slide.explained];
+  byId("verdict").replaceChildren(
+    "The object-aware model says ", make("b", { textContent: `${slide.explained} (${percent(p)})` }),
+    slide.label ? `; labelled ${slide.label}` : "; no label", listed.part ? ` · ${listed.part} slide` : "");
+  byId("verdict").title = `${slide.source}: object_logits`;
+  byId("report").hidden = !listed.report;
+  byId("report").href = `run/slides/${slidePath(slide.id)}/export/report.html`;
+  byId("geojson").href = `findings/${slidePath(slide.id)}.geojson`;
+  byId("kinds-hint").textContent = `What each kind adds to the model's score (logit) for ${slide.explained}. Red speaks for it, blue against it. Click a name to see where.`;
+  byId("source").textContent = `Numbers: ${slide.source}, models/object_aware. Findings: review/findings.sqlite.`;
+  document.querySelectorAll("#legend i").forEach((node) => { node.textContent = slide.explained; });
+  viewer.open(slide);
+  choose(null);
+  listKinds();
+  showLayers();
+  await listFindings();
+}
+
+function layerControl(layer) {
+  const box = make("input", { type: "checkbox", checked: layer.on, id: `layer-${layer.id}` });
+  const range = make("input", { type: "range", min: 0, max: 100, value: 100 * layer.opacity, title: "opacity" });
+  range.setAttribute("aria-label", `opacity of ${layer.name}`);
+  box.addEventListener("change", () => {
+    layer.on = box.checked;
+    if (layer.on && layer.signed) LAYERS.filter((other) => other.signed && other !== layer).forEach((other) => { other.on = false; byId(`layer-${other.id}`).checked = false; });
+    showLayers();
+  });
+  range.addEventListener("input", () => { layer.opacity = range.value / 100; showLayers(); });
+  byId("layers").append(make("div", {}, make("label", {}, box, layer.name, make("kbd", { textContent: layer.key })), range));
+}
+
+function showLayers() {
+  const id = slidePath(state.slide.id);
+  const kinds = [...state.shown].sort((a, b) => a - b).join(",") || "-";
+  const base = { opacity: state.slide.missing ? 0 : 1, url: (level, column, row) => `tile/${id}/${level}/${column}_${row}.jpg` };
+  const over = LAYERS.filter((layer) => layer.on).map((layer) => ({
+    opacity: layer.opacity,
+    url: (level, column, row) => `layer/${id}/${layer.id}/${level}/${column}_${row}.png${layer.id === "patch_map" ? "" : `?kinds=${kinds}`}`,
+  }));
+  viewer.layers = [base, ...over];
+  byId("legend").hidden = !LAYERS.some((layer) => layer.on && layer.signed);
+  viewer.draw();
+}
+
+function overlayChanged(view) {
+  const { mpp } = state.slide || {};
+  byId("scale").hidden = !mpp;
+  if (!mpp) return;
+  const most = 160 * mpp / view.scale;
+  const um = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].filter((step) => step <= most).pop() || 1;
+  byId("scale").querySelector("span").style.width = `${um / mpp * view.scale}px`;
+  byId("scale").querySelector("b").textContent = um < 1000 ? `${um} µm` : `${um / 1000} mm`;
+}
+
+function listKinds() {
+  const { kinds, source } = state.slide;
+  const widest = Math.max(...kinds.map((kind) => Math.abs(kind.contribution)), 1e-9);
+  const rows = [...kinds].sort((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution)).map((kind) => {
+    const box = make("input", { type: "checkbox", checked: state.shown.has(kind.index), disabled: !kind.masked });
+    box.dataset.kind = kind.index;
+    box.setAttribute("aria-label", `show ${kind.name}`);
+    box.addEventListener("change", () => { box.checked ? state.shown.add(kind.index) : state.shown.delete(kind.index); showLayers(); });
+    const swatch = make("span", { className: "swatch" });
+    swatch.style.background = kind.colour;
+    const bar = make("i");
+    const half = 50 * Math.abs(kind.contribution) / widest;
+    Object.assign(bar.style, { left: `${kind.contribution < 0 ? 50 - half : 50}%`, width: `${half}%`, background: kind.contribution < 0 ? "var(--against)" : "var(--for)" });
+    let visit = 0;
+    const name = make("button", { type: "button", className: "name", textContent: kind.name, title: `${kind.label}; ${kind.area === undefined ? "what no mask covers" : `${percent(kind.area)} of the patches' area`}. Click: to the patches where it counts most` });
+    name.disabled = !kind.centres.length;
+    name.addEventListener("click", () => { const [x, y] = kind.centres[visit++ % kind.centres.length]; viewer.go(x, y, Math.max(viewer.scale, 0.5)); });
+    const value = make("span", { className: `value ${side(kind.contribution)}`, textContent: signed(kind.contribution), title: `${source}: contribution${kind.without === undefined ? "" : `; without it the log-odds change by ${signed(kind.without)} (models/object_aware)`}` });
+    return make("li", { className: kind.area === 0 ? "absent" : "" }, box, swatch, name, make("span", { className: "bar" }, bar), value);
+  });
+  byId("kinds").replaceChildren(...rows);
+}
+
+function showKinds(all) {
+  state.shown = new Set(all ? state.slide.kinds.filter((kind) => kind.masked).map((kind) => kind.index) : []);
+  listKinds();
+  showLayers();
+}
+
+async function pick(x, y) {
+  const kinds = [...state.shown].join(",") || "-";
+  const { objects } = await ask(`api/slide/${slidePath(state.slide.id)}/at?x=${x}&y=${y}&kinds=${kinds}`);
+  state.objects = objects;
+  state.place = [x, y];
+  choose(objects[0] || null);
+  if (!objects.length) byId("object").replaceChildren(make("p", { className: "hint", textContent: "No object that is shown lies here." }));
+}
+
+function choose(object) {
+  state.chosen = object;
+  byId("finding").hidden = !object;
+  byId("saved").textContent = "";
+  viewer.outlines = object ? [{ rings: object.rings, colour: "#111", width: 2 }] : [];
+  viewer.draw();
+  if (!object) return byId("object").replaceChildren(make("p", { className: "hint", textContent: "Click an object on the slide to see what it adds to the prediction, and what the model would say without it." }));
+  const kind = state.slide.kinds[object.kind], numbers = object.numbers;
+  const swatch = make("span", { className: "swatch" });
+  swatch.style.background = kind.colour;
+  const others = state.objects.map((other) => {
+    const button = make("button", { type: "button", textContent: state.slide.kinds[other.kind].name });
+    button.setAttribute("aria-pressed", String(other === object));
+    button.addEventListener("click", () => choose(other));
+    return button;
+  });
+  byId("object").replaceChildren(...[
+    others.length > 1 ? make("div", { className: "others" }, ...others) : null,
+    make("h3", {}, swatch, kind.name), says(object), numberTable(object),
+    object.complete ? null : make("p", { className: "hint", textContent: "It goes on further than shown here; the numbers are of the outlined part." }),
+  ].filter(Boolean));
+  byId("asked-name").textContent = kind.name;
+  const mine = (state.findings || []).find((finding) => finding.object === object.name && finding.reviewer === byId("reviewer").value.trim());
+  document.querySelectorAll("[name=verdict]").forEach((radio) => { radio.checked = Boolean(mine) && radio.value === mine.verdict; });
+  byId("comment").value = mine ? mine.comment : "";
+}
+
+function says(object) {
+  const value = object.numbers["contribution"];
+  const words = value > 0 ? "speaks for " : value < 0 ? "speaks against " : "says nothing about ";
+  return make("p", { className: "says" }, "This object ", make("span", { className: side(value), textContent: words + object.explained }), value ? ` (${signed(value)})` : "", ".");
+}
+
+function numberTable(object) {
+  const n = object.numbers, target = object.explained, source = state.slide.source;
+  const change = (name) => (n[`${name}: log-odds`] === undefined ? null : `${signed(n[`${name}: log-odds`])} → ${percent(n[`${name}: probability`])}`);
+  const here = n.patches === 1 ? "this patch" : `these ${n.patches} patches`;
+  const number = (name) => (n[name] === undefined ? null : signed(n[name]));
+  const rows = [
+    ["What it adds to the score", "", ""],
+    ["this object (its patches' share, by area)", number("contribution"), `${source}: patch_contribution`],
+    ["all of its kind on the slide", number("contribution of its kind"), `${source}: contribution`],
+    [`If it were not there: change of the log-odds of ${target}`, "", ""],
+    [`none of its kind in ${here}`, change("without it here"), "exact for the object-aware model, from models/object_aware and features.h5; attention moves to what is left"],
+    ["none of its kind on the slide", change("without its kind"), "exact for the object-aware model, from models/object_aware and features.h5"],
+    [`Blurred on the slide: fall of the standard model's log-odds of ${state.slide.measured}`, "", ""],
+    ["this kind", number("blurred: fall of log-odds") || "not asked", `${source}: effect`],
+    ["random places of the same area", number("random, same area: fall of log-odds"), `${source}: null`],
+    ["Mask", "", ""],
+    ["area", n["area um2"] === undefined ? null : n["area um2"] < 1e5 ? `${n["area um2"].toFixed(0)} µm²` : `${(n["area um2"] / 1e6).toFixed(2)} mm²`, "masks.zarr"],
+    ["segmentor's confidence that it is there", n["presence score"] === undefined ? null : n["presence score"].toFixed(2), "masks.zarr: presence"],
+  ];
+  return make("table", {}, make("tbody", {}, ...rows.filter((row) => row[1] !== null).map(([name, value, from]) => (from
+    ? make("tr", { title: from }, make("td", { textContent: name }), make("td", { textContent: value }))
+    : make("tr", {}, make("th", { textContent: name, colSpan: 2 }))))));
+}
+
+async function listFindings() {
+  const id = state.slide.id, findings = await ask(`api/slide/${slidePath(id)}/findings`);
+  state.findings = findings;
+  const me = byId("reviewer").value.trim();
+  const rows = findings.map((finding) => {
+    const kind = state.slide.kinds.find((one) => one.label === finding.label);
+    const go = make("button", { type: "button", textContent: kind ? kind.name : finding.label });
+    go.addEventListener("click", () => { viewer.go(finding.x, finding.y, Math.max(viewer.scale, 0.5)); pick(finding.x, finding.y).catch((error) => notice(error.message)); });
+    const back = make("button", { type: "button", className: "mine", textContent: "take back" });
+    back.addEventListener("click", () => takeBack(finding).catch((error) => notice(error.message)));
+    return make("li", { className: finding.verdict }, finding.reviewer === me ? back : null,
+      make("b", { textContent: `${WORDS[finding.verdict][1]} ${finding.verdict} ` }), go, ` · ${finding.reviewer}`,
+      finding.comment ? make("p", { textContent: finding.comment }) : null);
+  });
+  byId("findings").replaceChildren(...(rows.length ? rows : [make("p", { className: "hint", textContent: "None yet." })]));
+  viewer.marks = findings.map((finding) => ({ x: finding.x, y: finding.y, colour: WORDS[finding.verdict][0], text: WORDS[finding.verdict][1] }));
+  viewer.draw();
+}
+
+async function takeBack(finding) {
+  await ask(`api/finding/${finding.id}`, { method: "DELETE", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ reviewer: finding.reviewer }) });
+  await listFindings();
+}
+
+async function save(event) {
+  event.preventDefault();
+  const verdict = document.querySelector("[name=verdict]:checked"), reviewer = byId("reviewer").value.trim();
+  if (!verdict) { byId("saved").textContent = "Choose agree, disagree or unsure first."; return; }
+  if (!reviewer) { byId("saved").textContent = "Type your name or initials first."; byId("reviewer").focus(); return; }
+  localStorage.setItem("xpath reviewer", reviewer);
+  const [x, y] = state.place;
+  const body = JSON.stringify({ x, y, kind: state.chosen.kind, verdict: verdict.value, reviewer, comment: byId("comment").value });
+  try {
+    await ask(`api/slide/${slidePath(state.slide.id)}/findings`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    await listFindings();
+    byId("saved").textContent = "Stored.";
+  } catch (error) {
+    byId("saved").textContent = `Not stored: ${error.message}`;
+  }
+}
+
+function shortcut(event) {
+  if (event.target.matches("input:not([type=checkbox]):not([type=range]):not([type=radio]), textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  const layer = LAYERS.find((one) => one.key === event.key);
+  if (layer) byId(`layer-${layer.id}`).click();
+  const verdict = { a: "agree", d: "disagree", u: "unsure" }[event.key];
+  if (verdict && state.chosen) document.querySelector(`[name=verdict][value=${verdict}]`).click();
+}
+
+function paintRamp() {
+  const context = byId("ramp").getContext("2d");
+  for (let x = 0; x < 160; x++) {
+    const share = (x - 79.5) / 79.5;
+    context.fillStyle = `rgba(${share > 0 ? "178,24,43" : "33,102,172"},${0.75 * Math.abs(share) ** 0.7})`;
+    context.fillRect(x, 0, 1, 10);
+  }
+}
+
+byId("finding").addEventListener("submit", save);
+byId("all").addEventListener("click", () => showKinds(true));
+byId("none").addEventListener("click", () => showKinds(false));
+byId("zoom").addEventListener("click", (event) => {
+  const canvas = byId("canvas"), centre = [canvas.clientWidth / 2, canvas.clientHeight / 2];
+  const action = event.target.dataset.zoom;
+  if (action === "fit") viewer.fit();
+  else if (action) viewer.zoom(action === "in" ? 1.5 : 1 / 1.5, ...centre);
+});
+document.addEventListener("keydown", shortcut);
+viewer.onPick = (x, y) => pick(x, y).catch((error) => notice(error.message));
+paintRamp();
+start().catch((error) => notice(error.message));
