@@ -26,7 +26,9 @@ def test_every_label_is_either_there_or_absent(drawn):
         there = [mask.label for mask in annotated.masks]
 
         assert sorted([*there, *annotated.absent]) == sorted(LABELS)
-        assert all(mask.mask.any() and mask.mask.shape == (FIELD, FIELD) for mask in annotated.masks)
+        assert all(
+            mask.mask.any() and mask.mask.shape == (FIELD, FIELD) for mask in annotated.masks
+        )
         assert annotated.image.shape == (FIELD, FIELD, 3)
 
 

@@ -85,7 +85,7 @@ def predict(
     labels: Sequence[str],
     zoom: float | None,
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.bool_]]:
-    """Masks ``(P, H, W)``, presence and "present" ``(P,)`` of an image shown ``zoom`` times larger."""
+    """Masks ``(P, H, W)``, presence and "present" ``(P,)`` of an image shown ``zoom``-fold."""
     import cv2
 
     height, width = image.shape[:2]

@@ -252,7 +252,8 @@ def _write_calibration(
     classes = {pair[0].label for pair in held}
     rows = []
     if len(held) >= ENOUGH and len(classes) == len(study.classes):
-        for which, (name, model) in enumerate(zip(NAMES, load_classifiers(study), strict=True)):
+        models: tuple[SlideClassifier, ...] = load_classifiers(study)
+        for which, (name, model) in enumerate(zip(NAMES, models, strict=True)):
             found = predict(model, [pair[which] for pair in held])
             warmth = fit_temperature(found.logits, found.label)
             rows.append({"model": name, "temperature": warmth, "slides": len(held)})

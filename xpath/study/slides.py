@@ -25,6 +25,7 @@ from xpath.wsi.tissue import find_tissue
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from xpath.batch.slides import SlideEntry
@@ -121,7 +122,6 @@ def _explanation(
     patch = patch_activation(standard, patches, target)
     kind = object_activation(aware, objects, target)
     classes = aware.classes
-    by_class = [patch_activation(standard, patches, k).scores for k in range(len(classes))]
     true = classes.index(entry.label) if entry.label in classes else target
     settings = study.config.explain
     asked = [name for name in settings.labels if name in slide.objects]
@@ -154,7 +154,7 @@ def _explanation(
         object_logits=logits[1],
         attention=patch.attention,
         patch_scores=patch.scores,
-        class_scores=np.stack(by_class),
+        class_scores=_class_scores(standard, patches),
         patch_bias=patch.bias,
         objects=kind.objects,
         activation=kind.activation,
@@ -171,3 +171,9 @@ def _explanation(
         patches=importance.patches,
         area=importance.area,
     )
+
+
+def _class_scores(standard: AttentionMIL, patches: Bag) -> NDArray[np.float64]:
+    """What each patch adds to the logit of each class, ``(K, N)``."""
+    classes = range(len(standard.classes))
+    return np.stack([patch_activation(standard, patches, k).scores for k in classes])
