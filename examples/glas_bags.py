@@ -71,7 +71,8 @@ def pictures(folder: Path) -> list[Picture]:
     tables = [folder / "images.csv", folder / "labels.csv"]
     if not all(table.is_file() for table in tables):
         return []
-    images, labels = ([*csv.DictReader(table.open(encoding="utf-8"))] for table in tables)
+    texts = (table.read_text(encoding="utf-8") for table in tables)
+    images, labels = ([*csv.DictReader(text.splitlines())] for text in texts)
     known = {row["image"]: row["original"] for row in labels if row["source"] == "glas"}
     return [
         Picture(

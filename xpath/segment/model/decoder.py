@@ -10,6 +10,7 @@ map, H W pixels.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
@@ -20,6 +21,7 @@ from xpath.segment.model.attention import Attention, FeedForward, KeysValues, si
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from torch import Tensor
 
@@ -214,3 +216,10 @@ class DecoderLayer(nn.Module):
         x = self.self_norm(x + self.self_attention(x + places, source, real))
         x = self.ffn_norm(x + self.ffn(x)).unflatten(0, (images, prompts))
         return x[:, :, :count], x[:, :, count:]
+
+
+def _full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """A block without autocast, which tensors without data (FLOP counts) do not know."""
+    if tensor.device.type == "meta":
+        return nullcontext()
+    return torch.autocast(tensor.device.type, enabled=False)
