@@ -159,9 +159,7 @@ class JointDecoder(nn.Module):
 
     def _heads(self, queries: Tensor) -> Heads:
         z = self.norm(queries)
-        with torch.autocast(
-            z.device.type, enabled=False
-        ):  # which query answers hangs on the digits
+        with _full_precision(z):  # which query answers hangs on the digits
             classes = z.float() @ self.class_projector.float()
         return Heads(self.mask_projector(z), classes)
 
