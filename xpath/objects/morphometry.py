@@ -130,8 +130,7 @@ def morphometry(
     """
     mpp, looked_at = _mpp(masks), _area_of(masks.grid)
     rows = []
-    for kind in masks.labels:
-        found, total = _measured(masks, kind, min_area_um2)
+    for kind, (found, total) in _measured(masks, masks.labels, min_area_um2).items():
         rows.append(_row(slide_id, kind, found, total * mpp**2, looked_at, masks.grid))
     return rows
 
@@ -158,7 +157,8 @@ def measure_objects(
     if unknown:
         raise DataError(f"not segmented: {unknown}; masks hold {list(masks.labels)}")
     chosen = masks.labels if kinds is None else kinds
-    return [one for kind in chosen for one in _measured(masks, kind, min_area_um2)[0]]
+    measured = _measured(masks, chosen, min_area_um2)
+    return [one for kind in chosen for one in measured[kind][0]]
 
 
 def write_table(path: Path, rows: Sequence[KindMorphometry] | Sequence[MeasuredObject]) -> None:
@@ -254,37 +254,54 @@ def _nearest(centres: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _measured(
-    masks: SlideMasks, kind: str, min_area_um2: float
-) -> tuple[list[MeasuredObject], float]:
-    """Objects of a kind, and the mask pixels of all of it, specks too."""
+    masks: SlideMasks, kinds: Sequence[str], min_area_um2: float
+) -> dict[str, tuple[list[MeasuredObject], float]]:
+    """Of each kind its objects, and the mask pixels of all of it, specks too."""
     if not min_area_um2 >= 0:
         raise ConfigError(f"min_area_um2 must be 0 or more, got {min_area_um2}")
-    mpp, found, total = _mpp(masks), [], 0.0
-    step = masks.grid.footprint / masks.size
-    for parts in _joined(_pieces(masks, masks.labels.index(kind)), masks.size):
-        measured = _shape(kind, parts, mpp, step)
-        total += measured.area_um2 / mpp**2
-        if measured.area_um2 >= min_area_um2 * (1 - 1e-9):
-            found.append(measured)
-    return found, total
+    mpp, step = _mpp(masks), masks.grid.footprint / masks.size
+    least = min_area_um2 / mpp**2 * (1 - 1e-9)
+    measured = {}
+    for kind, pieces in _pieces(masks, kinds).items():
+        found, total = [], 0.0
+        for parts in _joined(pieces, masks.size):
+            if len(parts) == 1 and (speck := int(parts[0].pixels.sum())) < least:
+                total += speck  # half of all pieces, and nobody asks for their shape
+                continue
+            one = _shape(kind, parts, mpp, step)
+            total += one.area_um2 / mpp**2
+            if one.area_um2 / mpp**2 >= least:
+                found.append(one)
+        measured[kind] = (found, total)
+    return measured
 
 
-def _pieces(masks: SlideMasks, column: int) -> list[_Piece]:
+def _pieces(masks: SlideMasks, kinds: Sequence[str]) -> dict[str, list[_Piece]]:
+    """Pieces of each kind; every patch is read once."""
+    columns = {kind: masks.labels.index(kind) for kind in kinds}
+    pieces: dict[str, list[_Piece]] = {kind: [] for kind in kinds}
+    filled = masks.area[:, list(columns.values())].any(axis=1)
+    for patch in np.flatnonzero(filled):
+        planes = masks.read(int(patch))
+        for kind, column in columns.items():
+            if masks.area[patch, column]:
+                pieces[kind] += _pieces_in(masks, int(patch), planes[column])
+    return pieces
+
+
+def _pieces_in(masks: SlideMasks, patch: int, plane: NDArray[np.bool_]) -> Iterator[_Piece]:
+    """Pieces of one mask of one patch."""
     from scipy import ndimage
 
-    pieces = []
     step = masks.grid.footprint / masks.size
     edge = math.ceil(max(0, masks.grid.overlap) / step) + 1
-    for patch in np.flatnonzero(masks.area[:, column]):
-        left, top = np.rint(masks.grid.coords[patch] / step).astype(int)
-        labelled, _ = ndimage.label(masks.read(int(patch))[column], np.ones((3, 3)))
-        for number, (rows, columns) in enumerate(ndimage.find_objects(labelled), start=1):
-            pixels = labelled[rows, columns] == number
-            at = (int(top + rows.start), int(left + columns.start))
-            starts, stops = (rows.start, columns.start), (rows.stop, columns.stop)
-            inner = min(starts) >= edge and max(stops) <= masks.size - edge
-            pieces.append(_Piece(int(patch), *at, pixels, inner))
-    return pieces
+    left, top = np.rint(masks.grid.coords[patch] / step).astype(int)
+    labelled, _ = ndimage.label(plane, np.ones((3, 3)))
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labelled), start=1):
+        at = (int(top + rows.start), int(left + columns.start))
+        starts, stops = (rows.start, columns.start), (rows.stop, columns.stop)
+        inner = min(starts) >= edge and max(stops) <= masks.size - edge
+        yield _Piece(patch, *at, labelled[rows, columns] == number, inner)
 
 
 def _joined(pieces: list[_Piece], side: int) -> Iterator[list[_Piece]]:
