@@ -144,7 +144,9 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
         "--permutations", type=int, default=20, help="classifiers of permuted labels"
     )
     parser.add_argument("--slides", type=int, default=160, help="slides of a cohort")
-    parser.add_argument("--hiding", choices=HIDING, default="removal", help="how objects are hidden")
+    parser.add_argument(
+        "--hiding", choices=HIDING, default="removal", help="how objects are hidden"
+    )
     args = parser.parse_args(arguments)
     started = time.perf_counter()
 

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from xpath import SegmentPredictor
 from xpath.metrics.classification_intervals import (
     classification_differences,
     classification_intervals,
@@ -39,7 +40,6 @@ from xpath.mil.object_fractions import ObjectFractions, object_fractions
 from xpath.mil.train import TrainConfig
 from xpath.objects.pool import add_other, cover, masked_average_pool
 from xpath.segment.patch_features import SegmentorEncoder
-from xpath.segment.predictor import SegmentPredictor
 
 CLASSES = ("benign", "malignant")
 OBJECTS = ("colon-tissue-gland", "other")

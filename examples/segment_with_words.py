@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from xpath import SegmentPredictor
 from xpath.export.overlay import objects_rgba, stacked, write_png
 from xpath.geometry import Size
 from xpath.labels import load_labels
-from xpath.segment.predictor import SegmentPredictor
 from xpath.testing.tissue import TissueRecipe, paint_tissue
 
 parser = argparse.ArgumentParser(description="Segment an image with words.")

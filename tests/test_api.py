@@ -20,7 +20,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FILLED = [path for path in MODULES if path.read_text(encoding="utf-8").strip()]
 
-PUBLIC = ["AttentionMIL", "Bag", "ObjectAwareMIL", "XPathError", "__version__"]
+PUBLIC = [
+    "AttentionMIL",
+    "Bag",
+    "ObjectAwareMIL",
+    "SegmentPredictor",
+    "XPathError",
+    "__version__",
+]
 HEAVY = ["captum", "h5py", "matplotlib", "openslide", "pandas", "sklearn", "timm", "zarr"]
 
 
