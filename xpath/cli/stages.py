@@ -122,11 +122,23 @@ def _explain(args: argparse.Namespace) -> int:
     return finish(explain_stage(open_study(args.out)))
 
 
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pyramids",
+        action="store_true",
+        help="also the maps as OME-TIFF (scores and colours) and DeepZoom, slides/ID/pyramids/",
+    )
+
+
 def _export(args: argparse.Namespace) -> int:
-    from xpath.study.chain import export_stage
+    from xpath.study.chain import export_stage, pyramids_stage
     from xpath.study.study import open_study
 
-    code = finish(export_stage(open_study(args.out), title=args.out.resolve().name))
+    study = open_study(args.out)
+    reports = [export_stage(study, title=args.out.resolve().name)]
+    if args.pyramids:
+        reports.append(pyramids_stage(study))
+    code = finish(*reports)
     print(f"open {args.out / 'index.html'}")
     return code
 
@@ -140,5 +152,5 @@ COMMANDS = (
     Stage("features", "extract patch and object features", _features, _nothing),
     Stage("train", "train the standard and the object-aware classifier", _train, _train_arguments),
     Stage("explain", "explain the test slides", _explain, _nothing),
-    Stage("export", "write pictures, QuPath files and pages", _export, _nothing),
+    Stage("export", "write pictures, QuPath files and pages", _export, _export_arguments),
 )

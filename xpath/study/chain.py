@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from xpath.batch.runner import run_stage
 from xpath.study.cohort import load_classifiers, tabulate_importance, train_classifiers
 from xpath.study.exports import export, export_index
+from xpath.study.pyramids import write_pyramids
 from xpath.study.slides import explain, extract, segment
 
 if TYPE_CHECKING:
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
     from xpath.batch.slides import SlideEntry
     from xpath.study.study import Study
 
-__all__ = ["explain_stage", "export_stage", "features_stage", "run_chain", "segment_stage"]
+__all__ = [
+    "explain_stage",
+    "export_stage",
+    "features_stage",
+    "pyramids_stage",
+    "run_chain",
+    "segment_stage",
+]
 
 
 def segment_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> StageReport:
@@ -56,6 +64,13 @@ def export_stage(study: Study, *, title: str) -> StageReport:
     )
     export_index(study, tabulate_importance(study), title=title)
     return report
+
+
+def pyramids_stage(study: Study) -> StageReport:
+    """Maps of the explained slides as OME-TIFF and DeepZoom."""
+    return run_stage(
+        "pyramids", to_explain(study), lambda entry: write_pyramids(study, entry), study.ledger
+    )
 
 
 def run_chain(study: Study, *, title: str) -> bool:
