@@ -11,22 +11,23 @@ from __future__ import annotations
 import csv
 import itertools
 import math
-from collections import defaultdict
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xpath.errors import ConfigError, DataError, ResolutionError
+from xpath.objects.mask_pieces import joined, pieces
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from xpath.geometry import PatchGrid
+    from xpath.objects.mask_pieces import Piece
     from xpath.store.masks import SlideMasks
 
 __all__ = ["KindMorphometry", "MeasuredObject", "measure_objects", "morphometry", "write_table"]
@@ -93,25 +94,6 @@ class KindMorphometry:
     clark_evans: float
     """``nearest_um`` over what points strewn at random have, 0.5 / sqrt(density): below 1
     clustered, above 1 even. Not corrected for the border, so a little too large."""
-
-
-class _Piece(NamedTuple):
-    """Touching pixels of one mask of one patch, on the lattice of mask pixels of the slide."""
-
-    patch: int
-    top: int
-    left: int
-    pixels: NDArray[np.bool_]
-    inner: bool
-    """So far from the patch's border that no other patch can hold a part of it."""
-
-    @property
-    def bottom(self) -> int:
-        return self.top + int(self.pixels.shape[0])
-
-    @property
-    def right(self) -> int:
-        return self.left + int(self.pixels.shape[1])
 
 
 def morphometry(
@@ -262,9 +244,9 @@ def _measured(
     mpp, step = _mpp(masks), masks.grid.footprint / masks.size
     least = min_area_um2 / mpp**2 * (1 - 1e-9)
     measured = {}
-    for kind, pieces in _pieces(masks, kinds).items():
+    for kind, found_pieces in pieces(masks, kinds).items():
         found, total = [], 0.0
-        for parts in _joined(pieces, masks.size):
+        for parts in joined(found_pieces, masks.size):
             if len(parts) == 1 and (speck := int(parts[0].pixels.sum())) < least:
                 total += speck  # half of all pieces, and nobody asks for their shape
                 continue
@@ -276,99 +258,7 @@ def _measured(
     return measured
 
 
-def _pieces(masks: SlideMasks, kinds: Sequence[str]) -> dict[str, list[_Piece]]:
-    """Pieces of each kind; every patch is read once."""
-    columns = {kind: masks.labels.index(kind) for kind in kinds}
-    pieces: dict[str, list[_Piece]] = {kind: [] for kind in kinds}
-    filled = masks.area[:, list(columns.values())].any(axis=1)
-    for patch in np.flatnonzero(filled):
-        planes = masks.read(int(patch))
-        for kind, column in columns.items():
-            if masks.area[patch, column]:
-                pieces[kind] += _pieces_in(masks, int(patch), planes[column])
-    return pieces
-
-
-def _pieces_in(masks: SlideMasks, patch: int, plane: NDArray[np.bool_]) -> Iterator[_Piece]:
-    """Pieces of one mask of one patch."""
-    from scipy import ndimage
-
-    step = masks.grid.footprint / masks.size
-    edge = math.ceil(max(0, masks.grid.overlap) / step) + 1
-    left, top = np.rint(masks.grid.coords[patch] / step).astype(int)
-    labelled, _ = ndimage.label(plane, np.ones((3, 3)))
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labelled), start=1):
-        at = (int(top + rows.start), int(left + columns.start))
-        starts, stops = (rows.start, columns.start), (rows.stop, columns.stop)
-        inner = min(starts) >= edge and max(stops) <= masks.size - edge
-        yield _Piece(patch, *at, labelled[rows, columns] == number, inner)
-
-
-def _joined(pieces: list[_Piece], side: int) -> Iterator[list[_Piece]]:
-    """Pieces of different patches that touch, together."""
-    leader = list(range(len(pieces)))
-
-    def first(index: int) -> int:
-        while leader[index] != index:
-            leader[index] = leader[leader[index]]
-            index = leader[index]
-        return index
-
-    for one, other in _meeting(pieces, side):
-        leader[first(one)] = first(other)
-    groups: dict[int, list[_Piece]] = defaultdict(list)
-    for index, piece in enumerate(pieces):
-        groups[first(index)].append(piece)
-    yield from groups.values()
-
-
-def _meeting(pieces: list[_Piece], side: int) -> Iterator[tuple[int, int]]:
-    """Pairs of pieces of different patches that touch or overlap."""
-    cells: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, piece in enumerate(pieces):
-        if piece.inner:
-            continue
-        for row in range((piece.top - 1) // side, piece.bottom // side + 1):
-            for column in range((piece.left - 1) // side, piece.right // side + 1):
-                cells[row, column].append(index)
-    seen: set[tuple[int, int]] = set()
-    for one, other in itertools.chain.from_iterable(
-        itertools.combinations(members, 2) for members in cells.values()
-    ):
-        a, b = pieces[one], pieces[other]
-        if a.patch != b.patch and (one, other) not in seen and _touch(a, b):
-            seen.add((one, other))
-            yield one, other
-
-
-def _touch(a: _Piece, b: _Piece) -> bool:
-    """Whether a pixel of one is a pixel of the other or one of its eight neighbours."""
-    top, bottom = max(a.top, b.top) - 1, min(a.bottom, b.bottom) + 1
-    left, right = max(a.left, b.left) - 1, min(a.right, b.right) + 1
-    if bottom - top < 2 or right - left < 2:
-        return False
-    one, other = (_window(p, top, bottom, left, right) for p in (a, b))
-    grown = np.zeros_like(one)
-    padded = np.pad(one, 1)
-    for down in range(3):
-        for across in range(3):
-            grown |= padded[down : down + one.shape[0], across : across + one.shape[1]]
-    return bool((grown & other).any())
-
-
-def _window(piece: _Piece, top: int, bottom: int, left: int, right: int) -> NDArray[np.bool_]:
-    """The piece in a window, False around it."""
-    canvas = np.zeros((bottom - top, right - left), bool)
-    up, down = max(top, piece.top), min(bottom, piece.bottom)
-    west, east = max(left, piece.left), min(right, piece.right)
-    if up < down and west < east:
-        canvas[up - top : down - top, west - left : east - left] = piece.pixels[
-            up - piece.top : down - piece.top, west - piece.left : east - piece.left
-        ]
-    return canvas
-
-
-def _shape(kind: str, parts: list[_Piece], mpp: float, step: float) -> MeasuredObject:
+def _shape(kind: str, parts: list[Piece], mpp: float, step: float) -> MeasuredObject:
     """Measures an object of one or several pieces; ``step`` level-0 pixels to a mask pixel."""
     from skimage.measure import regionprops
 
@@ -395,7 +285,7 @@ def _shape(kind: str, parts: list[_Piece], mpp: float, step: float) -> MeasuredO
     )
 
 
-def _vast(kind: str, parts: list[_Piece], mpp: float, step: float) -> MeasuredObject:
+def _vast(kind: str, parts: list[Piece], mpp: float, step: float) -> MeasuredObject:
     """An object too large for one picture; where patches overlap, its area counts twice."""
     counts = np.array([p.pixels.sum() for p in parts])
     centres = [np.argwhere(p.pixels).mean(axis=0) + (p.top, p.left) + 0.5 for p in parts]
