@@ -1,4 +1,4 @@
-"""The explanation of a slide in HDF5, schema ``xpath.explanation/1``: arrays and a few facts.
+"""The explanation of a slide in HDF5, schema ``xpath.explanation/2``: arrays and a few facts.
 
 Axes: N patches, L object kinds, E objects hidden, K classes.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SlideExplanation", "read_explanation", "write_explanation"]
 
-EXPLANATION = "xpath.explanation/1"
+EXPLANATION = "xpath.explanation/2"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
