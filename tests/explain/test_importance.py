@@ -7,11 +7,11 @@ import torch
 from torch.nn import functional
 
 from xpath.errors import ConfigError, DataError, ResolutionError, ShapeError
+from xpath.explain.head import log_odds
 from xpath.explain.importance import (
     PerturbationConfig,
     Scene,
     log_loss,
-    log_odds,
     loss_ratio,
     object_importance,
 )

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from xpath.errors import ConfigError, DataError, ResolutionError
+from xpath.explain.head import log_odds
 from xpath.explain.perturbation import MaskedPerturbation, Removal, feather, perturbed, shifted
 from xpath.objects.pool import cover
 from xpath.shapes import check_shape
@@ -44,7 +45,6 @@ __all__ = [
     "PerturbationConfig",
     "Scene",
     "log_loss",
-    "log_odds",
     "loss_ratio",
     "object_importance",
 ]
@@ -217,12 +217,6 @@ def object_importance(
             patches=(area > 0).sum(axis=0),
             area=area.sum(axis=0) / (scene.masks.size**2 * len(scene.masks.grid)),
         )
-
-
-def log_odds(logits: NDArray[np.float64], target: int) -> NDArray[np.float64]:
-    """Log of p / (1 - p) of a class, of logits ``(..., K)``; with two classes their difference."""
-    rest = np.delete(logits, target, axis=-1)
-    return np.asarray(logits[..., target] - np.logaddexp.reduce(rest, axis=-1))
 
 
 def log_loss(logits: NDArray[np.float64], target: int) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from xpath.explain.activation import object_activation
-from xpath.explain.head import evaluate
+from xpath.explain.head import evaluate, log_odds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,8 +73,8 @@ class WhatIf:
             kinds = int((self.attention.sum(axis=0) > 0).sum())
             terms *= kinds / max(1, kinds - 1)
         after = terms.sum(axis=0) + self.bias
-        change = _log_odds(after, target) - _log_odds(self.logits(), target)
-        return Without(change, 1 / (1 + float(np.exp(-_log_odds(after, target)))))
+        change = float(log_odds(after, target) - log_odds(self.logits(), target))
+        return Without(change, 1 / (1 + float(np.exp(-log_odds(after, target)))))
 
 
 def what_if_of(model: ObjectAwareMIL, bag: Bag) -> WhatIf:
@@ -90,8 +90,3 @@ def what_if_of(model: ObjectAwareMIL, bag: Bag) -> WhatIf:
         bias=np.array([term.bias for term in terms]),
         present_only=model.config.average == "present",
     )
-
-
-def _log_odds(logits: NDArray[np.float64], target: int) -> float:
-    others = np.delete(logits, target)
-    return float(logits[target] - np.logaddexp.reduce(others))
