@@ -25,11 +25,12 @@ from xpath.export.training_figures import draw_answers, draw_curves
 from xpath.pathseg.collect import collect, in_memory_or_stored, index_images
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.record import SourceImage
+from xpath.segment import training_options as options
 from xpath.segment.batches import BatchConfig, Batches, batch_shapes, stream
-from xpath.segment.checkpoint import SegmentorInfo, load_segmentor, save_segmentor
+from xpath.segment.checkpoint import load_segmentor, save_segmentor
 from xpath.segment.predictor import SegmentPredictor
+from xpath.segment.pretrained import pretrain
 from xpath.segment.train import TrainConfig, Trainer, take_over
-from xpath.segment.training_options import MODELS, PRESETS, architecture, steps_of
 from xpath.segment.training_run import RunConfig, TrainingRun, join_processes, show_step
 from xpath.segment.validate import mean_by_label, validate, write_samples
 from xpath.segment.variants import SegmentorConfig, build_segmentor
@@ -47,32 +48,27 @@ def main() -> None:
     with tqdm(desc="reading", total=len(train)) as bar:
         stored = index_images(train, args.out / f"index-{rank}.csv", on_image=bar.update)
     images = in_memory_or_stored(stored, args.memory_gb)
-    args.steps = args.steps or steps_of(args.epochs, len(train), args.shapes)
-    config, tokenizer = architecture(args.model, args.init)
-    trainer = begin(config, args, device)
+    args.steps = args.steps or options.steps_of(args.epochs, len(train), args.shapes)
+    config, tokenizer = options.architecture(args.model, args.init)
+    batching = BatchConfig(
+        shapes=args.shapes, seed=args.seed, part=(rank, world), workers=args.workers
+    )
+    total = args.steps * max(count for count, _ in args.shapes)
+    views = CropConfig(emphasis=args.emphasis)
+    crops = PromptedCrops(images, views, total=total, seed=args.seed)
+    batches = Batches(crops, tokenizer, batching)
+    trainer = begin(config, args, device, batches)
     # The number of steps may be changed on the way: the schedule stretches.
-    fixed = {"train": dataclasses.replace(trainer.config, steps=1), "model": config}
+    fixed = {"train": dataclasses.replace(trainer.config, steps=1), "model": config, "crops": views}
     facts = {name: to_json(it) for name, it in fixed.items()} | {"shapes": str(args.shapes)}
     run = TrainingRun(args.out, trainer, facts, lead=rank == 0)
-
-    part = (rank, world)
-    batching = BatchConfig(shapes=args.shapes, seed=args.seed, part=part, workers=args.workers)
-    total = args.steps * max(count for count, _ in args.shapes)
-    crops = PromptedCrops(images, CropConfig(), total=total, seed=args.seed)
-    batches = Batches(crops, tokenizer, batching)
-    info = SegmentorInfo(
-        name=f"pathsegmentor-{args.model}",
-        mpp=0.25,
-        mpp_range=(CropConfig().fine[0], CropConfig().coarse[1]),
-        image_size=max(size for _, size in args.shapes),
-        labels=crops.labels,
-        licence="CC BY-NC-SA 4.0",
-        synthetic_only=False,
+    name = options.name_of(args.model, args.init)
+    info = options.describe(
+        name, crops.labels, views, image_size=max(size for _, size in args.shapes)
     )
 
     def averaged() -> SegmentPredictor:
-        answering = build_segmentor(config)
-        answering.load_state_dict(trainer.averaged())
+        (answering := build_segmentor(config)).load_state_dict(trainer.averaged())
         return SegmentPredictor(answering, tokenizer, info, device=device)
 
     with tqdm(desc="training", unit="step", total=args.steps, initial=trainer.step) as bar:
@@ -92,12 +88,16 @@ def main() -> None:
     print(text, "finished" if finished else "stopped; the same command goes on")
 
 
-def begin(config: SegmentorConfig, args: argparse.Namespace, device: str) -> Trainer:
-    """Fresh weights, or as many of a checkpoint as fit."""
+def begin(
+    config: SegmentorConfig, args: argparse.Namespace, device: str, batches: Batches
+) -> Trainer:
+    """Fresh weights, or as many of a checkpoint and of a pretrained encoder as fit."""
     model = build_segmentor(config, drop_path=args.drop_path, layer_scale=0.5)
     if args.init:
         print(f"taken over: {take_over(model, load_segmentor(args.init)[0])} tensors")
-    names = ("steps", "lr", "accumulate", "precision")
+    if args.encoder:
+        pretrain(model, args.encoder, (batches[number].images for number in range(32)))
+    names = ("steps", "lr", "encoder_lr", "accumulate", "precision")
     settings = TrainConfig(warmup=200, **{name: getattr(args, name) for name in names})
     return Trainer(model, settings, device=device)
 
@@ -120,13 +120,12 @@ def arguments() -> argparse.Namespace:
     add("--data", type=Path, required=True, help="annotated images, see above")
     add("--out", type=Path, required=True, help="folder of the run")
     add("--split", type=Path, default=split, help="which images are held out")
-    add("--preset", choices=PRESETS, help="paper: FocalNet-L, 20 epochs, batches of 32 at 1024 px")
     add(
-        "--model",
-        choices=MODELS,
-        default="mini",
-        help="init: as the checkpoint of --init",
+        "--preset",
+        choices=options.PRESETS,
+        help="paper: FocalNet-L, 20 epochs, batches of 32 at 1024 px",
     )
+    add("--model", choices=options.MODELS, default="mini", help="init: as the checkpoint of --init")
     add("--init", type=Path, help="checkpoint to take fitting weights from")
     add("--epochs", type=float, default=200, help="length of the schedule, in crops per image")
     add("--steps", type=int, help="its length in steps, instead")
@@ -134,15 +133,23 @@ def arguments() -> argparse.Namespace:
     add("--minutes", type=float, default=float("inf"), help="stop after, to resume")
     add("--shapes", type=batch_shapes, default="32x256", help="crops x pixels, by turns")
     add("--memory-gb", type=float, default=8, help="keep larger data on disk")
+    add(
+        "--emphasis",
+        type=options.factors,
+        default={},
+        help="SOURCE=TIMES,...: sources to see more of",
+    )
     add("--drawn", type=int, default=0, help="fields of drawn tissue to add")
     add("--lr", type=float, default=8e-4, help="largest learning rate")
+    add("--encoder", type=Path, help="pretrained weights of the image encoder, a state dict")
+    add("--encoder-lr", type=float, default=1, help="its learning rate, as a share of --lr")
     add("--drop-path", type=float, default=0.1, help="stochastic depth")
     add("--precision", choices=("fp32", "bf16"), default="fp32")
     add("--device", default="cpu", help="cpu or cuda")
     add("--workers", type=int, default=0, help="processes that make batches")
     add("--validate-steps", type=int, default=0, help="steps between validations")
     add("--seed", type=int, default=0, help="decides everything random")
-    parser.set_defaults(**PRESETS.get(parser.parse_known_args()[0].preset, {}))
+    parser.set_defaults(**options.PRESETS.get(parser.parse_known_args()[0].preset, {}))
     return parser.parse_args()
 
 

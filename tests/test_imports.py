@@ -13,9 +13,10 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 FILES = sorted((REPOSITORY / "xpath").rglob("*.py"))
 
+ENCODERS = ("xpath/segment/model/image_encoder.py", "xpath/segment/model/timm_encoder.py")
 DOORS = {
     "openslide": ("xpath/wsi/", "xpath/cli/doctor.py"),  # the doctor tells whether it loads
-    "timm": ("xpath/features/encoders.py", "xpath/segment/model/image_encoder.py"),
+    "timm": ("xpath/features/encoders.py", *ENCODERS),
     "captum": ("xpath/explain/captum_bridge.py",),
     "matplotlib": ("xpath/export/",),
     "h5py": ("xpath/store/", "xpath/pathseg/sources/cocahis.py"),
@@ -25,7 +26,7 @@ DOORS = {
 
 LAZY = {"cv2", "pandas", "scipy", "skimage", "sklearn", "tifffile", *DOORS}
 """Imported inside functions, so that a module costs nothing until it is used."""
-EAGER = {("xpath/segment/model/image_encoder.py", "timm")}
+EAGER = {(name, "timm") for name in ENCODERS}
 """Where a module *is* the package's use: its classes derive from the package's."""
 
 

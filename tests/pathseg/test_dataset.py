@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from xpath.errors import DataError
+from xpath.errors import ConfigError, DataError
 from xpath.pathseg.augment import AugmentConfig
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.packed import pack
@@ -88,3 +90,26 @@ def test_nothing_to_learn_is_refused(image):
 
     with pytest.raises(DataError, match="no image holds any label"):
         PromptedCrops({"a": [bare], "b": []}, PLAIN, total=10, seed=0)
+
+
+def test_a_source_can_be_seen_more_often(image, rng):
+    other = pack(
+        Annotated(image.levels[0], (LabelMask("any-tissue-x", np.ones((128, 128), bool)),), None),
+        0.25,
+    )
+    sources = {"a": [image], "b": [other]}
+
+    def share_of_b(**emphasis):
+        config = replace(PLAIN, emphasis=emphasis)
+        crops = PromptedCrops(sources, config, total=400, seed=0)
+        middle = range(100, 300)  # where the exponent is 1
+        return sum("any-tissue-x" in crops[(number, 32)].labels for number in middle) / 200
+
+    assert share_of_b() == pytest.approx(1 / 2, abs=0.1)
+    assert share_of_b(b=4.0) == pytest.approx(4 / 5, abs=0.08)
+
+
+def test_emphasis_on_nothing_is_refused(image):
+    config = CropConfig(emphasis={"galas": 2.0})
+    with pytest.raises(ConfigError, match=r"no source is called \['galas'\]; there are \['glas'\]"):
+        PromptedCrops({"glas": [image]}, config, total=4, seed=0)

@@ -16,7 +16,6 @@ from xpath.segment.variants import (
     SegmentorConfig,
     build_segmentor,
     large_config,
-    mini_config,
     tiny_config,
 )
 
@@ -78,9 +77,7 @@ def weights(tmp_path):
     return path
 
 
-@pytest.mark.parametrize(
-    "config", [large_config(text="clip"), mini_config(300), tiny_config(300), ODD]
-)
+@pytest.mark.parametrize("config", [large_config(text="clip"), tiny_config(300), ODD])
 def test_every_name_is_one_of_ours_and_none_of_ours_is_left(config):
     """On the meta device: names and shapes only."""
     names = MANIFEST["shapes_of"](config)

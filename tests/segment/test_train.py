@@ -122,3 +122,12 @@ def test_bf16_trains(config, batch):
 def same_start(config, settings):
     torch.manual_seed(11)
     return Trainer(build_segmentor(config, layer_scale=1.0), settings)
+
+
+def test_a_pretrained_encoder_learns_more_slowly(config):
+    trainer = Trainer(build_segmentor(config), TrainConfig(lr=1e-3, encoder_lr=0.25, warmup=1))
+    shares = {id(p): g["share"] for g in trainer.optimizer.param_groups for p in g["params"]}
+
+    for name, parameter in trainer.model.named_parameters():
+        inside = name.startswith("image_encoder.trunk.")
+        assert shares[id(parameter)] == (0.25 if inside else 1.0), name

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from xpath.errors import CheckpointError, ConfigError
-from xpath.segment.checkpoint import SegmentorInfo, save_segmentor
-from xpath.segment.training_options import PRESETS, architecture, steps_of
+from xpath.segment.checkpoint import DEFAULT_WEIGHTS, SegmentorInfo, save_segmentor
+from xpath.segment.training_options import PRESETS, architecture, factors, name_of, steps_of
 from xpath.segment.variants import build_segmentor
 
 
@@ -20,6 +20,21 @@ def test_an_epoch_is_a_crop_per_image():
 def test_nothing_to_train_on_is_refused(epochs, images):
     with pytest.raises(ConfigError, match="positive"):
         steps_of(epochs, images, ((4, 256),))
+
+
+def test_factors_are_read():
+    assert factors("glas=2,nuinsseg=0.5") == {"glas": 2, "nuinsseg": 0.5}
+
+
+@pytest.mark.parametrize("text", ["", "glas", "glas=", "glas=two", "glas=0", "glas=1=2"])
+def test_what_is_no_factor_is_refused(text):
+    with pytest.raises(ConfigError, match="factors"):
+        factors(text)
+
+
+def test_fine_tuned_weights_keep_their_name():
+    assert name_of("tiny", None) == "pathsegmentor-tiny"
+    assert name_of("init", DEFAULT_WEIGHTS) == "pathsegmentor-mini"
 
 
 def test_the_large_model_has_the_papers_sizes_and_our_words():

@@ -54,9 +54,9 @@ def test_the_small_ones_are_small():
 def test_the_numbers_of_mini_stay():
     """A changed number makes every mini checkpoint unreadable."""
     assert mini_config(1200) == SegmentorConfig(
-        width=32,
-        depths=(2, 2, 4, 2),
-        focal_levels=3,
+        encoder="tf_efficientnet_lite0",
+        pixel_mean=(127.5, 127.5, 127.5),
+        pixel_std=(127.5, 127.5, 127.5),
         dim=128,
         heads=4,
         hidden=512,
@@ -79,11 +79,19 @@ def test_the_numbers_of_mini_stay():
         ({"pixel_mean": (0.5,)}, "pixel_mean must have 3 numbers"),
         ({"pixel_dim": 40}, "multiple of 32"),
         ({"text_encoder": "gpt"}, "text_encoder must be one of"),
+        ({"width": 0}, "focalnet needs width"),
     ],
 )
 def test_impossible_sizes_are_refused(change, message):
     with pytest.raises(ConfigError, match=message):
         replace(tiny_config(300), **change)
+
+
+def test_a_timm_encoder_needs_no_focal_numbers():
+    assert mini_config(1200).depths == ()
+
+    with pytest.raises(ConfigError, match="cannot be an image encoder"):
+        build_segmentor(replace(mini_config(1200), encoder="no_such_model"))
 
 
 def test_heads_must_divide_the_features():

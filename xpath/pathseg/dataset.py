@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from xpath.errors import DataError
+from xpath.errors import ConfigError, DataError
 from xpath.pathseg.augment import AugmentConfig, augment
 from xpath.pathseg.packed import View, cut
 from xpath.pathseg.prompts import PromptConfig, say
@@ -55,6 +55,8 @@ class CropConfig:
     """The same for tissue."""
     blank: float = 0.02
     """Share of crops of bare glass, where every answer is "nothing"."""
+    emphasis: Mapping[str, float] = field(default_factory=dict)
+    """A source counts as if it were so many times as large; 1 for those not named."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     words: PromptConfig = field(default_factory=PromptConfig)
 
@@ -73,6 +75,7 @@ class PromptedCrops:
 
     Raises:
         DataError: No image holds any label.
+        ConfigError: An emphasis on a source that is not there.
     """
 
     def __init__(
@@ -83,17 +86,20 @@ class PromptedCrops:
         total: int,
         seed: int,
     ) -> None:
+        if strange := config.emphasis.keys() - sources.keys():
+            raise ConfigError(f"no source is called {sorted(strange)}; there are {list(sources)}")
         self._config, self._total, self._seed = config, total, seed
         self._holders: list[dict[str, list[Packed | Stored]]] = []
         sizes = []
-        for images in sources.values():
+        for source, images in sources.items():
             holders: dict[str, list[Packed | Stored]] = {}
             for image in images:
                 for label in image.labels:
                     holders.setdefault(label, []).append(image)
             if holders:
                 self._holders.append(holders)
-                sizes.append(sum(_patches(image) for image in images))
+                size = sum(_patches(image) for image in images)
+                sizes.append(size * config.emphasis.get(source, 1.0))
         if not sizes:
             raise DataError("no image holds any label; check the data folder and the split")
         self._sizes = np.array(sizes)

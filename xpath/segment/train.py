@@ -37,6 +37,8 @@ class TrainConfig:
     """Optimiser steps of the whole schedule."""
     lr: float = 8e-4
     """Largest learning rate of AdamW (paper, section 4.4)."""
+    encoder_lr: float = 1.0
+    """Learning rate of the image encoder as a share of that; below 1 where it is pretrained."""
     weight_decay: float = 5e-2
     """On matrices and kernels; none on norms, biases and embeddings."""
     warmup: int = 50
@@ -120,7 +122,7 @@ class Trainer:
         """One step of the optimiser."""
         rate = learning_rate(self.step, self.config)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self.optimizer.zero_grad(set_to_none=True)
         parts = [self._backward(part) for part in batch.parts(self.config.accumulate)]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -203,13 +205,16 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def parameter_groups(model: PathSegmentor, config: TrainConfig) -> list[dict[str, Any]]:
-    """Matrices and kernels with weight decay; norms, biases, scales and embeddings without."""
-    decayed: list[Tensor] = []
-    free: list[Tensor] = []
+    """Matrices and kernels with weight decay; norms, biases, scales and embeddings without.
+
+    The image encoder's learn at a share of the rate; groups that would be empty are left out.
+    """
+    groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         plain = parameter.ndim < 2 or "embedding" in name or "query_" in name
-        (free if plain else decayed).append(parameter)
+        share = config.encoder_lr if name.startswith("image_encoder.trunk.") else 1.0
+        groups.setdefault((share, 0.0 if plain else config.weight_decay), []).append(parameter)
     return [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": free, "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": decay, "share": share}
+        for (share, decay), parameters in groups.items()
     ]

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from xpath.errors import ConfigError
 from xpath.pathseg.prompts import sentences
-from xpath.segment.checkpoint import locate, read_config
+from xpath.segment.checkpoint import SegmentorInfo, locate, read_config
 from xpath.segment.tokenizer import PromptTokenizer, fit_tokenizer
 from xpath.segment.variants import large_config, mini_config, tiny_config
 
 if TYPE_CHECKING:
+    from xpath.pathseg.dataset import CropConfig
     from xpath.segment.variants import SegmentorConfig
 
-__all__ = ["MODELS", "PRESETS", "architecture", "steps_of"]
+__all__ = ["MODELS", "PRESETS", "architecture", "describe", "factors", "name_of", "steps_of"]
 
 MODELS = ("mini", "tiny", "large", "init")
 """``large`` has the paper's sizes and BiomedParse's causal text encoder; ``init`` is whatever the
@@ -63,6 +64,39 @@ def architecture(model: str, init: Path | None) -> tuple[SegmentorConfig, Prompt
     return make(tokenizer.vocabulary), tokenizer
 
 
+def name_of(model: str, init: Path | None) -> str:
+    """Name of the weights to come; a fine-tuned checkpoint keeps its own.
+
+    Raises:
+        CheckpointError: ``init`` cannot be read.
+    """
+    if model == "init" and init is not None:
+        return read_config(locate(init))[1].name
+    return f"pathsegmentor-{model}"
+
+
+def describe(
+    name: str, labels: tuple[str, ...], views: CropConfig, *, image_size: int
+) -> SegmentorInfo:
+    """What users of the weights must know.
+
+    Args:
+        name: Of the weights.
+        labels: That were trained.
+        views: Resolutions that were shown.
+        image_size: Side of the crops, pixels.
+    """
+    return SegmentorInfo(
+        name=name,
+        mpp=0.25,
+        mpp_range=(views.fine[0], views.coarse[1]),
+        image_size=image_size,
+        labels=labels,
+        licence="CC BY-NC-SA 4.0",
+        synthetic_only=False,
+    )
+
+
 def steps_of(epochs: float, images: int, shapes: tuple[tuple[int, int], ...]) -> int:
     """Optimiser steps in which as many crops are drawn as there are images, ``epochs`` times.
 
@@ -73,3 +107,19 @@ def steps_of(epochs: float, images: int, shapes: tuple[tuple[int, int], ...]) ->
     if images < 1 or epochs <= 0:
         raise ConfigError(f"got {epochs} epochs of {images} images; both must be positive")
     return math.ceil(epochs * images / crops)
+
+
+def factors(text: str) -> dict[str, float]:
+    """``glas=2,nuinsseg=0.5`` as a dictionary.
+
+    Raises:
+        ConfigError: Anything else, or a factor that is not positive.
+    """
+    try:
+        pairs = dict(part.split("=") for part in text.split(","))
+        found = {name: float(value) for name, value in pairs.items()}
+    except ValueError as error:
+        raise ConfigError(f"factors look like glas=2,nuinsseg=0.5, got {text!r}") from error
+    if min(found.values()) <= 0:
+        raise ConfigError(f"factors must be positive, got {text!r}")
+    return found

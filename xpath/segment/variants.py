@@ -14,6 +14,7 @@ from xpath.segment.model.image_encoder import ImageEncoder
 from xpath.segment.model.pixel_decoder import PixelDecoder
 from xpath.segment.model.segmentor import PIXEL_MEAN, PIXEL_STD, PathSegmentor
 from xpath.segment.model.text_encoder import CausalTextEncoder
+from xpath.segment.model.timm_encoder import TimmEncoder
 
 __all__ = [
     "SegmentorConfig",
@@ -27,6 +28,7 @@ __all__ = [
     "tiny_config",
 ]
 
+FOCALNET = "focalnet"
 TEXT_ENCODERS: dict[str, type[CausalTextEncoder | BertTextEncoder]] = {
     "causal": CausalTextEncoder,
     "bert": BertTextEncoder,
@@ -37,12 +39,6 @@ TEXT_ENCODERS: dict[str, type[CausalTextEncoder | BertTextEncoder]] = {
 class SegmentorConfig:
     """Every number of the architecture; travels with the weights."""
 
-    width: int
-    """Channels of the image encoder's finest map."""
-    depths: tuple[int, ...]
-    """Blocks of the image encoder's four stages."""
-    focal_levels: int | tuple[int, ...]
-    """Context levels of each focal modulation; one number, or one per stage."""
     dim: int
     """Features of joint decoder and joint text space."""
     heads: int
@@ -65,12 +61,21 @@ class SegmentorConfig:
     """Layers of the text encoder."""
     text_heads: int
     """Attention heads of the text encoder."""
-    text_encoder: Literal["causal", "bert"] = "causal"
-    """BiomedParse's causal transformer, or a BERT such as PubMedBERT."""
+    encoder: str = FOCALNET
+    """Image encoder: ``focalnet``, which the next five numbers describe, or the name of a timm
+    model (see ``TimmEncoder``), which needs none of them."""
+    width: int = 0
+    """Channels of FocalNet's finest map."""
+    depths: tuple[int, ...] = ()
+    """Blocks of its four stages."""
+    focal_levels: int | tuple[int, ...] = 0
+    """Context levels of each focal modulation; one number, or one per stage."""
     focal_windows: int | tuple[int, ...] = 3
     """Kernel of the first context level, pixels; one number, or one per stage."""
     mlp_ratio: float = 4.0
     """Width inside the image encoder's feed-forward layers, in channels of the block."""
+    text_encoder: Literal["causal", "bert"] = "causal"
+    """BiomedParse's causal transformer, or a BERT such as PubMedBERT."""
     pixel_dim: int | None = None
     """Features of the pixel decoder, a multiple of 32, if each of its maps has a projection to
     ``dim``; None if it has ``dim`` features and there are no projections, as published."""
@@ -82,11 +87,10 @@ class SegmentorConfig:
     """R, G, B are divided by these after that."""
 
     def __post_init__(self) -> None:
-        for name, length in (("depths", 4), ("pixel_mean", 3), ("pixel_std", 3)):
-            _check_length(name, getattr(self, name), length)
-        for name in ("focal_levels", "focal_windows"):
-            if not isinstance(getattr(self, name), int):
-                _check_length(name, getattr(self, name), 4)
+        for name in ("pixel_mean", "pixel_std"):
+            _check_length(name, getattr(self, name), 3)
+        if self.encoder == FOCALNET:
+            self._check_focalnet()
         if (self.pixel_dim or self.dim) % 32:
             raise ConfigError(
                 "the pixel decoder's features (pixel_dim, or dim) must be a multiple of 32 for its"
@@ -95,6 +99,17 @@ class SegmentorConfig:
         if self.text_encoder not in TEXT_ENCODERS:
             raise ConfigError(
                 f"text_encoder must be one of {sorted(TEXT_ENCODERS)}, got {self.text_encoder!r}"
+            )
+
+    def _check_focalnet(self) -> None:
+        _check_length("depths", self.depths, 4)
+        for name in ("focal_levels", "focal_windows"):
+            if not isinstance(getattr(self, name), int):
+                _check_length(name, getattr(self, name), 4)
+        if not self.width or not self.focal_levels:
+            raise ConfigError(
+                f"focalnet needs width and focal_levels, got {self.width} and {self.focal_levels};"
+                " for another image encoder set encoder"
             )
 
 
@@ -107,15 +122,7 @@ def build_segmentor(
     config: SegmentorConfig, *, drop_path: float = 0.0, layer_scale: float = 1e-4
 ) -> PathSegmentor:
     """A PathSegmentor with fresh weights; see ``ImageEncoder`` for the two training settings."""
-    image_encoder = ImageEncoder(
-        width=config.width,
-        depths=config.depths,
-        focal_levels=config.focal_levels,
-        focal_windows=config.focal_windows,
-        mlp_ratio=config.mlp_ratio,
-        drop_path=drop_path,
-        layer_scale=layer_scale,
-    )
+    image_encoder = _image_encoder(config, drop_path, layer_scale)
     return PathSegmentor(
         image_encoder=image_encoder,
         pixel_decoder=PixelDecoder(
@@ -145,6 +152,22 @@ def build_segmentor(
         ),
         pixel_mean=config.pixel_mean,
         pixel_std=config.pixel_std,
+    )
+
+
+def _image_encoder(
+    config: SegmentorConfig, drop_path: float, layer_scale: float
+) -> ImageEncoder | TimmEncoder:
+    if config.encoder != FOCALNET:
+        return TimmEncoder(config.encoder, drop_path=drop_path)
+    return ImageEncoder(
+        width=config.width,
+        depths=config.depths,
+        focal_levels=config.focal_levels,
+        focal_windows=config.focal_windows,
+        mlp_ratio=config.mlp_ratio,
+        drop_path=drop_path,
+        layer_scale=layer_scale,
     )
 
 
@@ -220,11 +243,11 @@ def large_config(*, text: Literal["pubmedbert", "clip"] = "pubmedbert") -> Segme
 
 
 def mini_config(vocabulary: int) -> SegmentorConfig:
-    """Five and a half million parameters: an eighth of a second for 512 px on two CPU cores."""
+    """Five and a half million parameters, of an encoder that can start from ImageNet weights."""
     return SegmentorConfig(
-        width=32,
-        depths=(2, 2, 4, 2),
-        focal_levels=3,
+        encoder="tf_efficientnet_lite0",
+        pixel_mean=(127.5,) * 3,
+        pixel_std=(127.5,) * 3,
         dim=128,
         heads=4,
         hidden=512,

@@ -1,0 +1,86 @@
+"""Encoders of timm: what they give, and what their batch norms must not do."""
+
+import pytest
+import torch
+
+from xpath.errors import ConfigError
+from xpath.segment.model.timm_encoder import TimmEncoder
+
+NAME = "tf_efficientnet_lite0"
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return TimmEncoder(NAME)
+
+
+def images(count, seed=0, size=(64, 96)):
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def test_maps_lie_at_the_four_strides(encoder):
+    maps = encoder(images(2))
+
+    assert encoder.channels == (24, 40, 112, 320)
+    assert [tuple(x.shape) for x in maps] == [
+        (2, 24, 16, 24),
+        (2, 40, 8, 12),
+        (2, 112, 4, 6),
+        (2, 320, 2, 3),
+    ]
+
+
+@torch.no_grad()
+def test_another_network_that_fits():
+    encoder = TimmEncoder("resnet18")  # its first map has stride 2 and is left out
+
+    assert encoder.channels == (64, 128, 256, 512)
+    assert encoder(images(1))[0].shape == (1, 64, 16, 24)
+
+
+@torch.no_grad()
+def test_the_batch_changes_nothing_in_training_either(encoder):
+    batch = images(3)
+
+    together = encoder.train()(batch)
+    alone = encoder(batch[:1])
+
+    for whole, single in zip(together, alone, strict=True):
+        torch.testing.assert_close(whole[:1], single, atol=1e-5, rtol=1e-5)
+
+
+def test_scales_and_shifts_are_learnt_all_the_same(encoder):
+    sum(x.square().sum() for x in encoder.train()(images(1))).backward()
+
+    assert encoder.trunk.bn1.weight.grad.abs().sum() > 0
+
+
+@torch.no_grad()
+def test_statistics_are_the_mean_over_batches(encoder):
+    batches = [images(4, seed=1), 3 * images(4, seed=2)]
+
+    encoder.measure(iter(batches))
+
+    seen = [encoder.trunk.conv_stem(batch) for batch in batches]
+    mean = torch.stack([x.mean(dim=(0, 2, 3)) for x in seen]).mean(dim=0)
+    variance = torch.stack([x.var(dim=(0, 2, 3)) for x in seen]).mean(dim=0)
+    torch.testing.assert_close(encoder.trunk.bn1.running_mean, mean, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(encoder.trunk.bn1.running_var, variance, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_measured_statistics_stay_in_training(encoder):
+    encoder.measure([images(2)])
+    before = encoder.trunk.bn1.running_mean.clone()
+
+    encoder.train()(images(2, seed=5) + 10)
+
+    assert torch.equal(encoder.trunk.bn1.running_mean, before)
+
+
+@pytest.mark.parametrize("name", ["no_such_model", "vit_tiny_patch16_224"])
+def test_what_is_no_encoder_is_refused(name):
+    with pytest.raises(ConfigError, match=f"{name}.* cannot be an image encoder"):
+        TimmEncoder(name)
