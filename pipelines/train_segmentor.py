@@ -120,11 +120,7 @@ def arguments() -> argparse.Namespace:
     add("--data", type=Path, required=True, help="annotated images, see above")
     add("--out", type=Path, required=True, help="folder of the run")
     add("--split", type=Path, default=split, help="which images are held out")
-    add(
-        "--preset",
-        choices=options.PRESETS,
-        help="paper: FocalNet-L, 20 epochs, batches of 32 at 1024 px",
-    )
+    add("--preset", choices=options.PRESETS, help="paper: FocalNet-L, 20 epochs, 32 x 1024 px")
     add("--model", choices=options.MODELS, default="mini", help="init: as the checkpoint of --init")
     add("--init", type=Path, help="checkpoint to take fitting weights from")
     add("--epochs", type=float, default=200, help="length of the schedule, in crops per image")
@@ -133,12 +129,7 @@ def arguments() -> argparse.Namespace:
     add("--minutes", type=float, default=float("inf"), help="stop after, to resume")
     add("--shapes", type=batch_shapes, default="32x256", help="crops x pixels, by turns")
     add("--memory-gb", type=float, default=8, help="keep larger data on disk")
-    add(
-        "--emphasis",
-        type=options.factors,
-        default={},
-        help="SOURCE=TIMES,...: sources to see more of",
-    )
+    add("--emphasis", type=options.factors, default={}, help="source=2,...: to see more of")
     add("--drawn", type=int, default=0, help="fields of drawn tissue to add")
     add("--lr", type=float, default=8e-4, help="largest learning rate")
     add("--encoder", type=Path, help="pretrained weights of the image encoder, a state dict")
