@@ -31,6 +31,7 @@ from xpath.pathseg.packed import pack_all
 from xpath.pathseg.sampler import batch_keys
 from xpath.segment.losses import UNKNOWN, soft_dice_loss
 from xpath.segment.train import DTYPES
+from xpath.segment.training_options import factors
 from xpath.segment.validate import mean_by_label, validate
 from xpath.testing.crops import drawn_images
 
@@ -44,7 +45,8 @@ def main() -> None:
     packed |= pack_all(drawn_images(range(args.drawn)))
     shapes = tuple(tuple(map(int, shape.split("x"))) for shape in args.shapes.split(","))
     total = args.steps * max(count for count, _ in shapes)
-    crops = PromptedCrops(packed, CropConfig(), total=total, seed=args.seed)
+    views = CropConfig(emphasis=args.emphasis)
+    crops = PromptedCrops(packed, views, total=total, seed=args.seed)
     kinds = sorted({kind_of(label) for label in crops.labels})
     model = UNet(args.width, len(kinds)).to(args.device)
     steps = train_unet(model, KindBatches(crops, kinds, shapes, args.seed), args)
@@ -74,10 +76,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--split", type=Path, default=Path(__file__).parents[2] / "pipelines/splits/annotated.csv"
     )
-    parser.add_argument("--width", type=int, default=27, help="channels of the finest map")
+    parser.add_argument(
+        "--width", type=int, default=27, help="channels of the finest map, a multiple of 9"
+    )
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--minutes", type=float, default=math.inf, help="the schedule ends here")
     parser.add_argument("--shapes", default="32x256")
+    parser.add_argument("--emphasis", type=factors, default={}, help="as train_segmentor.py")
     parser.add_argument("--drawn", type=int, default=0)
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
@@ -124,7 +129,7 @@ def twice(channels: int, out: int) -> nn.Sequential:
     """Two convolutions with norm and ReLU."""
 
     def once(a: int) -> list[nn.Module]:
-        return [nn.Conv2d(a, out, 3, padding=1, bias=False), nn.GroupNorm(8, out), nn.ReLU()]
+        return [nn.Conv2d(a, out, 3, padding=1, bias=False), nn.GroupNorm(9, out), nn.ReLU()]
 
     return nn.Sequential(*once(channels), *once(out))
 
