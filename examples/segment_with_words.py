@@ -2,7 +2,7 @@
 
     python examples/segment_with_words.py [IMAGE] [--out overlay.png]
 
-Without an image it draws one. The weights that ship have only seen drawn tissue.
+Without an image it draws one. What the weights that ship have seen stands in their model card.
 """
 
 # %% an image at half a micron per pixel

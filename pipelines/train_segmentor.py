@@ -54,7 +54,7 @@ def main() -> None:
         shapes=args.shapes, seed=args.seed, part=(rank, world), workers=args.workers
     )
     total = args.steps * max(count for count, _ in args.shapes)
-    views = CropConfig(emphasis=args.emphasis)
+    views = CropConfig(emphasis=args.emphasis, prompts=args.prompts)
     crops = PromptedCrops(images, views, total=total, seed=args.seed)
     batches = Batches(crops, tokenizer, batching)
     trainer = begin(config, args, device, batches)
@@ -97,7 +97,7 @@ def begin(
         print(f"taken over: {take_over(model, load_segmentor(args.init)[0])} tensors")
     if args.encoder:
         pretrain(model, args.encoder, (batches[number].images for number in range(32)))
-    names = ("steps", "lr", "encoder_lr", "accumulate", "precision")
+    names = ("steps", "lr", "encoder_lr", "contrast", "accumulate", "precision")
     settings = TrainConfig(warmup=200, **{name: getattr(args, name) for name in names})
     return Trainer(model, settings, device=device)
 
@@ -134,6 +134,8 @@ def arguments() -> argparse.Namespace:
     add("--lr", type=float, default=8e-4, help="largest learning rate")
     add("--encoder", type=Path, help="pretrained weights of the image encoder, a state dict")
     add("--encoder-lr", type=float, default=1, help="its learning rate, as a share of --lr")
+    add("--contrast", type=float, default=0, help="weight of the loss between kinds")
+    add("--prompts", type=int, default=4, help="questions per crop")
     add("--drop-path", type=float, default=0.1, help="stochastic depth")
     add("--precision", choices=("fp32", "bf16"), default="fp32")
     add("--device", default="cpu", help="cpu or cuda")

@@ -13,7 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 FILES = sorted((REPOSITORY / "xpath").rglob("*.py"))
 
-ENCODERS = ("xpath/segment/model/image_encoder.py", "xpath/segment/model/timm_encoder.py")
+ENCODERS = ("xpath/segment/model/image_encoder.py", "xpath/segment/model/timm_image_encoder.py")
 DOORS = {
     "openslide": ("xpath/wsi/", "xpath/cli/doctor.py"),  # the doctor tells whether it loads
     "timm": ("xpath/features/encoders.py", *ENCODERS),

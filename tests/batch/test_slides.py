@@ -142,3 +142,21 @@ def test_absurd_resolutions_are_refused():
     for mpp in (0.0, -0.25, float("nan"), float("inf")):
         with pytest.raises(DataError, match="mpp"):
             SlideEntry(slide_id="a", path=Path("a.svs"), mpp=mpp)
+
+
+def test_what_an_earlier_table_said_is_forgotten(folder, write, caplog):
+    first = with_labels(
+        find_slides(folder), read_labels(write("slide_id,label,patient\na,x,p\nb,x,p\n"))
+    )
+
+    second = with_labels(first, read_labels(write("slide_id,label\na,y\nbb,y\n")))
+
+    assert {slide.slide_id: (slide.label, slide.patient) for slide in second} == {
+        "a": ("y", ""),
+        "b": ("", ""),
+        "c": ("", ""),
+    }
+    assert (
+        "2 of 3 slides have no label, such as b; the table names 1 others, such as bb"
+        in caplog.text
+    )

@@ -109,3 +109,10 @@ def test_log_odds_of_three_classes_by_hand():
 def test_log_odds_of_no_class_are_refused(logits, target):
     with pytest.raises(DataError, match="2 or more classes"):
         log_odds(np.array(logits), target)
+
+
+def test_a_class_is_a_number_and_a_bag_is_one():
+    with pytest.raises(DataError, match=r"got 'ILC'; of a name, model\.classes\.index"):
+        class_share(torch.zeros(2), "ILC", "none")
+    with pytest.raises(DataError, match="wanted one Bag, got PackedBags"):
+        evaluate(AttentionMIL(4, 2), pack([Bag(torch.zeros(3, 4))]))

@@ -1,8 +1,12 @@
+import numpy as np
 import pytest
 import torch
 
 from xpath.errors import DataError, ShapeError
+from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag, pack, pack_padded
+from xpath.mil.object_aware import ObjectAwareMIL
+from xpath.mil.pooling_mil import PoolingMIL
 
 
 def test_bags_lie_end_to_end():
@@ -135,3 +139,47 @@ def test_padded_batches_that_cannot_be_are_refused():
         pack_padded(torch.ones(0, 2, 4), mask[:0])
     with pytest.raises(DataError, match="NaN"):
         pack_padded(torch.full((1, 2, 4), float("nan")), mask)
+
+
+@pytest.mark.parametrize(
+    ("features", "present", "label", "message"),
+    [
+        (
+            np.zeros((3, 2)),
+            None,
+            None,
+            r"features must be a tensor, got ndarray; torch\.from_numpy",
+        ),
+        (
+            torch.zeros(3, 2, 4),
+            np.ones((3, 2), bool),
+            None,
+            "present must be a tensor, got ndarray",
+        ),
+        (torch.zeros(3, 2), None, "ILC", "label must be 0, 1, .* got 'ILC'"),
+        (torch.zeros(3, 2), None, 1.0, "label must be 0, 1, .* got 1.0"),
+        (torch.zeros(3, 2), None, torch.tensor(1), "label must be 0, 1"),
+    ],
+)
+def test_arrays_and_names_are_no_tensors_and_classes(features, present, label, message):
+    with pytest.raises(DataError, match=message):
+        Bag(features, present, label)
+
+
+def test_numbers_of_numpy_are_labels():
+    assert pack([Bag(torch.zeros(3, 2), label=np.int64(1))]).labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("kind", [AttentionMIL, PoolingMIL, ObjectAwareMIL])
+def test_a_model_wants_packed_bags_of_its_precision(kind):
+    aware = kind is ObjectAwareMIL
+    model = kind(4, 2, 2) if aware else kind(4, 2)
+    features = torch.zeros(3, 2, 4) if aware else torch.zeros(3, 4)
+    present = torch.ones(3, 2, dtype=torch.bool) if aware else None
+
+    with pytest.raises(DataError, match=r"packed bags, got Bag; pass pack"):
+        model(Bag(features, present))
+    double = pack([Bag(features.double(), present)])
+    with pytest.raises(DataError, match=r"float64.*\.like\("):
+        model(double)
+    assert model(double.like(model.classifier.weight)).logits.shape == (1, 2)

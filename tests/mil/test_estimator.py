@@ -196,3 +196,25 @@ def test_what_cannot_be_fitted_is_refused():
         AttentionMILClassifier().fit(x, y, groups=["a"])
     with pytest.raises(ShapeError):
         AttentionMILClassifier(epochs=1).fit(x, y).predict([np.zeros((2, 4))])
+
+
+@pytest.mark.parametrize("nothing", [None, np.nan])
+def test_a_slide_without_a_class_is_refused(nothing):
+    arrays, words = slides(6)
+
+    with pytest.raises(DataError, match=r"without a class.*\[2\]"):
+        AttentionMILClassifier(**FAST).fit(arrays, [*words[:2], nothing, *words[3:]])
+
+
+def test_what_stands_where_an_object_is_absent_does_not_matter():
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(3, 2, 3)).astype(np.float32) for _ in range(6)]
+    for array in arrays:
+        array[0, 1] = np.nan
+    pairs = [(array, ~np.isnan(array).any(axis=-1)) for array in arrays]
+    words = ["a", "b"] * 3
+
+    bare = ObjectAwareMILClassifier(epochs=2).fit(arrays, words).predict_proba(arrays)
+    paired = ObjectAwareMILClassifier(epochs=2).fit(pairs, words).predict_proba(pairs)
+
+    np.testing.assert_array_equal(bare, paired)

@@ -129,3 +129,8 @@ def test_holding_out_nothing():
 
     assert train.tolist() == [0, 1, 2]
     assert held.tolist() == []
+
+
+def test_nothing_can_be_held_out_of_single_groups():
+    with pytest.raises(DataError, match=r"'a', 'b'\] lie in one group each"):
+        hold_out(["a", "b", "a"], ["p", "p", "p"], 0.2)

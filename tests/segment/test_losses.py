@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from xpath.segment.losses import segment_loss, soft_dice_loss
+from xpath.segment.losses import contrast_loss, segment_loss, soft_dice_loss
 from xpath.segment.model.decoder import Heads
 
 
@@ -70,3 +70,50 @@ def test_absence_teaches_no_choice(scene):
     nothing = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
 
     assert segment_loss([head], features, sentence, nothing, torch.tensor(0.0)).match.item() == 0
+
+
+def test_contrast_by_hand():
+    """Two kinds on a place each: the right prompt leads by 1 on one, lags by 2 on the other."""
+    logits = torch.tensor([[[[3.0, 1.0]], [[2.0, -1.0]]]])
+    share = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])
+
+    wanted = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2))) / 2
+    assert contrast_loss(logits, share).item() == pytest.approx(wanted)
+
+
+def test_absent_kinds_are_rivals_and_count_for_nothing_themselves():
+    logits, share = torch.zeros(1, 2, 1, 4), torch.zeros(1, 2, 1, 4)
+    share[0, 0, 0, :2] = 1
+
+    assert contrast_loss(logits, share).item() == pytest.approx(math.log(2) / 2)
+
+
+def test_an_object_within_another_is_no_rival():
+    """Lymphocytes are nuclei: both prompts may answer."""
+    share = torch.zeros(1, 2, 1, 4)
+    share[0, 0], share[0, 1, 0, :2] = 1, 1
+
+    assert contrast_loss(torch.randn(1, 2, 1, 4), share).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_neighbours_that_share_an_edge_are_rivals():
+    share = torch.zeros(1, 2, 1, 9)
+    share[0, 0, 0, :4], share[0, 1, 0, 5:] = 1, 1
+    share[0, :, 0, 4] = 0.5
+
+    assert contrast_loss(torch.zeros(1, 2, 1, 9), share).item() == pytest.approx(math.log(2))
+
+
+def test_contrast_has_a_gradient_and_a_weight(scene):
+    features, head, sentence = scene
+    masks = head.masks.clone().requires_grad_()
+    heads = [Heads(masks.expand(1, 2, -1, -1), head.classes.expand(1, 2, -1, -1))]
+    target = torch.zeros(1, 2, 8, 8, dtype=torch.uint8)
+    target[0, 0, :, :4], target[0, 1, :, 4:] = 1, 1
+    question = (heads, features, sentence.expand(1, 2, 1), target, torch.tensor(0.0))
+
+    plain, twice = segment_loss(*question), segment_loss(*question, contrast=2.0)
+
+    assert plain.contrast.item() == 0
+    assert twice.contrast.item() == pytest.approx(2 * math.log(2))  # both give the same answer
+    assert twice.total.item() == pytest.approx(plain.total.item() + 2 * math.log(2))

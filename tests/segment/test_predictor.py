@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from xpath.errors import CheckpointError, ConfigError, DataError, ResolutionError
+from xpath.labels import load_labels
 from xpath.segment.checkpoint import save_segmentor
 from xpath.segment.images import working_size
 from xpath.segment.memory import WorkingSet, chunks, working_set
@@ -377,3 +378,19 @@ def test_compiled_gives_what_eager_gives(model, tokenizer, info, image):
     torch.testing.assert_close(
         compiled.logits(compiled.encode(image), PROMPTS), wanted, atol=2e-3, rtol=1e-3
     )
+
+
+def test_questions_that_only_look_like_one_are_refused(predictor, image):
+    with pytest.raises(DataError, match=r"got ndarray; pass encode\(image\)"):
+        predictor.masks(image, PROMPTS)
+    embedding = predictor.encode(image)
+    label = load_labels().parse("breast stroma")
+    with pytest.raises(DataError, match=r"of a label pass \.prompt"):
+        predictor.masks(embedding, [label])
+    with pytest.raises(DataError, match="sentences, got 3"):
+        predictor.logits(embedding, [3])
+
+
+def test_a_device_that_is_none_is_told():
+    with pytest.raises(ConfigError, match=r"device 'gpu' cannot be used .*cpu, cuda"):
+        SegmentPredictor.from_pretrained(device="gpu")

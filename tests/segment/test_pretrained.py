@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from xpath.errors import CheckpointError, ConfigError
-from xpath.segment.model.timm_encoder import TimmEncoder
+from xpath.segment.model.timm_image_encoder import TimmImageEncoder
 from xpath.segment.pretrained import load_encoder, pretrain
 from xpath.segment.variants import pathsegmentor_mini, pathsegmentor_tiny
 
@@ -30,7 +30,7 @@ def assert_taken_over(encoder, classifier):
 
 def test_names_of_timm(classifier, tmp_path):
     save_file(classifier, tmp_path / "model.safetensors")
-    encoder = TimmEncoder(NAME)
+    encoder = TimmImageEncoder(NAME)
 
     load_encoder(encoder, tmp_path / "model.safetensors")
 
@@ -43,7 +43,7 @@ def test_names_of_another_library_in_the_same_order(classifier, tmp_path):
         for i, (name, value) in enumerate(classifier.items())
     }
     torch.save(theirs, tmp_path / "model.pth")
-    encoder = TimmEncoder(NAME)
+    encoder = TimmImageEncoder(NAME)
 
     load_encoder(encoder, tmp_path / "model.pth")
 
@@ -54,14 +54,14 @@ def test_another_network_is_named(tmp_path):
     torch.save(timm.create_model("tf_efficientnet_lite2").state_dict(), tmp_path / "model.pth")
 
     with pytest.raises(CheckpointError, match=r"of another network, \d+ of \d+ tensors differ"):
-        load_encoder(TimmEncoder(NAME), tmp_path / "model.pth")
+        load_encoder(TimmImageEncoder(NAME), tmp_path / "model.pth")
 
 
 def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "model.pth").write_bytes(b"PK nothing")
 
     with pytest.raises(CheckpointError, match=r"model\.pth cannot be read"):
-        load_encoder(TimmEncoder(NAME), tmp_path / "model.pth")
+        load_encoder(TimmImageEncoder(NAME), tmp_path / "model.pth")
 
 
 def test_the_whole_model_is_prepared(classifier, tmp_path):

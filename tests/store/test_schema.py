@@ -183,3 +183,23 @@ def test_the_modules_import_neither_h5py_nor_zarr(python):
     done = python(code)
 
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides" / "mine.svs").touch()
+
+    with pytest.raises(StoreError, match="is a folder"), atomic(tmp_path / "slides") as draft:
+        draft.write_text("patches")
+
+    assert [path.name for path in tmp_path.rglob("*")] == ["slides", "mine.svs"]
+
+
+def test_a_place_that_cannot_be_is_told(tmp_path):
+    (tmp_path / "file").touch()
+
+    with (
+        pytest.raises(StoreError, match=r"no folder.*another place"),
+        atomic(tmp_path / "file" / "a"),
+    ):
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import re
 from collections import Counter
@@ -21,6 +22,8 @@ __all__ = [
     "read_slide_table",
     "with_labels",
 ]
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = frozenset((
     ".svs",
@@ -147,7 +150,9 @@ def read_labels(path: Path) -> dict[str, SlideLabel]:
 
 
 def with_labels(slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]) -> list[SlideEntry]:
-    """Slides with their labels; slides the table does not name keep none.
+    """Slides with their labels; slides the table does not name have none, and a warning says so.
+
+    What an earlier table said of a slide is forgotten, but for its resolution.
 
     Raises:
         DataError: The table names none of the slides.
@@ -157,12 +162,23 @@ def with_labels(slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]) 
             f"the labels name none of the {len(slides)} slides; they name {list(labels)[:3]}, the"
             f" slides are {[slide.slide_id for slide in slides[:3]]} (file names without suffix)"
         )
+    lost = [slide.slide_id for slide in slides if slide.slide_id not in labels]
+    if lost:
+        strangers = [name for name in labels if name not in {slide.slide_id for slide in slides}]
+        logger.warning(
+            "%d of %d slides have no label, such as %s; the table names %d others%s",
+            len(lost),
+            len(slides),
+            lost[0],
+            len(strangers),
+            f", such as {strangers[0]}" if strangers else "",
+        )
     return [_labelled(slide, labels.get(slide.slide_id)) for slide in slides]
 
 
 def _labelled(slide: SlideEntry, label: SlideLabel | None) -> SlideEntry:
     if label is None:
-        return slide
+        return replace(slide, label="", patient="")
     mpp = label.mpp if slide.mpp is None else slide.mpp
     return replace(slide, label=label.label, patient=label.patient, mpp=mpp)
 

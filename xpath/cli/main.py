@@ -7,8 +7,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+from xpath.cli import compare, doctor, grid, labels, pathseg, review, sample
 from xpath.cli import demo as demo
-from xpath.cli import doctor, grid, labels, pathseg, review, sample
 from xpath.cli import stages as stages
 from xpath.errors import XPathError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-COMMANDS = (doctor, labels, sample, grid, *stages.COMMANDS, review, pathseg, demo)
+COMMANDS = (doctor, labels, sample, grid, *stages.COMMANDS, review, compare, pathseg, demo)
 
 EPILOG = """\
 a first look:
@@ -32,6 +32,8 @@ your own slides, one stage after the other or all at once with pipelines/brca_su
   xpath explain --out RUN
   xpath export --out RUN
   xpath review RUN                       look at it in the browser, note findings
+  xpath compare RUN CORRECTED.geojson --slide NAME
+                                         against what you corrected in QuPath
 
 the data the segmentor learns from:
   xpath pathseg status DATA              which of the public sources are there

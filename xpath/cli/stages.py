@@ -128,14 +128,23 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also the maps as OME-TIFF (scores and colours) and DeepZoom, slides/ID/pyramids/",
     )
+    parser.add_argument(
+        "--dicom-seg",
+        action="store_true",
+        help="also the masks of DICOM slides as DICOM SEG, slides/ID/objects.dcm, for archives"
+        " and DICOM viewers; needs highdicom",
+    )
 
 
 def _export(args: argparse.Namespace) -> int:
     from xpath.study.chain import export_stage, pyramids_stage
+    from xpath.study.dicom import dicom_stage
     from xpath.study.study import open_study
 
     study = open_study(args.out)
-    reports = [export_stage(study, title=args.out.resolve().name)]
+    # Masks are enough for these, so a run without classifiers has them as well.
+    segmentations = [dicom_stage(study)] if args.dicom_seg else []
+    reports = [*segmentations, export_stage(study, title=args.out.resolve().name)]
     if args.pyramids:
         reports.append(pyramids_stage(study))
     code = finish(*reports)

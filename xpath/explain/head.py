@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, SupportsIndex, TypeAlias
 
 import numpy as np
 import torch
@@ -15,14 +15,12 @@ from torch import nn
 
 from xpath.errors import ConfigError, DataError
 from xpath.mil.attention_mil import AttentionMIL
-from xpath.mil.bag import pack
+from xpath.mil.bag import Bag, pack
 from xpath.mil.object_aware import ObjectAwareMIL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
-
-    from xpath.mil.bag import Bag
 
 __all__ = [
     "AttentionClassifier",
@@ -64,13 +62,15 @@ def evaluate(model: AttentionClassifier, bag: Bag) -> Any:  # either model's out
     """The model's answer in double precision, dropout off; the model is left as it was.
 
     Raises:
-        DataError: A classifier without attention.
+        DataError: A classifier without attention, or what is no bag.
     """
     if not isinstance(model, AttentionMIL | ObjectAwareMIL):
         raise DataError(
             f"{type(model).__name__} has no attention to explain; pass AttentionMIL or"
             " ObjectAwareMIL (what a mean or maximum is made of, its patch logits say)"
         )
+    if not isinstance(bag, Bag):
+        raise DataError(f"wanted one Bag, got {type(bag).__name__}; a packed one is of many")
     double = copy.deepcopy(model).cpu().double().eval()
     present = None if bag.present is None else bag.present.cpu()
     with torch.inference_mode():
@@ -127,8 +127,11 @@ def class_share(logits: Tensor, target: int | None, contrast: Contrast) -> tuple
     """
     count = len(logits)
     target = int(logits.argmax()) if target is None else target
-    if not 0 <= target < count:
-        raise DataError(f"target must be a class 0 to {count - 1}, got {target}")
+    if not isinstance(target, SupportsIndex) or not 0 <= target < count:
+        raise DataError(
+            f"target must be a class 0 to {count - 1}, got {target!r}; of a name,"
+            " model.classes.index(name)"
+        )
     share = torch.zeros(count, dtype=torch.float64)
     if contrast == "mean":
         share -= 1 / count

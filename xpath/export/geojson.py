@@ -19,6 +19,7 @@ import numpy as np
 from xpath.errors import DataError
 from xpath.export.colour import object_colour
 from xpath.export.outlines import Outliner
+from xpath.export.separated import separated
 from xpath.export.slide_outlines import outlined
 from xpath.store.schema import atomic
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from xpath.export.outlines import Piece
+    from xpath.export.slide_outlines import Frame
     from xpath.geometry import Box, PatchGrid
     from xpath.store.masks import SlideMasks
 
@@ -105,49 +107,42 @@ def write_geojson(path: Path, features: Iterable[Feature], *, slide_id: str, bou
 
 
 def object_features(
-    masks: SlideMasks, numbers: Sequence[ObjectNumbers], *, min_um2: float = 4.0
+    masks: SlideMasks,
+    numbers: Sequence[ObjectNumbers],
+    *,
+    min_um2: float = 4.0,
+    separate: bool = True,
 ) -> Iterator[Feature]:
     """Objects of several labels as detections, in one pass over the masks.
 
-    An object across a seam of patches is one object. Each is measured by ``area um2``,
-    ``confidence`` (presence of the label in its patches, weighted by its area in each), and what
-    ``numbers`` holds.
+    An object across a seam of patches is one object; nuclei and cells that touch are one each. Each
+    is measured by ``area um2``, ``confidence`` (presence of the label in its patches, weighted by
+    its area in each), and what ``numbers`` holds.
 
     Args:
         masks: Object masks of a slide.
         numbers: Labels to write and what to tell of them.
         min_um2: Smaller specks are left out; where no resolution is known none are.
+        separate: Tell nuclei and cells apart at their waists. What hangs together stays one object
+            where no resolution is known, or where its box has more than 16 million mask pixels.
     """
-    by_label = {each.label: each for each in numbers}
-    columns = {label: masks.labels.index(label) for label in by_label}
-    stretch = np.ones(0)
-    for label, piece, frame in outlined(masks, list(by_label)):
-        stretch = stretch if len(stretch) else frame.stretch()
-        area = piece.pixels * frame.scale**2 * (masks.grid.slide_mpp or math.nan) ** 2
-        if area < min_um2:
-            continue
-        column, told = columns[label], by_label[label]
-        confidence = masks.presence[piece.patches, column] @ piece.counts / piece.counts.sum()
-        share = _share(piece, masks.area[piece.patches, column], stretch)
-        amounts = {name: float(each[piece.patches] @ share) for name, each in told.shared.items()}
-        rings = tuple(frame.on_slide(ring) for ring in piece.rings)
-        x, y = rings[0][0]
-        yield Feature(
-            name=f"{label}/{x:g},{y:g}",  # its top left corner: the same whatever else is written
-            kind="detection",
-            rings=rings,
-            label=label,
-            measurements={
-                "area um2": area,
-                "confidence": float(confidence),
-                **told.kind,
-                **amounts,
-            },
-        )
+    measured = _Measured(masks, numbers)
+    mpp = masks.grid.slide_mpp if separate else None
+    for label, whole, pieces, frame in separated(outlined(masks, list(measured.told)), mpp):
+        for piece in pieces:
+            area = piece.pixels * frame.scale**2 * (masks.grid.slide_mpp or math.nan) ** 2
+            if area < min_um2:
+                continue
+            yield measured.feature(label, piece, whole, frame, area)
 
 
 def mask_features(
-    masks: SlideMasks, label: str, measurements: Mapping[str, float], *, min_um2: float = 4.0
+    masks: SlideMasks,
+    label: str,
+    measurements: Mapping[str, float],
+    *,
+    min_um2: float = 4.0,
+    separate: bool = True,
 ) -> Iterator[Feature]:
     """Objects of one label as detections; see ``object_features``, which is faster for several.
 
@@ -156,9 +151,10 @@ def mask_features(
         label: Label id.
         measurements: Numbers of the kind (importance, contribution), given to each object.
         min_um2: Smaller specks are left out.
+        separate: Tell nuclei and cells apart at their waists.
     """
     told = ObjectNumbers(label=label, kind=measurements)
-    return object_features(masks, [told], min_um2=min_um2)
+    return object_features(masks, [told], min_um2=min_um2, separate=separate)
 
 
 def tile_features(
@@ -222,12 +218,49 @@ def polygons(mask: NDArray[np.bool_]) -> Iterator[tuple[Ring, ...]]:
         yield tuple(ring.tolist() for ring in piece.rings)
 
 
-def _share(
-    piece: Piece, area: NDArray[np.int64], stretch: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """``(n,)`` the piece's share of its label's area in each of its patches."""
-    whole = np.maximum(area * stretch[piece.patches], piece.counts)
-    return np.asarray(piece.counts / whole, np.float64)
+class _Measured:
+    """Objects with what is told of them."""
+
+    def __init__(self, masks: SlideMasks, numbers: Sequence[ObjectNumbers]) -> None:
+        self._masks = masks
+        self.told = {each.label: each for each in numbers}
+        """What to tell, by label."""
+        self._columns = {label: masks.labels.index(label) for label in self.told}
+        self._stretch = np.ones(0)
+
+    def feature(self, label: str, piece: Piece, whole: Piece, frame: Frame, area: float) -> Feature:
+        """One object of so many square microns, part of what hangs together."""
+        if not len(self._stretch):
+            self._stretch = frame.stretch()
+        told, patches = self.told[label], piece.patches
+        presence = self._masks.presence[patches, self._columns[label]]
+        share = self._share(label, piece, whole)
+        amounts = {name: float(each[patches] @ share) for name, each in told.shared.items()}
+        rings = tuple(frame.on_slide(ring) for ring in piece.rings)
+        x, y = rings[0][0]
+        return Feature(
+            # Its top left corner: the same whatever else is written, and no two have one pixel.
+            name=f"{label}/{x:.12g},{y:.12g}",
+            kind="detection",
+            rings=rings,
+            label=label,
+            measurements={
+                "area um2": area,
+                "confidence": float(presence @ piece.counts / piece.counts.sum()),
+                **told.kind,
+                **amounts,
+            },
+        )
+
+    def _share(self, label: str, piece: Piece, whole: Piece) -> NDArray[np.float64]:
+        """``(n,)`` the piece's share of its label's area in each of its patches."""
+        patches, counts = piece.patches, whole.counts
+        if piece is not whole:
+            counts = counts[np.searchsorted(whole.patches, patches)]
+        area = self._masks.area[patches, self._columns[label]]
+        # What hangs together has no more than all, and its parts together what it has.
+        most = np.maximum(area * self._stretch[patches], counts)
+        return np.asarray(piece.counts / most, np.float64)
 
 
 class _Lines:

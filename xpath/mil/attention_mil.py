@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import nn
 
 from xpath.errors import ConfigError
+from xpath.mil.bag import check_packed, check_precision
 from xpath.mil.checkpoint import Pretrained
 from xpath.mil.pool import (
     GatedAttention,
@@ -134,9 +135,12 @@ class AttentionMIL(Pretrained):
         """Logits of bags with patch features ``(M, D)``.
 
         Raises:
+            DataError: Bags that are not packed, or of another precision than the model.
             ShapeError: Features of another width, or object features.
         """
+        check_packed(bags)
         check_shape("patch features", bags.features, "M D", D=self.config.dim)
+        check_precision(bags, self.classifier.weight)
         instances = self.projection(self.scaler(bags.features))
         scores = self.attention(instances[:, None])[:, 0]
         with full_precision(scores):

@@ -6,7 +6,7 @@ Axes: B bags, N patches of a bag, M patches of all bags, L object kinds, D featu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, SupportsIndex
 
 import torch
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["Bag", "PackedBags", "pack", "pack_padded"]
+__all__ = ["Bag", "PackedBags", "check_packed", "check_precision", "pack", "pack_padded"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # tensors do not compare to one bool
@@ -46,10 +46,12 @@ class Bag:
         """Refuses shapes and values no model can use.
 
         Raises:
-            DataError: No patches; NaN, infinity; not a floating type; a negative label.
+            DataError: No tensors; no patches; NaN, infinity; not a floating type; a label that is
+                no class index.
             ShapeError: Other axes, or ``present`` where it does not belong or fit.
         """
         name = f"bag {self.slide_id!r}"
+        _check_tensor(f"{name}: features", self.features)
         if self.features.ndim not in (2, 3):
             raise ShapeError(
                 f"{name}: features must be (N, D) or (N, L, D), got {tuple(self.features.shape)}"
@@ -60,8 +62,8 @@ class Bag:
             raise DataError(f"{name}: features must be floating, got {self.features.dtype}")
         if not torch.isfinite(self.features).all():
             raise DataError(f"{name} has NaN or infinity in its features; look at the encoder")
-        if self.label is not None and self.label < 0:
-            raise DataError(f"{name}: label must be 0, 1, ... or None, got {self.label}")
+        if self.label is not None and not (_is_index(self.label) and self.label >= 0):
+            raise DataError(f"{name}: label must be 0, 1, ... or None, got {self.label!r}")
         self._check_present(name)
 
     def _check_present(self, name: str) -> None:
@@ -71,12 +73,26 @@ class Bag:
             return
         if self.present is None:
             raise ShapeError(f"{name}: object features (N, L, D) need `present` (N, L)")
+        _check_tensor(f"{name}: present", self.present)
         count, kinds = self.features.shape[:2]
         check_shape(f"{name}: present", self.present, "N L", N=count, L=kinds)
         if self.present.dtype != torch.bool:
             raise DataError(
                 f"{name}: present must be boolean, got {self.present.dtype}; pass coverage > 0"
             )
+
+
+def _check_tensor(name: str, value: object) -> None:
+    if not isinstance(value, torch.Tensor):
+        raise DataError(
+            f"{name} must be a tensor, got {type(value).__name__};"
+            " torch.from_numpy makes one of an array"
+        )
+
+
+def _is_index(label: object) -> bool:
+    """True for whole numbers of any kind, numpy's too; a tensor or a float is none."""
+    return isinstance(label, SupportsIndex) and not isinstance(label, torch.Tensor)
 
 
 class PackedBags(NamedTuple):
@@ -104,6 +120,32 @@ class PackedBags(NamedTuple):
             self.features.to(tensor),
             None if self.present is None else self.present.to(tensor.device),
             *(part.to(tensor.device) for part in (self.sizes, self.index, self.labels)),
+        )
+
+
+def check_packed(bags: object) -> None:
+    """Refuses what no classifier can read.
+
+    Raises:
+        DataError: Bags that are not packed.
+    """
+    if not isinstance(bags, PackedBags):
+        raise DataError(
+            f"a classifier reads packed bags, got {type(bags).__name__}; pass pack([bag, ...]), or"
+            " the bags to xpath.mil.evaluate.predict"
+        )
+
+
+def check_precision(bags: PackedBags, own: Tensor) -> None:
+    """Refuses bags that are wider than the tensors of a model.
+
+    Raises:
+        DataError: Double precision, for a model of another.
+    """
+    if bags.features.dtype == torch.float64 != own.dtype:
+        raise DataError(
+            f"the features are float64, the model's weights {own.dtype}; pass"
+            " pack(bags).like(model.classifier.weight), or make the model .double()"
         )
 
 

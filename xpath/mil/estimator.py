@@ -88,14 +88,17 @@ class _Estimator:
 
         Raises:
             ConfigError: A setting that cannot be.
-            DataError: Nothing to train on, a single class, lists of unequal length, or a slide
-                that cannot be used, which is named by its place.
+            DataError: Nothing to train on, a single class, lists of unequal length, a slide
+                without a class (None, NaN), or one that cannot be used, named by its place.
             ShapeError: Slides of other axes or of different widths.
         """
         config = self._train_config()
         labels = np.asarray(y)
         if labels.shape != (len(X),) or not len(X):
             raise DataError(f"wanted one class per slide, got {len(X)} slides and y {labels.shape}")
+        missing = [place for place, kind in enumerate(y) if kind is None or kind != kind]
+        if missing:
+            raise DataError(f"slides without a class cannot train, those at {missing[:5]}")
         classes, index = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise DataError(f"a classifier needs slides of 2 classes, got only {classes.tolist()}")
@@ -280,7 +283,10 @@ def _bag(slide: Any, label: int | None, name: str, *, objects: bool) -> Bag:
     if not features.is_floating_point():
         features = features.float()
     if present is not None:
-        return Bag(features, torch.as_tensor(present) > 0, label, name)
+        there = torch.as_tensor(present) > 0
+        if features.ndim == 3 and there.shape == features.shape[:2]:
+            features = features.masked_fill(~there[..., None], 0.0)  # nothing is there: NaN, maybe
+        return Bag(features, there, label, name)
     if objects and features.ndim == 3:
         there = ~features.isnan().all(dim=-1)
         return Bag(features.masked_fill(~there[..., None], 0.0), there, label, name)

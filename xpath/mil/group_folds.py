@@ -129,6 +129,11 @@ def hold_out(
     stays = np.isin(names, names[np.isin(kinds, alone)])
     free = np.flatnonzero(~stays)
     part = np.zeros(len(kinds), np.int64)
+    if share and len(np.unique(names[free])) < 2:
+        raise DataError(
+            f"no group can be held out: the classes {[*map(str, alone)]} lie in one group each and"
+            " must train; give more patients, or hold out nothing (a share of 0)"
+        )
     if share:
         truth = np.unique(kinds[free], return_inverse=True)[1]
         rng = np.random.default_rng(seed)

@@ -12,6 +12,7 @@ from torch import nn
 
 from xpath.errors import ConfigError, ShapeError
 from xpath.mil.attention_mil import AttentionMILConfig, named, projection
+from xpath.mil.bag import check_packed, check_precision
 from xpath.mil.checkpoint import Pretrained
 from xpath.mil.pool import (
     GatedAttention,
@@ -150,13 +151,16 @@ class ObjectAwareMIL(Pretrained):
         """Logits of bags with object features ``(M, L, D)`` and their presence ``(M, L)``.
 
         Raises:
+            DataError: Bags that are not packed, or of another precision than the model.
             ShapeError: Other features, other kinds, or presence missing.
         """
+        check_packed(bags)
         kinds = len(self.objects)
         sizes = check_shape("object features", bags.features, "M L D", L=kinds, D=self.config.dim)
         if bags.present is None:
             raise ShapeError(f"object features need `present` (M, L) with L={kinds}, got None")
         check_shape("present", bags.present, "M L", M=sizes["M"], L=kinds)
+        check_precision(bags, self.classifier.weight)
         instances = self.projection(self.scaler(bags.features))
         # Scaler and projection turn the zeros of an absent object into something; nothing it is.
         instances = instances.masked_fill(~bags.present[..., None], 0.0)

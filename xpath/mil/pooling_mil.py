@@ -13,6 +13,7 @@ from torch import nn
 
 from xpath.errors import ConfigError
 from xpath.mil.attention_mil import named, projection
+from xpath.mil.bag import check_packed, check_precision
 from xpath.mil.checkpoint import Pretrained
 from xpath.mil.pool import full_precision, segment_max, segment_sum
 from xpath.mil.scaler import FeatureScaler
@@ -119,9 +120,12 @@ class PoolingMIL(Pretrained):
         """Logits of bags with patch features ``(M, D)``.
 
         Raises:
+            DataError: Bags that are not packed, or of another precision than the model.
             ShapeError: Features of another width, or object features.
         """
+        check_packed(bags)
         check_shape("patch features", bags.features, "M D", D=self.config.dim)
+        check_precision(bags, self.classifier.weight)
         instances = self.projection(self.scaler(bags.features))
         scores = self.classifier(instances)
         with full_precision(scores):

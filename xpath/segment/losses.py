@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
     from xpath.segment.model.decoder import Heads
 
-__all__ = ["SegmentLoss", "segment_loss", "soft_dice_loss"]
+__all__ = ["SegmentLoss", "contrast_loss", "segment_loss", "soft_dice_loss"]
 
 
 UNKNOWN = 255
 """In a target: nothing is known here, and nothing is learnt."""
+MEET = 0.2
+"""Share of the smaller object up to which two objects count as apart: where they touch, a place of
+stride 4 belongs to both."""
 
 
 class SegmentLoss(NamedTuple):
@@ -34,11 +37,13 @@ class SegmentLoss(NamedTuple):
     bce: Tensor
     dice: Tensor
     match: Tensor
+    contrast: Tensor
+    """Weighted already; zero in the paper's loss."""
 
     @property
     def total(self) -> Tensor:
-        """Sum of the parts, equally weighted (paper, Eq. 8)."""
-        return self.bce + self.dice + self.match
+        """Sum of the parts, those of the paper equally weighted (Eq. 8)."""
+        return self.bce + self.dice + self.match + self.contrast
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor, known: Tensor | None = None) -> Tensor:
@@ -73,7 +78,13 @@ class _Target(NamedTuple):
 
 
 def segment_loss(
-    heads: Sequence[Heads], features: Tensor, sentence: Tensor, target: Tensor, scale: Tensor
+    heads: Sequence[Heads],
+    features: Tensor,
+    sentence: Tensor,
+    target: Tensor,
+    scale: Tensor,
+    *,
+    contrast: float = 0.0,
 ) -> SegmentLoss:
     """Loss of all heads (deep supervision), in float32 whatever the precision of the model.
 
@@ -84,10 +95,12 @@ def segment_loss(
         target: ``(B, P, H, W)`` uint8: 1 the object, 0 not, 255 unknown; all zero where the object
             is absent.
         scale: Logarithm of the inverse temperature of the class loss.
+        contrast: Weight of ``contrast_loss``.
     """
     wanted = _target(target, (features.shape[-2], features.shape[-1]))
     parts = [_head_loss(head, features.float(), sentence.float(), wanted, scale) for head in heads]
-    return SegmentLoss(*(torch.stack(part).mean() for part in zip(*parts, strict=True)))
+    loss = SegmentLoss(*(torch.stack(part).mean() for part in zip(*parts, strict=True)))
+    return loss._replace(contrast=contrast * loss.contrast)
 
 
 def _target(target: Tensor, small: tuple[int, int]) -> _Target:
@@ -107,8 +120,8 @@ def _head_loss(
     with torch.no_grad():
         query = _matched(mask_logits(masks, features), scores, target)
     chosen = masks.take_along_dim(query[..., None, None], dim=2)
-    logits = mask_logits(chosen, features)[:, :, 0]
-    logits = functional.interpolate(logits, target.mask.shape[-2:], mode="bilinear")
+    small = mask_logits(chosen, features)[:, :, 0]
+    logits = functional.interpolate(small, target.mask.shape[-2:], mode="bilinear")
     bce = functional.binary_cross_entropy_with_logits(
         logits, target.mask, weight=target.known, reduction="none"
     )
@@ -119,7 +132,30 @@ def _head_loss(
         (bce.sum(dim=(2, 3)) / target.known.sum(dim=(2, 3)).clamp(min=1)).mean(),
         soft_dice_loss(logits, target.mask, target.known).mean(),
         (match * target.present).mean(),
+        contrast_loss(small, target.small_mask * target.small_known),
     )
+
+
+def contrast_loss(logits: Tensor, share: Tensor) -> Tensor:
+    """How far prompts that exclude each other are confused, 0 and up.
+
+    Inside an object its own prompt must answer more strongly than any prompt whose object does not
+    overlap it: the cross-entropy over these prompts, averaged over the object and then over the
+    objects of the batch. It is what tells kinds of nuclei apart: for the other parts of the loss a
+    few lymphocytes in the mask of the tumour cells weigh as little as a rough edge.
+
+    Args:
+        logits: ``(B, P, h, w)``.
+        share: ``(B, P, h, w)`` in 0..1, how much of a place belongs to the object.
+    """
+    flat, weight = logits.flatten(2), share.flatten(2)  # (B, P, S)
+    inside = weight.sum(dim=-1)
+    overlap = torch.einsum("bps,bqs->bpq", weight, weight)
+    apart = overlap <= MEET * torch.minimum(inside[:, :, None], inside[:, None])
+    rival = flat[:, None].masked_fill(~apart[..., None], float("-inf"))  # (B, P, Q, S)
+    everyone = torch.cat((flat[:, :, None], rival), dim=2).logsumexp(dim=2)
+    loss = ((everyone - flat) * weight).sum(dim=-1) / inside.clamp(min=1e-6)
+    return (loss * (inside > 0)).mean()
 
 
 def _matched(logits: Tensor, scores: Tensor, target: _Target) -> Tensor:

@@ -129,12 +129,12 @@ class SegmentPredictor:
         texts: TextCache | None = None,
         calibration: PresenceCalibration | None = None,
     ) -> None:
-        self.model = model.to(device).eval()
+        self.device = _device(device)
+        self.model = model.to(self.device).eval()
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.tokenizer = tokenizer
         self.info = info
-        self.device = torch.device(device)
         self.config = config
         self.calibration = calibration
         self._prompts = PromptFeatures(self.model, tokenizer, texts)
@@ -156,6 +156,7 @@ class SegmentPredictor:
 
         Raises:
             CheckpointError: The checkpoint is missing or does not fit.
+            ConfigError: There is no such device.
         """
         model, tokenizer, info = load_segmentor(path)
         texts = TextCache(text_digest(model, tokenizer)) if config.text_cache else None
@@ -221,9 +222,11 @@ class SegmentPredictor:
                 several in one call: a mask then depends on the other prompts. For comparison only.
 
         Raises:
-            DataError: A prompt without a word or too long, or values that are not finite.
+            DataError: Not what ``encode`` gave; a prompt that is no sentence, without a word or
+                too long; or values that are not finite.
             ConfigError: A threshold that is no probability, or an empty chunk.
         """
+        _check_question(embedding, prompts)
         if not 0 < threshold < 1:
             raise ConfigError(f"threshold must be between 0 and 1, got {threshold}; 0.5 is usual")
         shape = (embedding.images, len(prompts))
@@ -252,8 +255,9 @@ class SegmentPredictor:
         """What masks are made from, before ``Embedding.enlarge``: ``(B, P, h, w)`` float32.
 
         One value for four by four pixels of the image the model saw, its padding included; on the
-        device. Above 0 lies what belongs to the object.
+        device. Above 0 lies what belongs to the object. Raises as ``masks``.
         """
+        _check_question(embedding, prompts)
         shape = (embedding.images, len(prompts), *embedding.memory.mask_features.shape[-2:])
         out = torch.empty(shape, device=self.device)
         for rows, columns, logits in self._decoded(embedding, prompts, chunk, coupled=False):
@@ -268,8 +272,6 @@ class SegmentPredictor:
         self, embedding: Embedding, prompts: Sequence[str], chunk: int | None, *, coupled: bool
     ) -> Iterator[tuple[slice, slice, Tensor]]:
         """Which images, which prompts, and their logits; as many at once as fit."""
-        if isinstance(prompts, str):
-            raise DataError(f"prompts must be a list of sentences, got one string: [{prompts!r}]")
         if chunk is not None and chunk < 1:
             raise ConfigError(f"chunk must be at least 1 prompt, got {chunk}; None picks one")
         self._warn(prompts)
@@ -318,6 +320,36 @@ class SegmentPredictor:
                 len(new),
                 new[0],
             )
+
+
+def _device(name: str) -> torch.device:
+    """The device of that name, tried out.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"device {name!r} cannot be used ({reason}); wanted cpu, cuda, cuda:1 ..."
+        ) from error
+    return device
+
+
+def _check_question(embedding: object, prompts: object) -> None:
+    """Refuses what only looks like an encoded image or a list of sentences."""
+    if not isinstance(embedding, Embedding):
+        raise DataError(
+            f"wanted an encoded image, got {type(embedding).__name__}; pass encode(image)"
+        )
+    if isinstance(prompts, str):
+        raise DataError(f"prompts must be a list of sentences, got one string: [{prompts!r}]")
+    strangers = [one for one in prompts if not isinstance(one, str)]  # type: ignore[attr-defined]
+    if strangers:
+        raise DataError(f"prompts must be sentences, got {strangers[0]!r}; of a label pass .prompt")
 
 
 def _tiles(

@@ -8,7 +8,7 @@ import torch
 
 from xpath.errors import CheckpointError, ConfigError
 from xpath.segment.checkpoint import read_safetensors
-from xpath.segment.model.timm_encoder import TimmEncoder
+from xpath.segment.model.timm_image_encoder import TimmImageEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,7 +34,7 @@ def pretrain(model: PathSegmentor, path: Path, batches: Iterable[Tensor]) -> Non
         CheckpointError: The file cannot be read, or is of another network.
     """
     encoder = model.image_encoder
-    if not isinstance(encoder, TimmEncoder):
+    if not isinstance(encoder, TimmImageEncoder):
         raise ConfigError(
             "pretrained encoder weights fit models with an encoder of timm, such as mini; this"
             " one's is FocalNet, whose weights come with a whole checkpoint (--init)"
@@ -43,7 +43,7 @@ def pretrain(model: PathSegmentor, path: Path, batches: Iterable[Tensor]) -> Non
     encoder.measure(model.normalise(images) for images in batches)
 
 
-def load_encoder(encoder: TimmEncoder, path: Path) -> None:
+def load_encoder(encoder: TimmImageEncoder, path: Path) -> None:
     """Fills a timm encoder with the weights of an image classifier.
 
     Files of other libraries have other names for the same tensors. EfficientNet-PyTorch, for one,

@@ -47,6 +47,8 @@ class TrainConfig:
     """Largest global gradient norm."""
     accumulate: int = 1
     """Parts a batch is split into, one after the other, where memory is short."""
+    contrast: float = 0.0
+    """Weight of the loss between prompts that exclude each other; the paper has none."""
     ema: float = 0.999
     """Decay of the running average of the weights, which is what is used in the end; 0 for none."""
     precision: str = "fp32"
@@ -113,7 +115,7 @@ class Trainer:
         groups = parameter_groups(model, config)
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=fused)
         self.average = {n: p.detach().clone() for n, p in model.named_parameters()}
-        loss: nn.Module = BatchLoss(model, config.precision)
+        loss: nn.Module = BatchLoss(model, config)
         if torch.distributed.is_initialized():
             loss = DistributedDataParallel(loss)
         self._loss = loss
@@ -171,10 +173,10 @@ class Trainer:
 class BatchLoss(nn.Module):
     """From a batch to its loss: the one module whose gradient is averaged over processes."""
 
-    def __init__(self, model: PathSegmentor, precision: str) -> None:
+    def __init__(self, model: PathSegmentor, config: TrainConfig) -> None:
         super().__init__()
         self.model = model
-        self._dtype = DTYPES[precision]
+        self._dtype, self._contrast = DTYPES[config.precision], config.contrast
 
     def forward(self, images: Tensor, ids: Tensor, mask: Tensor, target: Tensor) -> SegmentLoss:
         """Loss of a batch; see ``TrainBatch``."""
@@ -185,7 +187,12 @@ class BatchLoss(nn.Module):
             text = TextFeatures(*(part.unflatten(0, ids.shape[:2]) for part in flat))
             heads = self.model.decoder(memory, text)
         return segment_loss(
-            heads, memory.mask_features, text.sentence, target, self.model.logit_scale
+            heads,
+            memory.mask_features,
+            text.sentence,
+            target,
+            self.model.logit_scale,
+            contrast=self._contrast,
         )
 
 

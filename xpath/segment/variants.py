@@ -14,7 +14,7 @@ from xpath.segment.model.image_encoder import ImageEncoder
 from xpath.segment.model.pixel_decoder import PixelDecoder
 from xpath.segment.model.segmentor import PIXEL_MEAN, PIXEL_STD, PathSegmentor
 from xpath.segment.model.text_encoder import CausalTextEncoder
-from xpath.segment.model.timm_encoder import TimmEncoder
+from xpath.segment.model.timm_image_encoder import TimmImageEncoder
 
 __all__ = [
     "SegmentorConfig",
@@ -63,7 +63,7 @@ class SegmentorConfig:
     """Attention heads of the text encoder."""
     encoder: str = FOCALNET
     """Image encoder: ``focalnet``, which the next five numbers describe, or the name of a timm
-    model (see ``TimmEncoder``), which needs none of them."""
+    model (see ``TimmImageEncoder``), which needs none of them."""
     width: int = 0
     """Channels of FocalNet's finest map."""
     depths: tuple[int, ...] = ()
@@ -157,9 +157,9 @@ def build_segmentor(
 
 def _image_encoder(
     config: SegmentorConfig, drop_path: float, layer_scale: float
-) -> ImageEncoder | TimmEncoder:
+) -> ImageEncoder | TimmImageEncoder:
     if config.encoder != FOCALNET:
-        return TimmEncoder(config.encoder, drop_path=drop_path)
+        return TimmImageEncoder(config.encoder, drop_path=drop_path)
     return ImageEncoder(
         width=config.width,
         depths=config.depths,

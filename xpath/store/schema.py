@@ -39,12 +39,13 @@ def atomic(path: Path) -> Iterator[Path]:
 
     The block creates the draft under the name it is given. Nothing is left behind when the block
     raises; what a killed process left behind is swept when the same path is written again. An
-    existing file or folder is replaced.
+    existing file is replaced, and so is a folder, but only by a folder.
 
     Raises:
-        StoreError: The disk is full, or the quota used up.
+        StoreError: The disk is full, or the quota used up; its folder cannot be made; a file would
+            take the place of a folder and of all that is in it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_home(path)
     _sweep(path)
     draft = _beside(path, "part")
     try:
@@ -109,6 +110,17 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _make_home(path: Path) -> None:
+    """The folder a file or folder is to lie in."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written, there is no folder {path.parent} and none can be made"
+            f" ({error}); choose another place"
+        ) from error
+
+
 def _host() -> str:
     """A short stand-in for the machine's name, which may be long or odd."""
     return sha256(socket.gethostname().encode()).hexdigest()[:8]
@@ -170,6 +182,8 @@ def _replace(draft: Path, path: Path) -> None:
     if not (path.exists() and (draft.is_dir() or path.is_dir())):
         draft.replace(path)
         return
+    if path.is_dir() and not draft.is_dir():  # a slip of the user must not cost them a folder
+        raise StoreError(f"{path} is a folder, but a file is to be written; name the file")
     old = _beside(path, "old")  # a folder is only replaced when it is out of the way
     path.replace(old)
     try:

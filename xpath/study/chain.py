@@ -29,13 +29,23 @@ __all__ = [
 
 
 def segment_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> StageReport:
-    """Object masks of all slides, or of some."""
+    """Object masks of all slides, or of some.
+
+    Raises:
+        XPathError: Labels, weights, device or numbers that no slide could be segmented with.
+    """
+    study.require_tools()
     chosen = study.slides if slides is None else slides
     return run_stage("segment", chosen, lambda entry: segment(study, entry), study.ledger)
 
 
 def features_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> StageReport:
-    """Features of all slides that have masks, or of some."""
+    """Features of all slides, or of some; those without masks fail.
+
+    Raises:
+        XPathError: An encoder, weights or device that no slide could be encoded with.
+    """
+    study.require_tools(encoder=True)
     chosen = study.slides if slides is None else slides
     return run_stage("features", chosen, lambda entry: extract(study, entry), study.ledger)
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from xpath.batch.making import make_once
 from xpath.batch.record import is_done, key_of
-from xpath.errors import DataError
+from xpath.errors import DataError, StoreError
 from xpath.explain.cohort import cohort_importance
 from xpath.explain.importance import ObjectImportance
 from xpath.metrics.calibration import fit_temperature
@@ -112,7 +112,18 @@ def train_classifiers(study: Study) -> dict[str, str]:
 
 
 def load_classifiers(study: Study) -> Classifiers:
-    """The trained standard and object-aware classifier."""
+    """The trained standard and object-aware classifier.
+
+    Raises:
+        CheckpointError: One cannot be read.
+        StoreError: They were not trained yet.
+    """
+    missing = [name for name in NAMES if not study.folder.model(name).exists()]
+    if missing:
+        raise StoreError(
+            f"{study.folder.root} has no classifiers yet; run `xpath train LABELS.csv --out"
+            f" {study.folder.root}` first"
+        )
     return (
         AttentionMIL.from_pretrained(study.folder.model("attention")),
         ObjectAwareMIL.from_pretrained(study.folder.model("object_aware")),
@@ -188,7 +199,7 @@ def _train_one(study: Study, name: str, bags: Mapping[str, list[Bag]], output: P
                 objects,
                 study.classes,
                 hidden=settings.hidden,
-                average="present" if settings.average == "present" else "all",
+                average=settings.average,
             )
     with tqdm(total=settings.train.epochs, desc=f"{name:>10}"[:12], unit="epoch") as bar:
         result = train(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
+from xpath.errors import ConfigError
 from xpath.labels import activation_objects, importance_objects
 from xpath.mil.train import TrainConfig
 from xpath.wsi.grid import GridConfig
@@ -55,6 +57,18 @@ class SplitConfig:
     seed: int = 0
     """Seed of the split; patients are never divided."""
 
+    def __post_init__(self) -> None:
+        """Refuses shares that leave a part empty.
+
+        Raises:
+            ConfigError: A share of 0 or less, or nothing left for the test.
+        """
+        if not (min(self.train, self.validation) > 0 and self.train + self.validation < 1 - 1e-9):
+            raise ConfigError(
+                f"split.train and split.validation must be above 0 and leave a share for the test,"
+                f" got {self.train} and {self.validation}; the paper has 0.7 and 0.1"
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassifierConfig:
@@ -62,7 +76,7 @@ class ClassifierConfig:
 
     hidden: int = 64
     """Width of the attention networks."""
-    average: str = "all"
+    average: Literal["all", "present"] = "all"
     """``all``: slide feature is the mean over all objects (the paper); ``present``: those there."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """The training loop, the same for both."""
@@ -103,3 +117,15 @@ class StudyConfig:
     """Resolution of slides that store none, microns per pixel; 0 refuses such slides."""
     drawn: bool = False
     """The classifiers learn from drawn tissue: every page says that nothing on it is a finding."""
+
+    def __post_init__(self) -> None:
+        """Refuses a resolution that is none.
+
+        Raises:
+            ConfigError: Below 0, or no number.
+        """
+        if not self.default_mpp >= 0:
+            raise ConfigError(
+                f"default_mpp (--mpp) must be microns per pixel, often 0.25 (40x), got"
+                f" {self.default_mpp}; 0 refuses slides that store none"
+            )

@@ -101,7 +101,7 @@ def explain_key(study: Study, entry: SlideEntry) -> str:
 def bags_of(slide: SlideFeatures, label: int | None, min_coverage: float) -> tuple[Bag, Bag]:
     """A slide as a bag of patches, and as a bag of objects."""
     present = torch.from_numpy(slide.object_coverage >= min_coverage)
-    objects = torch.from_numpy(slide.object_features).float()
+    objects = torch.from_numpy(slide.object_features)  # half, as stored: packing widens a few
     return (
         Bag(torch.from_numpy(slide.features), None, label, slide.slide_id),
         Bag(objects, present, label, slide.slide_id),

@@ -13,7 +13,7 @@ from xpath.batch.ledger import Ledger
 from xpath.batch.record import is_done, key_of, read_key
 from xpath.batch.slides import SlideEntry
 from xpath.config import from_dict
-from xpath.errors import SlideError, StoreError
+from xpath.errors import LabelError, SlideError, StoreError
 from xpath.features.encoders import PatchEncoder, TimmEncoder
 from xpath.labels import Label, load_labels
 from xpath.segment.patch_features import SegmentorEncoder
@@ -59,9 +59,32 @@ class Study:
 
     @cached_property
     def labels(self) -> tuple[Label, ...]:
-        """What is segmented."""
+        """What is segmented.
+
+        Raises:
+            LabelError: No such label, none at all, or one twice.
+        """
         tree = load_labels()
-        return tuple(tree.parse(text, allow_new=True) for text in self.config.objects.labels)
+        found = tuple(tree.parse(text, allow_new=True) for text in self.config.objects.labels)
+        names = [label.id for label in found]
+        if not names or len(set(names)) < len(names):
+            raise LabelError(f"objects must name each label once, and one at least, got {names}")
+        return found
+
+    def require_tools(self, *, encoder: bool = False) -> None:
+        """Loads what work on slides needs: what is wrong with it is no fault of a slide.
+
+        Args:
+            encoder: The patch encoder too.
+
+        Raises:
+            CheckpointError: There are no such weights.
+            ConfigError: No such device, or a number that cannot be.
+            LabelError: No such label.
+        """
+        _ = self.labels, self.segment_config, self.predictor
+        if encoder:
+            _ = self.encoder
 
     @property
     def segment_config(self) -> SegmentConfig:

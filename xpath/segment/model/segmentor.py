@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from xpath.segment.model.image_encoder import ImageEncoder
     from xpath.segment.model.pixel_decoder import PixelDecoder
     from xpath.segment.model.text_encoder import TextEncoder, TextFeatures
-    from xpath.segment.model.timm_encoder import TimmEncoder
+    from xpath.segment.model.timm_image_encoder import TimmImageEncoder
 
 __all__ = ["PIXEL_MEAN", "PIXEL_STD", "Decoded", "PathSegmentor", "similarity"]
 
@@ -63,7 +63,7 @@ class PathSegmentor(nn.Module):
     def __init__(
         self,
         *,
-        image_encoder: ImageEncoder | TimmEncoder,
+        image_encoder: ImageEncoder | TimmImageEncoder,
         pixel_decoder: PixelDecoder,
         text_encoder: TextEncoder,
         decoder: JointDecoder,

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["TimmEncoder"]
+__all__ = ["TimmImageEncoder"]
 
 STRIDES = (4, 8, 16, 32)
 
 
-class TimmEncoder(nn.Module):
+class TimmImageEncoder(nn.Module):
     """Feature maps at strides 4, 8, 16 and 32 of a timm model, with a norm on each.
 
     Its batch norms never look at the batch: they normalise with the running statistics, in training
@@ -62,7 +62,7 @@ class TimmEncoder(nn.Module):
             maps = self.trunk(image)
         return [norm(maps[stage]) for norm, stage in zip(self.norms, self._stages, strict=True)]
 
-    def train(self, mode: bool = True) -> TimmEncoder:  # noqa: FBT001, FBT002 - torch's signature
+    def train(self, mode: bool = True) -> TimmImageEncoder:  # noqa: FBT001, FBT002 - torch's signature
         """Training mode, for all but the batch norms."""
         super().train(mode)
         for norm in _batch_norms(self):

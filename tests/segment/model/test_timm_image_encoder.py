@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xpath.errors import ConfigError
-from xpath.segment.model.timm_encoder import TimmEncoder
+from xpath.segment.model.timm_image_encoder import TimmImageEncoder
 
 NAME = "tf_efficientnet_lite0"
 
@@ -12,7 +12,7 @@ NAME = "tf_efficientnet_lite0"
 @pytest.fixture(scope="module")
 def encoder():
     torch.manual_seed(0)
-    return TimmEncoder(NAME)
+    return TimmImageEncoder(NAME)
 
 
 def images(count, seed=0, size=(64, 96)):
@@ -34,7 +34,7 @@ def test_maps_lie_at_the_four_strides(encoder):
 
 @torch.no_grad()
 def test_another_network_that_fits():
-    encoder = TimmEncoder("resnet18")  # its first map has stride 2 and is left out
+    encoder = TimmImageEncoder("resnet18")  # its first map has stride 2 and is left out
 
     assert encoder.channels == (64, 128, 256, 512)
     assert encoder(images(1))[0].shape == (1, 64, 16, 24)
@@ -83,4 +83,4 @@ def test_measured_statistics_stay_in_training(encoder):
 @pytest.mark.parametrize("name", ["no_such_model", "vit_tiny_patch16_224"])
 def test_what_is_no_encoder_is_refused(name):
     with pytest.raises(ConfigError, match=f"{name}.* cannot be an image encoder"):
-        TimmEncoder(name)
+        TimmImageEncoder(name)

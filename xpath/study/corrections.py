@@ -1,0 +1,133 @@
+"""What a person drew or corrected in QuPath, sorted by the labels of a run.
+
+A class means a label by any spelling that fits one label only (``Tumor``, ``lymphocytes``). Some
+classes have a meaning of their own: ``Region*``, ``ROI`` and ``Region of interest`` bound what is
+compared; ``Ignore*``, and the ``tissue`` and tiles xpath itself exports, are passed over.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from xpath.errors import DataError, LabelError
+from xpath.export.geojson_reader import read_regions
+from xpath.labels import LabelTree, load_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from xpath.export.geojson_reader import Region
+    from xpath.geometry import Box
+
+__all__ = ["BOUNDING", "PASSED_OVER", "Corrections", "chosen_labels", "read_corrections"]
+
+BOUNDING = ("region", "roi", "region of interest")
+"""Classes that bound what is compared; in any case, a ``*`` at the end makes no difference."""
+PASSED_OVER = ("tissue", "patch", "ignore")
+"""Classes that are never objects: what xpath exports beside them, and QuPath's ``Ignore*``."""
+KINDS_PASSED_OVER = ("tile", "root", "tmaCore")
+
+
+class Corrections(NamedTuple):
+    """The areas of a file, in level-0 pixels."""
+
+    objects: Mapping[str, Sequence[Region]]
+    """By label id; labels that were asked for and are not there have none."""
+    regions: Sequence[Region]
+    """That bound what is compared; none bound nothing."""
+    meant: Mapping[str, str]
+    """Class as it is written to label id, where they differ."""
+    unnamed: int
+    """Areas with neither class nor name, which are left out."""
+    others: Sequence[str] = ()
+    """Classes that were not asked for, as they are written."""
+
+
+def chosen_labels(names: Iterable[str], labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels of a run that somebody means, by any spelling.
+
+    Raises:
+        LabelError: The run has no such label, or several; it names those it has.
+    """
+    tree = _tree(labels)
+    meant, unknown = _meant(names, tree)
+    if unknown:
+        raise LabelError(f"{'; '.join(unknown)}; the run has {', '.join(labels)}")
+    return tuple(dict.fromkeys(meant.values()))
+
+
+def read_corrections(
+    path: Path, labels: Sequence[str], *, bounds: Box, only: Sequence[str] = ()
+) -> Corrections:
+    """The areas of a GeoJSON file by label.
+
+    Args:
+        path: As QuPath exports it.
+        labels: What the run has, label ids.
+        bounds: The slide's scanned part, from whose corner QuPath measures.
+        only: Label ids to read; other classes are then passed over, whatever they are. By default
+            all classes of the file, each of which must be a label of the run.
+
+    Raises:
+        DataError: No GeoJSON, a broken feature, or no area that could be compared.
+        LabelError: A class that is no label of the run, or may be several.
+    """
+    areas = [
+        area for area in read_regions(path, bounds=bounds) if area.kind not in KINDS_PASSED_OVER
+    ]
+    regions = [area for area in areas if _bare(_name(area)) in BOUNDING]
+    named = [area for area in areas if _name(area) and _bare(_name(area)) not in BOUNDING]
+    named = [area for area in named if _bare(_name(area)) not in PASSED_OVER]
+    meant, unknown = _meant((_name(area) for area in named), _tree(labels))
+    if unknown and not only:
+        raise LabelError(
+            f"{path}: {'; '.join(unknown)}; the run has {', '.join(labels)}: rename the classes in"
+            " QuPath, or choose with --objects what to compare"
+        )
+    found: dict[str, list[Region]] = {label: [] for label in only}
+    for area in named:
+        label = meant.get(_name(area), "")
+        if label and (not only or label in only):
+            found.setdefault(label, []).append(area)
+    if not found or not areas:
+        raise DataError(
+            f"{path} has no object to compare ({len(areas)} areas, {len(regions)} of them regions);"
+            " give objects a class in QuPath, then File, Export objects as GeoJSON"
+        )
+    in_order = {label: found[label] for label in labels if label in found}
+    shown = {name: label for name, label in meant.items() if name != label and label in in_order}
+    return Corrections(
+        in_order,
+        regions,
+        shown,
+        unnamed=sum(not _name(area) for area in areas),
+        others=tuple(dict.fromkeys(n for n in map(_name, named) if meant.get(n) not in in_order)),
+    )
+
+
+def _meant(names: Iterable[str], tree: LabelTree) -> tuple[dict[str, str], list[str]]:
+    """Name to label id, and what is wrong with the other names."""
+    meant, unknown = {}, []
+    for name in dict.fromkeys(names):
+        try:
+            meant[name] = tree.parse(name).id
+        except LabelError as error:
+            unknown.append(str(error).partition(";")[0])
+    return meant, unknown
+
+
+def _tree(labels: Sequence[str]) -> LabelTree:
+    """The labels of the run alone, so that what is ambiguous elsewhere is not here."""
+    known = load_labels()
+    return LabelTree((known.parse(label, allow_new=True) for label in labels), known.digest)
+
+
+def _name(area: Region) -> str:
+    """Of a class, else what the person called it."""
+    return area.label or area.title
+
+
+def _bare(name: str) -> str:
+    """Without the star that QuPath puts behind classes it does not count."""
+    return name.strip().casefold().removesuffix("*").strip()
