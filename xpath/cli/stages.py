@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from xpath.batch.ledger import StageReport
+    from xpath.batch.slides import SlideEntry
     from xpath.study.study import Study
 
-__all__ = ["COMMANDS", "add_study_options", "finish", "study_from"]
+__all__ = ["COMMANDS", "add_study_options", "beside_known", "finish", "study_from"]
 
 
 def add_study_options(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +34,16 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def study_from(args: argparse.Namespace, labels: Path | None = None) -> Study:
-    """The study that the arguments describe, written to ``run.json``."""
+def study_from(
+    args: argparse.Namespace, labels: Path | None = None, *, keep: bool = False
+) -> Study:
+    """The study that the arguments describe, written to ``run.json``.
+
+    Args:
+        args: Of a command with ``add_study_options``.
+        labels: Table of the slides' classes.
+        keep: The run keeps slides that it has already and the arguments do not name.
+    """
     from xpath.batch.slides import find_slides, read_labels, with_labels
     from xpath.config import load_config
     from xpath.study.config import StudyConfig
@@ -44,13 +53,38 @@ def study_from(args: argparse.Namespace, labels: Path | None = None) -> Study:
     if args.objects:
         quoted = ", ".join(f'"{name.strip()}"' for name in args.objects.split(","))
         overrides += [f"objects.labels=[{quoted}]", f"explain.labels=[{quoted}]"]
-    if args.mpp:
+    if args.mpp is not None:
         overrides.append(f"default_mpp={args.mpp}")
     config = load_config(StudyConfig, args.config, overrides)
     slides = find_slides(args.slides)
+    if keep:
+        slides = beside_known(args.out, slides)
     if labels is not None:
         slides = with_labels(slides, read_labels(labels))
     return new_study(args.out, config, slides)
+
+
+def beside_known(root: Path, slides: Sequence[SlideEntry]) -> list[SlideEntry]:
+    """Slides and those that a run has already; what it knows of the same file is kept.
+
+    Raises:
+        StoreError: ``run.json`` is damaged.
+    """
+    from xpath.study.folder import RunFolder
+    from xpath.study.study import open_study
+
+    if not RunFolder(root).settings.exists():
+        return list(slides)
+    known = {entry.slide_id: entry for entry in open_study(root).slides}
+    merged = dict(known)
+    for entry in slides:
+        before = known.get(entry.slide_id)
+        if before is None or before.path.resolve() != entry.path.resolve():
+            merged[entry.slide_id] = entry
+    others = len(known.keys() - {entry.slide_id for entry in slides})
+    if others:
+        print(f"xpath: {root} keeps its {others} other slides", file=sys.stderr)
+    return list(merged.values())
 
 
 def finish(*reports: StageReport) -> int:
@@ -89,7 +123,7 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
 def _segment(args: argparse.Namespace) -> int:
     from xpath.study.chain import segment_stage
 
-    return finish(segment_stage(study_from(args)))
+    return finish(segment_stage(study_from(args, keep=True)))
 
 
 def _features(args: argparse.Namespace) -> int:

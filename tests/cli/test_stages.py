@@ -1,0 +1,39 @@
+"""A run that gets further slides."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from xpath.batch.slides import SlideEntry
+from xpath.cli.stages import beside_known
+from xpath.study.config import StudyConfig
+from xpath.study.study import new_study
+
+
+def entry(name, folder="slides", **known):
+    return SlideEntry(slide_id=name, path=Path(folder) / f"{name}.tiff", **known)
+
+
+def test_a_new_run_has_the_slides_it_is_given(tmp_path):
+    assert beside_known(tmp_path / "run", [entry("a")]) == [entry("a")]
+
+
+def test_a_further_slide_joins_the_others(tmp_path, capsys):
+    new_study(tmp_path, StudyConfig(), [entry("a", label="IDC"), entry("b", label="ILC")])
+
+    slides = beside_known(tmp_path, [entry("c")])
+
+    assert [(slide.slide_id, slide.label) for slide in slides] == [
+        ("a", "IDC"),
+        ("b", "ILC"),
+        ("c", ""),
+    ]
+    assert "keeps its 2 other slides" in capsys.readouterr().err
+
+
+def test_the_same_file_keeps_its_class_and_another_does_not(tmp_path):
+    new_study(tmp_path, StudyConfig(), [entry("a", label="IDC"), entry("b", label="ILC")])
+
+    first, second = beside_known(tmp_path, [entry("a"), entry("b", folder="elsewhere")])
+
+    assert first == replace(entry("a", label="IDC"), path=entry("a").path.resolve())
+    assert second == entry("b", folder="elsewhere")
