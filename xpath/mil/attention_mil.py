@@ -140,7 +140,7 @@ class AttentionMIL(Pretrained):
         """
         check_packed(bags)
         check_shape("patch features", bags.features, "M D", D=self.config.dim)
-        check_precision(bags, self.classifier.weight)
+        check_precision(bags, next(self.parameters()))
         instances = self.projection(self.scaler(bags.features))
         scores = self.attention(instances[:, None])[:, 0]
         with full_precision(scores):

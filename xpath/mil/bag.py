@@ -145,7 +145,7 @@ def check_precision(bags: PackedBags, own: Tensor) -> None:
     if bags.features.dtype == torch.float64 != own.dtype:
         raise DataError(
             f"the features are float64, the model's weights {own.dtype}; pass"
-            " pack(bags).like(model.classifier.weight), or make the model .double()"
+            " pack(bags).like(next(model.parameters())), or make the model .double()"
         )
 
 

@@ -160,7 +160,7 @@ class ObjectAwareMIL(Pretrained):
         if bags.present is None:
             raise ShapeError(f"object features need `present` (M, L) with L={kinds}, got None")
         check_shape("present", bags.present, "M L", M=sizes["M"], L=kinds)
-        check_precision(bags, self.classifier.weight)
+        check_precision(bags, next(self.parameters()))
         instances = self.projection(self.scaler(bags.features))
         # Scaler and projection turn the zeros of an absent object into something; nothing it is.
         instances = instances.masked_fill(~bags.present[..., None], 0.0)
