@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["write_dicom_seg"]
 
+NEEDS_HIGHDICOM = (
+    "DICOM segmentations need highdicom: pip install highdicom, or pip install"
+    " xpath-pathology[dicom]"
+)
+
 TILE = 512
 SQUARE_TOLERANCE = 0.02
 """How much the masks' pixels may be wider than high, or the reverse, beside the slide's."""
@@ -83,9 +88,7 @@ def _packages() -> tuple[Any, Any]:
     try:
         return import_module("highdicom"), import_module("pydicom")
     except ImportError as error:
-        raise MissingDependencyError(
-            "DICOM segmentations need highdicom: pip install xpath-pathology[dicom]"
-        ) from error
+        raise MissingDependencyError(NEEDS_HIGHDICOM) from error
 
 
 def _slide(pydicom: Any, source: Path) -> Any:

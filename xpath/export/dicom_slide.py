@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from xpath.errors import DataError, MissingDependencyError
+from xpath.export.dicom_seg import NEEDS_HIGHDICOM
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +31,7 @@ def require_highdicom() -> None:
         MissingDependencyError: highdicom is not installed.
     """
     if find_spec("highdicom") is None:
-        raise MissingDependencyError("DICOM segmentations need highdicom: pip install highdicom")
+        raise MissingDependencyError(NEEDS_HIGHDICOM)
 
 
 def is_dicom(path: Path) -> bool:

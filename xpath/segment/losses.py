@@ -98,9 +98,11 @@ def segment_loss(
         contrast: Weight of ``contrast_loss``.
     """
     wanted = _target(target, (features.shape[-2], features.shape[-1]))
-    parts = [_head_loss(head, features.float(), sentence.float(), wanted, scale) for head in heads]
-    loss = SegmentLoss(*(torch.stack(part).mean() for part in zip(*parts, strict=True)))
-    return loss._replace(contrast=contrast * loss.contrast)
+    parts = [
+        _head_loss(head, features.float(), sentence.float(), wanted, scale, contrast=contrast)
+        for head in heads
+    ]
+    return SegmentLoss(*(torch.stack(part).mean() for part in zip(*parts, strict=True)))
 
 
 def _target(target: Tensor, small: tuple[int, int]) -> _Target:
@@ -112,7 +114,13 @@ def _target(target: Tensor, small: tuple[int, int]) -> _Target:
 
 
 def _head_loss(
-    head: Heads, features: Tensor, sentence: Tensor, target: _Target, scale: Tensor
+    head: Heads,
+    features: Tensor,
+    sentence: Tensor,
+    target: _Target,
+    scale: Tensor,
+    *,
+    contrast: float,
 ) -> SegmentLoss:
     shape = (*target.mask.shape[:2], -1, -1)
     masks, classes = head.masks.float().expand(shape), head.classes.float().expand(shape)
@@ -128,11 +136,14 @@ def _head_loss(
     # Only a present object teaches which query to pick: were absence taught as well, rare objects
     # would get a query of their own that always answers "nothing".
     match = functional.cross_entropy(scores.transpose(1, 2), query, reduction="none")
+    confused = scores.new_zeros(())
+    if contrast:  # it needs P times the memory of the other parts
+        confused = contrast * contrast_loss(small, target.small_mask * target.small_known)
     return SegmentLoss(
         (bce.sum(dim=(2, 3)) / target.known.sum(dim=(2, 3)).clamp(min=1)).mean(),
         soft_dice_loss(logits, target.mask, target.known).mean(),
         (match * target.present).mean(),
-        contrast_loss(small, target.small_mask * target.small_known),
+        confused,
     )
 
 
