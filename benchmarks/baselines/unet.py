@@ -3,7 +3,8 @@
     python benchmarks/baselines/unet.py --data DIR --out run-unet --minutes 60 --shapes 8x256
 
 A U-Net knows no words: it has one output per object kind, organs pooled. Crops, augmentation,
-optimiser and held-out images are those of pipelines/train_segmentor.py. Out come samples.csv and
+optimiser and held-out images are those of pipelines/train_segmentor.py; with --encoder its way down
+is the segmentor's image encoder, from the same pretrained weights. Out come samples.csv and
 model.safetensors. Last line: JSON.
 """
 
@@ -14,8 +15,9 @@ import csv
 import json
 import math
 import time
+from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -30,10 +32,20 @@ from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.packed import pack_all
 from xpath.pathseg.sampler import batch_keys
 from xpath.segment.losses import UNKNOWN, soft_dice_loss
+from xpath.segment.model.timm_image_encoder import TimmImageEncoder
+from xpath.segment.pretrained import load_encoder
 from xpath.segment.train import DTYPES
 from xpath.segment.training_options import factors
 from xpath.segment.validate import mean_by_label, validate
+from xpath.segment.variants import mini_config
 from xpath.testing.crops import drawn_images
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+UP_CHANNELS = (243, 144, 90, 45, 18)
+"""Of the pretrained U-Net: with these it is as large as the segmentor."""
+STRIDE = 32
 
 
 def main() -> None:
@@ -48,8 +60,12 @@ def main() -> None:
     views = CropConfig(emphasis=args.emphasis)
     crops = PromptedCrops(packed, views, total=total, seed=args.seed)
     kinds = sorted({kind_of(label) for label in crops.labels})
-    model = UNet(args.width, len(kinds)).to(args.device)
-    steps = train_unet(model, KindBatches(crops, kinds, shapes, args.seed), args)
+    batches = KindBatches(crops, kinds, shapes, args.seed)
+    model = pretrained_unet(len(kinds)) if args.encoder else plain_unet(args.width, len(kinds))
+    if args.encoder:
+        load_encoder(model.encoder, args.encoder)
+        model.encoder.measure(rescaled(batches[number][0]) for number in range(32))
+    steps = train_unet(model.to(args.device), batches, args)
     samples = validate(UNetPredictor(model.eval(), kinds, args.device), tqdm(held_out))
     args.out.mkdir(parents=True, exist_ok=True)
     with (args.out / "samples.csv").open("w", newline="") as file:
@@ -79,6 +95,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--width", type=int, default=27, help="channels of the finest map, a multiple of 9"
     )
+    parser.add_argument("--encoder", type=Path, help="pretrained weights, as train_segmentor.py")
+    parser.add_argument(
+        "--encoder-lr", type=float, default=1, help="its learning rate, as a share of --lr"
+    )
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--minutes", type=float, default=math.inf, help="the schedule ends here")
     parser.add_argument("--shapes", default="32x256")
@@ -100,29 +120,66 @@ def kind_of(label: str) -> str:
     return label.split("-", 1)[1]
 
 
-class UNet(nn.Module):
-    """U-Net (Ronneberger et al. 2015) with group norm and five scales."""
+def plain_unet(width: int, kinds: int) -> UNet:
+    """The U-Net of the paper with five scales; ``width`` channels at the finest."""
+    encoder = PlainEncoder([width * 2**i for i in range(5)])
+    return UNet(encoder, encoder.channels[-2::-1], kinds)
 
-    def __init__(self, width: int, kinds: int) -> None:
+
+def pretrained_unet(kinds: int) -> UNet:
+    """A U-Net on the segmentor's image encoder, with as many weights as the segmentor."""
+    return UNet(TimmImageEncoder(mini_config(1).encoder, drop_path=0.05), UP_CHANNELS, kinds)
+
+
+class UNet(nn.Module):
+    """U-Net (Ronneberger et al. 2015), with group norm on its way up.
+
+    Args:
+        encoder: Maps, finest first, each half as wide and high as the one before.
+        sizes: Channels on the way up, coarsest first; the last are at full resolution.
+        kinds: Outputs.
+    """
+
+    def __init__(self, encoder: nn.Module, sizes: Sequence[int], kinds: int) -> None:
         super().__init__()
-        sizes = [width * 2**i for i in range(5)]
-        self.down = nn.ModuleList(twice(a, b) for a, b in zip([3, *sizes[:-1]], sizes, strict=True))
+        self.encoder = encoder
+        coarsest, *skips = reversed(encoder.channels)
+        skips += [0] * (len(sizes) - len(skips))
+        below = (coarsest, *sizes[:-1])
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(b, a, 2, 2) for a, b in zip(sizes[-2::-1], sizes[:0:-1], strict=True)
+            nn.ConvTranspose2d(a, b, 2, 2) for a, b in zip(below, sizes, strict=True)
         )
-        self.merge = nn.ModuleList(twice(2 * a, a) for a in sizes[-2::-1])
-        self.head = nn.Conv2d(width, kinds, 1)
+        self.merge = nn.ModuleList(twice(a + b, b) for a, b in zip(skips, sizes, strict=True))
+        self.head = nn.Conv2d(sizes[-1], kinds, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits ``(B, K, H, W)`` of images ``(B, 3, H, W)`` in 0..255; H, W multiples of 16."""
-        x, skips = image / 127.5 - 1, []
-        for i, block in enumerate(self.down):
-            x = block(functional.max_pool2d(x, 2) if i else x)
-            skips.append(x)
-        for up, merge, skip in zip(self.up, self.merge, skips[-2::-1], strict=True):
-            x = merge(torch.cat((up(x), skip), dim=1))
+        """Logits ``(B, K, H, W)`` of images ``(B, 3, H, W)`` in 0..255; H, W multiples of 32."""
+        x, *skips = reversed(self.encoder(rescaled(image)))
+        for up, merge, skip in zip_longest(self.up, self.merge, skips):
+            x = merge(up(x) if skip is None else torch.cat((up(x), skip), dim=1))
         out: Tensor = self.head(x)
         return out
+
+
+class PlainEncoder(nn.Module):
+    """The way down of the paper's U-Net."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.channels = tuple(channels)
+        self.down = nn.ModuleList(twice(a, b) for a, b in pairwise((3, *channels)))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Maps at strides 1, 2, 4 and so on."""
+        maps = []
+        for block in self.down:
+            maps.append(block(functional.max_pool2d(maps[-1], 2) if maps else x))
+        return maps
+
+
+def rescaled(image: Tensor) -> Tensor:
+    """0..255 to -1..1."""
+    return image.float() / 127.5 - 1
 
 
 def twice(channels: int, out: int) -> nn.Sequential:
@@ -155,7 +212,7 @@ class KindBatches(Dataset):
 
 def train_unet(model: UNet, batches: KindBatches, args: argparse.Namespace) -> int:
     """Trains in place; the rate is a cosine over steps or minutes, whichever ends first."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(groups(model, args.encoder_lr), lr=args.lr, weight_decay=0.05)
     loader = DataLoader(
         batches,
         batch_size=None,
@@ -164,20 +221,18 @@ def train_unet(model: UNet, batches: KindBatches, args: argparse.Namespace) -> i
         prefetch_factor=4 if args.workers else None,
     )
     average = [p.detach().clone() for p in model.parameters()]
-    started, dtype = (
-        time.monotonic(),
-        DTYPES[args.precision],
-    )
+    started, dtype = time.monotonic(), DTYPES[args.precision]
+    model.train()
     for step, (images, kinds, target) in enumerate(tqdm(loader, desc="training", mininterval=5)):
         progress = max(step / args.steps, (time.monotonic() - started) / 60 / args.minutes)
         if progress >= 1:
             break
         rate = args.lr * min(1, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         device = torch.device(args.device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = model(images.to(device).float())
+            logits = model(images.to(device))
         optimizer.zero_grad(set_to_none=True)
         unet_loss(logits.float(), kinds.to(device), target.to(device)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -187,6 +242,14 @@ def train_unet(model: UNet, batches: KindBatches, args: argparse.Namespace) -> i
     for parameter, value in zip(model.parameters(), average, strict=True):
         parameter.data.copy_(value)
     return step
+
+
+def groups(model: UNet, share: float) -> list[dict[str, object]]:
+    """Weights with their share of the learning rate."""
+    trunk = list(model.encoder.trunk.parameters()) if hasattr(model.encoder, "trunk") else []
+    apart = {id(weight) for weight in trunk}
+    rest = [weight for weight in model.parameters() if id(weight) not in apart]
+    return [{"params": rest, "share": 1.0}, {"params": trunk, "share": share}]
 
 
 def unet_loss(logits: Tensor, kinds: Tensor, target: Tensor) -> Tensor:
@@ -218,7 +281,7 @@ class UNetPredictor:
         """Probabilities ``(K, H, W)``."""
         height, width = image.shape[:2]
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float().to(self.device)
-        pixels = functional.pad(pixels, (0, -width % 16, 0, -height % 16), mode="replicate")
+        pixels = functional.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
         return self.model(pixels)[0, :, :height, :width].sigmoid()
 
     def masks(self, probability: Tensor, prompts: list[str]) -> Answer:

@@ -1,4 +1,4 @@
-"""The U-Net that the segmentor is compared with is as large as the segmentor, and runs."""
+"""The U-Nets that the segmentor is compared with are as large as the segmentor, and learn."""
 
 import importlib.util
 import sys
@@ -18,11 +18,27 @@ def baseline(repository):
     return module
 
 
-def test_the_default_is_as_large_as_the_segmentor(baseline, monkeypatch):
+@pytest.fixture(params=["plain", "pretrained"])
+def model(baseline, monkeypatch, request):
+    if request.param == "pretrained":
+        return baseline.pretrained_unet(kinds=19)
     monkeypatch.setattr(sys, "argv", ["unet.py", "--data", "data", "--out", "out"])
-    model = baseline.UNet(baseline.arguments().width, kinds=19)
+    return baseline.plain_unet(baseline.arguments().width, kinds=19)
 
+
+def test_it_is_as_large_as_the_segmentor(model):
     ours = sum(p.numel() for p in pathsegmentor_mini(642).parameters())
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(ours, rel=0.05)
+
+
+def test_it_answers_every_pixel_for_every_kind(model):
     with torch.inference_mode():
-        assert model(torch.zeros(1, 3, 32, 48)).shape == (1, 19, 32, 48)
+        assert model.eval()(torch.zeros(1, 3, 32, 64)).shape == (1, 19, 32, 64)
+
+
+def test_every_weight_is_trained_once(baseline, model):
+    groups = baseline.groups(model, share=0.4)
+
+    trained = [weight for group in groups for weight in group["params"]]
+    assert {id(p) for p in trained} == {id(p) for p in model.parameters()}
+    assert len(trained) == len(list(model.parameters()))
