@@ -35,6 +35,7 @@ from xpath.errors import ConfigError, XPathError
 from xpath.export.classification_figures import reliability_figure, roc_figure
 from xpath.metrics.calibration import reliability
 from xpath.mil.cohort_features import CohortConfig, divide, read_cohort, run_cohort
+from xpath.mil.spool import Spool
 from xpath.mil.train import TrainConfig
 from xpath.study.chain import run_chain
 
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--calibrate", action="store_true", help="fit a temperature on the validation slides")
     add("--epochs", type=int, default=100, help="at most; it stops early (default: 100)")
     add("--lr", type=float, default=2e-4, help="learning rate of Adam (default: 2e-4, the paper's)")
+    add("--memory-gb", type=float, default=8, help="keep features beyond it on disk (default: 8)")
     add("--seed", type=int, default=0, help="of split, weights and intervals")
     return parser
 
@@ -94,8 +96,11 @@ def _on_features(args: argparse.Namespace) -> int:
         calibrate=args.calibrate,
         train=TrainConfig(epochs=args.epochs, lr=args.lr, seed=args.seed),
     )
+    spool = Spool(args.out, memory_gb=args.memory_gb)
     with tqdm(desc="reading", unit="slide") as bar:
-        cohort = read_cohort(args.features, args.labels, on_slide=lambda _: bar.update())
+        cohort = read_cohort(
+            args.features, args.labels, spool=spool, on_slide=lambda _: bar.update()
+        )
     splits = divide(cohort, config, args.split)
     with tqdm(total=2 * len(splits), desc="training", unit="model") as bar:
         answers = run_cohort(cohort, splits, config, args.out, lambda *_: bar.update())

@@ -99,6 +99,41 @@ def test_a_change_that_keeps_the_size_is_not_done(output):
     assert is_done(output, KEY)
 
 
+@pytest.fixture
+def settled(output):
+    """An output long enough ago for its files' times to tell of every change."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xpath.batch.record.FRESH", -(10**12))
+        assert is_done(output, KEY)
+        yield output
+
+
+def test_bytes_that_were_compared_are_not_read_again(settled, monkeypatch):
+    monkeypatch.setattr("xpath.batch.record.sha256_of", lambda _: pytest.fail("read again"))
+
+    assert is_done(settled, KEY)
+    assert not is_done(settled, key_of("other"))
+
+
+def test_a_change_after_the_comparison_is_not_done(settled):
+    for file in files(settled):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        assert not is_done(settled, KEY), file
+        file.write_bytes(whole)
+        assert is_done(settled, KEY)
+
+
+def test_another_seal_is_compared_anew(settled):
+    seal = settled.parent / "output.done.json"
+    content = json.loads(seal.read_text())
+    name = next(iter(content["files"]))
+    content["files"][name][1] = "0" * 64
+    seal.write_text(json.dumps(content))
+
+    assert not is_done(settled, KEY)
+
+
 def test_missing_and_extra_files_are_not_done(tmp_path):
     path = tmp_path / "masks.zarr"
     write_masks(path)

@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from xpath.batch.slides import SlideEntry
+from xpath.cli.main import main
 from xpath.cli.stages import beside_known
 from xpath.study.config import StudyConfig
-from xpath.study.study import new_study
+from xpath.study.study import new_study, open_study
 
 
 def entry(name, folder="slides", **known):
@@ -37,3 +38,21 @@ def test_the_same_file_keeps_its_class_and_another_does_not(tmp_path):
 
     assert first == replace(entry("a", label="IDC"), path=entry("a").path.resolve())
     assert second == entry("b", folder="elsewhere")
+
+
+def test_labels_that_cannot_train_leave_the_run_as_it_was(tmp_path, capsys):
+    new_study(tmp_path, StudyConfig(), [entry("a", label="IDC"), entry("b", label="ILC")])
+    (tmp_path / "labels.csv").write_text("slide_id,label\na,other\nb,other\n")
+
+    assert main(["train", str(tmp_path / "labels.csv"), "--out", str(tmp_path)]) == 1
+
+    assert "two classes" in capsys.readouterr().err
+    assert [slide.label for slide in open_study(tmp_path).slides] == ["IDC", "ILC"]
+
+
+def test_an_export_of_nothing_is_no_success(tmp_path, capsys):
+    new_study(tmp_path, StudyConfig(), [entry("a")])
+
+    assert main(["export", "--out", str(tmp_path)]) == 1
+
+    assert "xpath explain" in capsys.readouterr().err

@@ -38,6 +38,11 @@ def test_the_mode_is_restored_after_an_error():
     assert model.training
 
 
+def test_a_single_bag_is_no_list_of_bags():
+    with pytest.raises(DataError, match=r"pass \[bag\]"):
+        predict(AttentionMIL(4, 2), Bag(torch.ones(3, 4)))
+
+
 def sure_model():
     """Says class 1 where the mean first feature is positive."""
     model = AttentionMIL(1, 2)

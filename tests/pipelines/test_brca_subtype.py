@@ -92,6 +92,15 @@ def test_one_split_gives_everything(pipeline, clam):
     assert all(found == {"test"} for found in named.values())
 
 
+def test_the_answers_do_not_depend_on_the_memory(pipeline, clam):
+    tables = []
+    for limit in ("8", "0"):
+        assert run(pipeline, clam, "--epochs", "2", "--memory-gb", limit) == 0
+        tables.append((clam / "run" / "predictions.csv").read_bytes())
+
+    assert tables[0] == tables[1]
+
+
 def test_sites_are_kept_together_and_every_slide_is_predicted(pipeline, clam):
     table = clam / "labels.csv"
     table.write_text(table.read_text().replace("case_id", "somebody"))  # patients from barcodes

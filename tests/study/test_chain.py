@@ -128,6 +128,18 @@ def test_a_killed_run_goes_on_to_the_same_files(finished, slides, small, files_o
     assert files_of(root) == files_of(finished)
 
 
+def test_classifiers_do_not_depend_on_the_memory(finished, slides, small, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    shutil.rmtree(root / "models")
+
+    train_classifiers(new_study(root, replace(small, memory_gb=0), slides))
+
+    for path in finished.glob("models/*/model.safetensors"):
+        assert (root / path.relative_to(finished)).read_bytes() == path.read_bytes()
+    assert [path.name for path in root.iterdir() if path.name.startswith("tmp")] == []
+
+
 def test_failing_slides_are_recorded_and_the_others_go_on(slides, tmp_path, small):
     broken = tmp_path / "broken.svs"
     broken.write_bytes(b"not a slide")

@@ -176,6 +176,8 @@ def test_a_grid_in_pixels_is_read_at_the_resolution_asked_for(fake_slide):
     "wrong",
     [
         {"patch_um": 0},
+        {"patch_um": float("nan")},
+        {"mpp": float("inf")},
         {"patch_um": -1},
         {"mpp": 0},
         {"patch_px": -1},

@@ -79,9 +79,9 @@ def test_an_absurd_resolution_is_not_believed(write_tiff, picture):
         assert slide.mpp == 0.5
 
 
-@pytest.mark.parametrize("mpp", [0.0, -0.25, 0.001, 250.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("mpp", [0.0, -0.25, 0.001, 250.0, float("nan"), float("inf"), "0.5"])
 def test_an_absurd_given_resolution_is_refused(write_tiff, picture, mpp):
-    with pytest.raises(ResolutionError, match="must be within"):
+    with pytest.raises(ResolutionError, match="must be a number within"):
         Slide.open(write_tiff(picture), mpp=mpp)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,11 +140,12 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     from xpath.batch.slides import read_labels, with_labels
     from xpath.study.cohort import train_classifiers
-    from xpath.study.study import new_study, open_study
+    from xpath.study.study import open_study, save_study
 
     study = open_study(args.out)
     slides = with_labels(study.slides, read_labels(args.labels))
-    train_classifiers(new_study(args.out, study.config, slides))
+    train_classifiers(labelled := replace(study, slides=tuple(slides)))
+    save_study(labelled)  # a table that cannot train leaves the run as it was
     print((args.out / "tables" / "metrics.csv").read_text(), end="")
     return 0
 
@@ -171,6 +172,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
+    from xpath.errors import StoreError
     from xpath.study.chain import export_stage, pyramids_stage
     from xpath.study.dicom import dicom_stage
     from xpath.study.study import open_study
@@ -181,6 +183,11 @@ def _export(args: argparse.Namespace) -> int:
     reports = [*segmentations, export_stage(study, title=args.out.resolve().name)]
     if args.pyramids:
         reports.append(pyramids_stage(study))
+    if not any(report.done or report.failed or report.busy for report in reports):
+        raise StoreError(
+            f"{args.out} has no explained slides, so there is nothing to export; run"
+            f" `xpath explain --out {args.out}` first"
+        )
     code = finish(*reports)
     print(f"open {args.out / 'index.html'}")
     return code

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xpath.mil.classifier import SlideClassifier
+    from xpath.mil.spool import Spool
 
 __all__ = ["Cohort", "CohortConfig", "divide", "read_cohort", "run_cohort"]
 
@@ -100,6 +101,7 @@ def read_cohort(
     labels: Path,
     *,
     table: str | None = None,
+    spool: Spool | None = None,
     on_slide: Callable[[str], None] | None = None,
 ) -> Cohort:
     """Slides that have both features and a label.
@@ -111,10 +113,12 @@ def read_cohort(
         folder: Feature files of CLAM, TRIDENT, STAMP, LazySlide or xpath; ``find_feature_files``.
         labels: CSV with ``slide_id``, ``label`` and if wanted ``patient`` or ``case_id``.
         table: For LazySlide's files, where there are several tables.
+        spool: Where features beyond the memory go; None to keep all in memory.
         on_slide: Called with the name of each slide that was read.
 
     Raises:
         DataError: No slide with both, features of several widths or encoders.
+        StoreError: No room on disk for features beyond the memory.
     """
     files, rows = find_feature_files(folder), read_labels(labels)
     named = {slide_id: row for slide_id, row in rows.items() if row.label}
@@ -128,7 +132,8 @@ def read_cohort(
         except (StoreError, DataError) as error:
             left_out.append(f"{slide_id}: {error}")
             continue
-        read.append((slide_id, row, torch.from_numpy(found.features)))
+        features = torch.from_numpy(found.features)
+        read.append((slide_id, row, spool.keep(features) if spool else features))
         kinds[found.layout, found.encoder, found.features.shape[1]] += 1
         if on_slide:
             on_slide(slide_id)

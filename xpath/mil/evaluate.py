@@ -12,14 +12,13 @@ import torch
 
 from xpath.errors import DataError
 from xpath.metrics.classification import ClassificationMetrics, classification_metrics
-from xpath.mil.bag import pack
+from xpath.mil.bag import Bag, pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from xpath.mil.bag import Bag
     from xpath.mil.classifier import SlideClassifier
 
 __all__ = ["Predictions", "evaluate", "predict"]
@@ -47,9 +46,11 @@ def predict(model: SlideClassifier, bags: Sequence[Bag], *, batch: int = 16) -> 
         batch: Bags per forward pass; the answers do not depend on it.
 
     Raises:
-        DataError: No bags.
+        DataError: No bags, or a single one outside a list.
         ShapeError: Bags of other features than the model's.
     """
+    if isinstance(bags, Bag):
+        raise DataError("bags come in a list, even a single one; pass [bag]")
     if not bags:
         raise DataError("there are no bags to predict")
     if batch < 1:

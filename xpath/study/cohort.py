@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.evaluate import predict
 from xpath.mil.folds import stratified_split
 from xpath.mil.object_aware import ObjectAwareMIL
+from xpath.mil.spool import Spool
 from xpath.mil.train import train
 from xpath.store.explanations import read_explanation
 from xpath.store.features import read_features
@@ -177,10 +178,15 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _read_bags(study: Study, slides: Sequence[SlideEntry]) -> list[tuple[Bag, Bag]]:
     bags = []
+    spool = Spool(study.folder.root, memory_gb=study.config.memory_gb)
     for entry in slides:
         features: SlideFeatures = read_features(study.folder.features(entry.slide_id))
         label = study.classes.index(entry.label)
-        bags.append(bags_of(features, label, study.config.objects.min_coverage))
+        patches, objects = bags_of(features, label, study.config.objects.min_coverage)
+        bags.append((
+            replace(patches, features=spool.keep(patches.features)),
+            replace(objects, features=spool.keep(objects.features)),
+        ))
     return bags
 
 

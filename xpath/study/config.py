@@ -115,6 +115,8 @@ class StudyConfig:
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     default_mpp: float = 0.0
     """Resolution of slides that store none, microns per pixel; 0 refuses such slides."""
+    memory_gb: float = 8.0
+    """Most memory for features while the classifiers are trained; the rest is kept on disk."""
     drawn: bool = False
     """The classifiers learn from drawn tissue: every page says that nothing on it is a finding."""
 

@@ -50,7 +50,8 @@ class GridConfig:
 
     def __post_init__(self) -> None:
         """Refuses impossible numbers."""
-        if min(self.patch_um, self.mpp) <= 0 or self.patch_px < 0:
+        positive = all(0 < number < math.inf for number in (self.patch_um, self.mpp))
+        if not positive or self.patch_px < 0:
             raise ConfigError(f"patch_um and mpp must be positive, patch_px not negative: {self}")
         if not 0 <= self.overlap <= 0.9:
             raise ConfigError(f"overlap must be within 0 and 0.9, got {self.overlap}")

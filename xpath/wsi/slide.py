@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -84,8 +85,11 @@ class Slide:
             ResolutionError: ``mpp`` is absurd.
         """
         path = Path(path)
-        if mpp is not None and not SANE_MPP[0] <= mpp <= SANE_MPP[1]:
-            raise ResolutionError(f"mpp= must be within {SANE_MPP} microns per pixel, got {mpp}")
+        sane = isinstance(mpp, Real) and SANE_MPP[0] <= mpp <= SANE_MPP[1]
+        if mpp is not None and not sane:
+            raise ResolutionError(
+                f"mpp= must be a number within {SANE_MPP} microns per pixel, got {mpp!r}"
+            )
         return cls(path, _open(path), mpp)
 
     def __enter__(self) -> Self:

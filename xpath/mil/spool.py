@@ -1,0 +1,83 @@
+"""Features of more slides than the memory holds: the rest lies in a file, and is paged in."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from xpath.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+__all__ = ["Spool"]
+
+ALIGNMENT = 64
+"""Bytes; no type of torch needs more."""
+
+
+class Spool:
+    """Keeps tensors in memory up to a limit, and those after it in a file.
+
+    A tensor from the file is a tensor like any other: its values are read when they are looked at,
+    and the system drops them where memory is short. The file has no name, so it is gone with the
+    process, however that ends.
+
+    Args:
+        folder: Where the file is made, if one is needed; made too.
+        memory_gb: Most memory for tensors, GB.
+
+    Raises:
+        ConfigError: A limit below zero, or no number.
+
+    Example::
+
+        spool = Spool(Path("run"), memory_gb=8)
+        bags = [Bag(spool.keep(read(slide)), label=...) for slide in slides]
+    """
+
+    def __init__(self, folder: Path, *, memory_gb: float = 8.0) -> None:
+        if not memory_gb >= 0:
+            raise ConfigError(f"memory_gb must be 0 or more, got {memory_gb}; 8 suits most")
+        self._folder, self._left = folder, memory_gb * 1e9
+        self._file: IO[bytes] | None = None
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        """The tensor, or an equal one in the file; of any type, on the CPU.
+
+        Raises:
+            StoreError: The file cannot be made or grow; the disk is full, for instance.
+        """
+        if tensor.nbytes <= self._left:
+            self._left -= tensor.nbytes
+            return tensor
+        if not tensor.nbytes:
+            return tensor
+        try:
+            return self._in_file(tensor)
+        except OSError as error:
+            raise StoreError(
+                f"{tensor.nbytes / 1e9:.2f} GB of features exceed the memory they may take and"
+                f" cannot be kept in {self._folder} ({error}); free some space there, or allow more"
+                " memory"
+            ) from error
+
+    def _in_file(self, tensor: Tensor) -> Tensor:
+        if self._file is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - open while we live
+            weakref.finalize(self, self._file.close)  # tensors keep what they map
+        end = self._file.seek(0, 2)
+        start = self._file.seek(end + -end % ALIGNMENT)
+        flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
+        self._file.write(flat.numpy().data)
+        self._file.flush()
+        # "c": copied when written to, as torch wants arrays it might write to
+        place = np.memmap(self._file, np.uint8, "c", start, flat.shape)
+        return torch.from_numpy(place).view(tensor.dtype).view(tensor.shape)
