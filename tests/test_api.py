@@ -100,6 +100,13 @@ def test_the_root_is_quick_once_torch_is_there(light):
     assert light["seconds"] < 2
 
 
+def test_the_command_loads_torch_only_for_work():
+    code = "import sys; from xpath.cli.main import main; main([]); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert done.stdout.endswith("False\n")
+
+
 @pytest.mark.parametrize("path", FILLED, ids=name_of)
 def test_a_module_says_what_it_is_and_what_is_public(path):
     names = names_in_all(path)

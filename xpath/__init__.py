@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from xpath.errors import XPathError
-from xpath.mil.attention_mil import AttentionMIL
-from xpath.mil.bag import Bag
-from xpath.mil.object_aware import ObjectAwareMIL
 
 if TYPE_CHECKING:
+    from xpath.mil.attention_mil import AttentionMIL
+    from xpath.mil.bag import Bag
+    from xpath.mil.object_aware import ObjectAwareMIL
     from xpath.segment.predictor import SegmentPredictor
 
 __all__ = [
@@ -25,10 +26,21 @@ __all__ = [
 __version__ = version("xpath-pathology")
 
 
-def __getattr__(name: str) -> Any:
-    """The segmentor, with all it loads, only when it is asked for."""
-    if name != "SegmentPredictor":
-        raise AttributeError(f"module 'xpath' has no attribute {name!r}; it has {__all__}")
-    from xpath.segment.predictor import SegmentPredictor
+_HOMES = {
+    "AttentionMIL": "xpath.mil.attention_mil",
+    "Bag": "xpath.mil.bag",
+    "ObjectAwareMIL": "xpath.mil.object_aware",
+    "SegmentPredictor": "xpath.segment.predictor",
+}
 
-    return SegmentPredictor
+
+def __getattr__(name: str) -> Any:
+    """Classes, with all they load, only when they are asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'xpath' has no attribute {name!r}; it has {__all__}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """What completion offers."""
+    return sorted({*globals(), *__all__})

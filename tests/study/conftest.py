@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from xpath.batch.slides import find_slides, read_labels, with_labels
-from xpath.cli.demo import demo_config
+from xpath.cli.demo_run import demo_config
 from xpath.study.chain import run_chain
 from xpath.study.study import new_study
 from xpath.testing.cohort import CohortPlan, make_cohort

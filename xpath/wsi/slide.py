@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -85,8 +84,7 @@ class Slide:
             ResolutionError: ``mpp`` is absurd.
         """
         path = Path(path)
-        sane = isinstance(mpp, Real) and SANE_MPP[0] <= mpp <= SANE_MPP[1]
-        if mpp is not None and not sane:
+        if mpp is not None and not _is_sane(mpp):
             raise ResolutionError(
                 f"mpp= must be a number within {SANE_MPP} microns per pixel, got {mpp!r}"
             )
@@ -137,7 +135,7 @@ class Slide:
                 f"{self.path.name} stores no resolution; pass mpp= (--mpp on the command line),"
                 " often 0.25 (40x) or 0.5 (20x)"
             )
-        if not SANE_MPP[0] <= self._mpp <= SANE_MPP[1]:
+        if not _is_sane(self._mpp):
             raise ResolutionError(
                 f"{self.path.name} says {self._mpp:g} microns per pixel, which no microscope has;"
                 " pass mpp= (--mpp on the command line), often 0.25 (40x) or 0.5 (20x)"
@@ -308,6 +306,11 @@ def _pixels(handle: Any, region: Box, index: int) -> NDArray[np.uint8]:
     return np.asarray(
         handle.read_region((region.x, region.y), index, (region.width, region.height)), np.uint8
     )
+
+
+def _is_sane(mpp: object) -> bool:
+    """True for a resolution that a microscope may have."""
+    return isinstance(mpp, int | float | np.floating) and bool(SANE_MPP[0] <= mpp <= SANE_MPP[1])
 
 
 def _open(path: Path) -> Any:
