@@ -1,7 +1,8 @@
 """Features beyond the memory train as those within it."""
 
-import errno
+import resource
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -75,21 +76,42 @@ def test_a_training_does_not_depend_on_the_memory(tmp_path):
     assert all(one[name].equal(two[name]) for name in one)
 
 
-def test_a_full_disk_is_said(tmp_path, monkeypatch):
-    class Full:
-        def close(self):
-            """As files have."""
+def test_segments_follow_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("xpath.mil.spool.SEGMENT", 2**12)
+    spool = Spool(tmp_path, memory_gb=0)
+    given = [torch.randn(size) for size in (900, 100, 200, 5000, 3)]  # the fourth is longer
 
-        def seek(self, *_):
-            return 0
+    kept = [spool.keep(tensor) for tensor in given]
 
-        def write(self, _):
-            raise OSError(errno.ENOSPC, "No space left on device")
+    assert all(one.equal(two) for one, two in zip(kept, given, strict=True))
 
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: Full())
 
-    with pytest.raises(StoreError, match=r"No space left.*free some space"):
-        Spool(tmp_path, memory_gb=0).keep(torch.ones(3))
+def test_more_slides_than_files_that_may_be_open(tmp_path):
+    spool = Spool(tmp_path, memory_gb=0)
+    first = spool.keep(torch.tensor([1.0]))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())), limit[1])
+    )
+    try:
+        kept = [spool.keep(torch.tensor([float(n)])) for n in range(300)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+
+    assert first.item() == 1
+    assert torch.cat(kept).tolist() == list(range(300))
+
+
+def test_a_full_disk_is_said(tmp_path):
+    """A file may not grow beyond a limit, as on a disk without room."""
+    spool = Spool(tmp_path, memory_gb=0)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(StoreError, match=r"cannot be kept in .*free some space"):
+            spool.keep(torch.ones(1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
 
 @pytest.mark.parametrize("limit", [-1.0, float("nan")])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -323,3 +325,30 @@ def test_a_closed_slide_says_so(write_tiff, picture):
     assert slide.size == Size(400, 300)
     with pytest.raises(SlideError, match=r"slide\.tiff is closed"):
         slide.read(Box(0, 0, 9, 9))
+
+
+ABANDONED = """
+import sys
+import numpy as np
+from xpath.geometry import PatchGrid, Size
+from xpath.wsi.patches import iter_patches
+from xpath.wsi.slide import Slide
+coords = np.stack(np.meshgrid(np.arange(4), np.arange(4)), -1).reshape(-1, 2) * 512
+grid = PatchGrid(coords=coords, footprint=512, pixels=512, mpp=0.5, overlap=0,
+                 slide_size=Size(2048, 2048), slide_mpp=0.5)
+for _ in range(20):
+    with Slide.open(sys.argv[1]) as slide:
+        batches = iter_patches(slide, grid, batch=2)
+        next(batches)
+print("alive")
+"""
+
+
+def test_closing_while_patches_are_read_ahead_does_not_end_the_process(write_tiff, rng):
+    """As when a network fails on a patch: OpenSlide aborts if its handle is in use."""
+    path = write_tiff(rng.integers(0, 255, (2048, 2048, 3), dtype=np.uint8))
+
+    command = [sys.executable, "-c", ABANDONED, str(path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+
+    assert done.stdout == "alive\n", done.stderr

@@ -20,6 +20,8 @@ __all__ = ["Spool"]
 
 ALIGNMENT = 64
 """Bytes; no type of torch needs more."""
+SEGMENT = 2**30
+"""Bytes mapped at once. A mapping takes a file descriptor, and a process may have only 1,024."""
 
 
 class Spool:
@@ -47,6 +49,8 @@ class Spool:
             raise ConfigError(f"memory_gb must be 0 or more, got {memory_gb}; 8 suits most")
         self._folder, self._left = folder, memory_gb * 1e9
         self._file: IO[bytes] | None = None
+        self._segment = torch.empty(0, dtype=torch.uint8)
+        self._start, self._used = 0, 0  # of the segment in the file, and of it by tensors
 
     def keep(self, tensor: Tensor) -> Tensor:
         """The tensor, or an equal one in the file; of any type, on the CPU.
@@ -54,10 +58,8 @@ class Spool:
         Raises:
             StoreError: The file cannot be made or grow; the disk is full, for instance.
         """
-        if tensor.nbytes <= self._left:
+        if tensor.nbytes <= self._left or not tensor.nbytes:
             self._left -= tensor.nbytes
-            return tensor
-        if not tensor.nbytes:
             return tensor
         try:
             return self._in_file(tensor)
@@ -69,15 +71,26 @@ class Spool:
             ) from error
 
     def _in_file(self, tensor: Tensor) -> Tensor:
+        flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
+        if self._used + len(flat) > len(self._segment):
+            self._map(max(SEGMENT, len(flat)))
+        # Written, not assigned: on a full disk a mapping ends the process, a write tells.
+        file, place = self._opened(), self._used
+        file.seek(self._start + place)
+        file.write(flat.numpy().data)
+        file.flush()
+        self._used += len(flat) + -len(flat) % ALIGNMENT
+        return self._segment[place : place + len(flat)].view(tensor.dtype).view(tensor.shape)
+
+    def _map(self, size: int) -> None:
+        """Maps further bytes at the file's end; they take no room until they are written."""
+        self._start += len(self._segment)
+        place = np.memmap(self._opened(), np.uint8, "r+", self._start, (size,))
+        self._segment, self._used = torch.from_numpy(place), 0
+
+    def _opened(self) -> IO[bytes]:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - open while we live
             weakref.finalize(self, self._file.close)  # tensors keep what they map
-        end = self._file.seek(0, 2)
-        start = self._file.seek(end + -end % ALIGNMENT)
-        flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
-        self._file.write(flat.numpy().data)
-        self._file.flush()
-        # "c": copied when written to, as torch wants arrays it might write to
-        place = np.memmap(self._file, np.uint8, "c", start, flat.shape)
-        return torch.from_numpy(place).view(tensor.dtype).view(tensor.shape)
+        return self._file

@@ -111,12 +111,14 @@ class Slide:
         return f"Slide({str(self.path)!r}, {self.size.width} x {self.size.height} px)"
 
     def close(self) -> None:
-        """Closes the file; reading is over, what is known about the slide stays."""
+        """Ends reading; what is known about the slide stays.
+
+        The handle is let go, not closed: OpenSlide ends the process if a handle is closed while
+        another thread reads from it. So the file is closed when the last of them is done.
+        """
         with self._lock:
             self._closed = True
-            handle, self._handle = self._handle, None
-        if handle is not None:
-            handle.close()
+            self._handle = None
 
     @property
     def size(self) -> Size:
