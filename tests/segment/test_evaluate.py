@@ -269,6 +269,22 @@ def test_absent_labels_are_judged_by_refusal(items, tmp_path):
     assert dice_by(found.samples, "label")[-1]["n"] == 2  # absent ones have no Dice
 
 
+def test_a_predictor_may_refuse_in_spite_of_its_mask(items):
+    class Doubtful(Reader):
+        def masks(self, images, prompts):
+            found = super().masks(images, prompts)
+            lymphocyte = np.array(["lymphocyte" in prompt for prompt in prompts])
+            found.present = found.masks.any(axis=(2, 3)) & ~lymphocyte
+            return found
+
+    trusting, doubtful = (evaluated(items, reader).samples for reader in (Reader(), Doubtful()))
+
+    for one, two in zip(trusting, doubtful, strict=True):
+        assert one.found
+        assert two.found == ("lymphocyte" not in two.question.prompt)
+        assert one.dice == two.dice
+
+
 def test_labels_the_data_call_absent_are_asked_once(items):
     both = [entry._replace(absent=("breast-tissue-fat",)) for entry in items[::2]]
 
@@ -356,6 +372,7 @@ def test_large_images_are_asked_window_by_window():
     assert predictor.encoded == 2
     assert np.array_equal(found.masks[0, 0], image[0, ..., 0] > 128)
     assert found.presence.tolist() == [[1.0]]
+    assert found.present.tolist() == [[True]]
 
 
 def test_settings_that_cannot_be_are_refused():

@@ -44,7 +44,10 @@ class Segmenter(Protocol):
         """Images ``(B, H, W, 3)``, encoded; ``mpp`` is passed only if it is known."""
 
     def masks(self, embedding: Any, prompts: Sequence[str]) -> Any:
-        """Answers with ``masks (B, P, H, W)`` bool and ``presence (B, P)``."""
+        """Answers with ``masks (B, P, H, W)`` bool and ``presence (B, P)``.
+
+        And with ``present (B, P)`` bool, if it decides what is there by more than a mask's pixels.
+        """
 
 
 class Sample(NamedTuple):
@@ -54,7 +57,7 @@ class Sample(NamedTuple):
     present: bool
     """Whether the true mask has a pixel."""
     found: bool
-    """Whether the answer has one."""
+    """Whether the model says so: by its ``present``, if it has one, else by a pixel of its mask."""
     dice: float
     """1 where nothing is and nothing was found."""
     iou: float
@@ -85,6 +88,8 @@ class Found(NamedTuple):
     """``(B, P, H, W)``."""
     presence: NDArray[np.float32]
     """``(B, P)``."""
+    present: NDArray[np.bool_]
+    """``(B, P)``; True where a window of the image says that the object is there."""
 
 
 def evaluate_segmentor(
@@ -139,6 +144,7 @@ def ask(
     count, height, width = images.shape[:3]
     votes = np.zeros((count, len(prompts), height, width), np.int8)
     presence = np.zeros((count, len(prompts)), np.float32)
+    present = np.zeros((count, len(prompts)), np.bool_)
     known = {} if mpp is None else {"mpp": mpp}
     for window in windows(height, width):
         crop = images[:, *window.slices]
@@ -149,7 +155,9 @@ def ask(
             raise DataError(f"masks must be {wanted}, the predictor gave {found.masks.shape}")
         votes[..., *window.slices] += np.where(found.masks, 1, -1).astype(np.int8)
         presence = np.maximum(presence, found.presence)
-    return Found(votes >= 0, presence)
+        present |= getattr(found, "present", found.masks.any(axis=(2, 3)))
+    masks = votes >= 0
+    return Found(masks, presence, present & masks.any(axis=(2, 3)))
 
 
 def _answered(
@@ -164,13 +172,13 @@ def _answered(
     found = ask(predictor, np.stack([asked.pixels for asked in batch]), prompts, mpp=config.mpp)
     place = {prompt: number for number, prompt in enumerate(prompts)}
     jobs = []
-    for asked, masks, presence in zip(batch, found.masks, found.presence, strict=True):
+    for asked, masks, presence, present in zip(batch, *found, strict=True):
         parts = zip(asked.questions, asked.truths, asked.ignored, strict=False)
         for question, truth, unknown in parts:
             rows = [place[prompt] for prompt in question.prompts]
             answers = masks[rows] if unknown is None else masks[rows] & ~unknown
-            score = (question, truth, answers, float(presence[rows[0]]), config.tolerance)
-            jobs.append(threads.submit(_sample, *score))
+            said = (bool(present[rows[0]]), float(presence[rows[0]]))
+            jobs.append(threads.submit(_sample, question, truth, answers, said, config.tolerance))
     return [job.result() for job in jobs]
 
 
@@ -178,16 +186,17 @@ def _sample(
     question: Question,
     truth: NDArray[np.bool_],
     answers: NDArray[np.bool_],
-    presence: float,
+    said: tuple[bool, float],
     tolerance: float,
 ) -> Sample:
     """Scores answers ``(1 or 2, H, W)``: as asked, and as the nearest trained label."""
     mask = answers[0]
+    found, presence = said
     edges = edge_distances(mask, truth)
     return Sample(
         question,
         bool(truth.any()),
-        bool(mask.any()),
+        found and bool(mask.any()),  # what lies in the ignored part does not count
         dice(mask, truth),
         iou(mask, truth),
         hausdorff(edges),
