@@ -338,3 +338,16 @@ def test_one_patch_bags_and_slides_without_objects_train_to_numbers():
     assert all(math.isfinite(epoch.train_loss) for epoch in result.history)
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
     assert evaluate(model, bags).auc == 0.5
+
+
+def test_large_slides_are_taken_in_portions_to_the_same_end(monkeypatch):
+    config = TrainConfig(lr=0.01, epochs=2, bags_per_step=4)
+    states = []
+    for most in (2**27, 1):
+        monkeypatch.setattr("xpath.mil.bag.AT_ONCE", most)
+        model = attention_mil()
+        train(model, patch_cohort(8, seed=1), patch_cohort(3, seed=2), config)
+        states.append(model.state_dict())
+
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, atol=1e-5, rtol=1e-4)

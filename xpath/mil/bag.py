@@ -14,11 +14,22 @@ from xpath.errors import DataError, ShapeError
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
-__all__ = ["Bag", "PackedBags", "check_packed", "check_precision", "pack", "pack_padded"]
+__all__ = [
+    "Bag",
+    "PackedBags",
+    "check_packed",
+    "check_precision",
+    "pack",
+    "pack_padded",
+    "portions",
+]
+
+AT_ONCE = 2**27
+"""Most numbers in one forward pass, 0.5 GB in single precision; a single bag may have more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # tensors do not compare to one bool
@@ -175,6 +186,26 @@ def pack(bags: Sequence[Bag]) -> PackedBags:
         torch.repeat_interleave(torch.arange(len(bags)), sizes),
         torch.tensor([-1 if bag.label is None else bag.label for bag in bags]),
     )
+
+
+def portions(bags: Sequence[Bag], *, most: int | None = None) -> Iterator[list[Bag]]:
+    """Bags in portions that fit the memory once they are packed; order and count are kept.
+
+    Args:
+        bags: Any number, of any lengths.
+        most: Bags of a portion; None for any number.
+    """
+    portion: list[Bag] = []
+    numbers = 0
+    for bag in bags:
+        size = bag.features.numel()
+        if portion and (len(portion) == most or numbers + size > AT_ONCE):
+            yield portion
+            portion, numbers = [], 0
+        portion.append(bag)
+        numbers += size
+    if portion:
+        yield portion
 
 
 def pack_padded(

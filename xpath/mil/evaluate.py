@@ -12,7 +12,7 @@ import torch
 
 from xpath.errors import DataError
 from xpath.metrics.classification import ClassificationMetrics, classification_metrics
-from xpath.mil.bag import Bag, pack
+from xpath.mil.bag import Bag, pack, portions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ def predict(model: SlideClassifier, bags: Sequence[Bag], *, batch: int = 16) -> 
     Args:
         model: On whatever device; bags are brought there.
         bags: With or without labels.
-        batch: Bags per forward pass; the answers do not depend on it.
+        batch: Bags per forward pass, fewer where they are large; the answers do not depend on it.
 
     Raises:
         DataError: No bags, or a single one outside a list.
@@ -60,8 +60,7 @@ def predict(model: SlideClassifier, bags: Sequence[Bag], *, batch: int = 16) -> 
     model.eval()
     try:
         parts = [
-            model(pack(bags[start : start + batch]).like(weight)).logits.cpu()
-            for start in range(0, len(bags), batch)
+            model(pack(portion).like(weight)).logits.cpu() for portion in portions(bags, most=batch)
         ]
     finally:
         model.train(training)

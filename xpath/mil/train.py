@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from xpath.errors import ConfigError, DataError
 from xpath.metrics.classification import classification_metrics
-from xpath.mil.bag import pack
+from xpath.mil.bag import pack, portions
 from xpath.mil.evaluate import predict
 
 if TYPE_CHECKING:
@@ -251,16 +251,20 @@ class _Stepper:
         # Added up where it is: to read a number off a GPU in every step would make it wait.
         total = torch.zeros((), dtype=torch.float64, device=self.model.classifier.weight.device)
         for bags in steps:
-            packed = pack(bags).like(self.model.classifier.weight)
-            with torch.autocast(self.device, self.narrow, enabled=self.narrow is not None):
-                logits = self.model(packed).logits
-            step = self.loss(logits, packed.labels)
             self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(step / len(bags)).backward()
+            for portion in portions(bags):
+                loss = self._loss_of(portion)
+                self.scaler.scale(loss / len(bags)).backward()
+                total += loss.detach()
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            total += step.detach()
         return float(total)
+
+    def _loss_of(self, bags: Sequence[Bag]) -> Tensor:
+        packed = pack(bags).like(self.model.classifier.weight)
+        with torch.autocast(self.device, self.narrow, enabled=self.narrow is not None):
+            logits = self.model(packed).logits
+        return self.loss(logits, packed.labels)
 
 
 def _validate(model: SlideClassifier, bags: Sequence[Bag], loss: _Loss) -> tuple[float, float]:
