@@ -5,7 +5,7 @@
 RUN is the folder of pipelines/train_segmentor.py. Scores are of the weights as shipped, in half
 precision. DIR and --split are those of the training. --against names samples.csv of other models
 on the same images (benchmarks/baselines/). Out come the checkpoint with README.md, the samples and
-the curves.
+the curves, all or nothing, for everyone to read.
 """
 
 from __future__ import annotations
@@ -18,16 +18,21 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from xpath.errors import CheckpointError
 from xpath.pathseg.collect import collect
 from xpath.pathseg.record import SourceImage
+from xpath.segment import validate as scoring
 from xpath.segment.calibrate import calibrate
 from xpath.segment.calibration import PRESENCE
 from xpath.segment.card import compare, comparison_table, kind_of, presence_table, score_table
+from xpath.segment.checkpoint import FILES, SCHEMA
 from xpath.segment.predictor import SegmentPredictor
-from xpath.segment.validate import Sample, prompt_of, read_samples, validate, write_samples
+from xpath.store.schema import atomic
 from xpath.testing.crops import drawn_images
 
+FROM_RUN = ("curves.png", "log.csv", "validation.csv")
 SIZES = (0.25, 0.35, 0.5, 0.75, 1.0)
+LEAST = 10  # held-out images of a kind that counts in the mean
 DRAWN = range(9000, 9008)
 """Seeds of drawn fields to learn absence from; training counts from 0."""
 
@@ -35,35 +40,43 @@ DRAWN = range(9000, 9008)
 def main() -> None:
     """From a run to a folder of weights with its card."""
     args = arguments()
-    shutil.rmtree(args.out, ignore_errors=True)
-    shutil.copytree(args.run / "weights", args.out)
+    refuse_other_files(args.out)
+    with atomic(args.out) as draft:
+        shutil.copytree(args.run / "weights", draft)
+        text = measure(draft, args)
+        (draft / "README.md").write_text(text)
+        for path in (draft, *draft.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+    print(text)
+
+
+def measure(weights: Path, args: argparse.Namespace) -> str:
+    """The card of weights; puts beside them what it rests on."""
     train, held_out = collect(args.data, args.split)
-    teach_absence(args.out, train[:: args.thin] + drawn_images(DRAWN))
-    predictor = SegmentPredictor.from_pretrained(args.out)
-    samples = validate(predictor, tqdm(held_out, desc="held-out images"))
-    by_size = {
-        mpp: validate(predictor, tqdm(held_out[::4], desc=f"at {mpp} mpp"), mpp=mpp)
-        for mpp in SIZES
-    }
+    teach_absence(weights, train[:: args.thin] + drawn_images(DRAWN))
+    predictor = SegmentPredictor.from_pretrained(weights)
+    samples = scoring.validate(predictor, tqdm(held_out, desc="held-out images"))
+    some = held_out[::4]
+    by_size = {m: scoring.validate(predictor, tqdm(some, f"at {m} mpp"), mpp=m) for m in SIZES}
     others = dict(pair.split("=", 1) for pair in args.against)
-    comparisons = {
-        name: compare(samples, read_samples(Path(path))) for name, path in others.items()
-    }
-    (args.out / "scores").mkdir()
-    write_samples(args.out / "scores" / "samples.csv", samples)
+    theirs = {name: scoring.read_samples(Path(path)) for name, path in others.items()}
+    comparisons = {name: compare(samples, rows) for name, rows in theirs.items()}
+    (weights / "scores").mkdir()
+    scoring.write_samples(weights / "scores" / "samples.csv", samples)
     for name, path in others.items():
-        shutil.copy(path, args.out / "scores" / f"{name}.csv")
-    for name in ("curves.png", "log.csv", "validation.csv"):
+        shutil.copy(path, weights / "scores" / f"{name}.csv")
+    for name in FROM_RUN:
         if (args.run / name).exists():
-            shutil.copy(args.run / name, args.out / name)
+            shutil.copy(args.run / name, weights / name)
     facts = json.loads(args.facts.read_text()) if args.facts else {}
-    text = TEMPLATE.format(
+    kinds = scoring.mean_by_label(samples).values()
+    return TEMPLATE.format(
         name=predictor.info.name,
         parameters=f"{sum(p.numel() for p in predictor.model.parameters()) / 1e6:.1f}",
         licence=predictor.info.licence,
         by_kind=score_table(samples, kind_of),
         by_source=score_table(samples, lambda s: f"{s.source}: {kind_of(s)}"),
-        mean=f"{mean_of_kinds(samples):.3f}",
+        mean=f"{np.mean([dice for count, dice in kinds if count >= LEAST]):.3f}",
         presence=presence_table(samples),
         blank=blank_answers(predictor),
         comparison=comparison_table(comparisons) if comparisons else "None was made.",
@@ -71,8 +84,6 @@ def main() -> None:
         labels="\n".join(f"- {label}" for label in predictor.info.labels),
         facts=json.dumps(facts, indent=1),
     )
-    (args.out / "README.md").write_text(text)
-    print(text)
 
 
 def arguments() -> argparse.Namespace:
@@ -80,11 +91,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    split = Path(__file__).parent / "splits" / "annotated.csv"
+    add, split = parser.add_argument, Path(__file__).parent / "splits" / "annotated.csv"
     add("--run", type=Path, required=True, help="folder of train_segmentor.py")
     add("--data", type=Path, required=True, help="annotated images")
-    add("--out", type=Path, required=True, help="folder to write; replaced if it exists")
+    add("--out", type=Path, required=True, help="folder to write; may hold an earlier card")
     add("--split", type=Path, default=split, help="which images are held out")
     add("--against", action="append", default=[], metavar="NAME=CSV", help="another's samples.csv")
     add("--thin", type=int, default=3, help="learn absence from every so manyth training image")
@@ -92,33 +102,36 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def refuse_other_files(folder: Path) -> None:
+    """A folder is replaced as a whole, so only a segmentor's may lie there."""
+    config = folder / "config.json"
+    ours = config.is_file() and SCHEMA in config.read_text(errors="replace")
+    known = {*FILES, *FROM_RUN, PRESENCE, "scores"} if ours else set()
+    found = [folder] if folder.is_file() else folder.glob("*")
+    if strangers := {path.name for path in found} - known:
+        raise CheckpointError(
+            f"{folder} would be replaced, but {sorted(strangers)[:5]} is no part of a segmentor;"
+            " choose another folder, or remove it first"
+        )
+
+
 def teach_absence(weights: Path, images: list[SourceImage]) -> None:
     """Learns from training images when to say "not present", and keeps it beside the weights."""
     predictor = SegmentPredictor.from_pretrained(weights)
-    learnt = calibrate(predictor, tqdm(images, desc="learning what is absent"))
-    learnt.save(weights / PRESENCE)
-
-
-def mean_of_kinds(samples: list[Sample], *, least: int = 10) -> float:
-    """Mean over object kinds with enough held-out images."""
-    scores: dict[str, list[float]] = {}
-    for sample in samples:
-        if sample.present:
-            scores.setdefault(kind_of(sample), []).append(sample.dice)
-    return float(np.mean([np.mean(dice) for dice in scores.values() if len(dice) >= least]))
+    calibrate(predictor, tqdm(images, desc="learning what is absent")).save(weights / PRESENCE)
 
 
 def blank_answers(predictor: SegmentPredictor) -> str:
     """What is found on bare glass, with every label that was trained."""
     rng = np.random.default_rng(0)
-    prompts = [prompt_of(label) for label in predictor.info.labels]
+    prompts = [scoring.prompt_of(label) for label in predictor.info.labels]
     shades = [np.full(3, level) + rng.uniform(-6, 0, 3) for level in np.linspace(225, 250, 8)]
     images = [np.clip(c + rng.normal(0, 2, (256, 256, 3)), 0, 255).astype(np.uint8) for c in shades]
     found = predictor.masks(predictor.encode(np.stack(images)), prompts).present
     return f'On bare glass {int(found.sum())} of {found.size} answers are "present"'
 
 
-def size_table(by_size: dict[float, list[Sample]]) -> str:
+def size_table(by_size: dict[float, list[scoring.Sample]]) -> str:
     """Dice of each kind at each resolution."""
     kinds = sorted({kind_of(s) for s in next(iter(by_size.values())) if s.present})
     rows = ["| | " + " | ".join(f"{mpp} mpp" for mpp in by_size) + " |", "|---" * 6 + "|"]

@@ -60,12 +60,11 @@ def main() -> None:
     trainer = begin(config, args, device, batches)
     # The number of steps may be changed on the way: the schedule stretches.
     fixed = {"train": dataclasses.replace(trainer.config, steps=1), "model": config, "crops": views}
-    facts = {name: to_json(it) for name, it in fixed.items()} | {"shapes": str(args.shapes)}
+    facts = {name: to_json(it) for name, it in fixed.items()}
+    facts |= {"shapes": str(args.shapes), "drop_path": str(args.drop_path)}
     run = TrainingRun(args.out, trainer, facts, lead=rank == 0)
-    name = options.name_of(args.model, args.init)
-    info = options.describe(
-        name, crops.labels, views, image_size=max(size for _, size in args.shapes)
-    )
+    name, largest = options.name_of(args.model, args.init), max(size for _, size in args.shapes)
+    info = options.describe(name, crops.labels, views, image_size=largest)
 
     def averaged() -> SegmentPredictor:
         (answering := build_segmentor(config)).load_state_dict(trainer.averaged())
@@ -97,7 +96,7 @@ def begin(
         print(f"taken over: {take_over(model, load_segmentor(args.init)[0])} tensors")
     if args.encoder:
         pretrain(model, args.encoder, (batches[number].images for number in range(32)))
-    names = ("steps", "lr", "encoder_lr", "contrast", "accumulate", "precision")
+    names = ("steps", "lr", "encoder_lr", "contrast", "accumulate", "precision", "seed")
     settings = TrainConfig(warmup=200, **{name: getattr(args, name) for name in names})
     return Trainer(model, settings, device=device)
 

@@ -36,18 +36,25 @@ NAMES: dict[Any, str] = {
 }
 
 
-def load_config(kind: type[T], path: Path | None = None, overrides: Sequence[str] = ()) -> T:
+def load_config(
+    kind: type[T],
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    base: T | None = None,
+) -> T:
     """A frozen dataclass from a TOML file and ``a.b=value`` overrides.
 
     Args:
         kind: The dataclass; fields may be dataclasses themselves.
         path: TOML file, or None for the defaults.
         overrides: Later ones win; values are TOML, anything that is not TOML is a string.
+        base: Where overrides begin, instead of the defaults; a TOML file begins with the defaults.
 
     Raises:
         ConfigError: The file cannot be read, or a setting is unknown, missing or of the wrong type.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {} if base is None or path is not None else asdict(base)  # type: ignore[call-overload]  # a dataclass
     if path is not None:
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))

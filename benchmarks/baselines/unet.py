@@ -211,7 +211,11 @@ class KindBatches(Dataset):
 
 
 def train_unet(model: UNet, batches: KindBatches, args: argparse.Namespace) -> int:
-    """Trains in place; the rate is a cosine over steps or minutes, whichever ends first."""
+    """Trains in place; the rate is a cosine over steps or minutes, whichever ends first.
+
+    Returns:
+        Steps that were made.
+    """
     optimizer = torch.optim.AdamW(groups(model, args.encoder_lr), lr=args.lr, weight_decay=0.05)
     loader = DataLoader(
         batches,
@@ -223,7 +227,8 @@ def train_unet(model: UNet, batches: KindBatches, args: argparse.Namespace) -> i
     average = [p.detach().clone() for p in model.parameters()]
     started, dtype = time.monotonic(), DTYPES[args.precision]
     model.train()
-    for step, (images, kinds, target) in enumerate(tqdm(loader, desc="training", mininterval=5)):
+    step = 0  # how many were made
+    for images, kinds, target in tqdm(loader, desc="training", mininterval=5):
         progress = max(step / args.steps, (time.monotonic() - started) / 60 / args.minutes)
         if progress >= 1:
             break
@@ -239,6 +244,7 @@ def train_unet(model: UNet, batches: KindBatches, args: argparse.Namespace) -> i
         optimizer.step()
         decay = min(0.999, (1 + step) / (10 + step))
         torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 1 - decay)
+        step += 1
     for parameter, value in zip(model.parameters(), average, strict=True):
         parameter.data.copy_(value)
     return step

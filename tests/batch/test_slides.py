@@ -48,7 +48,7 @@ def test_files_are_taken_whatever_their_suffix_and_once(folder):
 def test_slides_of_one_name_are_refused(folder):
     (folder / "deep" / "b.tiff").touch()
 
-    with pytest.raises(DataError, match=r"\['b'\].*rename"):
+    with pytest.raises(DataError, match=r"b\.svs and .*b\.tiff are both named 'b'.*rename"):
         find_slides(folder)
 
 
@@ -90,6 +90,22 @@ def test_tables_as_spreadsheets_write_them(write, encoding, comma):
     path = write("slide_id,label\r\na,Lobulär\r\n".replace(",", comma), encoding=encoding)
 
     assert read_labels(path)["a"].label == "Lobulär"
+
+
+def test_names_of_files_and_of_columns_in_capitals_are_understood(write):
+    path = write("Slide_ID,Label\nTCGA-A1-DX1.0f3a.svs,IDC\nb.OME.TIF,ILC\nTCGA-A2-DX1.9c,IDC\n")
+
+    assert {name: row.label for name, row in read_labels(path).items()} == {
+        "TCGA-A1-DX1.0f3a": "IDC",
+        "b": "ILC",
+        "TCGA-A2-DX1.9c": "IDC",
+    }
+
+
+def test_labels_of_slides_that_are_not_there_are_told(folder, write, caplog):
+    with_labels(find_slides(folder), read_labels(write("slide_id,label\na,x\nb,x\nc,y\nz,y\n")))
+
+    assert "1 of 4 labels are of slides that are not there, such as z" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -156,7 +172,4 @@ def test_what_an_earlier_table_said_is_forgotten(folder, write, caplog):
         "b": ("", ""),
         "c": ("", ""),
     }
-    assert (
-        "2 of 3 slides have no label, such as b; the table names 1 others, such as bb"
-        in caplog.text
-    )
+    assert "2 of 3 slides have no label, such as b" in caplog.text

@@ -1,6 +1,9 @@
 """The U-Nets that the segmentor is compared with are as large as the segmentor, and learn."""
 
+import argparse
 import importlib.util
+import itertools
+import math
 import sys
 
 import pytest
@@ -42,3 +45,25 @@ def test_every_weight_is_trained_once(baseline, model):
     trained = [weight for group in groups for weight in group["params"]]
     assert {id(p) for p in trained} == {id(p) for p in model.parameters()}
     assert len(trained) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize(("steps", "minutes", "made"), [(3, math.inf, 3), (0, 1, 0), (50, 2, 3)])
+def test_it_tells_how_many_steps_it_made(baseline, monkeypatch, steps, minutes, made):
+    """The clock is looked at once before the training and once a step, and is 30 s further then."""
+    clock = itertools.count(0, 30)
+    monkeypatch.setattr(baseline.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(baseline, "tqdm", lambda loader, **_: loader)
+    model = baseline.plain_unet(9, kinds=2)
+    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    batch = (image, torch.tensor([[0, 1]]), torch.ones(1, 2, 32, 32, dtype=torch.uint8))
+    args = argparse.Namespace(
+        steps=steps,
+        minutes=minutes,
+        workers=0,
+        precision="fp32",
+        device="cpu",
+        lr=1e-3,
+        encoder_lr=1,
+    )
+
+    assert baseline.train_unet(model, [batch] * steps, args) == made

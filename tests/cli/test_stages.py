@@ -1,13 +1,19 @@
 """A run that gets further slides."""
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from xpath.batch.slides import SlideEntry
 from xpath.cli.main import main
-from xpath.cli.stages import beside_known
+from xpath.cli.stages import add_study_options, beside_known, study_from
+from xpath.errors import LabelError
 from xpath.study.config import StudyConfig
 from xpath.study.study import new_study, open_study
+from xpath.testing.slides import write_slide
 
 
 def entry(name, folder="slides", **known):
@@ -56,3 +62,40 @@ def test_an_export_of_nothing_is_no_success(tmp_path, capsys):
     assert main(["export", "--out", str(tmp_path)]) == 1
 
     assert "xpath explain" in capsys.readouterr().err
+
+
+@pytest.fixture
+def slide(tmp_path):
+    path = tmp_path / "c.tiff"
+    write_slide(path, np.full((64, 64, 3), 240, np.uint8), mpp=0.5)
+    return path
+
+
+def study_of(slide, out, *options):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("slides", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path)
+    add_study_options(parser)
+    return study_from(parser.parse_args([str(slide), "--out", str(out), *options]), keep=True)
+
+
+def test_a_further_slide_does_not_change_the_settings(tmp_path, slide):
+    out = tmp_path / "run"
+    study_of(slide, out, "--objects", "breast-tissue-tumor", "--set", "objects.batch=3")
+
+    found = study_of(slide, out, "--mpp", "0.3")
+
+    assert found.config.objects.labels == ("breast-tissue-tumor",)
+    assert (found.config.objects.batch, found.config.default_mpp) == (3, 0.3)
+    assert open_study(out).config == found.config
+
+
+def test_a_slip_of_the_pen_leaves_the_run_as_it_was(tmp_path, slide):
+    out = tmp_path / "run"
+    study_of(slide, out, "--objects", "breast-tissue-tumor")
+    before = (out / "run.json").read_bytes()
+
+    with pytest.raises(LabelError):
+        study_of(slide, out, "--objects", "breast-tissue-tumro")
+
+    assert (out / "run.json").read_bytes() == before

@@ -46,9 +46,10 @@ def test_the_rate_rises_then_falls_to_zero():
     assert learning_rate(100, config) == pytest.approx(0.0)
 
 
-def test_a_resumed_training_is_the_undisturbed_one(config, batch):
+@pytest.mark.parametrize("drop_path", [0.0, 0.5])
+def test_a_resumed_training_is_the_undisturbed_one(config, batch, drop_path):
     settings = TrainConfig(steps=6, lr=1e-3, warmup=2)
-    fresh = [same_start(config, settings) for _ in range(3)]
+    fresh = [same_start(config, settings, drop_path=drop_path) for _ in range(3)]
     whole, first, second = fresh
 
     for _ in range(6):
@@ -56,6 +57,7 @@ def test_a_resumed_training_is_the_undisturbed_one(config, batch):
     for _ in range(3):
         first(batch)
     second.resume(first.state())
+    torch.rand(7)  # as a validation in between would
     for _ in range(3):
         second(batch)
 
@@ -63,6 +65,29 @@ def test_a_resumed_training_is_the_undisturbed_one(config, batch):
         assert torch.equal(value, second.averaged()[name]), name
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
+
+
+def test_what_is_dropped_follows_from_seed_step_and_process(config, batch):
+    def losses(seed=0, rank=0):
+        settings = TrainConfig(steps=9, lr=0.0, ema=0.0, seed=seed)  # the weights stay
+        trainer = same_start(config, settings, drop_path=0.5)
+        trainer._rank = rank
+        return [float(trainer(batch).loss.total) for _ in range(4)]
+
+    first = losses()
+    assert len(set(first)) > 1
+    assert first == losses()
+    assert first != losses(seed=1)
+    assert first != losses(rank=1)
+
+
+def test_the_global_random_state_is_left_as_it_was(config, batch):
+    trainer = same_start(config, TrainConfig(steps=5), drop_path=0.5)
+    before = torch.get_rng_state()
+
+    trainer(batch)
+
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_parts_of_a_batch_add_up_to_the_whole(config, batch):
@@ -119,9 +144,26 @@ def test_bf16_trains(config, batch):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def same_start(config, settings):
+def same_start(config, settings, *, drop_path=0.0, device="cpu"):
     torch.manual_seed(11)
-    return Trainer(build_segmentor(config, layer_scale=1.0), settings)
+    model = build_segmentor(config, drop_path=drop_path, layer_scale=1.0)
+    return Trainer(model, settings, device=device)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_cuda_trains_as_the_cpu_does(config, batch, precision):
+    settings = TrainConfig(steps=5, lr=1e-3, warmup=1, precision=precision)
+    on_cpu, on_cuda = (same_start(config, settings, device=name) for name in ("cpu", "cuda"))
+    before = torch.cuda.get_rng_state()
+
+    for _ in range(3):
+        wanted, found = on_cpu(batch), on_cuda(batch)
+
+    tolerance = {"fp32": 1e-3, "bf16": 5e-2}[precision]
+    assert float(found.loss.total) == pytest.approx(float(wanted.loss.total), rel=tolerance)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
 def test_a_pretrained_encoder_learns_more_slowly(config):

@@ -2,17 +2,23 @@ import csv
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 
 from xpath.errors import CheckpointError, DataError
+from xpath.segment.tokenizer import fit_tokenizer
 from xpath.segment.train import TrainBatch, TrainConfig, Trainer
 from xpath.segment.training_run import RunConfig, TrainingRun
-from xpath.segment.variants import build_segmentor
+from xpath.segment.variants import build_segmentor, tiny_config
 
 FACTS = {"seed": "0"}
 
 
 @pytest.fixture
 def batches(tokenizer):
+    return make_batches(tokenizer)
+
+
+def make_batches(tokenizer):
     tokens = tokenizer(["tissue-level tumor in breast pathology."])
     generator = torch.Generator().manual_seed(0)
     return [
@@ -28,11 +34,13 @@ def batches(tokenizer):
 
 @pytest.fixture
 def trainer(config):
-    def make():
-        torch.manual_seed(5)
-        return Trainer(build_segmentor(config, layer_scale=1.0), TrainConfig(steps=6, lr=1e-3))
+    return lambda: make_trainer(config)
 
-    return make
+
+def make_trainer(config):
+    torch.manual_seed(5)
+    model = build_segmentor(config, drop_path=0.3, layer_scale=1.0)
+    return Trainer(model, TrainConfig(steps=6, lr=1e-3))
 
 
 def test_killed_and_resumed_from_disk_equals_undisturbed(tmp_path, trainer, batches):
@@ -100,3 +108,78 @@ def test_divergence_is_told(tmp_path, trainer, batches):
 
     with pytest.raises(DataError, match="diverged"):
         TrainingRun(tmp_path, made, FACTS).run(batches, RunConfig(log_steps=1))
+
+
+@pytest.mark.parametrize("save_minutes", [0.0, 5.0])
+def test_what_diverged_is_never_saved(tmp_path, trainer, batches, save_minutes):
+    """Neither every few minutes nor at the end; the last good state stays."""
+    made = trainer()
+    run = TrainingRun(tmp_path, made, FACTS)
+    run.run(batches[:2], RunConfig())
+    good = (tmp_path / "state.pt").read_bytes()
+    with torch.no_grad():
+        made.model.logit_scale.fill_(float("nan"))
+
+    with pytest.raises(DataError, match=r"diverged.*smaller lr"):
+        run.run(batches[2:4], RunConfig(save_minutes=save_minutes, log_steps=100))
+
+    assert (tmp_path / "state.pt").read_bytes() == good
+
+
+def test_a_gradient_without_end_is_divergence_too(tmp_path, trainer, batches):
+    """The loss of the step is finite still, the weights after it are not."""
+    made = trainer()
+    made.model.logit_scale.register_hook(lambda gradient: gradient * float("inf"))
+
+    with pytest.raises(DataError, match="gradient is no finite number by step 1"):
+        TrainingRun(tmp_path, made, FACTS).run(batches[:1], RunConfig())
+
+    assert not (tmp_path / "state.pt").exists()
+
+
+def test_a_setting_that_an_older_state_does_not_know_is_not_compared(tmp_path, trainer, batches):
+    old = {"shapes": "((1, 64),)", "train": '{"lr":0.1,"steps":1}'}
+    new = old | {"train": '{"lr":0.1,"seed":3,"steps":1}', "drop_path": "0.1"}
+    TrainingRun(tmp_path, trainer(), old).run(batches[:1], RunConfig())
+
+    again = trainer()
+    TrainingRun(tmp_path, again, new).run(batches[1:2], RunConfig())
+
+    assert again.step == 2
+    changed = new | {"train": '{"lr":0.2,"seed":4,"steps":1}', "drop_path": "0.2"}
+    with pytest.raises(CheckpointError, match="another training") as refused:
+        TrainingRun(tmp_path, trainer(), changed)
+    for told in ("'train.lr': (0.1, 0.2)", "'train.seed': (3, 4)", "'drop_path': ('0.1', '0.2')"):
+        assert told in str(refused.value)
+    assert "shapes" not in str(refused.value)
+
+
+def one_of_two(rank, folder):
+    """Twice: the other's clock has run out, then the lead's; notes steps and validations."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    tokenizer = fit_tokenizer(["tissue-level tumor in breast pathology."], vocabulary=300)
+    trainer, batches = make_trainer(tiny_config(tokenizer.vocabulary)), make_batches(tokenizer)
+    run = TrainingRun(folder, trainer, FACTS, lead=rank == 0)
+    asked = []
+
+    def validate():
+        asked.append(trainer.step)
+        return {"tissue-gland": (4, 0.5)}
+
+    seen = []
+    for minutes in ((1e6, 0.0), (0.0, 1e6)):
+        config = RunConfig(minutes=minutes[rank], validate_steps=2)
+        run.run(batches[trainer.step : trainer.step + 2], config, validate=validate)
+        seen.append(trainer.step)
+    (folder / f"{rank}.txt").write_text(f"{seen} {asked}")
+    torch.distributed.destroy_process_group()
+
+
+def test_the_lead_alone_decides_when_to_stop_and_validates(tmp_path):
+    mp.spawn(one_of_two, (tmp_path,), nprocs=2)
+
+    assert (tmp_path / "0.txt").read_text() == "[2, 3] [2]"
+    assert (tmp_path / "1.txt").read_text() == "[2, 3] []"

@@ -334,6 +334,14 @@ def test_another_resolution_is_said(segmented, caplog):
     assert "masks will be worse" in caplog.text
 
 
+def test_a_slide_that_is_enlarged_is_said(segmented, caplog):
+    segmented(make_grid(slide_mpp=0.6), overlap=0)
+    assert "enlarged" not in caplog.text
+
+    segmented(make_grid(slide_mpp=1.0), overlap=0)
+    assert "has 1 microns per pixel and is enlarged to 0.5: masks will be worse" in caplog.text
+
+
 def test_the_model_itself_agrees_with_its_windows(predictor, slide, labels, tmp_path):
     """One patch alone: the middle of the mask its window has."""
     grid = make_grid([[160, 160]])

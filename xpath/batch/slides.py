@@ -98,7 +98,7 @@ def find_slides(places: Path | Iterable[Path]) -> list[SlideEntry]:
     paths = list(dict.fromkeys(paths))
     if not paths:
         raise DataError(f"no slides found; looked for {', '.join(sorted(SUFFIXES))}")
-    _refuse_twice([_name(path) for path in paths], "several slides")
+    _refuse_one_name(paths)
     return [SlideEntry(slide_id=_name(path), path=path) for path in paths]
 
 
@@ -150,7 +150,7 @@ def read_labels(path: Path) -> dict[str, SlideLabel]:
 
 
 def with_labels(slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]) -> list[SlideEntry]:
-    """Slides with their labels; slides the table does not name have none, and a warning says so.
+    """Slides with their labels; slides without a label and labels without a slide are warned of.
 
     What an earlier table said of a slide is forgotten, but for its resolution.
 
@@ -162,16 +162,17 @@ def with_labels(slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]) 
             f"the labels name none of the {len(slides)} slides; they name {list(labels)[:3]}, the"
             f" slides are {[slide.slide_id for slide in slides[:3]]} (file names without suffix)"
         )
+    known = {slide.slide_id for slide in slides}
     lost = [slide.slide_id for slide in slides if slide.slide_id not in labels]
+    strangers = [name for name in labels if name not in known]
     if lost:
-        strangers = [name for name in labels if name not in {slide.slide_id for slide in slides}]
+        logger.warning("%d of %d slides have no label, such as %s", len(lost), len(slides), lost[0])
+    if strangers:
         logger.warning(
-            "%d of %d slides have no label, such as %s; the table names %d others%s",
-            len(lost),
-            len(slides),
-            lost[0],
+            "%d of %d labels are of slides that are not there, such as %s",
             len(strangers),
-            f", such as {strangers[0]}" if strangers else "",
+            len(labels),
+            strangers[0],
         )
     return [_labelled(slide, labels.get(slide.slide_id)) for slide in slides]
 
@@ -196,6 +197,23 @@ def _name(path: Path) -> str:
     return path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem
 
 
+def _refuse_one_name(paths: Sequence[Path]) -> None:
+    """Refuses two slides whose results would go to one folder."""
+    first: dict[str, Path] = {}
+    for path in paths:
+        other = first.setdefault(_name(path), path)
+        if other != path:
+            raise DataError(
+                f"{other} and {path} are both named {_name(path)!r}, and results go by name; rename"
+                " one, or pass the slides one by one"
+            )
+
+
+def _slide_id(text: str) -> str:
+    """A slide's name, though the table gives that of its file."""
+    return _name(Path(text)) if Path(text).suffix.lower() in SUFFIXES else text
+
+
 def _rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
     """Rows of a CSV file, blanks around names and values removed.
 
@@ -205,11 +223,13 @@ def _rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); pass a CSV file in UTF-8") from error
+        raise DataError(
+            f"{path} cannot be read ({error}); pass a CSV file in UTF-8 (Excel: save as CSV UTF-8)"
+        ) from error
     head = text.partition("\n")[0]
     comma = max(",;\t", key=head.count)  # spreadsheets of some countries write semicolons
     table = [
-        {(key or "").strip(): _text(value) for key, value in row.items()}
+        {(key or "").strip().lower(): _text(value) for key, value in row.items()}
         for row in csv.DictReader(StringIO(text, newline=""), delimiter=comma)
     ]
     columns = sorted(table[0]) if table else sorted(head.split(comma))
@@ -221,19 +241,16 @@ def _rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
     empty = [number for number, row in enumerate(table, start=2) if not row["slide_id"]]
     if empty:
         raise DataError(f"{path} has no slide_id in lines {empty[:5]}; name or remove them")
-    _refuse_twice([row["slide_id"] for row in table], f"{path}: several rows")
-    return table
+    named = [row | {"slide_id": _slide_id(row["slide_id"])} for row in table]
+    twice = [name for name, n in Counter(row["slide_id"] for row in named).items() if n > 1]
+    if twice:
+        raise DataError(f"{path}: several rows are named {twice[:5]}; a slide has one row")
+    return named
 
 
 def _text(value: str | list[str] | None) -> str:
     """A cell; short rows have None, long ones a list of what is too much."""
     return value.strip() if isinstance(value, str) else ""
-
-
-def _refuse_twice(names: Sequence[str], what: str) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f"{what} are named {twice[:5]}; results go by name, rename them")
 
 
 def _patient(row: Mapping[str, str]) -> str:

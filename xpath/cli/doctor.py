@@ -101,10 +101,9 @@ def device() -> Finding:
     import torch
 
     if torch.cuda.is_available():
-        return Finding(ok=True, what="device", detail=torch.cuda.get_device_name())
-    return Finding(
-        ok=True, what="device", detail="CPU only; add --set objects.device=cuda on a GPU"
-    )
+        name = torch.cuda.get_device_name()
+        return Finding(ok=True, what="device", detail=f"{name}; --device cuda uses it")
+    return Finding(ok=True, what="device", detail="CPU only; all of it works, more slowly")
 
 
 def machine() -> Finding:

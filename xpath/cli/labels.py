@@ -20,8 +20,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "labels",
         help="list the 160 PathSeg labels, or find one by any spelling",
-        description="The labels the segmentor understands, their prompts, how many masks the "
-        "PathSeg data set holds, and the Dice the paper reports.",
+        description="The labels of the PathSeg data set, their prompts, how many masks it holds, "
+        "and the Dice the paper's own model reaches. Which of them the weights that ship were "
+        "taught, and what they score, is in their model card: xpath/segment/weights/mini.",
     )
     parser.add_argument("--region", help="only this region, e.g. breast")
     parser.add_argument("--find", metavar="TEXT", help='one label, e.g. "breast stroma"')

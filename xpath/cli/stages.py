@@ -42,12 +42,17 @@ def study_from(
     Args:
         args: Of a command with ``add_study_options``.
         labels: Table of the slides' classes.
-        keep: The run keeps slides that it has already and the arguments do not name.
+        keep: The run keeps slides that it has already and the arguments do not name, and settings
+            that these do not change.
+
+    Raises:
+        XPathError: Something no slide could be segmented with; the run is then left as it was.
     """
     from xpath.batch.slides import find_slides, read_labels, with_labels
     from xpath.config import load_config
     from xpath.study.config import StudyConfig
-    from xpath.study.study import new_study
+    from xpath.study.folder import RunFolder
+    from xpath.study.study import Study, open_study, save_study
 
     overrides = list(args.set)
     if args.objects:
@@ -55,13 +60,18 @@ def study_from(
         overrides += [f"objects.labels=[{quoted}]", f"explain.labels=[{quoted}]"]
     if args.mpp is not None:
         overrides.append(f"default_mpp={args.mpp}")
-    config = load_config(StudyConfig, args.config, overrides)
+    folder = RunFolder(args.out)
+    before = open_study(args.out).config if keep and folder.settings.exists() else None
+    config = load_config(StudyConfig, args.config, overrides, base=before)
     slides = find_slides(args.slides)
     if keep:
         slides = beside_known(args.out, slides)
     if labels is not None:
         slides = with_labels(slides, read_labels(labels))
-    return new_study(args.out, config, slides)
+    study = Study(folder, config, tuple(slides))
+    study.require_tools()
+    save_study(study)
+    return study
 
 
 def beside_known(root: Path, slides: Sequence[SlideEntry]) -> list[SlideEntry]:

@@ -79,7 +79,7 @@ def presence_table(samples: Sequence[Sample]) -> str:
     for name in [*sorted(asked), "all"]:
         part = [s for s in samples if kind_of(s) == name or (name == "all" and kind_of(s) in asked)]
         found = presence_scores(
-            np.array([s.answered for s in part]), np.array([s.present for s in part])
+            np.array([s.answered for s in part], bool), np.array([s.present for s in part], bool)
         )
         rows.append(
             f"| {name} | {found.present} | {found.absent} | {found.recall:.2f} |"

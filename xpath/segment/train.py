@@ -6,9 +6,11 @@ Axes: B images, P prompts, T tokens, H W pixels.
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -53,6 +55,8 @@ class TrainConfig:
     """Decay of the running average of the weights, which is what is used in the end; 0 for none."""
     precision: str = "fp32"
     """``fp32`` or ``bf16``; losses and the choice of the query are float32 always."""
+    seed: int = 0
+    """What stochastic depth leaves out; not the weights a model is born with, nor the batches."""
 
 
 class TrainBatch(NamedTuple):
@@ -98,7 +102,8 @@ class Trainer:
     """A segmentor, its optimiser and the running average of its weights.
 
     Step n is a function of the state and the batch alone, so a training resumed from ``state`` goes
-    on exactly as one that was never stopped.
+    on exactly as one that was never stopped; on a GPU up to the order in which its sums are made.
+    The global random state is left as it was.
 
     Args:
         model: Trained in place.
@@ -115,10 +120,11 @@ class Trainer:
         groups = parameter_groups(model, config)
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=fused)
         self.average = {n: p.detach().clone() for n, p in model.named_parameters()}
-        loss: nn.Module = BatchLoss(model, config)
+        self._loss: nn.Module = BatchLoss(model, config)
+        self._rank = 0
         if torch.distributed.is_initialized():
-            loss = DistributedDataParallel(loss)
-        self._loss = loss
+            self._loss = DistributedDataParallel(self._loss)
+            self._rank = torch.distributed.get_rank()
 
     def __call__(self, batch: TrainBatch) -> TrainStep:
         """One step of the optimiser."""
@@ -126,7 +132,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
         self.optimizer.zero_grad(set_to_none=True)
-        parts = [self._backward(part) for part in batch.parts(self.config.accumulate)]
+        with _seeded(self.device, self.config.seed, self.step, self._rank):
+            parts = [self._backward(part) for part in batch.parts(self.config.accumulate)]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         self.step += 1
@@ -194,6 +201,19 @@ class BatchLoss(nn.Module):
             self.model.logit_scale,
             contrast=self._contrast,
         )
+
+
+@contextmanager
+def _seeded(device: torch.device, *numbers: int) -> Iterator[None]:
+    """Stochastic depth knows only the random state of its device: set it, and put it back."""
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all devices
+        if on_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def take_over(model: PathSegmentor, other: PathSegmentor) -> int:

@@ -31,6 +31,9 @@ __all__ = ["SegmentConfig", "segment_slide"]
 
 logger = logging.getLogger(__name__)
 
+COARSE = 1.3
+"""From so many times the patches' microns per pixel on, a slide is too coarse to be enlarged."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentConfig:
@@ -166,6 +169,12 @@ def _check_resolution(grid: PatchGrid, predictor: SegmentPredictor) -> None:
         raise ResolutionError(
             "the grid has no resolution, so nuclei may have any size; pass mpp= (--mpp) with the"
             " slide's microns per pixel, often 0.25 (40x)"
+        )
+    if grid.slide_mpp and grid.slide_mpp > COARSE * grid.mpp:
+        logger.warning(
+            "the slide has %.3g microns per pixel and is enlarged to %.3g: masks will be worse",
+            grid.slide_mpp,
+            grid.mpp,
         )
     info = predictor.info
     low, high = info.mpp_range or (info.mpp / 2**0.25, info.mpp * 2**0.25)

@@ -1,0 +1,75 @@
+"""The pipeline from two tables to weights: stopped and resumed, it is the undisturbed one."""
+
+import csv
+import importlib.util
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from xpath.errors import CheckpointError
+from xpath.segment.checkpoint import read_config
+
+
+@pytest.fixture(scope="module")
+def pipeline(repository):
+    path = repository / "pipelines" / "train_segmentor.py"
+    spec = importlib.util.spec_from_file_location("train_segmentor", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def data(tmp_path, rng):
+    """Three images with a gland each; the last is held out."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    gland = np.zeros((96, 96), np.uint8)
+    gland[20:60, 20:60] = 1
+    cv2.imwrite(str(folder / "mask.png"), gland)
+    images, labels, split = [], [], []
+    for name in "abc":
+        noise = rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{name}.png"), noise)
+        images.append(("glas", f"{name}.png", "mask.png", "colon", name, 0.5))
+        labels.append(("glas", f"{name}.png", "mask.png", 1, "colon-tissue-gland", "gland"))
+        split.append(("glas", name, name, "test" if name == "c" else "train"))
+    for file, columns, rows in (
+        ("images.csv", "source,image,mask,region,group,mpp", images),
+        ("labels.csv", "source,image,mask,value,label,original", labels),
+        ("split.csv", "source,image,group,split", split),
+    ):
+        with (folder / file).open("w", newline="") as handle:
+            csv.writer(handle).writerows([columns.split(","), *rows])
+    return folder
+
+
+@pytest.fixture
+def train(pipeline, data, monkeypatch):
+    def call(out, *more):
+        words = f"train --data {data} --split {data / 'split.csv'} --out {out} --model tiny"
+        words += " --shapes 2x64 --steps 3 --drop-path 0.5"
+        monkeypatch.setattr(sys, "argv", [*words.split(), *more])
+        pipeline.main()
+        return torch.load(out / "state.pt", weights_only=True)
+
+    return call
+
+
+def test_stopped_and_resumed_equals_undisturbed(train, tmp_path):
+    whole = train(tmp_path / "whole")
+    assert train(tmp_path / "cut", "--minutes", "0")["step"] == 1
+    cut = train(tmp_path / "cut")
+
+    assert cut["step"] == whole["step"] == 3
+    for name, value in whole["model"].items():
+        assert torch.equal(value, cut["model"][name]), name
+    assert whole["facts"] == cut["facts"]
+    assert read_config(tmp_path / "cut" / "weights")[1].image_size == 64
+
+    for changed in (("--drop-path", "0.1"), ("--seed", "1")):
+        with pytest.raises(CheckpointError, match=r"another training.*(drop_path|train\.seed)"):
+            train(tmp_path / "cut", *changed)
