@@ -1,7 +1,7 @@
 """Breast cancer subtypes from slides, explained by objects (paper, section 2.6).
 
     python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN
-    python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN --set objects.device=cuda
+    python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN --device cuda
     python pipelines/brca_subtype.py --features FEATURES --labels LABELS.csv --out RUN
     python pipelines/brca_subtype.py --features FEATURES --labels LABELS.csv --out RUN --folds 5
 
@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -38,6 +39,20 @@ from xpath.mil.cohort_features import CohortConfig, divide, read_cohort, run_coh
 from xpath.mil.spool import Spool
 from xpath.mil.train import TrainConfig
 from xpath.study.chain import run_chain
+
+# Options of one mode, and what to do instead in the other.
+ON_FEATURES = {
+    "split": "the split is drawn; --set split.seed=1 draws another",
+    **dict.fromkeys(("folds", "by"), "pass copies ID.h5 of slides/ID/features.h5 as --features"),
+    "calibrate": "a temperature is fitted wherever there are enough validation slides",
+    **{name: f"use --set classifier.train.{name}=..." for name in ("epochs", "lr")},
+    "memory_gb": "use --set memory_gb=4",
+    "seed": "use --set split.seed=1 --set classifier.train.seed=1",
+}
+ON_SLIDES = {
+    **dict.fromkeys(("objects", "mpp"), "both were decided when the features were made"),
+    **dict.fromkeys(("config", "set"), "use --epochs, --lr, --seed, --device and their like"),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,30 +66,39 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
     add = parser.add_argument
     add("slides", type=Path, nargs="?", help="a folder of slides")
     add("table", type=Path, nargs="?", help="the labels, as --labels")
     add("--labels", type=Path, help="CSV: slide_id, label[, patient][, mpp]")
     add("--out", type=Path, required=True, help="the run folder")
     add_study_options(parser.add_argument_group("on slides"))  # type: ignore[arg-type]
-    group = parser.add_argument_group("on feature files")
-    add = group.add_argument
+    add = parser.add_argument_group("on feature files").add_argument
     add("--features", type=Path, metavar="DIR", help="feature files; no slides are read")
     add("--split", type=Path, help="CLAM's splits_k.csv (default: 7 to 1 to 2, by label)")
-    add("--folds", type=int, default=1, help="cross-validation instead of one split")
-    add("--by", choices=("patient", "site"), default="patient", help="what folds keep together")
-    add("--calibrate", action="store_true", help="fit a temperature on the validation slides")
-    add("--epochs", type=int, default=100, help="at most; it stops early (default: 100)")
-    add("--lr", type=float, default=2e-4, help="learning rate of Adam (default: 2e-4, the paper's)")
-    add("--memory-gb", type=float, default=8, help="keep features beyond it on disk (default: 8)")
-    add("--seed", type=int, default=0, help="of split, weights and intervals")
+    add("--folds", type=int, help="cross-validation instead of one split")
+    add("--by", choices=("patient", "site"), help="what folds keep together (default: patient)")
+    add("--calibrate", action="store_const", const=True, help="fit a temperature on validation")
+    add("--epochs", type=int, help="at most; it stops early (default: 100)")
+    add("--lr", type=float, help="learning rate of Adam (default: 2e-4, the paper's)")
+    add("--memory-gb", type=float, help="keep features beyond it on disk (default: 8)")
+    add("--seed", type=int, help="of split, weights and intervals (default: 0)")
     return parser
 
 
+def _given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Those options that were passed."""
+    return {name: found for name in names if (found := getattr(args, name)) not in (None, [])}
+
+
+def _refuse(args: argparse.Namespace, others: dict[str, str], where: str) -> None:
+    for name in _given(args, *others):
+        raise ConfigError(f"--{name.replace('_', '-')} does nothing on {where}; {others[name]}")
+
+
 def _on_slides(args: argparse.Namespace) -> int:
+    _refuse(args, ON_FEATURES, "slides")
     labels = args.labels or args.table
     if args.slides is None or labels is None:
         raise ConfigError("pass SLIDES and LABELS.csv, or --features DIR and --labels LABELS.csv")
@@ -88,15 +112,14 @@ def _on_slides(args: argparse.Namespace) -> int:
 
 
 def _on_features(args: argparse.Namespace) -> int:
+    _refuse(args, ON_SLIDES, "feature files")
     if args.labels is None or args.slides is not None:
         raise ConfigError("with --features pass the labels as --labels LABELS.csv, and no slides")
     config = CohortConfig(
-        folds=args.folds,
-        by=args.by,
-        calibrate=args.calibrate,
-        train=TrainConfig(epochs=args.epochs, lr=args.lr, seed=args.seed),
+        **_given(args, "folds", "by", "calibrate", "device"),
+        train=TrainConfig(**_given(args, "epochs", "lr", "seed")),
     )
-    spool = Spool(args.out, memory_gb=args.memory_gb)
+    spool = Spool(args.out, **_given(args, "memory_gb"))
     with tqdm(desc="reading", unit="slide") as bar:
         cohort = read_cohort(
             args.features, args.labels, spool=spool, on_slide=lambda _: bar.update()
@@ -108,8 +131,7 @@ def _on_features(args: argparse.Namespace) -> int:
     label, groups = found.predictions.label, [cohort.patients[place] for place in found.place]
     if len(cohort.classes) == 2 and min((label == 0).sum(), (label == 1).sum()) >= 2:
         scores = {name: a.predictions.probability[:, 1] for name, a in answers.items()}
-        picture = args.out / "roc.png"
-        roc_figure(picture, scores, label, positive=cohort.classes[1], groups=groups)
+        roc_figure(args.out / "roc.png", scores, label, positive=cohort.classes[1], groups=groups)
     curves = {
         name: reliability(a.predictions.probability, label, bins=10, equal_mass=True)
         for name, a in answers.items()

@@ -10,7 +10,7 @@ import pytest
 from xpath.batch.slides import SlideEntry
 from xpath.cli.main import main
 from xpath.cli.stages import add_study_options, beside_known, study_from
-from xpath.errors import LabelError
+from xpath.errors import ConfigError
 from xpath.study.config import StudyConfig
 from xpath.study.study import new_study, open_study
 from xpath.testing.slides import write_slide
@@ -95,7 +95,7 @@ def test_a_slip_of_the_pen_leaves_the_run_as_it_was(tmp_path, slide):
     study_of(slide, out, "--objects", "breast-tissue-tumor")
     before = (out / "run.json").read_bytes()
 
-    with pytest.raises(LabelError):
-        study_of(slide, out, "--objects", "breast-tissue-tumro")
+    with pytest.raises(ConfigError, match="quda"):
+        study_of(slide, out, "--device", "quda")
 
     assert (out / "run.json").read_bytes() == before

@@ -93,9 +93,17 @@ def test_evidence_for_a_class_that_never_was():
 
     found = evidence(pools, -scores, 0)  # class 0 is held up by what is below zero
 
+    assert found.whole == pytest.approx(-2 / 6)
     assert found.to_flip == 0
     assert found.to_keep == 1
-    assert evidence(pools, scores - 100, 0).to_keep is None or found.whole < 0
+
+
+def test_evidence_in_the_wrong_order_never_suffices():
+    pools, scores = by_hand()
+
+    # what speaks most against class 0 comes first: -5, -4, -7 / 3, -6 / 4, -4 / 5, -2 / 6
+    assert evidence(pools, scores, 0).to_keep is None
+    assert evidence(pools, scores - 100, 0).to_keep is None  # the order alone counts
 
 
 def test_evidence_that_is_never_lost():

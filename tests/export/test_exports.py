@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -79,6 +80,14 @@ def test_a_slides_page_is_whole_safe_and_signed(tmp_path, report):
     assert all(source.startswith("data:image/png;base64,") for source in page.fetched)
 
 
+def test_what_was_never_learnt_is_said_to_be_a_guess(tmp_path, report):
+    write_report(tmp_path / "report.html", report)
+    assert "never learnt" not in (tmp_path / "report.html").read_text()
+
+    write_report(tmp_path / "report.html", replace(report, untaught=("dcis (tissue)", "fat")))
+    assert "never learnt dcis (tissue), fat" in (tmp_path / "report.html").read_text()
+
+
 def test_the_index_says_which_intervals_leave_out_zero(tmp_path, report):
     base = {"class_name": "B", "colour": "#000000", "q": 0.01, "effect": 1.0, "null": 0.1}
     base |= {"imp": 2.0, "slides": 4, "area": 0.1}
@@ -87,6 +96,8 @@ def test_the_index_says_which_intervals_leave_out_zero(tmp_path, report):
         {**base, "rank": 1, "name": "one", "excess": 0.9, "excess_low": 0.5, "excess_high": 1.2},
         {**base, "rank": 2, "name": "two", "excess": 0.2, "excess_low": -0.1, "excess_high": 0.4},
         {**base, "rank": 3, "name": "few", "excess": 0.1, **unknown},
+        {**base, "rank": 4, "name": "or", "excess": 0.2, "excess_low": 0.1, "excess_high": 0.3}
+        | {"q": 0.06},
     ]
     cohort = CohortReport(
         title="t",
@@ -101,7 +112,8 @@ def test_the_index_says_which_intervals_leave_out_zero(tmp_path, report):
     write_index(tmp_path / "index.html", cohort)
 
     text = (tmp_path / "index.html").read_text()
-    assert text.count("supports B") == 1
+    assert text.count("supports B<") == 1
+    assert text.count("supports B: suggestive, not proven") == 1
     assert text.count("not distinguishable") == 1
     assert text.count("one patient: no interval") == 1
     assert "No test slide of this class" in text  # class A has no row

@@ -238,11 +238,16 @@ def test_contributions_in_words(report, change, words):
     ("effect", "null", "cohort", "words"),
     [
         (None, None, None, "not asked"),
-        (1.0, 0.2, (0.1, 2.0), "without it less A than without as much of anything; so it is over"),
-        (0.1, 0.2, (-2.0, -0.1), "matters less for A than as much of anything; over patients it"),
-        (1.0, 0.2, (-0.1, 2.0), "over patients not distinguishable"),
+        (
+            1.0,
+            0.2,
+            (0.1, 2.0),
+            "for A more than hiding as much random tissue; over patients too",
+        ),
+        (0.1, 0.2, (-2.0, -0.1), "for A less than hiding as much random tissue; over patients it"),
+        (1.0, 0.2, (-0.1, 2.0), "over patients not proven"),
         (1.0, 0.2, (math.nan, math.nan), "one patient, no interval"),
-        (0.2, 0.2, None, "no more than as much of anything; not measured over patients"),
+        (0.2, 0.2, None, "does what hiding as much random tissue does; not measured over"),
     ],
 )
 def test_hiding_in_words_speaks_of_the_class_it_was_measured_for(

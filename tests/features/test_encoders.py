@@ -1,4 +1,7 @@
+import json
 import pickle
+import shutil
+from hashlib import sha256
 
 import pytest
 import torch
@@ -196,3 +199,190 @@ def test_unreadable_weights_are_refused_and_no_code_runs(tmp_path, capsys, conte
         TimmEncoder("test_resnet", weights=path)
 
     assert "ran" not in capsys.readouterr().out
+
+
+GAMMA = {"init_values": 0.5}
+"""Layer scale, which UNI has and timm's model of the same name has not."""
+
+
+def scaled_vit(classes=0, **options):
+    import timm
+
+    torch.manual_seed(3)
+    return timm.create_model("test_vit", num_classes=classes, **GAMMA, **options).eval()
+
+
+def hub_folder(folder, model, **model_args):
+    """What lies on the hub for a model of timm: its configuration, and its weights."""
+    folder.mkdir()
+    about = {
+        "architecture": "test_vit",
+        "num_classes": model.num_classes,
+        "model_args": model_args,
+        "pretrained_cfg": {
+            "num_classes": model.num_classes,
+            "input_size": [3, 160, 160],
+            "fixed_input_size": True,
+            "mean": [0.7, 0.6, 0.5],
+            "std": [0.2, 0.3, 0.4],
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(about))
+    save_file(model.state_dict(), folder / "model.safetensors")
+    return f"local-dir:{folder}"
+
+
+@pytest.mark.parametrize("classes", [0, 4])
+def test_a_folder_from_the_hub_is_built_as_it_says(tmp_path, classes):
+    model = scaled_vit(classes)
+    name = hub_folder(tmp_path / "UNI", model, **GAMMA)
+
+    encoder = TimmEncoder(name, pretrained=True)
+
+    images = torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in ([0.7, 0.6, 0.5], [0.2, 0.3, 0.4]))
+    with torch.inference_mode():
+        tokens = model.forward_features((images / 255 - mean) / std)[:, model.num_prefix_tokens :]
+    wanted = tokens.transpose(1, 2).reshape(2, 64, 10, 10)
+    torch.testing.assert_close(encoder.maps(images), wanted)
+    assert encoder.name == "local-dir:UNI"
+
+
+def test_the_digest_of_a_folder_is_of_what_is_in_it(tmp_path):
+    name = hub_folder(tmp_path / "one", scaled_vit(), **GAMMA)
+    first = TimmEncoder(name, pretrained=True).digest
+
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    assert TimmEncoder(f"local-dir:{tmp_path / 'two'}", pretrained=True).digest == first
+    about = tmp_path / "two" / "config.json"
+    about.write_text(about.read_text().replace("model_args", "no_args").replace("0.7", "0.8"))
+    other = TimmEncoder(f"local-dir:{tmp_path / 'two'}", pretrained=True, kwargs=GAMMA)
+    assert other.digest != first
+
+
+@pytest.mark.parametrize("classes", [0, 4])
+def test_weights_that_need_an_option_say_so_and_fit_with_it(tmp_path, classes):
+    name = hub_folder(tmp_path / "UNI", scaled_vit(classes))
+    file = tmp_path / "UNI" / "model.safetensors"
+
+    with pytest.raises(CheckpointError, match=r"ls1\.gamma(.|\n)*init_values"):
+        TimmEncoder(name, pretrained=True)
+    with pytest.raises(CheckpointError, match=r"0 missing.* unknown .*ls1\.gamma.*init_values"):
+        TimmEncoder("test_vit", weights=file)
+
+    there = TimmEncoder(name, pretrained=True, kwargs=GAMMA)
+    local = TimmEncoder("test_vit", weights=file, kwargs={**GAMMA, "mean": (0.7, 0.6, 0.5)})
+    images = torch.full((1, 3, 160, 160), 179, dtype=torch.uint8)
+    assert there.maps(images).shape == local.maps(images).shape == (1, 64, 10, 10)
+    assert local._mean.flatten().tolist() == pytest.approx([0.7, 0.6, 0.5])
+
+
+def test_an_option_too_much_is_found_in_weights_with_a_classifier_too(tmp_path):
+    """Asked for no classifier, timm itself would leave what is missing at random."""
+    import timm
+
+    name = hub_folder(tmp_path / "plain", timm.create_model("test_vit", num_classes=4))
+
+    with pytest.raises(CheckpointError, match=r"Missing key.*ls1\.gamma"):
+        TimmEncoder(name, pretrained=True, kwargs=GAMMA)
+
+
+def test_layers_may_be_named():
+    swiglu = {"mlp_layer": "SwiGLUPacked", "act_layer": "SiLU", "num_classes": 0}
+
+    encoder = TimmEncoder("test_vit", seed=0, kwargs=swiglu)
+
+    assert type(encoder._model.blocks[0].mlp).__name__ == "GluMlp"
+    assert isinstance(encoder._model.blocks[0].mlp.act, torch.nn.SiLU)
+    by_timm = TimmEncoder("test_vit", seed=0, kwargs=swiglu | {"act_layer": "silu"})
+    assert isinstance(by_timm._model.blocks[0].mlp.act, torch.nn.SiLU)
+    same = swiglu | {"act_layer": torch.nn.SiLU}
+    assert TimmEncoder("test_vit", seed=0, kwargs=same).digest == encoder.digest
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"init_value": 1}, "init_value"),
+        ({"mlp_layer": "NoSuchLayer"}, "NoSuchLayer"),
+        ({"num_classes": 7}, "^test_vit: num_classes cannot be set"),
+        ({"features_only": True}, "^test_vit: features_only cannot be set"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        TimmEncoder("test_vit", seed=0, kwargs=options)
+
+
+def test_options_and_precision_enter_the_digest_only_when_given(resnet):
+    settings = json.dumps(["test_resnet", [160, 160], [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]])
+    known = sha256(settings.encode())
+    for name, value in sorted(resnet._model.state_dict().items()):
+        known.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        known.update(value.contiguous().numpy().tobytes())
+
+    assert resnet.digest == known.hexdigest()
+    plain = TimmEncoder("test_resnet", seed=0, kwargs={})
+    assert plain.digest == resnet.digest
+    digests = {
+        TimmEncoder("test_vit", seed=0, **how).digest
+        for how in (
+            {},
+            {"kwargs": {"dynamic_img_size": True}},
+            {"kwargs": {"dynamic_img_size": False}},
+            {"precision": "bfloat16"},
+        )
+    }
+    assert len(digests) == 4
+
+
+def test_mixed_precision_is_near_and_answers_in_float32(resnet):
+    images = torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8)
+    mixed = TimmEncoder("test_resnet", seed=0, precision="bfloat16")
+
+    found, wanted = mixed.maps(images), resnet.maps(images)
+
+    assert found.dtype == torch.float32
+    difference = (found - wanted).abs().max()
+    assert 0 < difference < 0.05 * wanted.abs().max()
+    with pytest.raises(ConfigError, match="float64"):
+        TimmEncoder("test_resnet", seed=0, precision="float64")
+
+
+def refused_by_the_hub(monkeypatch, kind):
+    from huggingface_hub import errors
+
+    def refuse(*_, **__):
+        error = getattr(errors, kind)
+        raise error.__new__(error, "no entry")
+
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", refuse)
+
+
+def test_gated_weights_say_what_to_do(monkeypatch):
+    refused_by_the_hub(monkeypatch, "GatedRepoError")
+
+    words = r"huggingface\.co/MahmoodLab/UNI and log in with `hf auth login`"
+    with pytest.raises(CheckpointError, match=words):
+        TimmEncoder("hf-hub:MahmoodLab/UNI@main", pretrained=True, kwargs=GAMMA)
+
+
+def test_without_a_network_a_folder_is_named_as_the_way_out(monkeypatch):
+    refused_by_the_hub(monkeypatch, "LocalEntryNotFoundError")
+
+    with pytest.raises(CheckpointError, match="local-dir:folder"):
+        TimmEncoder("hf-hub:MahmoodLab/UNI", pretrained=True)
+
+
+def test_places_that_are_none_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"folder must hold config\.json"):
+        TimmEncoder(f"local-dir:{tmp_path}", pretrained=True)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="architecture"):
+        TimmEncoder(f"local-dir:{tmp_path}", pretrained=True)
+    with pytest.raises(ConfigError, match="did you mean hf-hub:MahmoodLab/UNI"):
+        TimmEncoder("MahmoodLab/UNI", pretrained=True)
+    with pytest.raises(ConfigError, match="s3"):
+        TimmEncoder("s3:MahmoodLab/UNI", pretrained=True)

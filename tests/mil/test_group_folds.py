@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from xpath.errors import DataError
-from xpath.mil.group_folds import group_folds, hold_out, tcga_patient, tcga_site
+from xpath.mil.group_folds import group_folds, hold_out, patient_of, tcga_patient, tcga_site
 
 
 def cohort(rng, patients=60):
@@ -109,6 +109,13 @@ def test_barcodes():
     for wrong in ("slide-7", "TCGA-A2", "TCGA-A2-A0T2X", "xTCGA-A2-A0T2"):
         with pytest.raises(DataError, match="no TCGA barcode"):
             tcga_site(wrong)
+
+
+def test_whose_slide_it_is():
+    assert patient_of("TCGA-A2-A0T2-01Z-00-DX1") == "TCGA-A2-A0T2"
+    assert patient_of("tcga-a2-a0t2-01Z-00-DX2") == "TCGA-A2-A0T2"
+    assert patient_of("TCGA-A2-A0T2-01Z-00-DX1", "somebody") == "somebody"
+    assert patient_of("slide-7") == "slide-7"
 
 
 def test_holding_out_keeps_groups_whole_and_classes_in_training(rng):

@@ -3,12 +3,14 @@
 import csv
 import importlib.util
 import json
+import re
 
 import h5py
 import numpy as np
 import pytest
 import torch
 
+from xpath.errors import DataError
 from xpath.mil.classifier import load_classifier
 from xpath.store.clam_tables import read_clam_split
 
@@ -150,6 +152,72 @@ def test_trident_files_of_two_encoders_are_not_mixed(pipeline, clam, capsys):
 
     assert run(pipeline, clam, "--epochs", "1") == 1
     assert "several encoders" in capsys.readouterr().err
+
+
+def test_classifiers_are_trained_on_the_device(pipeline, clam, monkeypatch):
+    seen = []
+
+    def out_of_fold(build, *_, **__):
+        seen.append(build().classifier.weight.device.type)
+        raise DataError("enough")
+
+    monkeypatch.setattr("xpath.mil.cohort_features.out_of_fold", out_of_fold)
+
+    assert run(pipeline, clam, "--device", "meta") == 1
+    assert run(pipeline, clam) == 1
+    assert seen == ["meta", "cpu"]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_told_at_once(pipeline, clam, device, capsys):
+    assert run(pipeline, clam, "--device", device) == 1
+    assert f"device '{device}' cannot be used" in capsys.readouterr().err
+    assert not (clam / "run").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_answers_as_the_cpu_does(pipeline, clam):
+    found = []
+    for device in ("cpu", "cuda"):
+        assert run(pipeline, clam, "--epochs", "3", "--device", device) == 0
+        found.append([float(row["p ILC"]) for row in rows(clam / "run/predictions.csv")])
+
+    np.testing.assert_allclose(found[1], found[0], atol=1e-3)
+    assert load_classifier(clam / "run/models/attention_0").classifier.weight.device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("options", "instead"),
+    [
+        (("--folds", "3"), "--features"),
+        (("--by", "patient"), "--features"),
+        (("--split", "splits_0.csv"), "--set split.seed"),
+        (("--epochs", "100"), "--set classifier.train.epochs"),  # the default, yet it was asked for
+        (("--lr", "0.1"), "--set classifier.train.lr"),
+        (("--seed", "0"), "--set split.seed=1 --set classifier.train.seed=1"),
+        (("--calibrate",), "a temperature is fitted"),
+        (("--memory-gb", "8"), "--set memory_gb"),
+    ],
+)
+def test_options_of_feature_files_are_refused_on_slides(
+    pipeline, tmp_path, options, instead, capsys
+):
+    arguments = [tmp_path, tmp_path / "labels.csv", "--out", tmp_path / "run", *options]
+
+    assert pipeline.main([str(a) for a in arguments]) == 1
+
+    error = capsys.readouterr().err
+    assert re.search(f"{options[0]} does nothing on slides; .*({instead})", error)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--set", "objects.device=cuda"), ("--config", "a.toml"), ("--objects", "x"), ("--mpp", "1")],
+)
+def test_options_of_slides_are_refused_on_feature_files(pipeline, clam, options, capsys):
+    assert run(pipeline, clam, *options) == 1
+    assert f"{options[0]} does nothing on feature files; " in capsys.readouterr().err
 
 
 def test_what_is_missing_is_told(pipeline, clam, capsys):

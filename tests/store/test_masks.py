@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from xpath.errors import ConfigError, DataError, ShapeError, StoreError
+from xpath.store import masks as module
 from xpath.store.masks import MaskWriter, open_masks
 from xpath.store.schema import sha256_of
 
@@ -18,9 +19,15 @@ LABELS = ("tumor", "stroma")
 SIZE = 21  # not a multiple of 8
 
 
+@pytest.fixture(autouse=True)
+def _several_files(monkeypatch):
+    """35 patches are three files, of 12, 12 and 11."""
+    monkeypatch.setattr(module, "MOST_PATCHES", 16)
+
+
 @pytest.fixture
 def masks():
-    """(35, 2, 21, 21): two shards and three patches; the second label is absent in half of them."""
+    """(35, 2, 21, 21); the second label is absent in half of the patches."""
     masks = np.random.default_rng(0).random((35, 2, SIZE, SIZE)) > 0.6
     masks[::2, 1] = False
     return masks
@@ -85,18 +92,62 @@ def test_a_patch_that_is_not_there_is_an_index_error(tmp_path, write, index):
 
 
 def test_layout_on_disk(tmp_path, write):
-    """Bit-packed, one mask a chunk, 16 patches a file, zstd without shuffle."""
+    """Bit-packed, one mask a chunk, patches in files of like size, zstd without shuffle."""
     path = write(tmp_path / "m.zarr")
     about = json.loads((path / "masks" / "zarr.json").read_text())
     sharding = about["codecs"][0]["configuration"]
 
     assert about["shape"] == [35, 2, 21, 3]
-    assert about["chunk_grid"]["configuration"]["chunk_shape"] == [16, 2, 21, 3]
+    assert about["chunk_grid"]["configuration"]["chunk_shape"] == [12, 2, 21, 3]
     assert sharding["chunk_shape"] == [1, 1, 21, 3]
     assert [codec["name"] for codec in sharding["codecs"]] == ["bytes", "zstd"]
     assert sharding["codecs"][1]["configuration"]["level"] == 3
     assert len([file for file in (path / "masks" / "c").rglob("*") if file.is_file()]) == 3
     assert json.loads((path / "zarr.json").read_text())["attributes"]["schema"] == "xpath.masks/1"
+
+
+@pytest.mark.parametrize(
+    ("patches", "size", "wanted"),
+    [
+        (35, 126, 35),  # a small slide is one file
+        (256, 126, 256),
+        (257, 126, 129),  # two files of like size
+        (15_000, 21 * 256 * 32, 255),  # 59 files
+        (15_000, 21 * 512 * 64, 195),  # 77 files of 134 MB at most
+        (15_000, 1 << 30, 1),
+    ],
+)
+def test_files_are_few_and_bounded(patches, size, wanted, monkeypatch):
+    monkeypatch.setattr(module, "MOST_PATCHES", 256)
+
+    assert module._patches_per_file(patches, size) == wanted
+    assert wanted == 1 or wanted * size <= 128 * 2**20
+
+
+def test_a_file_is_bounded_by_bytes_too(tmp_path, write, masks, monkeypatch):
+    monkeypatch.setattr(module, "MOST_BYTES", 5 * 2 * 21 * 3 + 1)
+
+    path = write(tmp_path / "m.zarr", batch=8)
+
+    assert len(list((path / "masks" / "c").glob("*/0/0/0"))) == 7
+    np.testing.assert_array_equal(open_masks(path).read(slice(None)), masks)
+
+
+def test_files_of_earlier_versions_are_read_as_they_are(tmp_path, write, masks, monkeypatch):
+    """Those held 16 patches, whatever the slide."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(module, "_patches_per_file", lambda *_: 16)
+        path = write(tmp_path / "m.zarr")
+    monkeypatch.setattr(module, "MOST_PATCHES", 256)
+
+    found = open_masks(path)
+
+    assert sorted(file.name for file in (path / "masks" / "c").iterdir()) == ["0", "1", "2"]
+    np.testing.assert_array_equal(found.read(slice(None)), masks)
+    np.testing.assert_array_equal(found.read(33), masks[33])
+    (path / "masks/c/2/0/0/0").unlink()
+    with pytest.raises(StoreError, match="lacks masks/c/2"):
+        open_masks(path)
 
 
 def test_the_batch_size_leaves_no_trace(tmp_path, write):
@@ -167,9 +218,9 @@ def test_a_flipped_bit_is_found(tmp_path, write):
     shard.write_bytes(content)
 
     found = open_masks(path)
-    found.read(slice(0, 16))  # the first shard is whole
+    found.read(slice(0, 12))  # the first shard is whole
     with pytest.raises(StoreError, match="damaged"):
-        found.read(slice(16, 32))
+        found.read(slice(12, 24))
 
 
 def test_exchanged_shards_are_found(tmp_path, write):
@@ -291,7 +342,7 @@ def test_a_reduction_no_one_knows_is_refused(tmp_path, write):
 @pytest.mark.parametrize(
     ("full", "words"),
     [
-        ("masks/c/1/0/0/0", r"16 of 35 patches were, the rest needs 0\.0 MB at most"),
+        ("masks/c/1/0/0/0", r"12 of 35 patches were, the rest needs 0\.0 MB at most"),
         ("presence/c/0/0", "35 of 35 patches were"),
     ],
 )
@@ -329,10 +380,11 @@ KILLED = """
 from pathlib import Path
 import numpy as np
 from xpath.geometry import PatchGrid, Size
-from xpath.store.masks import MaskWriter
+from xpath.store import masks
+masks.MOST_PATCHES = 16
 grid = PatchGrid(coords=np.zeros((40, 2), np.int64), footprint=8, pixels=8, mpp=0.5, overlap=0,
                  slide_size=Size(8, 8), slide_mpp=0.5)
-with MaskWriter(Path(sys.argv[1]), grid=grid, labels=["a"], size=8, provenance={}) as writer:
+with masks.MaskWriter(Path(sys.argv[1]), grid=grid, labels=["a"], size=8, provenance={}) as writer:
     for start in range(0, 40, 10):
         writer.write(start, np.ones((10, 1, 8, 8), bool), np.ones((10, 1), np.float32))
         if start == 20:

@@ -16,8 +16,15 @@ from xpath.errors import DataError, StoreError
 from xpath.store.explanations import read_explanation
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
-from xpath.study.chain import export_stage, features_stage, run_chain, segment_stage
-from xpath.study.cohort import train_classifiers
+from xpath.study.chain import (
+    export_stage,
+    features_stage,
+    read_parts,
+    run_chain,
+    segment_stage,
+)
+from xpath.study.cohort import train_classifiers, write_table
+from xpath.study.exports import export
 from xpath.study.study import new_study, open_study
 from xpath.testing.slides import write_slide
 
@@ -67,11 +74,14 @@ def test_an_absent_object_contributes_nothing(finished, small):
 
 
 def test_importance_of_an_object_that_no_patch_holds_is_none(finished):
+    checked = 0
     for path in finished.glob("slides/*/explanation.h5"):
         found = read_explanation(path)
         absent = found.patches == 0
         np.testing.assert_array_equal(found.imp[absent], 1)
         np.testing.assert_array_equal(found.effect[absent], 0)
+        checked += absent.sum()
+    assert checked  # otherwise this test says nothing
 
 
 def test_a_second_run_changes_nothing(finished, slides, tmp_path, small, files_of):
@@ -204,6 +214,29 @@ def test_pages_ask_no_network(finished):
         assert "http://" not in text
         assert "https://" not in text
         assert "data:image/png;base64," in text
+
+
+def test_a_page_follows_the_intervals_it_shows(finished, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    study = open_study(root)
+    table = rows(study.folder.table("importance"))
+    entry = next(e for e in study.slides if study.folder.exports(e.slide_id).exists())
+
+    def changed(label, low):
+        for row in table:
+            if row["class_name"] == label:
+                row |= {"excess_low": low, "excess_high": "7.654"}
+        write_table(study.folder.table("importance"), table)
+        return export(study, entry, read_parts(study)[entry.slide_id])
+
+    other = next(name for name in study.classes if name != entry.label)
+    page = study.folder.exports(entry.slide_id) / "report.html"
+    assert not changed(other, "-6.543")
+    assert "7.65" not in page.read_text()
+    assert changed(entry.label, "-6.543")
+    assert "7.65" in page.read_text()
+    assert not changed(entry.label, "-6.543")
 
 
 def test_export_needs_an_explanation(finished, tmp_path, slides):

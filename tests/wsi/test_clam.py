@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -140,6 +141,25 @@ def test_patches_centred_in_a_hole_are_dropped(drawn):
     slide = drawn((0, 0, 1024, 256), holes=[(300, 60, 400, 150)])
 
     assert clam_grid(slide, EXACT).coords[:, 0].tolist() == [0, 768]
+
+
+def test_many_pieces_take_time_in_proportion(drawn):
+    """Asking every piece for every contour would take minutes."""
+    dots = [(x, y, 4, 4) for y in range(256, 2048, 8) for x in range(0, 2048, 8)]
+    rings = [(x, 16, 64, 64) for x in range(16, 2000, 128)]
+    holes = [(x + 8, 24, 8 + 2 * i, 8) for i, (x, *_) in enumerate(rings)]
+    slide = drawn(*dots, *rings, holes=holes)
+
+    start = time.process_time()
+    pieces = find_pieces(slide, EXACT)
+
+    assert time.process_time() - start < 30
+    assert len(pieces) == len(dots) + len(rings)
+    widths = {}
+    for contour, inside in pieces:
+        for hole in inside:
+            widths[contour[..., 0].min()] = np.ptp(hole[..., 0])
+    assert widths == {x: 9 + 2 * i for i, (x, *_) in enumerate(rings)}  # each has its own
 
 
 def test_only_the_largest_holes_count(drawn):

@@ -24,13 +24,14 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
         "--objects", help="labels to look for, separated by commas; by default the paper's 21"
     )
     parser.add_argument("--mpp", type=float, help="microns per pixel of slides that store none")
+    parser.add_argument("--device", help="where the networks run, such as cuda (default: cpu)")
     parser.add_argument("--config", type=Path, help="settings in TOML")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="A.B=C",
-        help="one setting, e.g. grid.patch_um=256 or objects.device=cuda; may be repeated",
+        help="one setting, e.g. grid.patch_um=256 or objects.encoder=resnet50; may be repeated",
     )
 
 
@@ -60,6 +61,8 @@ def study_from(
         overrides += [f"objects.labels=[{quoted}]", f"explain.labels=[{quoted}]"]
     if args.mpp is not None:
         overrides.append(f"default_mpp={args.mpp}")
+    if args.device is not None:
+        overrides.append(f'objects.device="{args.device}"')
     folder = RunFolder(args.out)
     before = open_study(args.out).config if keep and folder.settings.exists() else None
     config = load_config(StudyConfig, args.config, overrides, base=before)

@@ -151,6 +151,8 @@ class SlideReport:
     facts: Mapping[str, str] = field(default_factory=dict)
     """Provenance."""
     synthetic: bool = False
+    untaught: tuple[str, ...] = ()
+    """Objects the segmentor's weights never learnt."""
     measured: str = ""
     """The class the hiding speaks of; the explained one if empty."""
     calibration: str = ""
@@ -193,6 +195,8 @@ class CohortReport:
     """Rows: slide_id, label, predicted, part, status, link."""
     facts: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
+    untaught: tuple[str, ...] = ()
+    """Objects the segmentor's weights never learnt."""
 
 
 def write_report(path: Path, report: SlideReport) -> None:

@@ -69,11 +69,11 @@ def hiding_in_words(row: ObjectRow, report: SlideReport) -> str:
         return "not asked"
     name, excess = report.hidden_class, row.effect - row.null
     if excess > 0:
-        words = f"without it less {name} than without as much of anything"
+        words = f"hiding it lowers the score for {name} more than hiding as much random tissue"
     elif excess < 0:
-        words = f"matters less for {name} than as much of anything"
+        words = f"hiding it lowers the score for {name} less than hiding as much random tissue"
     else:
-        words = "no more than as much of anything"
+        words = "hiding it does what hiding as much random tissue does"
     return f"{words}; {_over_patients(row.cohort)}"
 
 
@@ -101,7 +101,7 @@ def _over_patients(cohort: tuple[float, float] | None) -> str:
     if not (math.isfinite(low) and math.isfinite(high)):
         return "one patient, no interval"
     if low > 0:
-        return "so it is over patients"
+        return "over patients too"
     if high < 0:
-        return "over patients it matters less"
-    return "over patients not distinguishable"
+        return "over patients it lowers it less"
+    return "over patients not proven"

@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 import math
 import pickle
+from contextlib import nullcontext
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch.nn import functional
@@ -18,11 +21,29 @@ from xpath.errors import CheckpointError, ConfigError, DataError
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from torch import Tensor
 
-__all__ = ["PatchEncoder", "TimmEncoder"]
+__all__ = ["PatchEncoder", "Precision", "TimmEncoder"]
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+OURS = {
+    "checkpoint_path",
+    "features_only",
+    "in_chans",
+    "num_classes",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+}
+"""Arguments of ``timm.create_model`` that are not for others to set."""
+MISFIT = (
+    "the model must be built as the card of its weights says, by kwargs= (objects.encoder_options),"
+    " such as init_values=1e-5 where ls1.gamma is unknown"
+)
 
 
 class PatchEncoder(Protocol):
@@ -49,24 +70,35 @@ class TimmEncoder:
     grid, prefix tokens left out. Where the weights come from is always said: exactly one of
     ``weights``, ``pretrained`` and ``seed``.
 
+    Example, once ``hf auth login`` was run and the conditions of the weights were accepted::
+
+        TimmEncoder("hf-hub:MahmoodLab/UNI", pretrained=True,
+                    kwargs={"init_values": 1e-5, "dynamic_img_size": True})
+
     Args:
-        name: timm's name, e.g. ``resnet50.tv_in1k``.
+        name: timm's name, e.g. ``resnet50.tv_in1k``; ``hf-hub:owner/name`` for a model on the
+            Hugging Face hub; ``local-dir:folder`` for one that was downloaded from there, a folder
+            with ``config.json`` and weights.
         weights: Local weights, safetensors or a plain state dict; pickled code is never run.
-        pretrained: Let timm fetch the weights it has for this name.
+        pretrained: Let timm fetch the weights it has for this name, or read those of the folder.
         seed: Fresh random weights, for tests.
         device: Where the model runs.
         size: Side of the model's input in pixels, a multiple of its stride; None for the one it
             was trained with, of convolutional models rounded up to such a multiple. Otherwise the
             last places of the map would hang over the edge, and masks would not fit it. Position
             embeddings are interpolated.
+        kwargs: What else the model is built with, as the card of its weights says. Of
+            ``mlp_layer`` and the like the name is enough, ``"SwiGLUPacked"``. ``mean`` and ``std``
+            are how images are normalised, where timm's for this name are not those of the weights.
+        precision: What the model computes in; maps are float32 in any case.
 
     Raises:
-        ConfigError: timm has no such model, it does not answer in maps, it cannot take the size, or
-            it is not clear where its weights come from.
+        ConfigError: timm has no such model, cannot build it so, it does not answer in maps, it
+            cannot take the size, or it is not clear where its weights come from.
         CheckpointError: The weights cannot be read, fetched, or do not fit.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all independent, all but one by name
         self,
         name: str,
         *,
@@ -75,23 +107,36 @@ class TimmEncoder:
         seed: int | None = None,
         device: str = "cpu",
         size: int | None = None,
+        kwargs: Mapping[str, Any] = NO_OPTIONS,
+        precision: Precision = "float32",
     ) -> None:
+        if precision not in ("float32", "bfloat16", "float16"):
+            raise ConfigError(f"precision must be float32, bfloat16 or float16, got {precision!r}")
         if [weights is not None, pretrained, seed is not None].count(True) != 1:
             raise ConfigError(
                 f"say where the weights of {name} come from: weights=, a local file; or"
                 " pretrained=True, fetched by timm; or seed=, random ones for tests"
             )
-        self.name = name
-        self._device = torch.device(device)
-        model = _random_model(name, seed) if seed is not None else _trained_model(name, weights)
+        self.name = _without_folder(name)
+        self._device, self._precision = torch.device(device), precision
+        model = (
+            _trained_model(name, kwargs, weights)
+            if seed is None
+            else _random_model(name, kwargs, seed)
+        )
         settings = _data_settings(model)
         self._size = _input_size(model, name, settings["input_size"], size)
         self._model = model.eval().to(self._device)
         self._mean = torch.tensor(settings["mean"], device=self._device).view(3, 1, 1)
         self._std = torch.tensor(settings["std"], device=self._device).view(3, 1, 1)
         self.dim = self._prepared(size)
-        shown = [name, self._size, settings["mean"], settings["std"]]
-        self.digest = _digest(model, json.dumps(shown))
+        shown = [_identity(name), self._size, settings["mean"], settings["std"]]
+        if kwargs:
+            shown.append({"kwargs": dict(kwargs)})
+        if precision != "float32":
+            shown.append({"precision": precision})
+        text = json.dumps(shown, sort_keys=True, default=_shown)
+        self.digest = _digest(model, text)
 
     @torch.inference_mode()
     def maps(self, images: Tensor) -> Tensor:
@@ -105,8 +150,15 @@ class TimmEncoder:
             raise DataError(f"images must be uint8 in 0..255, got {images.dtype}")
         x = images.to(self._device).float()
         x = functional.interpolate(x, self._size, mode="bilinear", antialias=True)
-        out = self._model.forward_features((x / 255 - self._mean) / self._std)
+        with self._mixed():
+            out = self._model.forward_features((x / 255 - self._mean) / self._std)
         return _on_a_grid(self._model, self.name, out).float().cpu()
+
+    def _mixed(self) -> Any:
+        """Matrices are multiplied in the precision that was asked for."""
+        if self._precision == "float32":
+            return nullcontext()
+        return torch.autocast(self._device.type, getattr(torch, self._precision))
 
     def _prepared(self, size: int | None) -> int:
         """Makes the model ready for another input size, tries it, and gives its width D."""
@@ -144,35 +196,104 @@ def _tokens_on_a_grid(model: Any, name: str, out: Tensor) -> Tensor:
     return tokens.transpose(1, 2).reshape(len(out), -1, *grid)
 
 
-def _random_model(name: str, seed: int) -> Any:
+def _shown(layer: Any) -> str:
+    """A class by its name, so that it makes no difference which of the two was given."""
+    return str(getattr(layer, "__name__", layer))
+
+
+def _without_folder(name: str) -> str:
+    """The name for reports: where a folder lay on this machine says nothing on another."""
+    source, colon, place = name.partition(":")
+    return f"{source}:{Path(place).name}" if colon and source == "local-dir" else name
+
+
+def _identity(name: str) -> str:
+    """What of the name decides the features: of a folder its configuration, not where it lies."""
+    source, colon, place = name.partition(":")
+    if not colon or source != "local-dir":
+        return name
+    return sha256((Path(place) / "config.json").read_bytes()).hexdigest()
+
+
+def _random_model(name: str, kwargs: Mapping[str, Any], seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _new_model(name, pretrained=False)
+        return _new_model(name, kwargs, pretrained=False)
 
 
-def _trained_model(name: str, weights: Path | None) -> Any:
+def _trained_model(name: str, kwargs: Mapping[str, Any], weights: Path | None) -> Any:
     """With local weights, or those that timm fetches."""
+    from safetensors import SafetensorError
+
+    unreadable = (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError)
     try:
-        model = _new_model(name, pretrained=weights is None)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"weights of {name} cannot be fetched: {error}; without a network pass weights="
-        ) from error
+        model = _new_model(name, kwargs, pretrained=weights is None)
+    except unreadable as error:
+        lines = "; ".join(line.strip()[:200] for line in str(error).splitlines())
+        raise CheckpointError(f"{name} cannot be had: {lines}; {_remedy(name, error)}") from error
     if weights is not None:
         _load(model, weights)
     return model
 
 
-def _new_model(name: str, *, pretrained: bool) -> Any:
+def _remedy(name: str, error: BaseException) -> str:
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if "state_dict" in str(error):
+        return MISFIT
+    page = name.partition(":")[2].partition("@")[0]
+    if page and isinstance(error, RepositoryNotFoundError):  # also of what is gated or private
+        return (
+            f"if the name is right, accept the conditions on https://huggingface.co/{page} and log"
+            " in with `hf auth login` (before huggingface_hub 1: `huggingface-cli login`), or set"
+            " HF_TOKEN"
+        )
+    if name.startswith("local-dir:"):
+        return "the folder must hold config.json and the weights, as they lie on the hub"
+    return "without a network pass weights=, or a downloaded folder as local-dir:folder"
+
+
+def _new_model(name: str, kwargs: Mapping[str, Any], *, pretrained: bool) -> Any:
     """A model of timm without its classifier."""
     import timm
 
-    if not timm.is_model(name):
+    elsewhere = ":" in name  # on the hub, or in a folder
+    if not elsewhere and not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5])
+        hint = f"; did you mean hf-hub:{name}?" if "/" in name else ""
         raise ConfigError(
-            f"timm has no model {name!r}; similar: {close or 'see timm.list_models()'}"
+            f"timm has no model {name!r}; similar: {close or 'see timm.list_models()'}{hint}"
         )
-    return timm.create_model(name, pretrained=pretrained, num_classes=0)
+    if not elsewhere and not kwargs:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0)
+    arguments = _arguments(name, kwargs)
+    try:
+        model: Any = timm.create_model(name, pretrained=pretrained, **arguments)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, OSError):
+            raise
+        raise ConfigError(
+            f"timm cannot build {name} with {dict(kwargs)}: {error!r}; take the arguments from the"
+            " card of its weights"
+        ) from error
+    # Only now: asked for a model without classifier, timm would not mind weights that do not fit.
+    model.reset_classifier(0)
+    return model
+
+
+def _arguments(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What timm is given: layers by name become classes, normalisation goes where it belongs."""
+    import timm.layers
+
+    given = {key: value for key, value in kwargs.items() if (key, value) != ("num_classes", 0)}
+    if wrong := sorted(OURS & given.keys()):
+        raise ConfigError(f"{name}: {', '.join(wrong)} cannot be set; leave it out")
+    for key, value in given.items():
+        if key.endswith("_layer") and str(value)[:1].isupper():  # "silu" timm knows itself
+            found = getattr(timm.layers, str(value), None) or getattr(torch.nn, str(value), None)
+            given[key] = found or value
+    images = {key: tuple(given.pop(key)) for key in ("mean", "std") if key in given}
+    return given | ({"pretrained_cfg_overlay": images} if images else {})
 
 
 def _load(model: Any, path: Path) -> None:
@@ -193,11 +314,19 @@ def _load(model: Any, path: Path) -> None:
     wanted = model.state_dict()
     missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if missing or unknown:
-        raise CheckpointError(f"{path} does not fit: missing {missing[:3]}, unknown {unknown[:3]}")
+        raise CheckpointError(
+            f"{path} does not fit: {_some('missing', missing)}, {_some('unknown', unknown)};"
+            f" {MISFIT}"
+        )
     try:
         model.load_state_dict(state)
     except RuntimeError as error:  # other shapes
-        raise CheckpointError(f"{path} does not fit: {error}") from error
+        raise CheckpointError(f"{path} does not fit: {error}; {MISFIT}") from error
+
+
+def _some(what: str, names: list[str]) -> str:
+    """The first names, and how many there are."""
+    return f"{len(names)} {what}" + (f" ({', '.join(names[:3])} ...)" if names else "")
 
 
 def _data_settings(model: Any) -> dict[str, Any]:

@@ -26,8 +26,9 @@ from xpath.metrics.roc import compare_auc
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag
 from xpath.mil.cross_validation import OutOfFold, out_of_fold
+from xpath.mil.device import device_of
 from xpath.mil.folds import Split, stratified_split
-from xpath.mil.group_folds import BARCODE, group_folds, tcga_patient, tcga_site
+from xpath.mil.group_folds import group_folds, patient_of, tcga_site
 from xpath.mil.pooling_mil import PoolingMIL
 from xpath.mil.train import TrainConfig
 from xpath.store.clam_tables import read_clam_split, write_clam_split
@@ -69,17 +70,21 @@ class CohortConfig:
     """Of the bootstrap over patients."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """How the classifiers are trained."""
+    device: str = "cpu"
+    """Where they are trained: ``cpu``, ``cuda``, ``cuda:1`` ..."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be.
 
         Raises:
-            ConfigError: Fewer than one fold, one fold of sites, or other groups.
+            ConfigError: Fewer than one fold, one fold of sites, other groups, or a device that this
+                machine has not.
         """
         if self.by not in ("patient", "site") or self.folds < 1 or self.draws < 1:
             raise ConfigError(f"by must be patient or site, folds and draws 1 or more: {self}")
         if self.by == "site" and self.folds == 1:
             raise ConfigError("sites are kept together by folds; ask for 2 or more, such as 3")
+        device_of(self.device)
 
 
 class Cohort(NamedTuple):
@@ -148,7 +153,7 @@ def read_cohort(
     return Cohort(
         tuple(Bag(rows, None, classes.index(row.label), name) for name, row, rows in read),
         classes,
-        tuple(row.patient or _patient(name) for name, row, _ in read),
+        tuple(patient_of(name, row.patient) for name, row, _ in read),
         {"layout": next(iter(kinds))[0], "encoder": next(iter(kinds))[1]},
         tuple(left_out),
     )
@@ -239,12 +244,13 @@ def run_cohort(
 
 
 def _builder(name: str, cohort: Cohort, config: CohortConfig) -> Callable[[], SlideClassifier]:
+    """Makes untrained models on the device, from weights that were drawn on the CPU."""
     dim, classes = int(cohort.bags[0].features.shape[1]), cohort.classes
     if name == "mean":
-        return lambda: PoolingMIL(dim, classes)
+        return lambda: PoolingMIL(dim, classes).to(config.device)
     return lambda: AttentionMIL(
         dim, classes, hidden=config.hidden, proj=config.proj, dropout=config.dropout
-    )
+    ).to(config.device)
 
 
 def _metrics(cohort: Cohort, answers: dict[str, OutOfFold], config: CohortConfig) -> dict[str, Any]:
@@ -328,8 +334,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _patient(slide_id: str) -> str:
-    """From a TCGA barcode; else the slide itself."""
-    return tcga_patient(slide_id) if BARCODE.match(slide_id) else slide_id

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["HeldOut", "group_folds", "hold_out", "tcga_patient", "tcga_site"]
+__all__ = ["HeldOut", "group_folds", "hold_out", "patient_of", "tcga_patient", "tcga_site"]
 
 BARCODE = re.compile(r"TCGA-([A-Z0-9]{2})-[A-Z0-9]{4}(?=$|[-._])", re.IGNORECASE)
 ROUNDS = 50
@@ -51,6 +51,18 @@ def tcga_patient(barcode: str) -> str:
         DataError: Not a TCGA barcode.
     """
     return _barcode(barcode)[0].upper()
+
+
+def patient_of(slide_id: str, given: str = "") -> str:
+    """Whose slide it is: as a table says, else as its TCGA barcode does, else its own.
+
+    Args:
+        slide_id: Name of the slide.
+        given: Patient from a table; empty where there is none.
+    """
+    if given:
+        return given
+    return tcga_patient(slide_id) if BARCODE.match(slide_id) else slide_id
 
 
 def group_folds(

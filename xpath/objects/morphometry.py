@@ -12,12 +12,13 @@ import csv
 import itertools
 import math
 from dataclasses import asdict, dataclass, fields
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xpath.errors import ConfigError, DataError, ResolutionError
-from xpath.objects.mask_pieces import joined, pieces
+from xpath.objects.mask_pieces import objects
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -237,25 +238,24 @@ def _nearest(centres: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _measured(
     masks: SlideMasks, kinds: Sequence[str], min_area_um2: float
-) -> dict[str, tuple[list[MeasuredObject], float]]:
-    """Of each kind its objects, and the mask pixels of all of it, specks too."""
+) -> dict[str, tuple[list[MeasuredObject], int]]:
+    """Of each kind its objects in the order of patches, and its mask pixels, specks too."""
     if not min_area_um2 >= 0:
         raise ConfigError(f"min_area_um2 must be 0 or more, got {min_area_um2}")
     mpp, step = _mpp(masks), masks.grid.footprint / masks.size
     least = min_area_um2 / mpp**2 * (1 - 1e-9)
-    measured = {}
-    for kind, found_pieces in pieces(masks, kinds).items():
-        found, total = [], 0.0
-        for parts in joined(found_pieces, masks.size):
-            if len(parts) == 1 and (speck := int(parts[0].pixels.sum())) < least:
-                total += speck  # half of all pieces, and nobody asks for their shape
-                continue
-            one = _shape(kind, parts, mpp, step)
-            total += one.area_um2 / mpp**2
-            if one.area_um2 / mpp**2 >= least:
-                found.append(one)
-        measured[kind] = (found, total)
-    return measured
+    found: dict[str, list[tuple[int, int, MeasuredObject]]] = {kind: [] for kind in kinds}
+    total = dict.fromkeys(kinds, 0)
+    for kind, parts in objects(masks, kinds):
+        if len(parts) == 1 and (speck := int(parts[0].pixels.sum())) < least:
+            total[kind] += speck  # half of all pieces, and nobody asks for their shape
+            continue
+        one = _shape(kind, parts, mpp, step)
+        total[kind] += round(one.area_um2 / mpp**2)
+        if one.area_um2 / mpp**2 >= least:
+            found[kind].append((parts[0].patch, parts[0].number, one))
+    ordered = {kind: sorted(rows, key=itemgetter(0, 1)) for kind, rows in found.items()}
+    return {kind: ([one for *_, one in rows], total[kind]) for kind, rows in ordered.items()}
 
 
 def _shape(kind: str, parts: list[Piece], mpp: float, step: float) -> MeasuredObject:
@@ -287,14 +287,16 @@ def _shape(kind: str, parts: list[Piece], mpp: float, step: float) -> MeasuredOb
 
 def _vast(kind: str, parts: list[Piece], mpp: float, step: float) -> MeasuredObject:
     """An object too large for one picture; where patches overlap, its area counts twice."""
-    counts = np.array([p.pixels.sum() for p in parts])
-    centres = [np.argwhere(p.pixels).mean(axis=0) + (p.top, p.left) + 0.5 for p in parts]
+    places = ((p, np.argwhere(p.pixels)) for p in parts)  # a piece at a time
+    counts, centres = zip(
+        *((len(at), at.mean(axis=0) + (p.top, p.left) + 0.5) for p, at in places), strict=True
+    )
     y, x = np.average(centres, axis=0, weights=counts) * step
     return MeasuredObject(
         kind=kind,
         x=float(x),
         y=float(y),
-        area_um2=float(counts.sum()) * mpp**2,
+        area_um2=float(sum(counts)) * mpp**2,
         **dict.fromkeys(
             ("perimeter_um", "length_um", "width_um", "circularity", "solidity", "eccentricity"),
             NAN,

@@ -4,7 +4,8 @@ Axes: N patches, L labels, H W pixels of a patch (square). The arrays of ``masks
 
 * ``masks`` uint8 ``(N, L, H, ceil(W / 8))``: a byte holds eight neighbours of a row, the leftmost
   in its highest bit (``numpy.packbits`` in its default order), the row filled up with zeros. A
-  chunk is one mask, so that one can be read alone; a file (shard) is all labels of 16 patches.
+  chunk is one mask, so that one can be read alone; a file (shard) is all labels of up to 256
+  patches, as its metadata say (16 in files of earlier versions).
   Its attribute ``reduce`` (1, 2 or 4; 1 where it is missing) tells how many pixels of the patch,
   as it was segmented, a pixel of the mask stands for along each axis; either way a mask covers its
   patch from border to border, ``footprint / size`` level-0 pixels to a pixel.
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
 
 __all__ = ["REDUCTIONS", "MaskWriter", "SlideMasks", "open_masks"]
 
-SHARD = 16
-"""Patches per file: few files, yet little is held in memory before one is written."""
+MOST_PATCHES = 256
+"""Patches per file at most: disks of clusters count files, and a slide has many patches."""
+MOST_BYTES = 128 << 20
+"""Of packed masks per file at most: they are held in memory until the file is written."""
 REDUCTIONS = (1, 2, 4)
 """Pixels along each axis that one pixel of a stored mask may stand for."""
 
@@ -92,7 +95,9 @@ class MaskWriter:
         self._given, self._reduce, self._size = size, reduce, size // reduce
         self._provenance = dict(provenance)
         self._exit = ExitStack()
-        self._buffer: list[NDArray[np.uint8]] = []
+        width = -(-self._size // 8)
+        count = _patches_per_file(len(grid), len(labels) * self._size * width)
+        self._buffer = np.empty((count, len(labels), self._size, width), np.uint8)
         self._buffered = self._written = 0
         self._presence = np.zeros((len(grid), len(labels)), np.float32)
         self._area = np.zeros((len(grid), len(labels)), np.int64)
@@ -106,12 +111,11 @@ class MaskWriter:
         with ExitStack() as stack:
             draft = stack.enter_context(atomic(self._path))
             self._group = zarr.open_group(draft, mode="w-", zarr_format=3)
-            count, labels, width = len(self._grid), len(self._labels), -(-self._size // 8)
             self._masks = self._group.create_array(
                 "masks",
-                shape=(count, labels, self._size, width),
-                chunks=(1, 1, self._size, width),
-                shards=(SHARD, labels, self._size, width),
+                shape=(len(self._grid), *self._buffer.shape[1:]),
+                chunks=(1, 1, *self._buffer.shape[2:]),
+                shards=self._buffer.shape,
                 dtype="uint8",
                 **_storage(),
             )
@@ -147,10 +151,13 @@ class MaskWriter:
         packed = np.packbits(_reduced(masks, self._reduce), axis=-1)
         self._presence[start:stop] = presence
         self._area[start:stop] = _area(packed)
-        self._buffer.append(packed)
-        self._buffered += count
-        if self._buffered >= SHARD:
-            self._flush(self._buffered // SHARD * SHARD)
+        while len(packed):
+            part = packed[: len(self._buffer) - self._buffered]
+            self._buffer[self._buffered : self._buffered + len(part)] = part
+            self._buffered += len(part)
+            packed = packed[len(part) :]
+            if self._buffered == len(self._buffer):
+                self._flush()
 
     def __exit__(
         self,
@@ -170,7 +177,7 @@ class MaskWriter:
             count = self._written + self._buffered
             raise DataError(f"{self._path}: only {count} of {len(self._grid)} patches were written")
         if self._buffered:
-            self._flush(self._buffered)
+            self._flush()
         coords = np.asarray(self._grid.coords, np.int64)
         small: dict[str, NDArray[Any]] = {
             "presence": self._presence,
@@ -189,14 +196,12 @@ class MaskWriter:
             provenance=self._provenance,
         )
 
-    def _flush(self, count: int) -> None:
-        """Writes whole shards, so that none is ever read back and written again."""
-        packed = np.concatenate(self._buffer)
+    def _flush(self) -> None:
+        """Writes a whole shard, or the last, so that none is ever read and written again."""
+        stop = self._written + self._buffered
         with self._room():
-            self._masks[self._written : self._written + count] = packed[:count]
-        self._buffer = [packed[count:]] if count < len(packed) else []
-        self._buffered -= count
-        self._written += count
+            self._masks[self._written : stop] = self._buffer[: self._buffered]
+        self._buffered, self._written = 0, stop
 
     @contextmanager
     def _room(self) -> Iterator[None]:
@@ -243,7 +248,7 @@ class SlideMasks:
         table = (len(self.grid), len(self.labels))
         found = (self._masks.shape, self.area.shape, self.presence.shape)
         wanted = ((*table, self.size, -(-self.size // 8)), table, table)
-        if found != wanted or self.reduce not in REDUCTIONS:
+        if found != wanted or self.reduce not in REDUCTIONS or not self._masks.shards:
             raise StoreError(f"{path} contradicts itself; remove it and make it again")
         self._check_files()
 
@@ -285,7 +290,8 @@ class SlideMasks:
 
     def _check_files(self) -> None:
         """A file that is missing would be read as zeros without a word."""
-        shards = [f"masks/c/{number}/0/0/0" for number in range(-(-len(self) // SHARD))]
+        count = -(-len(self) // self._masks.shards[0])
+        shards = [f"masks/c/{number}/0/0/0" for number in range(count)]
         for part in ["presence/c/0/0", "area/c/0/0", "coords/c/0/0", *shards]:
             if not (self.path / part).is_file():
                 raise StoreError(f"{self.path} lacks {part}; remove it and make it again")
@@ -305,6 +311,17 @@ def open_masks(path: Path) -> SlideMasks:
         group = zarr.open_group(path, mode="r", zarr_format=3)
         check_schema(path, group.attrs.get("schema"), MASKS)
         return SlideMasks(path, group)
+
+
+def _patches_per_file(patches: int, size: int) -> int:
+    """As many as fit, but no file much emptier than the others: zarr fills the last one up.
+
+    Args:
+        patches: Of the slide.
+        size: Bytes of the packed masks of a patch.
+    """
+    most = max(1, min(MOST_PATCHES, MOST_BYTES // size))
+    return -(-patches // -(-patches // most))
 
 
 def _storage() -> dict[str, Any]:

@@ -65,14 +65,14 @@ def explain_stage(study: Study) -> StageReport:
 
 def export_stage(study: Study, *, title: str) -> StageReport:
     """Pictures and pages of the explained slides, and ``index.html``."""
-    parts = read_parts(study)
+    parts, importance = read_parts(study), tabulate_importance(study)
     report = run_stage(
         "export",
         to_explain(study),
         lambda entry: export(study, entry, parts.get(entry.slide_id, "")),
         study.ledger,
     )
-    export_index(study, tabulate_importance(study), title=title)
+    export_index(study, importance, title=title)
     return report
 
 
@@ -103,11 +103,9 @@ def to_explain(study: Study) -> list[SlideEntry]:
     """Slides of the chosen parts; all of them if nothing was held out; and those without label."""
     parts = read_parts(study)
     chosen = set(study.config.explain.parts) & set(parts.values()) or set(parts.values())
-    return [
-        entry
-        for entry in study.with_features()
-        if parts.get(entry.slide_id) in chosen or not entry.label
-    ]
+    return study.with_features(
+        entry for entry in study.slides if parts.get(entry.slide_id) in chosen or not entry.label
+    )
 
 
 def read_parts(study: Study) -> dict[str, str]:

@@ -21,6 +21,7 @@ from xpath.metrics.classification import classification_metrics
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.evaluate import predict
 from xpath.mil.folds import stratified_split
+from xpath.mil.group_folds import patient_of
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.spool import Spool
 from xpath.mil.train import train
@@ -30,7 +31,7 @@ from xpath.store.schema import atomic
 from xpath.study.slides import bags_of, explain_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from xpath.batch.slides import SlideEntry
@@ -53,13 +54,14 @@ ENOUGH = 12
 def divide(study: Study) -> dict[str, str]:
     """Part of every labelled slide that has features; written to ``tables/split.csv``.
 
-    Where a class has too few patients for every part nothing can be held out: all slides then
-    train, and a warning says that all scores and explanations are of training slides.
+    Where so few patients have so few classes that nothing can be held out all slides train, and a
+    warning says that all scores and explanations are of training slides.
 
     Raises:
-        DataError: Fewer than two classes.
+        DataError: Fewer than two classes; or two that are large enough and one that is not, as by
+            a slip in a label.
     """
-    slides = [entry for entry in study.with_features() if entry.label]
+    slides = study.with_features(entry for entry in study.slides if entry.label)
     found = sorted({entry.label for entry in slides})
     if len(found) < 2:
         raise DataError(
@@ -69,6 +71,8 @@ def divide(study: Study) -> dict[str, str]:
     try:
         parts = _split(study, slides)
     except DataError as error:
+        if _large_classes(slides) > 1:
+            raise DataError(f"{error}; or is a label misspelt?") from error
         logger.warning("nothing can be held out, so all scores are of training slides: %s", error)
         parts = {entry.slide_id: "train" for entry in slides}
     rows = [{"slide_id": e.slide_id, "label": e.label, "part": parts[e.slide_id]} for e in slides]
@@ -76,12 +80,20 @@ def divide(study: Study) -> dict[str, str]:
     return parts
 
 
+def _large_classes(slides: Sequence[SlideEntry]) -> int:
+    """How many classes have a patient for every part."""
+    patients: dict[str, set[str]] = {}
+    for entry in slides:
+        patients.setdefault(entry.label, set()).add(patient_of(entry.slide_id, entry.patient))
+    return sum(len(those) >= len(PARTS) for those in patients.values())
+
+
 def _split(study: Study, slides: Sequence[SlideEntry]) -> dict[str, str]:
     settings = study.config.split
     split = stratified_split(
-        [study.classes.index(entry.label) for entry in slides],
+        [entry.label for entry in slides],
         fractions=(settings.train, settings.validation, 1 - settings.train - settings.validation),
-        groups=[entry.patient or entry.slide_id for entry in slides],
+        groups=[patient_of(entry.slide_id, entry.patient) for entry in slides],
         seed=settings.seed,
     )
     return {
@@ -95,18 +107,22 @@ def train_classifiers(study: Study) -> dict[str, str]:
     """Trains both classifiers, writes predictions and metrics; returns the part of every slide."""
     parts = divide(study)
     slides = [entry for entry in study.slides if entry.slide_id in parts]
+    # Not of all labels: a class whose slides failed cannot be learnt.
+    classes = tuple(sorted({entry.label for entry in slides}))
     key = key_of(
         [[e.slide_id, e.label, parts[e.slide_id], study.features_key(e)] for e in slides],
         asdict(study.config.classifier),
         study.config.objects.min_coverage,
+        classes,
     )
-    bags = _read_bags(study, slides)
+    bags = _read_bags(study, slides, classes)
     for which, name in enumerate(NAMES):
         chosen = {
             part: [b[which] for b in bags if parts[b[which].slide_id] == part] for part in PARTS
         }
         output = study.folder.model(name)
-        make_once(output, key_of(name, key), lambda: _train_one(study, name, chosen, output))  # noqa: B023 - called at once
+        untrained = _builder(study, name, chosen["train"][0], classes)
+        make_once(output, key_of(name, key), lambda: _train_one(study, untrained, chosen, output))  # noqa: B023 - called at once
     _write_predictions(study, parts, bags)
     _write_calibration(study, parts, bags)
     return parts
@@ -117,7 +133,7 @@ def load_classifiers(study: Study) -> Classifiers:
 
     Raises:
         CheckpointError: One cannot be read.
-        StoreError: They were not trained yet.
+        StoreError: They were not trained yet, or only one of them was, on other classes.
     """
     missing = [name for name in NAMES if not study.folder.model(name).exists()]
     if missing:
@@ -125,10 +141,14 @@ def load_classifiers(study: Study) -> Classifiers:
             f"{study.folder.root} has no classifiers yet; run `xpath train LABELS.csv --out"
             f" {study.folder.root}` first"
         )
-    return (
-        AttentionMIL.from_pretrained(study.folder.model("attention")),
-        ObjectAwareMIL.from_pretrained(study.folder.model("object_aware")),
-    )
+    standard = AttentionMIL.from_pretrained(study.folder.model("attention"))
+    aware = ObjectAwareMIL.from_pretrained(study.folder.model("object_aware"))
+    if standard.classes != aware.classes:
+        raise StoreError(
+            f"the classifiers in {study.folder.root} know other classes, {standard.classes} and"
+            f" {aware.classes}: the training was cut short; run `xpath train` again"
+        )
+    return standard, aware
 
 
 def tabulate_importance(study: Study) -> list[dict[str, Any]]:
@@ -157,7 +177,7 @@ def tabulate_importance(study: Study) -> list[dict[str, Any]]:
     rows = cohort_importance(
         slides,
         study.classes,
-        patients={entry.slide_id: entry.patient or entry.slide_id for entry in study.slides},
+        patients={e.slide_id: patient_of(e.slide_id, e.patient) for e in study.slides},
         resamples=settings.resamples,
         seed=settings.seed,
     )
@@ -176,12 +196,14 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             writer.writerow(short)
 
 
-def _read_bags(study: Study, slides: Sequence[SlideEntry]) -> list[tuple[Bag, Bag]]:
+def _read_bags(
+    study: Study, slides: Sequence[SlideEntry], classes: Sequence[str]
+) -> list[tuple[Bag, Bag]]:
     bags = []
     spool = Spool(study.folder.root, memory_gb=study.config.memory_gb)
     for entry in slides:
         features: SlideFeatures = read_features(study.folder.features(entry.slide_id))
-        label = study.classes.index(entry.label)
+        label = classes.index(entry.label)
         patches, objects = bags_of(features, label, study.config.objects.min_coverage)
         bags.append((
             replace(patches, features=spool.keep(patches.features)),
@@ -190,23 +212,31 @@ def _read_bags(study: Study, slides: Sequence[SlideEntry]) -> list[tuple[Bag, Ba
     return bags
 
 
-def _train_one(study: Study, name: str, bags: Mapping[str, list[Bag]], output: Path) -> None:
+def _builder(
+    study: Study, name: str, like: Bag, classes: Sequence[str]
+) -> Callable[[], AttentionMIL | ObjectAwareMIL]:
+    """Makes an untrained model for bags like this one."""
+    settings, dim = study.config.classifier, like.features.shape[-1]
+    if name == "attention":
+        return lambda: AttentionMIL(dim, classes, hidden=settings.hidden)
+    objects = [*(label.id for label in study.labels), "other"]
+    return lambda: ObjectAwareMIL(
+        dim, objects, classes, hidden=settings.hidden, average=settings.average
+    )
+
+
+def _train_one(
+    study: Study,
+    build: Callable[[], AttentionMIL | ObjectAwareMIL],
+    bags: Mapping[str, list[Bag]],
+    output: Path,
+) -> None:
     settings = study.config.classifier
-    dim = bags["train"][0].features.shape[-1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.train.seed)
-        model: AttentionMIL | ObjectAwareMIL
-        if name == "attention":
-            model = AttentionMIL(dim, study.classes, hidden=settings.hidden)
-        else:
-            objects = [*(label.id for label in study.labels), "other"]
-            model = ObjectAwareMIL(
-                dim,
-                objects,
-                study.classes,
-                hidden=settings.hidden,
-                average=settings.average,
-            )
+        model = build()
+    model.to(study.device)  # born on the CPU: its first weights are the same everywhere
+    name = output.name
     with tqdm(total=settings.train.epochs, desc=f"{name:>10}"[:12], unit="epoch") as bar:
         result = train(
             model,
@@ -216,10 +246,10 @@ def _train_one(study: Study, name: str, bags: Mapping[str, list[Bag]], output: P
             on_epoch=lambda _: bar.update(),
         )
     model.metadata |= {
-        "encoder": study.encoder.name,
-        "encoder_sha256": study.encoder.digest,
-        "segmentor": study.predictor.info.name,
-        "segmentor_sha256": study.predictor.info.digest,
+        "encoder": study.encoder_info.name,
+        "encoder_sha256": study.encoder_info.digest,
+        "segmentor": study.segmentor.name,
+        "segmentor_sha256": study.segmentor.digest,
         "patch_um": study.config.grid.patch_um,
         "mpp": study.config.grid.mpp,
         "min_coverage": study.config.objects.min_coverage,
@@ -238,14 +268,13 @@ def _write_predictions(
     models: tuple[SlideClassifier, ...] = load_classifiers(study)
     for which, (name, model) in enumerate(zip(NAMES, models, strict=True)):
         found = predict(model, [pair[which] for pair in bags])
+        classes = model.classes
         for slide_id, values, label in zip(
             found.slide_ids, found.probability, found.label, strict=True
         ):
             row = {"model": name, "slide_id": slide_id, "part": parts[slide_id]}
-            row |= {"label": study.classes[label], "predicted": study.classes[values.argmax()]}
-            rows.append(
-                row | {f"p {c}": float(v) for c, v in zip(study.classes, values, strict=True)}
-            )
+            row |= {"label": classes[label], "predicted": classes[values.argmax()]}
+            rows.append(row | {f"p {c}": float(v) for c, v in zip(classes, values, strict=True)})
         for part in PARTS:
             here = np.array([parts[slide_id] == part for slide_id in found.slide_ids])
             if not here.any():
@@ -266,9 +295,9 @@ def _write_calibration(
 ) -> None:
     """Temperature of each classifier, from the validation slides, if those are enough to tell."""
     held = [pair for pair in bags if parts[pair[0].slide_id] == "validation"]
-    classes = {pair[0].label for pair in held}
+    classes, every = {pair[0].label for pair in held}, {pair[0].label for pair in bags}
     rows = []
-    if len(held) >= ENOUGH and len(classes) == len(study.classes):
+    if len(held) >= ENOUGH and classes == every:
         models: tuple[SlideClassifier, ...] = load_classifiers(study)
         for which, (name, model) in enumerate(zip(NAMES, models, strict=True)):
             found = predict(model, [pair[which] for pair in held])

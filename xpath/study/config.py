@@ -31,9 +31,14 @@ class ObjectsConfig:
     segmentor: str = ""
     """Checkpoint folder or hub id; empty for the weights that ship."""
     encoder: str = "segmentor"
-    """Patch encoder: ``segmentor`` for its own image encoder, otherwise a timm model name."""
+    """Patch encoder: ``segmentor`` for its own image encoder, otherwise a timm model: its name,
+    ``hf-hub:owner/name`` or ``local-dir:folder``."""
     encoder_weights: str = ""
     """Local weights of a timm encoder; empty to let timm fetch its pretrained ones."""
+    encoder_options: tuple[str, ...] = ()
+    """What a timm encoder is built with, such as ``init_values=1e-5``, as its card says."""
+    encoder_precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What a timm encoder computes in."""
     min_coverage: float = 0.001
     """Smallest share of a patch an object must cover to count as present in it."""
     overlap: int = 32
@@ -43,7 +48,8 @@ class ObjectsConfig:
     batch: int = 8
     """Patches per forward pass."""
     device: str = "cpu"
-    """Where the networks run: ``cpu`` or ``cuda``."""
+    """Where the networks run and the classifiers train: ``cpu`` or ``cuda``. On a machine without
+    it, training and all after it take the CPU, with a warning."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

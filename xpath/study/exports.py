@@ -61,6 +61,8 @@ if TYPE_CHECKING:
 
 __all__ = ["export", "export_index"]
 
+SURE = 0.05
+"""Adjusted p below which an object stands out; above it, it only seems to."""
 OVERVIEW = 1100
 """Longer side of pictures, pixels."""
 
@@ -70,6 +72,7 @@ def export(study: Study, entry: SlideEntry, part: str) -> bool:
     explanation = study.folder.explanation(entry.slide_id)
     study.require(explanation, explain_key(study, entry), "explain")
     output = study.folder.exports(entry.slide_id)
+    measured = study.classes[read_explanation(explanation).importance_target]
 
     def produce() -> None:
         _measure_objects(study, entry)
@@ -78,7 +81,14 @@ def export(study: Study, entry: SlideEntry, part: str) -> bool:
             _export_to(draft, study, entry, part)
 
     key = key_of(
-        "export", explain_key(study, entry), study.classes, part, version("xpath-pathology")
+        "export",
+        explain_key(study, entry),
+        study.classes,
+        part,
+        version("xpath-pathology"),
+        # What the page shows of tables over all slides: these change with any slide.
+        cohort_intervals(study.folder.table("importance"), measured),
+        temperatures(study.folder.table("calibration")),
     )
     return make_once(output, key, produce)
 
@@ -184,7 +194,8 @@ def _report(
             **features.provenance,
             "xpath": version("xpath-pathology"),
         },
-        synthetic=study.config.drawn or study.predictor.info.synthetic_only,
+        synthetic=study.config.drawn or study.segmentor.synthetic_only,
+        untaught=study.untaught,
         measured=measured,
         calibration=f"logits divided by a temperature, {calibrated}" if calibrated else "",
         training=training_sentences(folder.model("object_aware"), folder.split),
@@ -254,15 +265,16 @@ def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title
         slides=slides,
         facts={
             "xpath": version("xpath-pathology"),
-            "segmentor": study.predictor.info.name,
-            "segmentor SHA-256": study.predictor.info.digest,
-            "encoder": study.encoder.name,
-            "encoder SHA-256": study.encoder.digest,
+            "segmentor": study.segmentor.name,
+            "segmentor SHA-256": study.segmentor.digest,
+            "encoder": study.encoder_info.name,
+            "encoder SHA-256": study.encoder_info.digest,
             "settings": "run.json",
             "tables": "tables/*.csv",
             "figures for print": "figures/*.pdf, figures/*.png",
         },
-        synthetic=study.config.drawn or study.predictor.info.synthetic_only,
+        synthetic=study.config.drawn or study.segmentor.synthetic_only,
+        untaught=study.untaught,
     )
     write_index(study.folder.index, report)
     _draw_figures(study, best, importance)
@@ -277,7 +289,8 @@ def _headline(
         if first is None:
             continue
         if first["excess_low"] > 0:  # False for NaN: one patient has no interval
-            sentences.append(f"{name} is decided most by {first['name']}.")
+            proven = "" if first["q"] < SURE else " (suggestive, not proven)"
+            sentences.append(f"For {name} the standard model needs {first['name']} most{proven}.")
         else:
             sentences.append(f"No object stands out for {name}.")
     test = [row for row in metrics if row["part"] == "test"]

@@ -38,6 +38,8 @@ __all__ = ["Classifiers", "bags_of", "explain", "explain_key", "extract", "segme
 
 Classifiers = tuple["AttentionMIL", "ObjectAwareMIL"]
 """The standard and the object-aware classifier."""
+OF_THE_COHORT = ("parts", "resamples")
+"""Settings of the explanations that no single one depends on."""
 
 
 def segment(study: Study, entry: SlideEntry) -> bool:
@@ -88,12 +90,14 @@ def explain(study: Study, entry: SlideEntry, classifiers: Classifiers) -> bool:
 
 def explain_key(study: Study, entry: SlideEntry) -> str:
     """What the explanation of a slide depends on."""
+    settings = asdict(study.config.explain)
     return key_of(
         "explanation",
         study.features_key(entry),
         read_key(study.folder.model("attention")),
         read_key(study.folder.model("object_aware")),
-        asdict(study.config.explain),
+        {name: value for name, value in settings.items() if name not in OF_THE_COHORT},
+        study.config.objects.min_coverage,
         entry.label,
     )
 

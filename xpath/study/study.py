@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpath.batch.ledger import Ledger
 from xpath.batch.record import is_done, key_of, read_key
 from xpath.batch.slides import SlideEntry
 from xpath.config import from_dict
-from xpath.errors import LabelError, SlideError, StoreError
+from xpath.errors import CheckpointError, LabelError, SlideError, StoreError
+from xpath.export.overlay import short_name
 from xpath.features.encoders import PatchEncoder, TimmEncoder
+from xpath.features.model_options import model_options
 from xpath.labels import Label, load_labels
+from xpath.mil.device import device_of
+from xpath.segment.checkpoint import SegmentorInfo, locate, read_config
+from xpath.segment.known_prompts import untaught
 from xpath.segment.patch_features import SegmentorEncoder
 from xpath.segment.predictor import SegmentPredictor
 from xpath.segment.whole_slide import SegmentConfig
-from xpath.store.schema import atomic, check_schema
+from xpath.store.schema import atomic, check_schema, sha256_of
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder
 from xpath.wsi.slide import Slide
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["Study", "new_study", "open_study", "save_study"]
+    import torch
+
+__all__ = ["EncoderInfo", "Study", "new_study", "open_study", "save_study"]
 
 RUN = "xpath.run/1"
+
+
+class EncoderInfo(NamedTuple):
+    """What keys and reports say of a patch encoder."""
+
+    name: str
+    digest: str
+    """SHA-256 of all that decides the features."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +57,44 @@ class Study:
     slides: tuple[SlideEntry, ...]
 
     @cached_property
+    def device(self) -> torch.device:
+        """Where networks run: ``objects.device``, or the CPU where this machine has no such device.
+
+        So a run that was begun on a GPU can be explained on a laptop. ``require_tools`` is strict.
+
+        Raises:
+            ConfigError: No name of a device.
+        """
+        return device_of(self.config.objects.device, else_cpu=True)
+
+    @cached_property
+    def segmentor(self) -> SegmentorInfo:
+        """What is known of the segmentor, its weights read but not built.
+
+        Raises:
+            CheckpointError: There are no such weights.
+        """
+        folder = locate(self.config.objects.segmentor or None)
+        info = read_config(folder)[1]
+        try:
+            parts = [sha256_of(folder / name) for name in ("config.json", "model.safetensors")]
+        except OSError as error:
+            raise CheckpointError(f"the weights in {folder} cannot be read: {error}") from error
+        return replace(info, digest=sha256("".join(parts).encode()).hexdigest())
+
+    @cached_property
     def predictor(self) -> SegmentPredictor:
         """The segmentor, loaded when it is first needed."""
-        objects = self.config.objects
-        return SegmentPredictor.from_pretrained(objects.segmentor or None, device=objects.device)
+        return SegmentPredictor.from_pretrained(
+            self.config.objects.segmentor or None, device=str(self.device)
+        )
+
+    @property
+    def encoder_info(self) -> EncoderInfo:
+        """What is known of the patch encoder; of the segmentor's own without building it."""
+        if self.config.objects.encoder == "segmentor":
+            return EncoderInfo(f"{self.segmentor.name}-encoder", self.segmentor.digest)
+        return EncoderInfo(self.encoder.name, self.encoder.digest)
 
     @cached_property
     def encoder(self) -> PatchEncoder:
@@ -54,7 +104,12 @@ class Study:
             return SegmentorEncoder(self.predictor)
         weights = Path(objects.encoder_weights) if objects.encoder_weights else None
         return TimmEncoder(
-            objects.encoder, weights=weights, pretrained=weights is None, device=objects.device
+            objects.encoder,
+            weights=weights,
+            pretrained=weights is None,
+            device=str(self.device),
+            kwargs=model_options(objects.encoder_options),
+            precision=objects.encoder_precision,
         )
 
     @cached_property
@@ -71,6 +126,12 @@ class Study:
             raise LabelError(f"objects must name each label once, and one at least, got {names}")
         return found
 
+    @property
+    def untaught(self) -> tuple[str, ...]:
+        """Names of objects the segmentor's weights never learnt; its masks of them are guesses."""
+        unknown = untaught([label.prompt for label in self.labels], self.segmentor.labels)
+        return tuple(short_name(label.id) for label in self.labels if label.prompt in unknown)
+
     def require_tools(self, *, encoder: bool = False) -> None:
         """Loads what work on slides needs: what is wrong with it is no fault of a slide.
 
@@ -82,6 +143,7 @@ class Study:
             ConfigError: No such device, or a number that cannot be.
             LabelError: No such label.
         """
+        device_of(self.config.objects.device)
         _ = self.labels, self.segment_config, self.predictor
         if encoder:
             _ = self.encoder
@@ -92,10 +154,23 @@ class Study:
         objects = self.config.objects
         return SegmentConfig(overlap=objects.overlap, reduce=objects.reduce, batch=objects.batch)
 
-    @cached_property
+    @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, sorted: the order of the logits."""
-        return tuple(sorted({slide.label for slide in self.slides if slide.label}))
+        """Names of the classes in the order of the logits.
+
+        Those of the trained classifiers; before the training those of all labels, sorted. Not
+        every label need have a class: its slides may have failed.
+
+        Raises:
+            CheckpointError: The classifier in the run cannot be read.
+        """
+        trained = self.folder.model("object_aware") / "config.json"
+        if not trained.exists():
+            return tuple(sorted({slide.label for slide in self.slides if slide.label}))
+        try:
+            return tuple(json.loads(trained.read_text(encoding="utf-8"))["config"]["classes"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{trained} cannot be read ({error!r}); train again") from error
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -127,12 +202,12 @@ class Study:
             asdict(self.config.grid),
             [label.prompt for label in self.labels],
             [self.config.objects.overlap, self.config.objects.reduce],
-            self.predictor.info.digest,
+            self.segmentor.digest,
         )
 
     def features_key(self, entry: SlideEntry) -> str:
         """What the features of a slide depend on."""
-        return key_of("features", self.masks_key(entry), self.encoder.digest)
+        return key_of("features", self.masks_key(entry), self.encoder_info.digest)
 
     def require(self, output: Path, key: str, stage: str) -> None:
         """Refuses to go on without an output of an earlier stage.
@@ -144,11 +219,11 @@ class Study:
             why = "was made with other settings" if read_key(output) else "is not done"
             raise StoreError(f"{output.name} {why}; run `xpath {stage}` first")
 
-    def with_features(self) -> list[SlideEntry]:
-        """Slides whose features are done."""
+    def with_features(self, slides: Iterable[SlideEntry] | None = None) -> list[SlideEntry]:
+        """Those slides, of all or of some, whose features are done: whose bytes were looked at."""
         return [
             entry
-            for entry in self.slides
+            for entry in (self.slides if slides is None else slides)
             if entry.path.exists()
             and is_done(self.folder.features(entry.slide_id), self.features_key(entry))
         ]

@@ -5,6 +5,7 @@ Written from CLAM's documented behaviour; the order of pieces is that of OpenCV'
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -56,12 +57,15 @@ def find_pieces(slide: Slide, preset: ClamPreset) -> list[Piece]:
     if not contours:
         return []
     parents = np.asarray(hierarchy)[0][:, 3].tolist()
+    holes_in: dict[int, list[Contour]] = defaultdict(list)
+    for contour, parent in zip(contours, parents, strict=True):
+        holes_in[parent].append(contour)  # in the order of OpenCV; -1 has the outer ones
     unit = int(REFERENCE_PATCH**2 / (scale[0] * scale[1]))
     pieces = []
     for outer, contour in enumerate(contours):
         if parents[outer] != -1:
             continue  # a hole
-        holes = [contours[i] for i, parent in enumerate(parents) if parent == outer]
+        holes = holes_in.get(outer, [])
         area = cv2.contourArea(contour) - sum(map(cv2.contourArea, holes))
         if area != 0 and area > preset.a_t * unit:
             kept = _largest(holes, preset.max_n_holes, preset.a_h * unit)

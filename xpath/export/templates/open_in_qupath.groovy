@@ -1,6 +1,6 @@
 // What xpath found on this slide, in QuPath 0.4 or newer. Research use only.
 //
-// Open the slide, then Automate > Script editor, open this file, Run; choose the folder it came in.
+// Open the slide, then Automate > Script editor, open this file, Run; choose objects.geojson beside it.
 // Without a window: QuPath script -i SLIDE --args FOLDER open_in_qupath.groovy
 // Running it again replaces what it brought before (same ids) and leaves everything else alone.
 

@@ -1,0 +1,36 @@
+"""A device that is not there is refused, or replaced by the CPU where that was asked for."""
+
+import pytest
+import torch
+
+from xpath.errors import ConfigError
+from xpath.mil.device import device_of
+
+NOWHERE = "cuda:99"  # no machine has it
+
+
+def test_the_device_of_a_name():
+    assert device_of("cpu") == torch.device("cpu")
+    assert device_of("cpu", else_cpu=True) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", NOWHERE])
+def test_what_is_not_there_is_refused(name):
+    with pytest.raises(ConfigError, match=f"device '{name}' cannot be used .*; wanted cpu, cuda"):
+        device_of(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_is_refused_without_a_gpu():
+    with pytest.raises(ConfigError, match="device 'cuda' cannot be used"):
+        device_of("cuda")
+
+
+def test_the_cpu_takes_over_with_a_word(caplog):
+    assert device_of(NOWHERE, else_cpu=True) == torch.device("cpu")
+    assert NOWHERE in caplog.text
+
+
+def test_the_cpu_does_not_take_over_for_a_typing_error():
+    with pytest.raises(ConfigError, match="'gpu'"):
+        device_of("gpu", else_cpu=True)
