@@ -16,6 +16,14 @@ def test_without_a_command_it_teaches(capsys):
     assert "xpath demo" in capsys.readouterr().out
 
 
+def test_a_reader_who_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m xpath.cli.main labels | head -n 1"
+    done = subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True)
+
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
 def test_labels_finds_by_any_spelling(capsys):
     assert main(["labels", "--find", "breast tissue TUMOUR"]) == 0
     out = capsys.readouterr().out.splitlines()

@@ -79,6 +79,12 @@ def study_of(slide, out, *options):
     return study_from(parser.parse_args([str(slide), "--out", str(out), *options]), keep=True)
 
 
+def test_what_free_words_were_taken_for_is_said(tmp_path, slide, capsys):
+    study_of(slide, tmp_path / "run", "--objects", "breast tissue tumour")
+
+    assert "looking for breast-tissue-tumor\n" in capsys.readouterr().err
+
+
 def test_a_further_slide_does_not_change_the_settings(tmp_path, slide):
     out = tmp_path / "run"
     study_of(slide, out, "--objects", "breast-tissue-tumor", "--set", "objects.batch=3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except XPathError as error:
         print(f"xpath: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `xpath labels | head`: nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("xpath: interrupted; run the same command again to go on", file=sys.stderr)
         return 130

@@ -73,6 +73,9 @@ def study_from(
         slides = with_labels(slides, read_labels(labels))
     study = Study(folder, config, tuple(slides))
     study.require_tools()
+    if args.objects:  # free spellings may mean another label than was thought
+        names = ", ".join(label.id for label in study.labels)
+        print(f"xpath: looking for {names}", file=sys.stderr)
     save_study(study)
     return study
 
