@@ -161,5 +161,5 @@ def test_another_file_is_refused(tmp_path, masks):
 def test_without_the_extra_the_command_is_told(tmp_path, masks, monkeypatch):
     monkeypatch.setitem(sys.modules, "highdicom", None)
 
-    with pytest.raises(MissingDependencyError, match=r"pip install xpath-pathology\[dicom\]"):
+    with pytest.raises(MissingDependencyError, match="pip install highdicom"):
         write_dicom_seg(tmp_path / "a.dcm", tmp_path / "b.dcm", masks, algorithm="a")

@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["write_dicom_seg"]
 
-NEEDS_HIGHDICOM = (
-    "DICOM segmentations need highdicom: pip install highdicom, or pip install"
-    " xpath-pathology[dicom]"
-)
+NEEDS_HIGHDICOM = "DICOM segmentations need highdicom: pip install highdicom"
 
 TILE = 512
 SQUARE_TOLERANCE = 0.02
