@@ -153,6 +153,7 @@ def test_the_index_names_the_files_of_its_tables_and_asks_nobody(tmp_path, repor
     row |= {"imp": 2.0, "slides": 4, "area": 0.1}
     slide = {"slide_id": "s", "label": "A", "part": "test", "predicted": "B", "status": "done"}
     metrics = {"model": "m", "part": "test", "slides": 4, "auc": 1.0, "f1": 1.0}
+    metrics |= {"auc_low": 0.5, "auc_high": 1.0}
     cohort = CohortReport(
         title="t",
         headline="h",

@@ -279,3 +279,14 @@ def test_what_the_weights_never_learnt_is_named(study):
 
     assert study.untaught == ()
     assert replace(study, config=replace(CONFIG, objects=objects)).untaught == ("dcis (tissue)",)
+
+
+def test_the_auc_has_an_interval_over_patients(study):
+    train_classifiers(study)
+
+    with study.folder.table("metrics").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["part"] for row in rows} == {"train", "validation", "test"}
+    for row in rows:
+        low, value, high = (float(row[key]) for key in ("auc_low", "auc", "auc_high"))
+        assert 0 <= low <= value <= high <= 1

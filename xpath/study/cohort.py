@@ -17,7 +17,7 @@ from xpath.errors import DataError, StoreError
 from xpath.explain.cohort import cohort_importance
 from xpath.explain.importance import ObjectImportance
 from xpath.metrics.calibration import fit_temperature
-from xpath.metrics.classification import classification_metrics
+from xpath.metrics.classification_intervals import classification_intervals
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.evaluate import predict
 from xpath.mil.folds import stratified_split
@@ -263,8 +263,10 @@ def _train_one(
 def _write_predictions(
     study: Study, parts: Mapping[str, str], bags: Sequence[tuple[Bag, Bag]]
 ) -> None:
+    """``predictions.csv``, and ``metrics.csv`` with 95 % intervals of the AUC over patients."""
     rows: list[dict[str, Any]] = []
     metrics: list[dict[str, Any]] = []
+    patients = {entry.slide_id: patient_of(entry.slide_id, entry.patient) for entry in study.slides}
     models: tuple[SlideClassifier, ...] = load_classifiers(study)
     for which, (name, model) in enumerate(zip(NAMES, models, strict=True)):
         found = predict(model, [pair[which] for pair in bags])
@@ -279,12 +281,20 @@ def _write_predictions(
             here = np.array([parts[slide_id] == part for slide_id in found.slide_ids])
             if not here.any():
                 continue
-            scores = classification_metrics(found.probability[here], found.label[here])
+            scores = classification_intervals(
+                found.probability[here],
+                found.label[here],
+                np.random.default_rng(study.config.explain.seed),
+                groups=[patients[slide_id] for slide_id in np.array(found.slide_ids)[here]],
+                draws=study.config.explain.resamples,
+            )
             metrics.append({
                 "model": name,
                 "part": part,
                 "slides": int(here.sum()),
-                **scores._asdict(),
+                **{key: score.value for key, score in scores._asdict().items()},
+                "auc_low": scores.auc.low,
+                "auc_high": scores.auc.high,
             })
     write_table(study.folder.table("predictions"), rows)
     write_table(study.folder.table("metrics"), metrics)

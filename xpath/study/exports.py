@@ -61,6 +61,8 @@ if TYPE_CHECKING:
 
 __all__ = ["export", "export_index"]
 
+SCORES = ("auc", "auc_low", "auc_high", "balanced_accuracy", "f1")
+"""Columns of ``tables/metrics.csv`` that the page shows."""
 SURE = 0.05
 """Adjusted p below which an object stands out; above it, it only seems to."""
 OVERVIEW = 1100
@@ -243,7 +245,7 @@ def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title
     }
     slides = tuple(_slide_row(study, entry, parts, predicted) for entry in study.slides)
     metrics = [
-        {**row, **{k: float(row[k]) for k in ("auc", "balanced_accuracy", "f1")}}
+        {**row, **{k: float(row.get(k, "nan")) for k in SCORES}}
         for row in _read_table(study.folder.table("metrics"))
     ]
     rows = tuple(
@@ -297,7 +299,8 @@ def _headline(
     for row in test:
         model = str(row["model"]).replace("_", "-")
         sentences.append(
-            f"The {model} model has AUC {row['auc']:.2f} on {row['slides']} test slides."
+            f"The {model} model has AUC {row['auc']:.2f} [{row['auc_low']:.2f},"
+            f" {row['auc_high']:.2f}] on {row['slides']} test slides."
         )
     return " ".join(sentences) or "No slide has been explained yet."
 
