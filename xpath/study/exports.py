@@ -65,6 +65,8 @@ SCORES = ("auc", "auc_low", "auc_high", "balanced_accuracy", "f1")
 """Columns of ``tables/metrics.csv`` that the page shows."""
 SURE = 0.05
 """Adjusted p below which an object stands out; above it, it only seems to."""
+FEW = 10
+"""Slides below which even a clear need cannot be proven for one object among many."""
 OVERVIEW = 1100
 """Longer side of pictures, pixels."""
 
@@ -291,8 +293,9 @@ def _headline(
         if first is None:
             continue
         if first["excess_low"] > 0:  # False for NaN: one patient has no interval
-            proven = "" if first["q"] < SURE else " (suggestive, not proven)"
-            sentences.append(f"For {name} the standard model needs {first['name']} most{proven}.")
+            sentences.append(
+                f"For {name} the standard model needs {first['name']} most{_doubt(first)}."
+            )
         else:
             sentences.append(f"No object stands out for {name}.")
     test = [row for row in metrics if row["part"] == "test"]
@@ -303,6 +306,14 @@ def _headline(
             f" {row['auc_high']:.2f}] on {row['slides']} test slides."
         )
     return " ".join(sentences) or "No slide has been explained yet."
+
+
+def _doubt(row: Mapping[str, Any]) -> str:
+    """What keeps an interval that leaves out zero from being a proof, if anything does."""
+    if row["q"] < SURE:
+        return ""
+    few = row["slides"] < FEW
+    return f" (suggestive: {row['slides']} slides are few)" if few else " (suggestive, not proven)"
 
 
 def _examples(

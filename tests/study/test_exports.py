@@ -1,0 +1,55 @@
+"""What the page of a cohort says first."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from xpath.study.exports import _headline
+
+
+def row(**changes):
+    return {
+        "class_name": "ILC",
+        "name": "fat (tissue)",
+        "excess_low": 0.1,
+        "q": 0.01,
+        "slides": 40,
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "For ILC the standard model needs fat (tissue) most."),
+        (
+            {"q": 0.06},
+            "For ILC the standard model needs fat (tissue) most (suggestive, not proven).",
+        ),
+        (
+            {"q": 0.06, "slides": 7},
+            "For ILC the standard model needs fat (tissue) most (suggestive: 7 slides are few).",
+        ),
+        ({"excess_low": -0.1}, "No object stands out for ILC."),
+        ({"excess_low": float("nan")}, "No object stands out for ILC."),
+    ],
+)
+def test_only_what_is_proven_is_said_to_be(changes, words):
+    assert _headline(SimpleNamespace(classes=("IDC", "ILC")), [row(**changes)], []) == words
+
+
+def test_a_score_comes_with_its_interval():
+    metrics = [
+        {"part": "train", "model": "attention", "auc": 1.0},
+        {
+            "part": "test",
+            "model": "object_aware",
+            "slides": "9",
+            "auc": 0.8,
+            "auc_low": 0.55,
+            "auc_high": 0.96,
+        },
+    ]
+
+    said = _headline(SimpleNamespace(classes=()), [], metrics)
+
+    assert said == "The object-aware model has AUC 0.80 [0.55, 0.96] on 9 test slides."
