@@ -115,6 +115,8 @@ def _on_features(args: argparse.Namespace) -> int:
     _refuse(args, ON_SLIDES, "feature files")
     if args.labels is None or args.slides is not None:
         raise ConfigError("with --features pass the labels as --labels LABELS.csv, and no slides")
+    if args.split and (args.folds or args.by):
+        raise ConfigError("--split says what is held out; leave out --folds and --by, or --split")
     config = CohortConfig(
         **_given(args, "folds", "by", "calibrate", "device"),
         train=TrainConfig(**_given(args, "epochs", "lr", "seed")),

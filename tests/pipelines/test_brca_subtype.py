@@ -94,6 +94,12 @@ def test_one_split_gives_everything(pipeline, clam):
     assert all(found == {"test"} for found in named.values())
 
 
+def test_two_ways_to_hold_out_are_refused(pipeline, clam, capsys):
+    assert run(pipeline, clam, "--split", "splits_0.csv", "--folds", "3") == 1
+
+    assert "leave out --folds and --by" in capsys.readouterr().err
+
+
 def test_the_answers_do_not_depend_on_the_memory(pipeline, clam):
     tables = []
     for limit in ("8", "0"):
