@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from xpath.batch.slides import read_labels
+from xpath.device import device_of
 from xpath.errors import ConfigError, DataError, StoreError
 from xpath.metrics.calibration import calibration_metrics
 from xpath.metrics.classification_intervals import (
@@ -26,7 +27,6 @@ from xpath.metrics.roc import compare_auc
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag
 from xpath.mil.cross_validation import OutOfFold, out_of_fold
-from xpath.mil.device import device_of
 from xpath.mil.folds import Split, stratified_split
 from xpath.mil.group_folds import group_folds, patient_of, tcga_site
 from xpath.mil.pooling_mil import PoolingMIL

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch.nn import functional
 
+from xpath.device import seeded
 from xpath.errors import ConfigError, DataError
 from xpath.metrics.classification import classification_metrics
 from xpath.mil.bag import pack, portions
@@ -182,10 +182,11 @@ def _epochs(
     stepper = _Stepper(model, loss, config)
     count, size = len(train_bags), config.bags_per_step
     generator = torch.Generator().manual_seed(config.seed)
+    device = model.classifier.weight.device
     for number in range(config.epochs):
         order = slide_order(train_bags, config.sampling, generator)
         steps = ([train_bags[i] for i in order[at : at + size]] for at in range(0, count, size))
-        with _seeded(model, config.seed * SEED_STRIDE + number):
+        with seeded(device, config.seed * SEED_STRIDE + number):
             train_loss = stepper.epoch(steps) / count
         epoch = Epoch(number, train_loss, *_validate(model, validation_bags, loss))
         losses = [epoch.train_loss] + [epoch.validation_loss] * bool(validation_bags)
@@ -284,19 +285,6 @@ def _score(epoch: Epoch, monitor: str) -> tuple[float, float]:
     auc = epoch.validation_auc
     first = 0.0 if monitor == "loss" or math.isnan(auc) else auc
     return first, -epoch.validation_loss
-
-
-@contextmanager
-def _seeded(model: SlideClassifier, seed: int) -> Iterator[None]:
-    """Dropout knows only the global random state of its device: set it, and put it back."""
-    device = model.classifier.weight.device
-    on_cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_cuda else []):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all devices
-        if on_cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 def _check_labels(bags: Sequence[Bag], classes: int) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "load_segmentor",
     "locate",
     "read_config",
+    "read_info",
     "read_safetensors",
     "save_segmentor",
     "text_digest",
@@ -132,8 +133,25 @@ def load_segmentor(
             f"{folder / 'tokenizer.json'} has {tokenizer.vocabulary} token ids, the model knows"
             f" {config.vocabulary}; take the tokenizer that the weights were trained with"
         )
-    digest = sha256((sha256_of(folder / "config.json") + sha256_of(weights)).encode()).hexdigest()
-    return model.eval(), tokenizer, dataclasses.replace(info, digest=digest)
+    return model.eval(), tokenizer, _with_digest(info, folder)
+
+
+def read_info(folder: Path) -> SegmentorInfo:
+    """What ``load_segmentor`` says of the weights of a folder, without building the model.
+
+    Raises:
+        CheckpointError: A file is missing, or damaged.
+    """
+    info = read_config(folder)[1]
+    try:
+        return _with_digest(info, folder)
+    except OSError as error:
+        raise CheckpointError(f"the weights in {folder} cannot be read: {error}") from error
+
+
+def _with_digest(info: SegmentorInfo, folder: Path) -> SegmentorInfo:
+    parts = [sha256_of(folder / name) for name in ("config.json", "model.safetensors")]
+    return dataclasses.replace(info, digest=sha256("".join(parts).encode()).hexdigest())
 
 
 def locate(path: str | Path | None) -> Path:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import torch
 
+from xpath.device import device_of
 from xpath.errors import ConfigError, DataError
 from xpath.segment.calibration import PRESENCE, PresenceCalibration, mask_facts
 from xpath.segment.checkpoint import load_segmentor, locate, text_digest
@@ -129,7 +130,7 @@ class SegmentPredictor:
         texts: TextCache | None = None,
         calibration: PresenceCalibration | None = None,
     ) -> None:
-        self.device = _device(device)
+        self.device = device_of(device)
         self.model = model.to(self.device).eval()
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
@@ -320,23 +321,6 @@ class SegmentPredictor:
                 len(new),
                 new[0],
             )
-
-
-def _device(name: str) -> torch.device:
-    """The device of that name, tried out.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    try:
-        device = torch.device(name)
-        torch.zeros((), device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(
-            f"device {name!r} cannot be used ({reason}); wanted cpu, cuda, cuda:1 ..."
-        ) from error
-    return device
 
 
 def _check_question(embedding: object, prompts: object) -> None:

@@ -6,7 +6,6 @@ Axes: B images, P prompts, T tokens, H W pixels.
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from xpath.device import seeded
 from xpath.errors import DataError
 from xpath.segment.losses import SegmentLoss, segment_loss
 from xpath.segment.model.text_encoder import TextFeatures
@@ -132,7 +132,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
         self.optimizer.zero_grad(set_to_none=True)
-        with _seeded(self.device, self.config.seed, self.step, self._rank):
+        numbers = np.random.SeedSequence((self.config.seed, self.step, self._rank))
+        with seeded(self.device, int(numbers.generate_state(1)[0])):
             parts = [self._backward(part) for part in batch.parts(self.config.accumulate)]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
@@ -201,19 +202,6 @@ class BatchLoss(nn.Module):
             self.model.logit_scale,
             contrast=self._contrast,
         )
-
-
-@contextmanager
-def _seeded(device: torch.device, *numbers: int) -> Iterator[None]:
-    """Stochastic depth knows only the random state of its device: set it, and put it back."""
-    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
-    on_cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_cuda else []):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all devices
-        if on_cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 def take_over(model: PathSegmentor, other: PathSegmentor) -> int:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,18 +13,18 @@ from xpath.batch.ledger import Ledger
 from xpath.batch.record import is_done, key_of, read_key
 from xpath.batch.slides import SlideEntry
 from xpath.config import from_dict
+from xpath.device import device_of
 from xpath.errors import CheckpointError, LabelError, SlideError, StoreError
 from xpath.export.overlay import short_name
 from xpath.features.encoders import PatchEncoder, TimmEncoder
 from xpath.features.model_options import model_options
 from xpath.labels import Label, load_labels
-from xpath.mil.device import device_of
-from xpath.segment.checkpoint import SegmentorInfo, locate, read_config
+from xpath.segment.checkpoint import SegmentorInfo, locate, read_info
 from xpath.segment.known_prompts import untaught
 from xpath.segment.patch_features import SegmentorEncoder
 from xpath.segment.predictor import SegmentPredictor
 from xpath.segment.whole_slide import SegmentConfig
-from xpath.store.schema import atomic, check_schema, sha256_of
+from xpath.store.schema import atomic, check_schema
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder
 from xpath.wsi.slide import Slide
@@ -74,13 +73,7 @@ class Study:
         Raises:
             CheckpointError: There are no such weights.
         """
-        folder = locate(self.config.objects.segmentor or None)
-        info = read_config(folder)[1]
-        try:
-            parts = [sha256_of(folder / name) for name in ("config.json", "model.safetensors")]
-        except OSError as error:
-            raise CheckpointError(f"the weights in {folder} cannot be read: {error}") from error
-        return replace(info, digest=sha256("".join(parts).encode()).hexdigest())
+        return read_info(locate(self.config.objects.segmentor or None))
 
     @cached_property
     def predictor(self) -> SegmentPredictor:

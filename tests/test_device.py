@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from xpath.device import device_of
 from xpath.errors import ConfigError
-from xpath.mil.device import device_of
 
 NOWHERE = "cuda:99"  # no machine has it
 

@@ -1,14 +1,19 @@
-"""Where classifiers are trained."""
+"""Where networks run: is the device there, and its random state for a while."""
 
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
 from xpath.errors import ConfigError
 
-__all__ = ["device_of"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["device_of", "seeded"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +40,18 @@ def device_of(name: str, *, else_cpu: bool = False) -> torch.device:
         logger.warning("device %r is not here, so the CPU does its work: slower, else alike", name)
         return torch.device("cpu")
     return device
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Dropout knows only the global random state of its device: set it, and put it back."""
+    on_cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed all devices
+        if on_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def _refusal(name: str, error: Exception) -> ConfigError:
