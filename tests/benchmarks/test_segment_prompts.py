@@ -1,6 +1,5 @@
 """The benchmarks run, count right, and compare what they say they compare."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,12 +11,8 @@ from torch import nn
 
 
 @pytest.fixture(scope="module")
-def benchmark(repository):
-    path = repository / "benchmarks" / "segment_prompts.py"
-    spec = importlib.util.spec_from_file_location("segment_prompts", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmark(load_script):
+    return load_script("benchmarks/segment_prompts.py")
 
 
 @pytest.fixture(scope="module")

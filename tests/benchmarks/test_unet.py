@@ -1,7 +1,6 @@
 """The U-Nets that the segmentor is compared with are as large as the segmentor, and learn."""
 
 import argparse
-import importlib.util
 import itertools
 import math
 import sys
@@ -13,12 +12,8 @@ from xpath.segment.variants import pathsegmentor_mini
 
 
 @pytest.fixture(scope="module")
-def baseline(repository):
-    path = repository / "benchmarks" / "baselines" / "unet.py"
-    spec = importlib.util.spec_from_file_location("unet", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def baseline(load_script):
+    return load_script("benchmarks/baselines/unet.py")
 
 
 @pytest.fixture(params=["plain", "pretrained"])

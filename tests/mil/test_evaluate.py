@@ -19,6 +19,16 @@ def test_answers_are_the_models_whatever_the_batch(attention_mil, patch_bags):
     assert found.label.tolist() == [1, 1, 0]
 
 
+def test_large_bags_are_answered_in_portions(attention_mil, patch_bags, monkeypatch):
+    packed = []
+    monkeypatch.setattr("xpath.mil.evaluate.pack", lambda bags: packed.append(bags) or pack(bags))
+    monkeypatch.setattr("xpath.mil.bag.AT_ONCE", 1)
+
+    predict(attention_mil, patch_bags)
+
+    assert [len(bags) for bags in packed] == [1, 1, 1]
+
+
 def test_dropout_is_off_and_the_mode_restored():
     model = AttentionMIL(4, 2, proj=8, dropout=0.5).train()
     bags = [Bag(torch.ones(3, 4))]

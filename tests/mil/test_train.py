@@ -6,7 +6,7 @@ import torch
 
 from xpath.errors import ConfigError, DataError
 from xpath.mil.attention_mil import AttentionMIL
-from xpath.mil.bag import Bag
+from xpath.mil.bag import Bag, pack
 from xpath.mil.evaluate import evaluate
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.train import Epoch, TrainConfig, _score, class_weight, slide_order, train
@@ -342,12 +342,15 @@ def test_one_patch_bags_and_slides_without_objects_train_to_numbers():
 
 def test_large_slides_are_taken_in_portions_to_the_same_end(monkeypatch):
     config = TrainConfig(lr=0.01, epochs=2, bags_per_step=4)
-    states = []
-    for most in (2**27, 1):
+    states, packed = [], []
+    monkeypatch.setattr("xpath.mil.train.pack", lambda bags: packed.append(len(bags)) or pack(bags))
+    for most, sizes in ((2**27, {4}), (1, {1})):
         monkeypatch.setattr("xpath.mil.bag.AT_ONCE", most)
+        packed.clear()
         model = attention_mil()
         train(model, patch_cohort(8, seed=1), patch_cohort(3, seed=2), config)
         states.append(model.state_dict())
+        assert set(packed) == sizes
 
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, atol=1e-5, rtol=1e-4)

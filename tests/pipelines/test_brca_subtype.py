@@ -1,9 +1,9 @@
 """The pipeline on feature files: tiny files as CLAM and TRIDENT write them, no slides."""
 
 import csv
-import importlib.util
 import json
 import re
+import tempfile
 
 import h5py
 import numpy as np
@@ -16,12 +16,8 @@ from xpath.store.clam_tables import read_clam_split
 
 
 @pytest.fixture(scope="module")
-def pipeline(repository):
-    path = repository / "pipelines" / "brca_subtype.py"
-    spec = importlib.util.spec_from_file_location("brca_subtype", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def pipeline(load_script):
+    return load_script("pipelines/brca_subtype.py")
 
 
 def name_of(number):
@@ -100,10 +96,16 @@ def test_two_ways_to_hold_out_are_refused(pipeline, clam, capsys):
     assert "leave out --folds and --by" in capsys.readouterr().err
 
 
-def test_the_answers_do_not_depend_on_the_memory(pipeline, clam):
+def test_the_answers_do_not_depend_on_the_memory(pipeline, clam, monkeypatch):
+    files = []
+    make = tempfile.TemporaryFile
+    monkeypatch.setattr(
+        "xpath.mil.spool.tempfile.TemporaryFile", lambda **at: files.append(at) or make(**at)
+    )
     tables = []
-    for limit in ("8", "0"):
+    for limit, kept in (("8", 0), ("0", 1)):
         assert run(pipeline, clam, "--epochs", "2", "--memory-gb", limit) == 0
+        assert len(files) == kept
         tables.append((clam / "run" / "predictions.csv").read_bytes())
 
     assert tables[0] == tables[1]

@@ -1,6 +1,5 @@
 """The folder that ships: all of it or nothing, and nothing else is lost for it."""
 
-import importlib.util
 import stat
 import sys
 
@@ -18,12 +17,9 @@ SAMPLES.append(Sample("glas", "11", "11", LABEL, False, 1.0, 0.0, 0, False))
 
 
 @pytest.fixture
-def pipeline(repository, monkeypatch):
+def pipeline(load_script, monkeypatch):
     """Without images: what is answered is known, and nothing is learnt."""
-    path = repository / "pipelines" / "card_segmentor.py"
-    spec = importlib.util.spec_from_file_location("card_segmentor", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("pipelines/card_segmentor.py")
     monkeypatch.setattr(module, "collect", lambda *_: ([], []))
     monkeypatch.setattr(module, "drawn_images", lambda _: [])
     monkeypatch.setattr(module, "teach_absence", lambda *_: None)

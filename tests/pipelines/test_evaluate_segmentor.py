@@ -1,7 +1,6 @@
 """The pipeline from a folder to tables, with the weights that ship."""
 
 import csv
-import importlib.util
 import json
 
 import numpy as np
@@ -12,12 +11,8 @@ LYMPHOCYTE = "nuclei-level lymphocyte in breast pathology."
 
 
 @pytest.fixture(scope="module")
-def pipeline(repository):
-    path = repository / "pipelines" / "evaluate_segmentor.py"
-    spec = importlib.util.spec_from_file_location("evaluate_segmentor", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def pipeline(load_script):
+    return load_script("pipelines/evaluate_segmentor.py")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The pipeline from two tables to weights: stopped and resumed, it is the undisturbed one."""
 
 import csv
-import importlib.util
 import sys
 
 import cv2
@@ -14,12 +13,8 @@ from xpath.segment.checkpoint import read_config
 
 
 @pytest.fixture(scope="module")
-def pipeline(repository):
-    path = repository / "pipelines" / "train_segmentor.py"
-    spec = importlib.util.spec_from_file_location("train_segmentor", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def pipeline(load_script):
+    return load_script("pipelines/train_segmentor.py")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 
@@ -138,7 +139,12 @@ def test_a_killed_run_goes_on_to_the_same_files(finished, slides, small, files_o
     assert files_of(root) == files_of(finished)
 
 
-def test_classifiers_do_not_depend_on_the_memory(finished, slides, small, tmp_path):
+def test_classifiers_do_not_depend_on_the_memory(finished, slides, small, tmp_path, monkeypatch):
+    files = []
+    make = tempfile.TemporaryFile
+    monkeypatch.setattr(
+        "xpath.mil.spool.tempfile.TemporaryFile", lambda **at: files.append(at) or make(**at)
+    )
     root = tmp_path / "run"
     shutil.copytree(finished, root)
     shutil.rmtree(root / "models")
@@ -147,6 +153,7 @@ def test_classifiers_do_not_depend_on_the_memory(finished, slides, small, tmp_pa
 
     for path in finished.glob("models/*/model.safetensors"):
         assert (root / path.relative_to(finished)).read_bytes() == path.read_bytes()
+    assert files == [{"dir": root}]
     assert [path.name for path in root.iterdir() if path.name.startswith("tmp")] == []
 
 
