@@ -205,7 +205,7 @@ def _refuse_one_name(paths: Sequence[Path]) -> None:
         if other != path:
             raise DataError(
                 f"{other} and {path} are both named {_name(path)!r}, and results go by name; rename"
-                " one, or pass the slides one by one"
+                " one, or pass only the files that are meant"
             )
 
 
