@@ -88,7 +88,7 @@ def test_a_failure_leaves_the_earlier_card_and_no_half_one(make, pipeline, monke
     out = tmp_path / "mini"
     make(out)
     before = (out / "README.md").read_text()
-    monkeypatch.setattr(pipeline, "presence_table", lambda _: 1 / 0)
+    monkeypatch.setattr(pipeline.card, "presence_table", lambda _: 1 / 0)
 
     for folder in (out, tmp_path / "fresh"):
         with pytest.raises(ZeroDivisionError):
