@@ -16,7 +16,7 @@ from xpath.config import from_dict
 from xpath.device import device_of
 from xpath.errors import CheckpointError, LabelError, SlideError, StoreError
 from xpath.export.overlay import short_name
-from xpath.features.encoders import PatchEncoder, TimmEncoder
+from xpath.features.encoders import TimmEncoder
 from xpath.features.model_options import model_options
 from xpath.labels import Label, load_labels
 from xpath.segment.checkpoints.checkpoint import SegmentorInfo, locate, read_info
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import torch
+
+    from xpath.protocols import PatchEncoder
 
 __all__ = ["EncoderInfo", "Study", "new_study", "open_study", "save_study"]
 
