@@ -174,7 +174,7 @@ def test_without_its_finest_level_a_slide_fails_alone(study):
     (study.slides[0].path.parent / "b.dcm").unlink()
 
     assert dicom_stage(study).failed == ("a",)
-    assert "keep all levels" in study.ledger.line("a", "dicom-seg").reason
+    assert "keep all levels" in study.ledger.entry("a", "dicom-seg").reason
 
 
 @pytest.fixture

@@ -357,13 +357,11 @@ def _draw_figures(
 def _slide_row(
     study: Study, entry: SlideEntry, parts: Mapping[str, str], predicted: Mapping[str, str]
 ) -> dict[str, str]:
-    lines = [
-        study.ledger.line(entry.slide_id, s) for s in ("segment", "features", "explain", "export")
-    ]
+    stages = ("segment", "features", "explain", "export")
     failed = [
-        f"{line.stage} failed: {line.reason}"
-        for line in lines
-        if line.status == "failed" and line.reason
+        f"{known.stage} failed: {known.reason}"
+        for known in (study.ledger.entry(entry.slide_id, stage) for stage in stages)
+        if known.status == "failed" and known.reason
     ]
     page = study.folder.exports(entry.slide_id) / "report.html"
     return {
