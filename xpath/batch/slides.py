@@ -49,6 +49,7 @@ class SlideEntry:
     slide_id: str
     """Its name; results go to a folder of this name."""
     path: Path
+    """Made absolute, so that a run can be gone on with from any folder."""
     label: str = ""
     """Class name; empty where unknown."""
     patient: str = ""
@@ -57,7 +58,7 @@ class SlideEntry:
     """Microns per pixel, where the slide stores none or a wrong one."""
 
     def __post_init__(self) -> None:
-        """Refuses names that could lead out of the run's folder, and absurd resolutions.
+        """Refuses names that lead out of the run's folder, and absurd resolutions.
 
         Raises:
             DataError: Such a name or resolution.
@@ -67,6 +68,7 @@ class SlideEntry:
                 f"a slide cannot be named {self.slide_id!r}, because results go to a folder of that"
                 " name; use letters, digits, blanks, - _ and . inside"
             )
+        object.__setattr__(self, "path", self.path.absolute())
         if self.mpp is not None and not (math.isfinite(self.mpp) and self.mpp > 0):
             raise DataError(f"mpp of {self.slide_id} must be positive, got {self.mpp}")
 

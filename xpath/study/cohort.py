@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from xpath.batch.done import is_done, key_of, make_once
+from xpath.batch.done import is_done, make_once
 from xpath.errors import DataError, StoreError
 from xpath.explain.cohort import cohort_importance
 from xpath.explain.importance import ObjectImportance
@@ -27,6 +27,7 @@ from xpath.mil.train import train
 from xpath.store.explanations import read_explanation
 from xpath.store.features import read_features
 from xpath.store.schema import atomic
+from xpath.study.keys import stage_key
 from xpath.study.slides import bags_of, explain_key
 
 if TYPE_CHECKING:
@@ -108,12 +109,7 @@ def train_classifiers(study: Study) -> dict[str, str]:
     slides = [entry for entry in study.slides if entry.slide_id in parts]
     # Not of all labels: a class whose slides failed cannot be learnt.
     classes = tuple(sorted({entry.label for entry in slides}))
-    key = key_of(
-        [[e.slide_id, e.label, parts[e.slide_id], study.features_key(e)] for e in slides],
-        asdict(study.config.classifier),
-        study.config.objects.min_coverage,
-        classes,
-    )
+    inputs = [[e.slide_id, e.label, parts[e.slide_id], study.features_key(e)] for e in slides]
     bags = _read_bags(study, slides, classes)
     for which, name in enumerate(NAMES):
         chosen = {
@@ -121,7 +117,8 @@ def train_classifiers(study: Study) -> dict[str, str]:
         }
         output = study.folder.model(name)
         untrained = _builder(study, name, chosen["train"][0], classes)
-        make_once(output, key_of(name, key), lambda: _train_one(study, untrained, chosen, output))  # noqa: B023 - called at once
+        key = stage_key("models", study.config, name, inputs, classes)
+        make_once(output, key, lambda: _train_one(study, untrained, chosen, output))  # noqa: B023 - called at once
     _write_predictions(study, parts, bags)
     _write_calibration(study, parts, bags)
     return parts

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpath.batch.done import is_done, key_of, make_once
+from xpath.batch.done import is_done, make_once
 from xpath.explain.maps import object_map, object_shares, patch_map
 from xpath.export.colour import hex_colour, object_colour, signed_rgba
 from xpath.export.figures import activation_figure, importance_figure
@@ -38,6 +38,7 @@ from xpath.store.explanations import read_explanation
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
+from xpath.study.keys import stage_key
 from xpath.study.qupath import write_for_qupath
 from xpath.study.slides import explain_key
 from xpath.wsi.tissue import find_tissue
@@ -78,12 +79,12 @@ def export(study: Study, entry: SlideEntry, part: str) -> bool:
             draft.mkdir()
             _export_to(draft, study, entry, part)
 
-    key = key_of(
+    key = stage_key(
         "export",
+        study.config,
         explain_key(study, entry),
         study.classes,
         part,
-        version("xpath-pathology"),
         # What the page shows of tables over all slides: these change with any slide.
         cohort_intervals(study.folder.table("importance"), measured),
         temperatures(study.folder.table("calibration")),
