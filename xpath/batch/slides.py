@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import StringIO
 from pathlib import Path
 
 from xpath.errors import DataError
+from xpath.store.tables import read_user_table
 
 __all__ = [
     "SlideEntry",
@@ -118,7 +117,7 @@ def read_slide_table(path: Path, folder: Path | None = None) -> list[SlideEntry]
         DataError: The table cannot be read, lacks a column, names a slide twice or has an mpp that
             is no positive number.
     """
-    rows = _rows(path, ["slide_id"])
+    rows = _rows(path, "slide_id")
     home = folder or path.parent
     lost = not all(row.get("path") for row in rows)
     known = {_name(found): found for found in sorted(_in_folder(home))} if lost else {}
@@ -147,7 +146,7 @@ def read_labels(path: Path) -> dict[str, SlideLabel]:
     """
     return {
         row["slide_id"]: SlideLabel(label=row["label"], patient=_patient(row), mpp=_mpp(row, path))
-        for row in _rows(path, ["slide_id", "label"])
+        for row in _rows(path, "slide_id", "label")
     }
 
 
@@ -216,30 +215,13 @@ def _slide_id(text: str) -> str:
     return _name(Path(text)) if Path(text).suffix.lower() in SUFFIXES else text
 
 
-def _rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file, blanks around names and values removed.
+def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
+    """Rows of a table of slides.
 
     Raises:
         DataError: Unreadable, without rows or a wanted column, or a slide without name or twice.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}); pass a CSV file in UTF-8 (Excel: save as CSV UTF-8)"
-        ) from error
-    head = text.partition("\n")[0]
-    comma = max(",;\t", key=head.count)  # spreadsheets of some countries write semicolons
-    table = [
-        {(key or "").strip().lower(): _text(value) for key, value in row.items()}
-        for row in csv.DictReader(StringIO(text, newline=""), delimiter=comma)
-    ]
-    columns = sorted(table[0]) if table else sorted(head.split(comma))
-    if not table or not set(wanted) <= set(columns):
-        raise DataError(
-            f"{path} needs the columns {' and '.join(wanted)} and at least one row, got the columns"
-            f" {columns} and {len(table)} rows"
-        )
+    table = read_user_table(path, *columns)
     empty = [number for number, row in enumerate(table, start=2) if not row["slide_id"]]
     if empty:
         raise DataError(f"{path} has no slide_id in lines {empty[:5]}; name or remove them")
@@ -248,11 +230,6 @@ def _rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
     if twice:
         raise DataError(f"{path}: several rows are named {twice[:5]}; a slide has one row")
     return named
-
-
-def _text(value: str | list[str] | None) -> str:
-    """A cell; short rows have None, long ones a list of what is too much."""
-    return value.strip() if isinstance(value, str) else ""
 
 
 def _patient(row: Mapping[str, str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from xpath.batch.slides import SlideEntry, find_slides, read_labels, with_labels
 from xpath.cli.stages import finish
 from xpath.errors import DataError
 from xpath.mil.train import TrainConfig
+from xpath.store.tables import read_table
 from xpath.study.chain import explain_stage, export_stage, features_stage, run_chain, segment_stage
 from xpath.study.config import (
     ClassifierConfig,
@@ -69,8 +69,8 @@ def demo_config() -> StudyConfig:
 def _verdict(study: Study, cohort: Path) -> str:
     """Whether the explanation found what was planted; read from the written table."""
     truth = json.loads((cohort / "truth.json").read_text())
-    with study.folder.table("importance").open(newline="") as file:
-        first = [r for r in csv.DictReader(file) if r["rank"] == "1"]
+    rows = read_table(study.folder.table("importance"), rank=int)
+    first = [row for row in rows if row["rank"] == 1]
     found = next((r for r in first if r["class_name"] == truth["decides"]), None)
     if found is None:
         raise DataError(f"no explained slide of {truth['decides']}; draw more slides")

@@ -1,4 +1,4 @@
-"""Tables of a run: the one door to every CSV file we write.
+"""Tables: the one door to every CSV file we write, and to those that users bring.
 
 A value that is not known is an empty cell, and an empty cell of a number is NaN. Text stays as it
 is ("007", "NA" and "None" are names of slides as good as others), floats are written with the
@@ -7,15 +7,17 @@ fewest digits that give them back exactly, and equal rows give equal bytes.
 
 from __future__ import annotations
 
+import csv
 import logging
 import typing
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from inspect import signature
+from io import StringIO
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xpath.errors import StoreError
+from xpath.errors import DataError, StoreError
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from pandas import DataFrame
 
-__all__ = ["append_row", "read_rows", "read_table", "table_text", "write_table"]
+__all__ = ["append_row", "read_rows", "read_table", "read_user_table", "table_text", "write_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +112,44 @@ def read_rows(path: Path, row: type[T]) -> list[T]:
     needed = {p.name for p in signature(row).parameters.values() if p.default is p.empty}
     types = {name: hints[name] for name in hints if name in frame.columns or name in needed}
     return [row(**{name: values[name] for name in types}) for values in _typed(path, frame, types)]
+
+
+def read_user_table(path: Path, *columns: str) -> list[dict[str, str]]:
+    """Rows of a table that a user or another program wrote, all as text.
+
+    Commas, semicolons or tabs between the cells; names of columns in lower case; no blanks around
+    names and cells; gaps are ``""``.
+
+    Args:
+        path: The file, in UTF-8.
+        columns: Names that must be there, in any case.
+
+    Raises:
+        DataError: It cannot be read, lacks a column or has no row.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}); pass a CSV file in UTF-8 (Excel: save as CSV UTF-8)"
+        ) from error
+    head = text.partition("\n")[0]
+    comma = max(",;\t", key=head.count)  # spreadsheets of some countries write semicolons
+    rows = [
+        {
+            (name or "").strip().lower(): cell.strip()
+            for name, cell in row.items()
+            if isinstance(cell, str)  # a row that is too long ends in a list
+        }
+        for row in csv.DictReader(StringIO(text, newline=""), delimiter=comma, restval="")
+    ]
+    known = sorted(rows[0]) if rows else sorted(head.split(comma))
+    if not rows or not {name.lower() for name in columns} <= set(known):
+        raise DataError(
+            f"{path} needs the columns {' and '.join(columns)} and at least one row, got the"
+            f" columns {known} and {len(rows)} rows"
+        )
+    return rows
 
 
 def _record(row: Any) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from xpath.batch.done import key_of
 from xpath.errors import ConfigError
 from xpath.geometry import Size
 from xpath.store.schema import atomic, sha256_of
+from xpath.store.tables import write_table
 from xpath.testing.slides import write_slide
 from xpath.testing.stain import random_stain
 from xpath.testing.tissue import TissueRecipe, paint_tissue
@@ -120,10 +120,7 @@ def make_cohort(
         })
         if on_slide:
             on_slide(slide_id)
-    with atomic(folder / "labels.csv") as draft, draft.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(folder / "labels.csv", rows)
     content = {"planted": plan.planted, "decides": plan.classes[1], "areas": areas}
     with atomic(folder / "truth.json") as draft:
         draft.write_text(json.dumps(content, indent=1) + "\n")
