@@ -20,12 +20,12 @@ from xpath.store.masks import open_masks
 from xpath.study.chain import (
     export_stage,
     features_stage,
-    read_parts,
     run_chain,
     segment_stage,
 )
 from xpath.study.cohort import train_classifiers, write_table
 from xpath.study.exports import export
+from xpath.study.folder import slide_splits
 from xpath.study.study import new_study, open_study
 from xpath.testing.slides import write_slide
 
@@ -235,7 +235,7 @@ def test_a_page_follows_the_intervals_it_shows(finished, tmp_path):
             if row["class_name"] == label:
                 row |= {"excess_low": low, "excess_high": "7.654"}
         write_table(study.folder.table("importance"), table)
-        return export(study, entry, read_parts(study)[entry.slide_id])
+        return export(study, entry, slide_splits(study.folder)[entry.slide_id])
 
     other = next(name for name in study.classes if name != entry.label)
     page = study.folder.exports(entry.slide_id) / "report.html"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -33,11 +32,14 @@ from xpath.export.report.tables import (
 )
 from xpath.geometry import Size
 from xpath.labels import OTHER
+from xpath.metrics.calibration import scaled_probability
 from xpath.objects.morphometry import morphometry, write_table
 from xpath.store.explanations import read_explanation
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
+from xpath.store.tables import read_table
+from xpath.study.folder import slide_predictions, slide_splits
 from xpath.study.keys import stage_key
 from xpath.study.qupath import write_for_qupath
 from xpath.study.slides import explain_key
@@ -167,9 +169,9 @@ def _report(
     folder = study.folder
     features = read_features(folder.features(entry.slide_id))
     name, measured = study.classes[found.target], study.classes[found.importance_target]
-    warmth = temperatures(folder.table("calibration"))
+    temperature = temperatures(folder.table("calibration"))
     intervals = cohort_intervals(folder.table("importance"), measured)
-    calibrated = ", ".join(f"{model} by {value:.3g}" for model, value in warmth.items())
+    calibrated = ", ".join(f"{model} by {value:.3g}" for model, value in temperature.items())
     return SlideReport(
         slide_id=entry.slide_id,
         label=entry.label,
@@ -177,11 +179,11 @@ def _report(
         predicted=name,
         explained=name,
         probability={
-            "object-aware": _softmax(
-                found.object_logits / warmth.get("object_aware", 1.0), study.classes
+            "object-aware": _probability(
+                found.object_logits, study.classes, temperature.get("object_aware", 1.0)
             ),
-            "standard": _softmax(
-                found.attention_logits / warmth.get("attention", 1.0), study.classes
+            "standard": _probability(
+                found.attention_logits, study.classes, temperature.get("attention", 1.0)
             ),
         },
         figure=figure,
@@ -227,24 +229,17 @@ def _rows(
     return tuple(rows)
 
 
-def _softmax(logits: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
-    weight = np.exp(logits - logits.max())
-    return {name: float(w) for name, w in zip(classes, weight / weight.sum(), strict=True)}
+def _probability(
+    logits: NDArray[np.float64], classes: Sequence[str], temperature: float = 1.0
+) -> dict[str, float]:
+    return dict(zip(classes, scaled_probability(logits, temperature).tolist(), strict=True))
 
 
 def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title: str) -> None:
     """Writes ``index.html`` and ``figures/``."""
-    parts = {row["slide_id"]: row["part"] for row in _read_table(study.folder.split)}
-    predicted = {
-        row["slide_id"]: row["predicted"]
-        for row in _read_table(study.folder.table("predictions"))
-        if row["model"] == "object_aware"
-    }
+    parts, predicted = slide_splits(study.folder), slide_predictions(study.folder)
     slides = tuple(_slide_row(study, entry, parts, predicted) for entry in study.slides)
-    metrics = [
-        {**row, **{k: float(row.get(k, "nan")) for k in SCORES}}
-        for row in _read_table(study.folder.table("metrics"))
-    ]
+    metrics = read_table(study.folder.table("metrics"), **dict.fromkeys(SCORES, float))
     rows = tuple(
         {
             **row,
@@ -329,7 +324,7 @@ def _best(study: Study) -> list[tuple[SlideEntry, SlideExplanation]]:
             continue
         found = read_explanation(path)
         right = study.classes[found.target] == entry.label
-        score = max(_softmax(found.object_logits, study.classes).values()) if right else -1.0
+        score = scaled_probability(found.object_logits, 1.0).max() if right else -1.0
         kind = entry.label or entry.slide_id
         if kind not in best or score > best[kind][0]:
             best[kind] = (score, entry, found)
@@ -373,10 +368,3 @@ def _slide_row(
         "status": "; ".join(failed) or ("explained" if page.exists() else "done"),
         "link": page.relative_to(study.folder.root).as_posix() if page.exists() else "",
     }
-
-
-def _read_table(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))

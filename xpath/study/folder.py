@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["RunFolder"]
+from xpath.store.tables import read_table
+
+__all__ = ["RunFolder", "slide_predictions", "slide_splits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +72,23 @@ class RunFolder:
     def table(self, name: str) -> Path:
         """A table of the run, by name."""
         return self.root / "tables" / f"{name}.csv"
+
+
+def slide_splits(folder: RunFolder) -> dict[str, str]:
+    """Split of every slide in ``tables/split.csv``, by slide id; empty before training.
+
+    Raises:
+        StoreError: The table lacks a column.
+    """
+    rows = read_table(folder.split, slide_id=str, part=str)
+    return {row["slide_id"]: row["part"] for row in rows}
+
+
+def slide_predictions(folder: RunFolder, model: str = "object_aware") -> dict[str, str]:
+    """Class that a model predicts for every slide, by slide id; empty before training.
+
+    Raises:
+        StoreError: ``tables/predictions.csv`` lacks a column.
+    """
+    rows = read_table(folder.table("predictions"), model=str, slide_id=str, predicted=str)
+    return {row["slide_id"]: row["predicted"] for row in rows if row["model"] == model}
