@@ -81,6 +81,8 @@ def test_a_column_of_a_newer_version_is_named(table, caplog):
 
 
 def test_without_rows_there_is_a_header(table):
+    write_table(table, [], Row)
+    assert table.read_text() == "slide_id,count,share,good\n" and read_rows(table, Row) == []
     write_table(table, [], ["a", "b"])
     assert table.read_text() == "a,b\n" and read_table(table, a=str) == []
     with pytest.raises(StoreError, match="nothing to write"):

@@ -125,7 +125,7 @@ def read_splits(path: Path) -> list[SplitRow]:
 
 def write_splits(path: Path, rows: Iterable[SplitRow]) -> None:
     """Writes rows as CSV, whole or not at all."""
-    write_table(path, rows, SplitRow._fields)
+    write_table(path, rows, SplitRow)
 
 
 def _row(image: SourceImage, split: str, reason: str) -> SplitRow:

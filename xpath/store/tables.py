@@ -33,14 +33,14 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def write_table(path: Path, rows: Iterable[Any], columns: Iterable[str] = ()) -> None:
+def write_table(path: Path, rows: Iterable[Any], columns: Iterable[str] | type = ()) -> None:
     """Writes rows as CSV, whole or not at all.
 
     Args:
         path: The file.
         rows: Mappings, dataclasses or named tuples; what a row lacks, None and NaN become empty.
-        columns: The first columns in their order, and the header of a table without rows; other
-            columns follow as they come. For dataclasses and named tuples none are needed.
+        columns: The first columns in their order, or the class of the rows; others follow as they
+            come. They are the header of a table without rows.
 
     Raises:
         StoreError: The disk is full, or there are neither rows nor columns.
@@ -52,12 +52,13 @@ def write_table(path: Path, rows: Iterable[Any], columns: Iterable[str] = ()) ->
         draft.write_text(text, encoding="utf-8", newline="")
 
 
-def table_text(rows: Iterable[Any], columns: Iterable[str] = ()) -> str:
+def table_text(rows: Iterable[Any], columns: Iterable[str] | type = ()) -> str:
     """The CSV that ``write_table`` writes."""
     import pandas as pd
 
     records = [_record(row) for row in rows]
-    names = dict.fromkeys([*columns, *(name for record in records for name in record)])
+    first = signature(columns).parameters if isinstance(columns, type) else columns
+    names = dict.fromkeys([*first, *(name for record in records for name in record)])
     frame = pd.DataFrame(
         records, columns=list(names), dtype=object
     )  # an int beside a gap stays one

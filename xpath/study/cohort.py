@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from xpath.batch.done import is_done, make_once
 from xpath.errors import DataError, StoreError
-from xpath.explain.cohort import cohort_importance
+from xpath.explain.cohort import ImportanceRow, cohort_importance
 from xpath.explain.importance import ObjectImportance
 from xpath.metrics.calibration import fit_temperature
 from xpath.metrics.classification_intervals import classification_intervals
@@ -26,7 +25,7 @@ from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.train import train
 from xpath.store.explanations import read_explanation
 from xpath.store.features import read_features
-from xpath.store.schema import atomic
+from xpath.store.tables import write_table
 from xpath.study.keys import stage_key
 from xpath.study.slides import bags_of, explain_key
 
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from xpath.study.slides import Classifiers
     from xpath.study.study import Study
 
-__all__ = ["divide", "load_classifiers", "tabulate_importance", "train_classifiers", "write_table"]
+__all__ = ["divide", "load_classifiers", "tabulate_importance", "train_classifiers"]
 
 logger = logging.getLogger(__name__)
 
@@ -177,19 +176,8 @@ def tabulate_importance(study: Study) -> list[dict[str, Any]]:
         resamples=settings.resamples,
         seed=settings.seed,
     )
-    table = [asdict(row) for row in rows]
-    write_table(study.folder.table("importance"), table)
-    return table
-
-
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes a CSV table, floats to six significant digits."""
-    with atomic(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else ["empty"], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            short = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-            writer.writerow(short)
+    write_table(study.folder.table("importance"), rows, ImportanceRow)
+    return [asdict(row) for row in rows]
 
 
 def _read_bags(
@@ -309,4 +297,4 @@ def _write_calibration(
             found = predict(model, [pair[which] for pair in held])
             warmth = fit_temperature(found.logits, found.label)
             rows.append({"model": name, "temperature": warmth, "slides": len(held)})
-    write_table(study.folder.table("calibration"), rows)
+    write_table(study.folder.table("calibration"), rows, ("model", "temperature", "slides"))

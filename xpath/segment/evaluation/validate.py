@@ -150,7 +150,7 @@ def mean_by_label(samples: Sequence[Sample]) -> dict[str, tuple[int, float]]:
 
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     """Writes a row per sample."""
-    write_table(path, samples, Sample._fields)
+    write_table(path, samples, Sample)
 
 
 def read_samples(path: Path) -> list[Sample]:
