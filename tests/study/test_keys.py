@@ -165,6 +165,14 @@ def test_a_slide_that_cannot_be_read_has_a_key(study, tmp_path):
     assert len(keys(study, default_mpp=0.5)) == 2
 
 
+def test_a_slide_behind_a_link_keeps_its_key(study, tmp_path):
+    (tmp_path / "linked.tiff").symlink_to(tmp_path / "stored.tiff")
+    linked = SlideEntry(slide_id="linked", path=tmp_path / "linked.tiff")
+    run = new_study(tmp_path / "run", study.config, [linked])
+
+    assert keys(open_study(tmp_path / "run")) == keys(run)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewerTissue(TissueConfig):
     """As a later version may define it."""

@@ -34,15 +34,15 @@ def add_commands(parser: argparse.ArgumentParser, commands: Sequence[Command]) -
     parser.set_defaults(run=partial(_print_help, parser))
     group = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in commands:
-        lines = "\n" in command.description + command.epilog
+        formatter = argparse.HelpFormatter
+        if "\n" in command.description + command.epilog:
+            formatter = argparse.RawDescriptionHelpFormatter
         each = group.add_parser(
             command.name,
             help=command.help,
             description=command.description,
             epilog=command.epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter
-            if lines
-            else argparse.HelpFormatter,
+            formatter_class=formatter,
         )
         if command.arguments:
             command.arguments(each)
