@@ -97,7 +97,7 @@ def test_an_empty_lock_is_believed_for_a_minute(output):
 
 
 def test_of_many_threads_one_succeeds_a_dead_process(output):
-    """All see the same stale lock at once; were it removed and made anew, several could win."""
+    """All see the same stale lock at once. Were it removed and made anew, several could win."""
     for _ in range(20):
         _lock(output, started="another-boot:1")
         start, finish = threading.Barrier(4), threading.Barrier(4)

@@ -1,4 +1,4 @@
-"""One slide's failure is its own; what happened is written down, and tried again."""
+"""A slide's failure is its own. It is written down and tried again."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ TUMOR = "breast-tissue-tumor"
 
 
 class Fake:
-    """Images in memory, listed if the folder is there; image ``i3`` is broken."""
+    """Images in memory, listed if the folder is there. Image ``i3`` is broken."""
 
     def __init__(self, name, count):
         self.count = count

@@ -213,7 +213,7 @@ def scaled_vit(classes=0, **options):
 
 
 def hub_folder(folder, model, **model_args):
-    """What lies on the hub for a model of timm: its configuration, and its weights."""
+    """A model of timm as it lies on the hub: its configuration and its weights."""
     folder.mkdir()
     about = {
         "architecture": "test_vit",

@@ -61,7 +61,7 @@ sys.modules["xpath"] = package
 
 @pytest.fixture
 def python():
-    """Runs code in a process of its own; gives the finished process."""
+    """Runs code in a process of its own and returns the finished process."""
 
     def run(code, *arguments):
         folder = Path(xpath.errors.__file__).parent

@@ -45,7 +45,7 @@ def test_equal_input_gives_equal_bytes(path, make_features):
 
 
 def test_other_tools_find_what_they_read(path, make_features):
-    """CLAM: features and coords; TRIDENT: the attributes of both; old libraries: old format."""
+    """CLAM reads features and coords, TRIDENT their attributes, old libraries the old format."""
     with h5py.File(path) as file:
         assert file["features"].dtype == np.float32
         assert file["features"].shape == (5, 4)

@@ -229,7 +229,7 @@ def test_the_folders_of_clam_and_trident_are_found(tmp_path):
     for folder in (job, features, features.parent):
         assert list(find_feature_files(folder).values()) == [features / "s1.h5"]
     trident(features.with_name("features_conch") / "s1.h5")
-    with pytest.raises(DataError, match=r"several kinds.*features_conch"):
+    with pytest.raises(DataError, match=r"several encoders.*features_conch"):
         find_feature_files(job)
 
 

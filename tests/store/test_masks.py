@@ -27,7 +27,7 @@ def _several_files(monkeypatch):
 
 @pytest.fixture
 def masks():
-    """(35, 2, 21, 21); the second label is absent in half of the patches."""
+    """(35, 2, 21, 21). The second label is absent in half of the patches."""
     masks = np.random.default_rng(0).random((35, 2, SIZE, SIZE)) > 0.6
     masks[::2, 1] = False
     return masks
@@ -202,7 +202,7 @@ def test_a_file_that_is_gone_is_never_taken_for_empty_masks(tmp_path, write):
 
 
 def test_masks_without_a_single_pixel_are_files_all_the_same(tmp_path, make_grid):
-    """Zarr leaves empty chunks out by default; then nothing could be told from a lost file."""
+    """Zarr leaves empty chunks out by default, and then an empty one looks like a lost file."""
     path, empty = tmp_path / "m.zarr", np.zeros((17, 1, SIZE, SIZE), np.bool_)
     with MaskWriter(path, grid=make_grid(17), labels="a", size=SIZE, provenance={}) as writer:
         writer.write(0, empty, np.zeros((17, 1), np.float32))

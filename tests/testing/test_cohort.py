@@ -20,7 +20,7 @@ TISSUES = [label for label in LABELS if "-tissue-" in label]
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """A cohort made without a break; tests must not change it."""
+    """A cohort made without a break, which tests must not change."""
     folder = tmp_path_factory.mktemp("cohort")
     make_cohort(folder, PLAN)
     return folder

@@ -51,7 +51,7 @@ class StageReport:
     done: tuple[str, ...]
     failed: tuple[str, ...]
     busy: tuple[str, ...]
-    """Another process works on them; they may be done soon, or fail."""
+    """Another process works on them, so they may soon be done or fail."""
 
     @property
     def ok(self) -> bool:
@@ -79,7 +79,7 @@ class Ledger:
         self._entries = _read(path)
 
     def entry(self, slide_id: str, stage: str) -> LedgerEntry:
-        """A copy of the entry of a slide in a stage; a new one if there is none."""
+        """A copy of the entry of a slide in a stage, or a new entry if there is none."""
         known = self._entries.get((slide_id, stage))
         return replace(known) if known else LedgerEntry(slide_id=slide_id, stage=stage)
 
@@ -88,7 +88,7 @@ class Ledger:
         return [replace(entry) for entry in self._entries.values()]
 
     def write(self, entry: LedgerEntry) -> None:
-        """Keeps an entry; that a slide is busy never hides that it is done.
+        """Writes an entry, but a busy one never replaces a done one.
 
         Raises:
             StoreError: The disk is full, or another process holds the ledger for too long.

@@ -38,7 +38,7 @@ SUFFIXES = frozenset((
     ".dcm",
 ))
 SAFE_NAME = re.compile(r"(?!\.)[^/\\:\x00-\x1f]{1,200}(?<![ .])")
-"""What can be a folder's name on every system; results of a slide go to one of its name."""
+"""Names that a folder can have on every system, because results go to one of the slide's name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,13 +46,13 @@ class SlideEntry:
     """A slide to work on."""
 
     slide_id: str
-    """Its name; results go to a folder of this name."""
+    """Name of the slide and of the folder of its results."""
     path: Path
     """Made absolute, so that a run can be gone on with from any folder."""
     label: str = ""
-    """Class name; empty where unknown."""
+    """Class name, empty where unknown."""
     patient: str = ""
-    """Whose slide it is; empty where each slide has a patient of its own."""
+    """Whose slide it is. Empty where each slide has a patient of its own."""
     mpp: float | None = None
     """Microns per pixel, where the slide stores none or a wrong one."""
 
@@ -81,21 +81,21 @@ class SlideLabel:
     mpp: float | None
 
 
-def find_slides(places: Path | Iterable[Path]) -> list[SlideEntry]:
-    """Slides among files and in folders, however deep; named by their file's stem.
+def find_slides(sources: Path | Iterable[Path]) -> list[SlideEntry]:
+    """Slides among files and in folders, however deep, named by their file's stem.
 
     Args:
-        places: A folder or file, or several. In folders files are chosen by suffix, and hidden
+        sources: A folder or file, or several. In folders files are chosen by suffix, and hidden
             ones are left out; a file is taken whatever its suffix.
 
     Raises:
-        DataError: Nothing found, a place that does not exist, or two slides of one name.
+        DataError: No slides, a path that does not exist, or two slides of one name.
     """
     paths: list[Path] = []
-    for place in [places] if isinstance(places, Path) else places:
-        if not place.exists():
-            raise DataError(f"{place} does not exist; pass a slide or a folder of slides")
-        paths += sorted(_in_folder(place)) if place.is_dir() else [place]
+    for source in [sources] if isinstance(sources, Path) else sources:
+        if not source.exists():
+            raise DataError(f"{source} does not exist; pass a slide or a folder of slides")
+        paths += sorted(_in_folder(source)) if source.is_dir() else [source]
     paths = list(dict.fromkeys(paths))
     if not paths:
         raise DataError(f"no slides found; looked for {', '.join(sorted(SUFFIXES))}")
@@ -120,7 +120,7 @@ def read_slide_table(path: Path, folder: Path | None = None) -> list[SlideEntry]
     rows = _rows(path, "slide_id")
     home = folder or path.parent
     lost = not all(row.get("path") for row in rows)
-    known = {_name(found): found for found in sorted(_in_folder(home))} if lost else {}
+    known = {_name(file): file for file in sorted(_in_folder(home))} if lost else {}
     return [
         SlideEntry(
             slide_id=row["slide_id"],
@@ -151,9 +151,9 @@ def read_labels(path: Path) -> dict[str, SlideLabel]:
 
 
 def with_labels(slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]) -> list[SlideEntry]:
-    """Slides with their labels; slides without a label and labels without a slide are warned of.
+    """Slides with their labels. Warns of slides without a label and labels without a slide.
 
-    What an earlier table said of a slide is forgotten, but for its resolution.
+    Labels and patients of an earlier table are dropped, its resolutions kept.
 
     Raises:
         DataError: The table names none of the slides.
@@ -165,15 +165,15 @@ def with_labels(slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]) 
         )
     known = {slide.slide_id for slide in slides}
     lost = [slide.slide_id for slide in slides if slide.slide_id not in labels]
-    strangers = [name for name in labels if name not in known]
+    unknown = [name for name in labels if name not in known]
     if lost:
         logger.warning("%d of %d slides have no label, such as %s", len(lost), len(slides), lost[0])
-    if strangers:
+    if unknown:
         logger.warning(
             "%d of %d labels are of slides that are not there, such as %s",
-            len(strangers),
+            len(unknown),
             len(labels),
-            strangers[0],
+            unknown[0],
         )
     return [_labelled(slide, labels.get(slide.slide_id)) for slide in slides]
 
@@ -186,7 +186,7 @@ def _labelled(slide: SlideEntry, label: SlideLabel | None) -> SlideEntry:
 
 
 def _in_folder(folder: Path) -> Iterable[Path]:
-    """Files that look like slides; macOS leaves hidden ``._x.svs`` beside ``x.svs``."""
+    """Files that look like slides, but for hidden ones like the ``._x.svs`` of macOS."""
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():

@@ -18,15 +18,15 @@ class Command:
     help: str
     """A line for the list of commands."""
     description: str = ""
-    """What its own help begins with; if it has several lines, they are kept as they are."""
+    """The beginning of its own help. Several lines are kept as they are."""
     epilog: str = ""
-    """What its own help ends with, likewise."""
+    """The end of its own help, likewise."""
     arguments: Callable[[argparse.ArgumentParser], None] | None = None
     """Adds its arguments."""
     run: Callable[[argparse.Namespace], int] | None = None
-    """Does the work; returns the exit code."""
+    """Does the work and returns the exit code."""
     actions: Sequence[Command] = ()
-    """The commands of a group; without one of them its help is printed."""
+    """The commands of a group. Without one of them its help is printed."""
 
 
 def add_commands(parser: argparse.ArgumentParser, commands: Sequence[Command]) -> None:

@@ -128,7 +128,7 @@ def _tell(masks: SlideMasks, found: Corrections) -> None:
 
 
 def _where(compared: Comparison, regions: int) -> str:
-    """What was compared, in words."""
+    """Where it was compared, in words."""
     unit = compared.rows[0].unit
     area = _area(compared.area, unit)
     if not regions:

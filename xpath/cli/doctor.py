@@ -46,7 +46,7 @@ class Finding(NamedTuple):
 
 
 def run(_: argparse.Namespace) -> int:
-    """Prints what was found; 1 if something needed is missing or broken."""
+    """Prints every check. Returns 1 if something needed is missing or broken."""
     findings = [*packages(), weights(), openslide_library(), device(), machine()]
     for finding in findings:
         print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what:24} {finding.detail}")

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the grid and says how many patches it has."""
+    """Writes the grid and prints how many patches it has."""
     from xpath.store.grids import write_grid
     from xpath.wsi.slide import Slide
 

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a table; unknown spellings end with a suggestion."""
+    """Prints a table. Unknown spellings end with a suggestion."""
     tree = load_labels()
     if args.find:
         label = tree.parse(args.find)

@@ -45,7 +45,7 @@ the data the segmentor learns from:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; the exit code is 0 only if everything went well."""
+    """Runs one command. The exit code is 0 only if everything went well."""
     args = build_parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if args.verbose else logging.WARNING,

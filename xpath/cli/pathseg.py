@@ -1,4 +1,4 @@
-"""``xpath pathseg``: the public sources of PathSeg; what is there, and making it trainable."""
+"""``xpath pathseg``: which public sources of PathSeg are there, and making them trainable."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _size(text: str) -> int | None:
 
 
 def _status(args: argparse.Namespace) -> int:
-    """Prints the tables; 1 if an image could not be read."""
+    """Prints the tables. Returns 1 if an image could not be read."""
     from xpath.pathseg.status import status_lines, table_lines
     from xpath.pathseg.tally import Tally
 
@@ -143,7 +143,7 @@ def _look(source: Source, args: argparse.Namespace) -> SourceStatus:
 
 
 def _build(args: argparse.Namespace) -> int:
-    """Converts source after source; 1 if an image or a source failed, or if there was none."""
+    """Converts source after source. Returns 1 if an image or source failed, or none was there."""
     from xpath.pathseg.build import build_source
     from xpath.pathseg.status import look_at
 
@@ -162,14 +162,14 @@ def _build(args: argparse.Namespace) -> int:
             good = False
             continue
         built += 1
-        good = _tell(report, source, args.out) and good
+        good = _print_report(report, source, args.out) and good
     if not built and good:
         print(f"xpath: no source in {args.root}; see `xpath pathseg status`", file=sys.stderr)
     return 0 if good and built else 1
 
 
-def _tell(report: BuildReport, source: Source, out: Path) -> bool:
-    """Says what became of a source; True if nothing failed."""
+def _print_report(report: BuildReport, source: Source, out: Path) -> bool:
+    """Prints how a source was built. Returns True if nothing failed."""
     tally = report.tally
     print(
         f"{report.source}: {report.converted} files converted, {report.kept} kept,"
@@ -197,7 +197,7 @@ def _config(args: argparse.Namespace) -> BuildConfig:
 
 
 def _sources(args: argparse.Namespace) -> Sequence[Source]:
-    """The sources asked for, or all; unknown names end with a suggestion."""
+    """The sources asked for, or all. Unknown names end with a suggestion."""
     from xpath.pathseg.sources import SOURCES, load_source
 
     if not args.root.is_dir():

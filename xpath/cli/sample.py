@@ -61,10 +61,10 @@ def fetch(sample: Sample, path: Path) -> None:
     try:
         with atomic(path) as draft:
             urllib.request.urlretrieve(sample.url, draft)
-            found = sha256_of(draft)
-            if found != sample.sha256:
+            digest = sha256_of(draft)
+            if digest != sample.sha256:
                 raise SlideError(
-                    f"{sample.url} has SHA-256 {found}, wanted {sample.sha256}: it was changed or"
+                    f"{sample.url} has SHA-256 {digest}, wanted {sample.sha256}: it was changed or"
                     " cut short; nothing was kept, try again"
                 )
     except urllib.error.URLError as error:

@@ -83,7 +83,7 @@ def study_from(
 
 
 def beside_known(root: Path, slides: Sequence[SlideEntry]) -> list[SlideEntry]:
-    """Slides and those that a run has already; what it knows of the same file is kept.
+    """Slides, and those that a run has already, with its labels for files it knows.
 
     Raises:
         StoreError: ``run.json`` is damaged.
@@ -106,7 +106,7 @@ def beside_known(root: Path, slides: Sequence[SlideEntry]) -> list[SlideEntry]:
 
 
 def finish(*reports: StageReport) -> int:
-    """Says which slides failed and why to look where; 1 if any did."""
+    """Prints which slides failed and where to look. Returns 1 if any did."""
     failed = {slide: report.stage for report in reports for slide in report.failed}
     for slide, stage in failed.items():
         print(f"xpath: {slide} failed in {stage}; see slides.csv and logs/", file=sys.stderr)

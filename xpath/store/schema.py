@@ -35,7 +35,7 @@ NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A draft beside ``path``, moved there when the block ends well; a file or a folder.
+    """A draft file or folder beside ``path``, moved there when the block ends well.
 
     The block creates the draft under the name it is given. Nothing is left behind when the block
     raises; what a killed process left behind is swept when the same path is written again. An
@@ -63,27 +63,27 @@ def atomic(path: Path) -> Iterator[Path]:
         _remove(draft)
 
 
-def check_schema(path: Path, found: object, wanted: str) -> None:
-    """Refuses files of strangers and of other versions.
+def check_schema(path: Path, schema: object, wanted: str) -> None:
+    """Refuses files of other programs and of other versions.
 
     Args:
         path: The file, for the message.
-        found: What it says its schema is; None if it says nothing.
+        schema: Its schema as written in the file; None if there is none.
         wanted: Name and version, such as ``xpath.features/1``.
 
     Raises:
-        StoreError: ``found`` is not ``wanted``.
+        StoreError: ``schema`` is not ``wanted``.
     """
-    if found == wanted:
+    if schema == wanted:
         return
-    if not found:
+    if not schema:
         raise StoreError(f"{path} was not written by xpath; wanted a file of schema {wanted!r}")
     name = wanted.rpartition("/")[0]
-    if str(found).rpartition("/")[0] == name:
+    if str(schema).rpartition("/")[0] == name:
         advice = "make it again, or use the version of xpath that wrote it"
     else:
         advice = "it is another kind of file; check the path"
-    raise StoreError(f"{path} has schema {found!r}, wanted {wanted!r}: {advice}")
+    raise StoreError(f"{path} has schema {schema!r}, wanted {wanted!r}: {advice}")
 
 
 @contextmanager
@@ -126,9 +126,9 @@ def _host() -> str:
     return sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _beside(path: Path, kind: str) -> Path:
-    """A hidden name in the same folder that tells its machine and process."""
-    return path.parent / f".{path.name}.{_host()}.{os.getpid()}.{uuid4().hex[:8]}.{kind}"
+def _beside(path: Path, suffix: str) -> Path:
+    """A hidden name in the same folder that holds its machine and process."""
+    return path.parent / f".{path.name}.{_host()}.{os.getpid()}.{uuid4().hex[:8]}.{suffix}"
 
 
 def _sweep(path: Path) -> None:
@@ -164,7 +164,7 @@ def _flush_file(path: Path) -> None:
 
 
 def _flush_folder(path: Path) -> None:
-    """Makes new names in a folder last; not every system can or needs it."""
+    """Makes new names in a folder last, where the system can and needs to."""
     if os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY)

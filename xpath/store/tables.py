@@ -78,7 +78,7 @@ def append_row(path: Path, row: Any) -> None:
 
 
 def read_table(path: Path, /, **types: type) -> list[dict[str, Any]]:
-    """Rows of a table by column; none where there is no file.
+    """Rows of a table by column, none where there is no file.
 
     Args:
         path: The file.
@@ -92,7 +92,7 @@ def read_table(path: Path, /, **types: type) -> list[dict[str, Any]]:
 
 
 def read_rows(path: Path, row: type[T]) -> list[T]:
-    """Rows of a table as dataclasses or named tuples; none where there is no file.
+    """Rows of a table as dataclasses or named tuples, none where there is no file.
 
     A column that an older version did not write takes the default of its field. One that we do not
     know, as a newer version may write, is named in a warning and passed over.
@@ -118,8 +118,8 @@ def read_rows(path: Path, row: type[T]) -> list[T]:
 def read_user_table(path: Path, *columns: str) -> list[dict[str, str]]:
     """Rows of a table that a user or another program wrote, all as text.
 
-    Commas, semicolons or tabs between the cells; names of columns in lower case; no blanks around
-    names and cells; gaps are ``""``.
+    Cells are separated by commas, semicolons or tabs. Names of columns come in lower case, all
+    without blanks around them, and gaps as ``""``.
 
     Args:
         path: The file, in UTF-8.

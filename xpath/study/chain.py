@@ -40,7 +40,7 @@ def segment_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> S
 
 
 def features_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> StageReport:
-    """Features of all slides, or of some; those without masks fail.
+    """Features of all slides, or of some. Those without masks fail.
 
     Raises:
         XPathError: An encoder, weights or device that no slide could be encoded with.
@@ -84,7 +84,7 @@ def pyramids_stage(study: Study) -> StageReport:
 
 
 def run_chain(study: Study, *, title: str) -> bool:
-    """Everything: segment, features, train, explain, export; True if no slide failed.
+    """Runs every stage from segmentation to export. Returns True if no slide failed.
 
     A slide that fails in a stage is left out of the following ones.
 

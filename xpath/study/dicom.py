@@ -28,7 +28,7 @@ __all__ = ["DICOM_SEG", "dicom_stage", "write_dicom"]
 DICOM_SEG = "objects.dcm"
 """Name of the file in the slide's folder."""
 MOST_PIXELS = 1_000_000_000
-"""Of all labels together; larger slides are written coarser. Memory is about four bytes a pixel."""
+"""Pixels of all labels together, at about four bytes each. Larger slides are written coarser."""
 
 
 def dicom_stage(study: Study) -> StageReport:
@@ -53,7 +53,7 @@ def dicom_stage(study: Study) -> StageReport:
 
 
 def write_dicom(study: Study, entry: SlideEntry) -> bool:
-    """Writes ``objects.dcm`` of a segmented DICOM slide; True if it had to be made.
+    """Writes ``objects.dcm`` of a segmented DICOM slide. Returns True if it had to be made.
 
     Its pixels are those of the masks, or on large slides 2, 4, ... of them along each axis.
 

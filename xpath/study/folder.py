@@ -1,4 +1,4 @@
-"""Where everything of a run lies."""
+"""The folder of a run: its paths, and its small tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["RunFolder", "slide_predictions", "slide_splits"]
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The paths of a run; nothing is created by asking."""
+    """The paths of a run. Asking for one creates nothing."""
 
     root: Path
 
@@ -33,7 +33,7 @@ class RunFolder:
 
     @property
     def split(self) -> Path:
-        """Which slide is in which part."""
+        """The split of every slide."""
         return self.root / "tables" / "split.csv"
 
     @property
@@ -58,7 +58,7 @@ class RunFolder:
         return self.slide(slide_id) / "explanation.h5"
 
     def morphometry(self, slide_id: str) -> Path:
-        """What the objects of one slide look like."""
+        """Numbers and shapes of the objects of one slide."""
         return self.slide(slide_id) / "morphometry.csv"
 
     def exports(self, slide_id: str) -> Path:
@@ -75,7 +75,7 @@ class RunFolder:
 
 
 def slide_splits(folder: RunFolder) -> dict[str, str]:
-    """Split of every slide in ``tables/split.csv``, by slide id; empty before training.
+    """Split of every slide in ``tables/split.csv``, by slide id, empty before training.
 
     Raises:
         StoreError: The table lacks a column.
@@ -85,7 +85,7 @@ def slide_splits(folder: RunFolder) -> dict[str, str]:
 
 
 def slide_predictions(folder: RunFolder, model: str = "object_aware") -> dict[str, str]:
-    """Class that a model predicts for every slide, by slide id; empty before training.
+    """Class that a model predicts for every slide, by slide id, empty before training.
 
     Raises:
         StoreError: ``tables/predictions.csv`` lacks a column.

@@ -39,7 +39,7 @@ SIDE = 4096
 
 
 def write_pyramids(study: Study, entry: SlideEntry) -> bool:
-    """Writes ``pyramids/`` of an explained slide; True if it had to be made.
+    """Writes ``pyramids/`` of an explained slide. Returns True if it had to be made.
 
     For the patch map and the object-aware map: ``NAME.ome.tif`` (float32 scores, signed, NaN where
     there is nothing), ``NAME_colour.ome.tif`` (over the slide) and ``NAME.zip`` (DeepZoom overlay).
@@ -97,15 +97,15 @@ def _write(
 
 
 class _Colours:
-    """A signed map in colour, a part at a time."""
+    """A signed map in colour, a region at a time."""
 
     def __init__(self, picture: NDArray[np.uint8], scores: NDArray[np.float64]) -> None:
         self._picture, self._scores, self._limit = picture, scores, signed_limit(scores)
 
     def tile(self, left: int, top: int, width: int, height: int) -> NDArray[np.uint8]:
         """Over the slide, ``(h, w, 3)``."""
-        part = (slice(top, top + height), slice(left, left + width))
-        return stacked(self._picture[part], signed_rgba(self._scores[part], self._limit))
+        region = (slice(top, top + height), slice(left, left + width))
+        return stacked(self._picture[region], signed_rgba(self._scores[region], self._limit))
 
     def strips(self) -> Iterator[NDArray[np.uint8]]:
         """On its own, rows ``(h, w, 4)`` from the top."""

@@ -46,7 +46,7 @@ FIRST_RUN = "xpath.run/1"
 
 
 class EncoderInfo(NamedTuple):
-    """What keys and reports say of a patch encoder."""
+    """Name and digest of a patch encoder, for keys and reports."""
 
     name: str
     digest: str
@@ -74,7 +74,7 @@ class Study:
 
     @cached_property
     def segmentor(self) -> SegmentorInfo:
-        """What is known of the segmentor, its weights read but not built.
+        """Facts about the segmentor, its weights read but not built.
 
         Raises:
             CheckpointError: There are no such weights.
@@ -90,7 +90,7 @@ class Study:
 
     @property
     def encoder_info(self) -> EncoderInfo:
-        """What is known of the patch encoder; of the segmentor's own without building it."""
+        """Facts about the patch encoder, of the segmentor's own without building it."""
         if self.config.objects.encoder == "segmentor":
             return EncoderInfo(f"{self.segmentor.name}-encoder", self.segmentor.digest)
         return EncoderInfo(self.encoder.name, self.encoder.digest)
@@ -113,21 +113,21 @@ class Study:
 
     @cached_property
     def labels(self) -> tuple[Label, ...]:
-        """What is segmented.
+        """Labels that are segmented.
 
         Raises:
             LabelError: No such label, none at all, or one twice.
         """
         tree = load_labels()
-        found = tuple(tree.parse(text, allow_new=True) for text in self.config.objects.labels)
-        names = [label.id for label in found]
+        labels = tuple(tree.parse(text, allow_new=True) for text in self.config.objects.labels)
+        names = [label.id for label in labels]
         if not names or len(set(names)) < len(names):
             raise LabelError(f"objects must name each label once, and one at least, got {names}")
-        return found
+        return labels
 
     @property
     def untaught(self) -> tuple[str, ...]:
-        """Names of objects the segmentor's weights never learnt; its masks of them are guesses."""
+        """Objects the segmentor's weights never learnt, so that its masks of them are guesses."""
         unknown = untaught([label.prompt for label in self.labels], self.segmentor.labels)
         return tuple(short_name(label.id) for label in self.labels if label.prompt in unknown)
 
@@ -180,7 +180,7 @@ class Study:
         return Slide.open(entry.path, mpp=self.mpp_of(entry))
 
     def mpp_of(self, entry: SlideEntry) -> float | None:
-        """Microns per pixel a slide is opened with; None where its own hold.
+        """Microns per pixel a slide is opened with, None where its own hold.
 
         Its own give way to those of its entry, but not to the default of the run.
         """
@@ -242,9 +242,9 @@ class Study:
 
 
 def save_study(study: Study) -> None:
-    """Writes ``run.json``: settings, slides and versions; no times, so equal runs are equal.
+    """Writes ``run.json``: settings, slides and versions, but no times, so equal runs are equal.
 
-    One that says the same is left as it is, though this version of xpath has settings more.
+    A file with these settings and slides is left as it is, even if an earlier version wrote it.
     """
     with suppress(StoreError):
         if open_study(study.folder.root) == study:
