@@ -44,6 +44,14 @@ def test_equal_input_gives_equal_bytes(path, make_features):
     assert path.read_bytes() == first
 
 
+def test_what_a_newer_version_added_is_named(path, make_features, caplog):
+    with h5py.File(path, "r+") as file:
+        file["neighbours"], file.attrs["scanner"] = [1, 2], "x"
+
+    assert read_features(path).slide_id == make_features().slide_id
+    assert "features.h5 has neighbours, scanner of a newer version" in caplog.text
+
+
 def test_other_tools_find_what_they_read(path, make_features):
     """CLAM reads features and coords, TRIDENT their attributes, old libraries the old format."""
     with h5py.File(path) as file:

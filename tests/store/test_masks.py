@@ -9,6 +9,7 @@ import signal
 
 import numpy as np
 import pytest
+import zarr
 
 from xpath.errors import ConfigError, DataError, ShapeError, StoreError
 from xpath.store import masks as module
@@ -208,6 +209,17 @@ def test_masks_without_a_single_pixel_are_files_all_the_same(tmp_path, make_grid
         writer.write(0, empty, np.zeros((17, 1), np.float32))
 
     np.testing.assert_array_equal(open_masks(path).read(slice(None)), empty)
+
+
+def test_what_a_newer_version_added_is_named(tmp_path, write, caplog):
+    path = write(tmp_path / "m.zarr")
+    assert len(open_masks(path)) == 35 and not caplog.records
+    group = zarr.open_group(path, mode="r+")
+    group.create_array("boxes", data=np.zeros(3))
+    group.attrs["scanner"] = "x"
+
+    assert len(open_masks(path)) == 35
+    assert "m.zarr has boxes, scanner of a newer version" in caplog.text
 
 
 def test_a_flipped_bit_is_found(tmp_path, write):

@@ -18,7 +18,7 @@ from xpath.geometry import PatchGrid
 from xpath.shapes import check_shape
 from xpath.store.grids import grid_attributes, grid_from_attributes
 from xpath.store.hdf5 import create_h5, open_h5
-from xpath.store.schema import FEATURES
+from xpath.store.schema import FEATURES, name_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SlideFeatures", "read_features", "write_features"]
 
+ATTRIBUTES = ("schema", "slide_id", "objects", "provenance")
 CHUNK_BYTES = 1 << 20
 DTYPES: dict[str, type[np.floating[Any]]] = {
     "features": np.float32,
@@ -115,6 +116,7 @@ def read_features(path: Path) -> SlideFeatures:
         StoreError: The file is missing, truncated, not ours, or contradicts itself.
     """
     with open_h5(path, FEATURES) as file:
+        name_unknown(path, [*file, *file.attrs], [*DTYPES, *ATTRIBUTES, "coords"])
         return SlideFeatures(
             slide_id=str(file.attrs["slide_id"]),
             grid=grid_from_attributes(file["coords"][()], dict(file["coords"].attrs)),

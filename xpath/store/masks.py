@@ -24,7 +24,14 @@ import numpy as np
 from xpath.errors import ConfigError, DataError, StoreError
 from xpath.shapes import check_shape
 from xpath.store.grids import grid_attributes, grid_from_attributes
-from xpath.store.schema import FULL, MASKS, atomic, check_schema, damage_refused
+from xpath.store.schema import (
+    FULL,
+    MASKS,
+    atomic,
+    check_schema,
+    damage_refused,
+    name_unknown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["REDUCTIONS", "MaskWriter", "SlideMasks", "open_masks"]
 
+ARRAYS = ("masks", "presence", "area", "coords")
+ATTRIBUTES = ("schema", "labels", "size", "reduce", "provenance")
 MOST_PATCHES = 256
 """Patches per file at most: disks of clusters count files, and a slide has many patches."""
 MOST_BYTES = 128 << 20
@@ -310,6 +319,8 @@ def open_masks(path: Path) -> SlideMasks:
     with damage_refused(path):
         group = zarr.open_group(path, mode="r", zarr_format=3)
         check_schema(path, group.attrs.get("schema"), MASKS)
+        arrays = [entry.name for entry in path.iterdir() if entry.is_dir()]
+        name_unknown(path, [*arrays, *group.attrs], [*ARRAYS, *ATTRIBUTES])
         return SlideMasks(path, group)
 
 

@@ -7,6 +7,7 @@ full disk never leaves half a result under its final name.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import shutil
@@ -21,9 +22,20 @@ from xpath.errors import StoreError
 from xpath.store.process import Process, is_dead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["FEATURES", "GRID", "MASKS", "atomic", "check_schema", "damage_refused", "sha256_of"]
+__all__ = [
+    "FEATURES",
+    "GRID",
+    "MASKS",
+    "atomic",
+    "check_schema",
+    "damage_refused",
+    "name_unknown",
+    "sha256_of",
+]
+
+logger = logging.getLogger(__name__)
 
 FEATURES = "xpath.features/1"
 MASKS = "xpath.masks/1"
@@ -63,27 +75,40 @@ def atomic(path: Path) -> Iterator[Path]:
         _remove(draft)
 
 
-def check_schema(path: Path, schema: object, wanted: str) -> None:
-    """Refuses files of other programs and of other versions.
+def check_schema(path: Path, found: object, wanted: str) -> None:
+    """Refuses files of strangers and of other versions.
 
     Args:
         path: The file, for the message.
-        schema: Its schema as written in the file; None if there is none.
+        found: What it says its schema is; None if it says nothing.
         wanted: Name and version, such as ``xpath.features/1``.
 
     Raises:
-        StoreError: ``schema`` is not ``wanted``.
+        StoreError: ``found`` is not ``wanted``.
     """
-    if schema == wanted:
+    if found == wanted:
         return
-    if not schema:
+    if not found:
         raise StoreError(f"{path} was not written by xpath; wanted a file of schema {wanted!r}")
     name = wanted.rpartition("/")[0]
-    if str(schema).rpartition("/")[0] == name:
+    if str(found).rpartition("/")[0] == name:
         advice = "make it again, or use the version of xpath that wrote it"
     else:
         advice = "it is another kind of file; check the path"
-    raise StoreError(f"{path} has schema {schema!r}, wanted {wanted!r}: {advice}")
+    raise StoreError(f"{path} has schema {found!r}, wanted {wanted!r}: {advice}")
+
+
+def name_unknown(path: Path, names: Iterable[str], known: Iterable[str]) -> None:
+    """Warns of fields, arrays or columns that a newer version wrote and this one passes over.
+
+    Args:
+        path: The file, for the message.
+        names: Everything that is in it.
+        known: Everything that this version reads.
+    """
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        logger.warning("%s has %s of a newer version, passed over", path, ", ".join(unknown))
 
 
 @contextmanager

@@ -8,7 +8,6 @@ fewest digits that give them back exactly, and equal rows give equal bytes.
 from __future__ import annotations
 
 import csv
-import logging
 import typing
 import warnings
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xpath.errors import DataError, StoreError
-from xpath.store.schema import atomic
+from xpath.store.schema import atomic, name_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 __all__ = ["append_row", "read_rows", "read_table", "read_user_table", "table_text", "write_table"]
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -107,9 +104,7 @@ def read_rows(path: Path, row: type[T]) -> list[T]:
     if not path.exists():
         return []
     frame, hints = _frame(path), typing.get_type_hints(row)
-    unknown = [name for name in frame.columns if name not in hints]
-    if unknown:
-        logger.warning("%s has columns of a newer version, passed over: %s", path, unknown)
+    name_unknown(path, frame.columns, hints)
     needed = {p.name for p in signature(row).parameters.values() if p.default is p.empty}
     types = {name: hints[name] for name in hints if name in frame.columns or name in needed}
     return [row(**{name: values[name] for name in types}) for values in _typed(path, frame, types)]
