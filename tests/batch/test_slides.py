@@ -132,7 +132,7 @@ def test_tables_that_cannot_be_read(write, tmp_path):
         read_slide_table(tmp_path / "nothing.csv")
     with pytest.raises(DataError, match="UTF-8"):
         read_labels(write("slide_id,label\na,Lobulär\n", encoding="latin-1"))
-    with pytest.raises(DataError, match="slide_id and label"):
+    with pytest.raises(DataError, match="slide_id, label and"):
         read_labels(write("slide_id\na\n"))
 
 

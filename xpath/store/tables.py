@@ -142,7 +142,7 @@ def read_user_table(path: Path, *columns: str) -> list[dict[str, str]]:
     known = sorted(rows[0]) if rows else sorted(head.split(comma))
     if not rows or not {name.lower() for name in columns} <= set(known):
         raise DataError(
-            f"{path} needs the columns {' and '.join(columns)} and at least one row, got the"
+            f"{path} needs the columns {', '.join(columns)} and at least one row, got the"
             f" columns {known} and {len(rows)} rows"
         )
     return rows
