@@ -75,7 +75,7 @@ def test_other_settings_are_not_done(output):
     assert not is_done(output.with_name("other"), KEY)
 
 
-def test_truncation_at_any_place_is_not_done(output):
+def test_truncation_anywhere_is_not_done(output):
     for file in files(output):
         whole = file.read_bytes()
         for size in sorted({0, 1, *range(0, len(whole), max(1, len(whole) // 20)), len(whole) - 1}):

@@ -25,16 +25,16 @@ def table(ledger):
 
 
 def test_a_failure_is_recorded_and_the_others_go_on(slides, ledger, caplog):
-    seen = []
+    worked_on = []
 
     def work(slide):
-        seen.append(slide.slide_id)
+        worked_on.append(slide.slide_id)
         if slide.slide_id == "b":
             raise SlideError("b.svs cannot be read;\n  copy it again")
 
     report = run_stage("segment", slides, work, ledger, progress=False)
 
-    assert seen == ["a", "b", "c"]
+    assert worked_on == ["a", "b", "c"]
     assert (report.done, report.failed, report.busy) == (("a", "c"), ("b",), ())
     assert not report.ok
     row = table(ledger)["b", "segment"]
@@ -187,11 +187,11 @@ def test_slides_of_one_name_are_refused(slides, ledger):
 
 def test_the_bar_goes_to_stderr(slides, ledger, capsys):
     run_stage("segment", slides, lambda _: True, ledger)
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
 
-    assert told.out == ""
-    assert "segment" in told.err
-    assert "3/3" in told.err
+    assert printed.out == ""
+    assert "segment" in printed.err
+    assert "3/3" in printed.err
     assert run_stage("segment", [], lambda _: True, ledger).ok
     assert capsys.readouterr().err == ""
 

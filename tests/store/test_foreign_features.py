@@ -224,7 +224,7 @@ def test_the_folders_of_clam_and_trident_are_found(tmp_path):
         find_feature_files(job)
 
 
-def test_a_folder_without_features_is_told(tmp_path):
+def test_a_folder_without_features_is_refused(tmp_path):
     with pytest.raises(DataError, match="no feature files"):
         find_feature_files(tmp_path)
     with pytest.raises(DataError, match="no folder"):

@@ -202,7 +202,7 @@ def test_a_run_folder_is_opened_as_it_was_saved(finished, small):
     assert len(study.slides) == 6
 
 
-def test_a_stranger_is_no_run_folder(tmp_path):
+def test_another_folder_is_no_run_folder(tmp_path):
     with pytest.raises(StoreError, match="no run folder"):
         open_study(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"schema": "else"}))

@@ -180,12 +180,12 @@ def bare(tmp_path):
     return make
 
 
-def test_slides_of_other_formats_are_told_where_to_look(bare):
+def test_slides_of_other_formats_are_refused_with_an_alternative(bare):
     with pytest.raises(DataError, match=r"none of the 1 slides is DICOM, such as a\.svs.*geojson"):
         dicom_stage(bare("a.svs", b"TIFF" * 100))
 
 
-def test_without_highdicom_the_command_is_told_at_once(bare, monkeypatch, capsys):
+def test_without_highdicom_the_command_fails_at_once(bare, monkeypatch, capsys):
     study = bare("a.dcm", bytes(128) + b"DICM")
     monkeypatch.setitem(sys.modules, "highdicom", None)
 
