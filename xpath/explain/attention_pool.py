@@ -78,7 +78,7 @@ def attention_pools(
     *,
     contrast: Contrast = "none",
 ) -> AttentionPools:
-    """The two numbers of every patch, or of every object in every patch.
+    """Weight and evidence of every patch, or of every object in every patch, for one class.
 
     Args:
         model: The standard or the object-aware classifier.
@@ -197,7 +197,7 @@ def centred_activation(pools: AttentionPools) -> NDArray[np.float64]:
 
 
 def merged(pools: AttentionPools, groups: NDArray[np.integer]) -> AttentionPools:
-    """The same slide with groups of patches in place of patches: regions, clusters, tissues.
+    """The pools of the same slide by group of patches: regions, clusters, tissues.
 
     Args:
         pools: From ``attention_pools``.

@@ -81,7 +81,7 @@ class PerturbationConfig:
     """Of the random masks."""
 
     def __post_init__(self) -> None:
-        """Refuses impossible numbers, and importances without a null.
+        """Refuses impossible numbers, and a null without draws.
 
         Raises:
             ConfigError: Feather below 0; draws or batch below 1.
@@ -116,7 +116,7 @@ class ObjectImportance:
 
     @property
     def excess(self) -> NDArray[np.float64]:
-        """``(L,)`` effect beyond that of hiding as much of anything."""
+        """``(L,)`` effect beyond that of random masks of the same area."""
         return self.effect - self.null
 
 

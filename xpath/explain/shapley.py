@@ -33,7 +33,7 @@ NUMBERS_AT_ONCE = 1_000_000
 
 
 class ShapleyEstimate(NamedTuple):
-    """``values.sum() == logit - bias``, whatever was drawn."""
+    """Estimated Shapley shares, for which ``values.sum() == logit - bias`` always holds."""
 
     values: NDArray[np.float64]
     """``(N,)``."""

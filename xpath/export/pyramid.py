@@ -85,7 +85,7 @@ def halved(pixels: Pixels) -> Pixels:
 
 
 def _passed_on(levels: list[_Level], strip: Pixels, *, last: bool) -> Iterator[TileRow]:
-    """Adds rows to the first level and what becomes of them to the next ones."""
+    """Adds rows to the first level, and their halves to the next ones."""
     for number, level in enumerate(levels):
         level.add(strip)
         for row, pixels in level.whole():

@@ -43,13 +43,13 @@ def temperatures(path: Path) -> dict[str, float]:
         StoreError: The file has other columns, or a temperature that is no positive number.
     """
     try:
-        by_model = {row["model"]: float(row["temperature"]) for row in _rows(path)}
+        found = {row["model"]: float(row["temperature"]) for row in _rows(path)}
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{path} needs the columns model and temperature ({error})") from error
-    wrong = [name for name, value in by_model.items() if not (math.isfinite(value) and value > 0)]
+    wrong = [name for name, value in found.items() if not (math.isfinite(value) and value > 0)]
     if wrong:
         raise StoreError(f"{path}: temperatures must be above 0; look at {wrong[:3]}")
-    return by_model
+    return found
 
 
 def cohort_intervals(path: Path, class_name: str) -> dict[str, tuple[float, float]]:
