@@ -1,0 +1,157 @@
+"""What the grounded model is taught and examined in: annotated images as questions and answers.
+
+UniBiomed's tasks, worded as in its training code.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from xpath.errors import DataError
+from xpath.grounded.prompts import DISEASE, REGION, REGION_REPORT, REPORT, SEG, anatomy_question
+from xpath.pathseg.reading import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from xpath.pathseg.biomedparse_data import PromptedMask
+
+__all__ = ["TASKS", "Annotation", "Exchange", "Task", "annotations_of", "phrase_of", "read_reports"]
+
+SEGMENT_QUESTIONS = ("Please segment {}.", "Can you segment the {}?")
+SEGMENT_ANSWERS = (
+    f"Sure, it is {SEG}.",
+    f"It is {SEG}.",
+    f"Sure, {SEG}.",
+    f"Sure, the segmentation result is {SEG}.",
+    f"{SEG}.",
+)
+DISEASE_ANSWERS = (f"It is {SEG}. {{}}.", f"{SEG}. {{}}.")
+NOTHING = "no findings"
+"""As an abnormality: the mask is empty, whatever file is named."""
+
+
+class Annotation(NamedTuple):
+    """What is known of one part of an image."""
+
+    image: Path
+    mask: Path | None
+    """Non-zero is the part; None if there is nothing."""
+    phrases: tuple[str, ...]
+    """What it is, any of which will do; for a report, the abnormality."""
+    anatomy: str = ""
+    """Where it is, if told."""
+    report: str = ""
+    """What it looks like, if told."""
+
+
+class Exchange(NamedTuple):
+    """A question and its right answer."""
+
+    question: str
+    answer: str
+    """With as many ``[SEG]`` as masks: one, or none if a box is drawn."""
+
+
+class Task(NamedTuple):
+    """One way to ask for an annotation."""
+
+    exchange: Callable[[Annotation, np.random.Generator], Exchange]
+    """Paraphrases are drawn at random."""
+    fits: Callable[[Annotation], bool]
+    """Whether an annotation tells enough."""
+    boxed: bool = False
+    """A box is drawn on the image, which is shown as one tile; nothing is segmented."""
+    least: int = 5000
+    """Smaller data sets are repeated up to about as many samples."""
+
+
+def phrase_of(sentence: str) -> str:
+    """A sentence as the model is asked for it: lower case, no full stop."""
+    return sentence.strip().removesuffix(".").lower()
+
+
+def annotations_of(items: Iterable[PromptedMask]) -> list[Annotation]:
+    """Annotations in BiomedParseData's layout, from ``read_biomedparse``."""
+    return [Annotation(item.image, item.mask, item.prompts) for item in items]
+
+
+def read_reports(path: Path) -> list[Annotation]:
+    """A JSON list of ``{image_file, mask_file, abnormality, anatomy, report}``, as UniBiomed's.
+
+    ``caption`` stands for ``report`` where regions are described; files are found from the folder
+    of the JSON. "no findings" as abnormality means that there is nothing to segment.
+
+    Raises:
+        DataError: Not such a list; the entry is named.
+    """
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise DataError(f"{path} holds a {type(rows).__name__}, wanted a list of annotations")
+    return [_annotation(path, number, row) for number, row in enumerate(rows)]
+
+
+def _annotation(path: Path, number: int, row: Any) -> Annotation:
+    try:
+        abnormality = phrase_of(row.get("abnormality", ""))
+        mask = None if abnormality == NOTHING else path.parent / row["mask_file"]
+        return Annotation(
+            path.parent / row["image_file"],
+            mask,
+            (abnormality,) if abnormality else (),
+            row.get("anatomy", "").strip().lower(),
+            row.get("report", row.get("caption", "")).strip().lower(),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"entry {number} of {path} is no annotation ({error!r}); wanted image_file, mask_file"
+            " and words in abnormality, anatomy, report"
+        ) from error
+
+
+def _drawn(texts: Sequence[str], rng: np.random.Generator) -> str:
+    return texts[int(rng.integers(len(texts)))]
+
+
+def _segment(it: Annotation, rng: np.random.Generator) -> Exchange:
+    phrase = phrase_of(_drawn(it.phrases, rng))
+    question = _drawn(SEGMENT_QUESTIONS, rng).format(phrase)
+    return Exchange(question, _drawn(SEGMENT_ANSWERS, rng))
+
+
+def _disease(it: Annotation, rng: np.random.Generator) -> Exchange:
+    phrase = phrase_of(_drawn(it.phrases, rng))
+    return Exchange(DISEASE, _drawn(DISEASE_ANSWERS, rng).format(phrase))
+
+
+def _region(it: Annotation, rng: np.random.Generator) -> Exchange:
+    return Exchange(REGION, phrase_of(_drawn(it.phrases, rng)))
+
+
+def _region_report(it: Annotation, _: np.random.Generator) -> Exchange:
+    return Exchange(REGION_REPORT, it.report)
+
+
+def _anatomy(it: Annotation, _: np.random.Generator) -> Exchange:
+    return Exchange(anatomy_question(it.anatomy), f"<p> {it.phrases[0]}. </p> {SEG}")
+
+
+def _report(it: Annotation, _: np.random.Generator) -> Exchange:
+    return Exchange(REPORT, f"<p> {it.phrases[0]}. {it.report} </p> {SEG}")
+
+
+def _named(it: Annotation) -> bool:
+    return bool(it.phrases and it.mask)
+
+
+TASKS: dict[str, Task] = {
+    "segment": Task(_segment, _named),
+    "disease": Task(_disease, _named),
+    "region": Task(_region, _named, boxed=True, least=3000),
+    "region-report": Task(_region_report, lambda it: bool(it.report and it.mask), boxed=True),
+    "anatomy": Task(_anatomy, lambda it: bool(it.phrases and it.anatomy)),
+    "report": Task(_report, lambda it: bool(it.phrases and it.report)),
+}
