@@ -1,1 +1,1 @@
-"""Grounded interpretation: answers in words, with a mask for everything they point at."""
+

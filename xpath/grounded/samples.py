@@ -77,8 +77,8 @@ def schedule(
         DataError: There is nothing to show.
     """
     shown: list[tuple[str, Annotation]] = []
-    for task, annotations in data.items():
-        fitting = [(task, it) for it in annotations if TASKS[task].fits(it)]
+    for task, items in data.items():
+        fitting = [(task, it) for it in items if TASKS[task].fits(it)]
         times = max(1, TASKS[task].least // max(1, len(fitting))) if config.repeat else 1
         shown += fitting * times
     if not shown:
