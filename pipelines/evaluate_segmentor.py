@@ -27,10 +27,10 @@ from xpath.export.evaluation_figures import Answer, answers_figure, file_name, w
 from xpath.pathseg.biomedparse_data import PromptedMask, read_biomedparse
 from xpath.pathseg.reading import read_image, read_table
 from xpath.pathseg.sentences import read_mapping
-from xpath.segment.evaluate import Evaluation, ask, evaluate_segmentor
-from xpath.segment.evaluation_mapping import read_ignore_values
-from xpath.segment.evaluation_questions import EvaluationConfig, Problem, questions_of, read_mask
-from xpath.segment.evaluation_tables import (
+from xpath.segment.evaluation.evaluate import Evaluation, ask, evaluate_segmentor
+from xpath.segment.evaluation.mapping import read_ignore_values
+from xpath.segment.evaluation.questions import EvaluationConfig, Problem, questions_of, read_mask
+from xpath.segment.evaluation.tables import (
     COMPARISON_COLUMNS,
     comparison,
     dice_by,
@@ -38,7 +38,7 @@ from xpath.segment.evaluation_tables import (
     write_csv,
     write_tables,
 )
-from xpath.segment.predictor import SegmentPredictor
+from xpath.segment.predict.predictor import SegmentPredictor
 
 
 def main(arguments: list[str] | None = None) -> int:

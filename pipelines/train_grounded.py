@@ -29,7 +29,7 @@ from xpath.grounded.samples import GroundedSamples, SampleConfig, batches, sched
 from xpath.grounded.tasks import TASKS, Annotation, annotations_of, read_reports
 from xpath.grounded.train import GroundedTrainConfig, GroundedTrainer
 from xpath.pathseg.biomedparse_data import read_biomedparse
-from xpath.segment.training_run import RunConfig, TrainingRun, show_step
+from xpath.segment.training.run import RunConfig, TrainingRun, show_step
 
 OF_REPORTS = ("anatomy", "report", "region-report")
 

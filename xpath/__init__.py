@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from xpath.mil.attention_mil import AttentionMIL
     from xpath.mil.bag import Bag
     from xpath.mil.object_aware import ObjectAwareMIL
-    from xpath.segment.predictor import SegmentPredictor
+    from xpath.segment.predict.predictor import SegmentPredictor
 
 __all__ = [
     "AttentionMIL",
@@ -30,7 +30,7 @@ _HOMES = {
     "AttentionMIL": "xpath.mil.attention_mil",
     "Bag": "xpath.mil.bag",
     "ObjectAwareMIL": "xpath.mil.object_aware",
-    "SegmentPredictor": "xpath.segment.predictor",
+    "SegmentPredictor": "xpath.segment.predict.predictor",
 }
 
 

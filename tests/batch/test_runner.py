@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from xpath.batch.claim import claim, claimant
+from xpath.batch.claim import Busy, claim, claimant
 from xpath.batch.ledger import Ledger
-from xpath.batch.runner import Busy, run_stage
+from xpath.batch.runner import run_stage
 from xpath.batch.slides import SlideEntry
 from xpath.errors import DataError, SlideError
 
@@ -168,9 +168,10 @@ KILLED = """
 import sys
 from pathlib import Path
 from xpath.batch.claim import claim
-from xpath.batch.record import is_done, key_of, mark_done
+from xpath.batch.done import is_done, key_of, mark_done
 from xpath.batch.ledger import Ledger
-from xpath.batch.runner import Busy, run_stage
+from xpath.batch.claim import Busy
+from xpath.batch.runner import run_stage
 from xpath.batch.slides import SlideEntry
 from xpath.store.schema import atomic
 folder, victim = Path(sys.argv[1]), sys.argv[2]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from xpath.segment.biomedparse import load_biomedparse
-from xpath.segment.variants import tiny_config
+from xpath.segment.checkpoints.biomedparse import load_biomedparse
+from xpath.segment.model.variants import tiny_config
 
 SCRIPT = "benchmarks/parity_seem.py"
 

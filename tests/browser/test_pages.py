@@ -8,8 +8,9 @@ import pytest
 
 from xpath.explain.maps import object_map, object_shares, patch_map
 from xpath.export.overlay import Panels, png_bytes
-from xpath.export.report import ObjectRow, SlideReport, write_report
-from xpath.export.report_pictures import jpeg_bytes, patch_strips, report_layers
+from xpath.export.report.pages import write_report
+from xpath.export.report.pictures import jpeg_bytes, patch_strips, report_layers
+from xpath.export.report.records import ObjectRow, SlideReport
 from xpath.geometry import Size
 from xpath.review.desk import ReviewDesk
 from xpath.store.explanations import read_explanation

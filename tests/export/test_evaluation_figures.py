@@ -20,10 +20,10 @@ from xpath.export.evaluation_figures import (
 from xpath.labels import Label
 from xpath.metrics.boxes import box_cost
 from xpath.metrics.shape import shape_traits
-from xpath.segment.evaluate import Sample
-from xpath.segment.evaluation_questions import Question
-from xpath.segment.evaluation_tables import dice_by, prompt_cost
-from xpath.segment.evaluation_trends import trends
+from xpath.segment.evaluation.evaluate import Sample
+from xpath.segment.evaluation.questions import Question
+from xpath.segment.evaluation.tables import dice_by, prompt_cost
+from xpath.segment.evaluation.trends import trends
 
 
 def sample(score, size, name="breast-tissue-tumor"):

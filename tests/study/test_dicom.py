@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from xpath.batch.record import mark_done
+from xpath.batch.done import mark_done
 from xpath.batch.slides import SlideEntry
 from xpath.cli.main import main
 from xpath.errors import DataError, MissingDependencyError

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["claim", "claimant", "lock_of"]
+__all__ = ["Busy", "claim", "claimant", "lock_of"]
 
 UNREADABLE_SECONDS = 60.0
 """A lock without content is one that is being written; after this time, one that never will be."""
+
+
+class Busy(Exception):
+    """Raised by work on a slide that another process is working on."""
 
 
 class Claimed(NamedTuple):

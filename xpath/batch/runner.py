@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from xpath.batch.claim import Busy
 from xpath.batch.ledger import Ledger, Line, StageReport
 from xpath.errors import DataError
 from xpath.store.schema import atomic
@@ -19,13 +20,9 @@ if TYPE_CHECKING:
 
     from xpath.batch.slides import SlideEntry
 
-__all__ = ["Busy", "run_stage"]
+__all__ = ["run_stage"]
 
 logger = logging.getLogger(__name__)
-
-
-class Busy(Exception):
-    """Raised by work on a slide that another process is working on."""
 
 
 def run_stage(

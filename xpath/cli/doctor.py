@@ -76,7 +76,7 @@ def packages() -> list[Finding]:
 def weights() -> Finding:
     """The segmentor weights that ship, really loaded."""
     from xpath.errors import XPathError
-    from xpath.segment.predictor import SegmentPredictor
+    from xpath.segment.predict.predictor import SegmentPredictor
 
     try:
         info = SegmentPredictor.from_pretrained().info

@@ -18,7 +18,7 @@ import itertools
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from xpath.explain.perturbation import Perturbation
+    from xpath.protocols import PatchEncoder
     from xpath.store.masks import SlideMasks
     from xpath.wsi.slide import Slide
 
@@ -52,14 +53,6 @@ __all__ = [
 
 NOTHING = 1e-4
 """Places of a feature map: less than that left of a patch, and the patch is gone."""
-
-
-class Encoder(Protocol):
-    """What is asked of an encoder; see ``xpath.features.encoders.PatchEncoder``."""
-
-    def maps(self, images: Tensor) -> Tensor:
-        """Maps ``(B, D, h, w)`` of RGB images ``(B, 3, H, W)`` uint8."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -140,7 +133,7 @@ _Rows: TypeAlias = defaultdict[_Key, list[tuple[int, "NDArray[np.float32] | None
 
 def object_importance(
     predict: Callable[[Tensor], Tensor],
-    encoder: Encoder,
+    encoder: PatchEncoder,
     scene: Scene,
     *,
     objects: Sequence[str | Sequence[str]],
@@ -280,7 +273,7 @@ def _areas(masks: SlideMasks, columns: list[list[int]]) -> NDArray[np.int64]:
 
 
 def _hidden_features(
-    encoder: Encoder,
+    encoder: PatchEncoder,
     scene: Scene,
     columns: list[list[int]],
     perturbation: Perturbation | MaskedPerturbation,
@@ -297,7 +290,7 @@ def _hidden_features(
 
 
 def _removed_features(
-    encoder: Encoder,
+    encoder: PatchEncoder,
     scene: Scene,
     columns: list[list[int]],
     config: PerturbationConfig,

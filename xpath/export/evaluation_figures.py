@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from xpath.export.colour import hex_colour, object_colour
-from xpath.segment.evaluation_tables import LEVELS, dice_by, prompt_cost
-from xpath.segment.evaluation_trends import trends
+from xpath.segment.evaluation.tables import LEVELS, dice_by, prompt_cost
+from xpath.segment.evaluation.trends import trends
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from xpath.segment.evaluate import Sample
-    from xpath.segment.evaluation_trends import Trend
+    from xpath.segment.evaluation.evaluate import Sample
+    from xpath.segment.evaluation.trends import Trend
 
 __all__ = [
     "TRUTH",

@@ -17,7 +17,7 @@ import numpy as np
 from xpath.errors import DataError
 from xpath.export.colour import hex_colour, object_colour, signed_rgba
 from xpath.export.overlay import short_name, signed_limit, stacked
-from xpath.export.report_words import MINUS, scale_bar, signed
+from xpath.export.report.words import MINUS, scale_bar, signed
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.nn import functional
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["PatchEncoder", "Precision", "TimmEncoder"]
+__all__ = ["Precision", "TimmEncoder"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -44,21 +44,6 @@ MISFIT = (
     "the model must be built as the card of its weights says, by kwargs= (objects.encoder_options),"
     " such as init_values=1e-5 where ls1.gamma is unknown"
 )
-
-
-class PatchEncoder(Protocol):
-    """Anything that turns patches into feature maps."""
-
-    name: str
-    """For reports and file names."""
-    digest: str
-    """SHA-256 of all that decides the features; other weights are other features."""
-    dim: int
-    """Features D."""
-
-    def maps(self, images: Tensor) -> Tensor:
-        """Maps ``(B, D, h, w)`` float32 on the CPU, of RGB images ``(B, 3, H, W)`` uint8."""
-        ...
 
 
 class TimmEncoder:

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from xpath.batch.making import make_once
-from xpath.batch.record import is_done, key_of
+from xpath.batch.done import is_done, key_of, make_once
 from xpath.errors import DataError, StoreError
 from xpath.explain.cohort import cohort_importance
 from xpath.explain.importance import ObjectImportance
@@ -22,8 +21,8 @@ from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.evaluate import predict
 from xpath.mil.folds import stratified_split
 from xpath.mil.group_folds import patient_of
+from xpath.mil.memory_map import Spool
 from xpath.mil.object_aware import ObjectAwareMIL
-from xpath.mil.spool import Spool
 from xpath.mil.train import train
 from xpath.store.explanations import read_explanation
 from xpath.store.features import read_features

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpath.batch.making import make_once
-from xpath.batch.record import key_of
+from xpath.batch.done import key_of, make_once
 from xpath.batch.runner import run_stage
 from xpath.errors import DataError
 from xpath.export.dicom_seg import write_dicom_seg

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpath.batch.making import make_once
-from xpath.batch.record import is_done, key_of
+from xpath.batch.done import is_done, key_of, make_once
 from xpath.explain.maps import object_map, object_shares, patch_map
 from xpath.export.colour import hex_colour, object_colour, signed_rgba
 from xpath.export.figures import activation_figure, importance_figure
@@ -23,20 +22,15 @@ from xpath.export.overlay import (
     stacked,
     write_png,
 )
-from xpath.export.report import (
-    CohortReport,
-    ObjectRow,
-    SlideReport,
-    write_index,
-    write_report,
-)
-from xpath.export.report_files import (
+from xpath.export.report.pages import write_index, write_report
+from xpath.export.report.pictures import jpeg_bytes, patch_strips, report_layers
+from xpath.export.report.records import CohortReport, ObjectRow, SlideReport
+from xpath.export.report.tables import (
     cohort_intervals,
     file_table,
     temperatures,
     training_sentences,
 )
-from xpath.export.report_pictures import jpeg_bytes, patch_strips, report_layers
 from xpath.geometry import Size
 from xpath.labels import OTHER
 from xpath.objects.morphometry import morphometry, write_table

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpath.batch.making import make_once
-from xpath.batch.record import key_of
+from xpath.batch.done import key_of, make_once
 from xpath.errors import ResolutionError
 from xpath.explain.maps import patch_map, patch_object_map
 from xpath.export.colour import signed_rgba

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xpath.export.geojson import (
+from xpath.export.qupath.geojson import (
     ObjectNumbers,
     object_features,
     region_features,
     tile_features,
     write_geojson,
 )
-from xpath.export.qupath_script import write_qupath_script
+from xpath.export.qupath.script import write_qupath_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from xpath.export.geojson import Feature
+    from xpath.export.qupath.geojson import Feature
     from xpath.geometry import Box
     from xpath.store.explanations import SlideExplanation
     from xpath.store.masks import SlideMasks

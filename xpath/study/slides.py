@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from xpath.batch.making import make_once
-from xpath.batch.record import key_of, read_key
+from xpath.batch.done import key_of, make_once, read_key
 from xpath.explain.activation import object_activation, patch_activation
 from xpath.explain.importance import PerturbationConfig, Scene, object_importance
 from xpath.explain.perturbation import Blur
 from xpath.mil.bag import Bag, pack
 from xpath.objects.extract import extract_objects
-from xpath.segment.whole_slide import segment_slide
+from xpath.segment.predict.whole_slide import segment_slide
 from xpath.store.explanations import SlideExplanation, write_explanation
 from xpath.store.features import read_features, write_features
 from xpath.store.masks import open_masks

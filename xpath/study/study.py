@@ -9,21 +9,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from xpath.batch.done import is_done, key_of, read_key
 from xpath.batch.ledger import Ledger
-from xpath.batch.record import is_done, key_of, read_key
 from xpath.batch.slides import SlideEntry
 from xpath.config import from_dict
 from xpath.device import device_of
 from xpath.errors import CheckpointError, LabelError, SlideError, StoreError
 from xpath.export.overlay import short_name
-from xpath.features.encoders import PatchEncoder, TimmEncoder
+from xpath.features.encoders import TimmEncoder
 from xpath.features.model_options import model_options
 from xpath.labels import Label, load_labels
-from xpath.segment.checkpoint import SegmentorInfo, locate, read_info
-from xpath.segment.known_prompts import untaught
-from xpath.segment.patch_features import SegmentorEncoder
-from xpath.segment.predictor import SegmentPredictor
-from xpath.segment.whole_slide import SegmentConfig
+from xpath.segment.checkpoints.checkpoint import SegmentorInfo, locate, read_info
+from xpath.segment.predict.known_prompts import untaught
+from xpath.segment.predict.patch_features import SegmentorEncoder
+from xpath.segment.predict.predictor import SegmentPredictor
+from xpath.segment.predict.whole_slide import SegmentConfig
 from xpath.store.schema import atomic, check_schema
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import torch
+
+    from xpath.protocols import PatchEncoder
 
 __all__ = ["EncoderInfo", "Study", "new_study", "open_study", "save_study"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpath.batch.record import key_of
+from xpath.batch.done import key_of
 from xpath.errors import ConfigError
 from xpath.geometry import Size
 from xpath.store.schema import atomic, sha256_of
