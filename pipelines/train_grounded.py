@@ -5,7 +5,7 @@
 
 WEIGHTS is a folder or hub id with the published names. Every DATA holds train/, train_mask/ and
 train.json as BiomedParseData does, and teaches --tasks; --reports names JSON lists of image_file,
-mask_file, abnormality, anatomy and report (or caption). The language model learns through low-rank
+mask_file, abnormality, anatomy, report, caption. The language model learns through low-rank
 adapters, image encoders stay as they are. Out come log.csv, weights/ to use, adapters merged, and
 state.pt, from which the same command goes on. Needs peft: pip install 'xpath-pathology[grounded]'.
 """
@@ -26,12 +26,10 @@ from xpath.errors import XPathError
 from xpath.grounded.checkpoint import LoadedGrounded, load_grounded, save_grounded
 from xpath.grounded.lora import LoraSizes, merged_state
 from xpath.grounded.samples import GroundedSamples, SampleConfig, batches, schedule
-from xpath.grounded.tasks import TASKS, Annotation, annotations_of, read_reports
+from xpath.grounded.tasks import OF_MASKS, OF_REPORTS, Annotation, annotations_of, read_reports
 from xpath.grounded.train import GroundedTrainConfig, GroundedTrainer
 from xpath.pathseg.biomedparse_data import read_biomedparse
 from xpath.segment.training.run import RunConfig, TrainingRun, show_step
-
-OF_REPORTS = ("anatomy", "report", "region-report")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,8 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="folder of the run")
     add("--data", type=Path, nargs="*", default=[], help="folders in BiomedParseData's layout")
     add("--split", default="train", help="which part of them")
-    tasks = [name for name in TASKS if name not in OF_REPORTS]
-    add("--tasks", nargs="+", choices=tasks, default=tasks, help="what they teach (default: all)")
+    add("--tasks", nargs="+", choices=OF_MASKS, default=OF_MASKS, help="what they teach")
     add("--reports", type=Path, nargs="*", default=[], help="JSON lists of described images")
     add("--epochs", type=float, default=10, help="length of the schedule")
     add("--steps", type=int, help="its length in steps, instead")

@@ -21,7 +21,7 @@ def annotation(tmp_path, image):
     Image.fromarray(mask).save(tmp_path / "a_mask.png")
     phrases = ("Tissue-level tumor in breast pathology.",)
     return Annotation(
-        tmp_path / "a.png", tmp_path / "a_mask.png", phrases, anatomy="breast", report="dark cells"
+        tmp_path / "a.png", tmp_path / "a_mask.png", phrases, "breast", "dark cells", "a disc"
     )
 
 
@@ -36,7 +36,7 @@ ANSWERS = {
         "[SEG]. tissue-level tumor",
     ),
     "region": ("tissue-level tumor in breast pathology",),
-    "region-report": ("dark cells",),
+    "region-report": ("a disc",),
     "anatomy": ("<p> Tissue-level tumor in breast pathology.. </p> [SEG]",),
     "report": ("<p> Tissue-level tumor in breast pathology.. dark cells </p> [SEG]",),
     "segment": ("Sure, it is [SEG].", "It is [SEG].", "Sure, [SEG].", "Sure, the", "[SEG]."),
@@ -116,7 +116,7 @@ def test_small_data_sets_are_repeated(annotation):
 
 
 def test_annotations_that_tell_too_little_are_not_asked(annotation):
-    silent = annotation._replace(report="", anatomy="", mask=None)
+    silent = annotation._replace(report="", anatomy="", caption="", mask=None)
     data = {task: [silent] for task in TASKS}
 
     with pytest.raises(DataError, match="no annotation fits"):
@@ -162,7 +162,7 @@ def test_reports_are_read(tmp_path):
 
     assert first == Annotation(tmp_path / "a.png", tmp_path / "m.png", ("tumor",), anatomy="liver")
     assert (second.mask, second.phrases, second.report) == (None, ("no findings",), "normal liver.")
-    assert (third.phrases, third.report) == ((), "dark cells")
+    assert (third.phrases, third.caption) == ((), "dark cells")
     path.write_text(json.dumps([rows[0], {"image_file": "a.png"}]))
     with pytest.raises(DataError, match="entry 1"):
         read_reports(path)

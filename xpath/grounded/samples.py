@@ -36,7 +36,15 @@ if TYPE_CHECKING:
     from xpath.grounded.tasks import Annotation
     from xpath.grounded.tiles import Pixels
 
-__all__ = ["GroundedSample", "GroundedSamples", "SampleConfig", "batches", "collate", "schedule"]
+__all__ = [
+    "GroundedSample",
+    "GroundedSamples",
+    "SampleConfig",
+    "batches",
+    "collate",
+    "mask_of",
+    "schedule",
+]
 
 
 class GroundedSample(NamedTuple):
@@ -119,7 +127,7 @@ class GroundedSamples:
         task = TASKS[name]
         question, answer = task.exchange(annotation, rng)
         image = read_image(annotation.image)
-        mask = _mask_of(annotation, image)
+        mask = mask_of(annotation, (image.shape[0], image.shape[1]))
         if task.boxed:
             image = _boxed(annotation, image, mask, rng)
         tiles = 1 if task.boxed else self._config.max_tiles
@@ -165,17 +173,24 @@ def batches(
         ]
 
 
-def _mask_of(annotation: Annotation, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The mask at the size of its image; nothing where none is named."""
+def mask_of(annotation: Annotation, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The mask of an annotation at the size of its image; nothing where none is named.
+
+    Args:
+        annotation: Read from its file.
+        size: Height and width; a mask of another size is brought to it by its nearest values.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
     if annotation.mask is None:
-        return np.zeros(image.shape[:2], np.bool_)
+        return np.zeros(size, np.bool_)
     mask = read_binary_mask(annotation.mask)
-    if mask.shape == image.shape[:2]:
+    if mask.shape == size:
         return mask
     import cv2
 
-    size = (image.shape[1], image.shape[0])
-    resized = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    resized = cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
     return np.asarray(resized > 0)
 
 

@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
     from xpath.pathseg.biomedparse_data import PromptedMask
 
-__all__ = ["TASKS", "Annotation", "Exchange", "Task", "annotations_of", "phrase_of", "read_reports"]
+__all__ = [
+    "OF_MASKS",
+    "OF_REPORTS",
+    "TASKS",
+    "Annotation",
+    "Exchange",
+    "Task",
+    "annotations_of",
+    "phrase_of",
+    "read_reports",
+]
 
 SEGMENT_QUESTIONS = ("Please segment {}.", "Can you segment the {}?")
 SEGMENT_ANSWERS = (
@@ -45,7 +55,9 @@ class Annotation(NamedTuple):
     anatomy: str = ""
     """Where it is, if told."""
     report: str = ""
-    """What it looks like, if told."""
+    """What the image shows, if told."""
+    caption: str = ""
+    """What this part looks like, if told."""
 
 
 class Exchange(NamedTuple):
@@ -82,8 +94,8 @@ def annotations_of(items: Iterable[PromptedMask]) -> list[Annotation]:
 def read_reports(path: Path) -> list[Annotation]:
     """A JSON list of ``{image_file, mask_file, abnormality, anatomy, report}``, as UniBiomed's.
 
-    ``caption`` stands for ``report`` where regions are described; files are found from the folder
-    of the JSON. "no findings" as abnormality means that there is nothing to segment.
+    A ``caption`` describes the part under the mask alone. Files are found from the folder of the
+    JSON. "no findings" as abnormality means that there is nothing to segment.
 
     Raises:
         DataError: Not such a list; the entry is named.
@@ -103,12 +115,13 @@ def _annotation(path: Path, number: int, row: Any) -> Annotation:
             mask,
             (abnormality,) if abnormality else (),
             row.get("anatomy", "").strip().lower(),
-            row.get("report", row.get("caption", "")).strip().lower(),
+            row.get("report", "").strip().lower(),
+            row.get("caption", "").strip().lower(),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"entry {number} of {path} is no annotation ({error!r}); wanted image_file, mask_file"
-            " and words in abnormality, anatomy, report"
+            " and words in abnormality, anatomy, report, caption"
         ) from error
 
 
@@ -132,7 +145,7 @@ def _region(it: Annotation, rng: np.random.Generator) -> Exchange:
 
 
 def _region_report(it: Annotation, _: np.random.Generator) -> Exchange:
-    return Exchange(REGION_REPORT, it.report)
+    return Exchange(REGION_REPORT, it.caption)
 
 
 def _anatomy(it: Annotation, _: np.random.Generator) -> Exchange:
@@ -151,7 +164,10 @@ TASKS: dict[str, Task] = {
     "segment": Task(_segment, _named),
     "disease": Task(_disease, _named),
     "region": Task(_region, _named, boxed=True, least=3000),
-    "region-report": Task(_region_report, lambda it: bool(it.report and it.mask), boxed=True),
+    "region-report": Task(_region_report, lambda it: bool(it.caption and it.mask), boxed=True),
     "anatomy": Task(_anatomy, lambda it: bool(it.phrases and it.anatomy)),
     "report": Task(_report, lambda it: bool(it.phrases and it.report)),
 }
+OF_REPORTS = ("anatomy", "report", "region-report")
+"""Tasks of annotations that come with a report; the others need masks and phrases only."""
+OF_MASKS = tuple(name for name in TASKS if name not in OF_REPORTS)

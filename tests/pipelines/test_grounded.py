@@ -15,6 +15,11 @@ def pipeline(load_script):
 
 
 @pytest.fixture(scope="module")
+def examiner(load_script):
+    return load_script("pipelines/evaluate_grounded.py")
+
+
+@pytest.fixture(scope="module")
 def tiny(load_script):
     return load_script("tests/grounded/conftest.py")
 
@@ -98,3 +103,44 @@ def test_other_settings_are_not_resumed(pipeline, weights, data, tmp_path, capsy
 def test_weights_that_are_none_are_refused(pipeline, data, tmp_path, capsys):
     assert pipeline.main(command(tmp_path / "nothing", data, tmp_path / "run")) == 1
     assert "is no folder" in capsys.readouterr().err
+
+
+def examine(weights, data, out, *more):
+    arguments = ["--weights", weights, "--data", data, "--split", "train", "--out", out]
+    arguments += ["--reports", data / "reports.json", "--max-tokens", 8, "--max-tiles", 1, *more]
+    return [str(it) for it in arguments]
+
+
+def table_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_examination_judges_every_task(examiner, weights, data, tmp_path, capsys):
+    assert examiner.main(examine(weights, data, tmp_path)) == 0
+
+    answers = table_of(tmp_path / "answers.csv")
+    assert [row["task"] for row in answers] == ["segment", "disease", "region", "anatomy", "report"]
+    digest = load_grounded(weights).info.digest
+    assert {(row["model"], row["weights_sha256"]) for row in answers} == {("tiny", digest)}
+    assert all(row["question"] and row["truth"] for row in answers)
+    scores = {(row["task"], row["measure"]): row for row in table_of(tmp_path / "scores.csv")}
+    assert float(scores["segment", "dice"]["mean"]) == float(answers[0]["dice"])
+    assert set(scores) == {
+        ("segment", "dice"),
+        *((task, measure) for task in ("disease", "anatomy") for measure in ("right", "dice")),
+        ("region", "right"),
+        ("report", "dice"),
+    }
+    assert "segment dice" in capsys.readouterr().out
+
+
+def test_examination_names_what_is_broken(examiner, weights, data, tmp_path, capsys):
+    path = data / "broken.json"
+    path.write_text((data / "reports.json").read_text().replace("a_pathology_breast.png", "b.png"))
+
+    code = examiner.main(examine(weights, data, tmp_path, "--reports", path, "--tasks", "segment"))
+
+    assert code == 1
+    assert "left out" in capsys.readouterr().err
+    assert [row["task"] for row in table_of(tmp_path / "answers.csv")] == ["segment"]
