@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--minutes", type=float, default=math.inf, help="stop after, to resume")
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="of matrix products")
     add("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
+    add("--workers", type=int, default=0, help="processes that read images ahead")
     add("--seed", type=int, default=0, help="decides everything random")
     return parser
 
@@ -75,6 +76,7 @@ def _train(args: argparse.Namespace) -> bool:
     sampling = SampleConfig(max_tiles=args.max_tiles, repeat=not args.no_repeat, seed=args.seed)
     shown = [pair for data in _data(args) for pair in schedule(data, sampling)]
     size, parts = args.batch, args.accumulate
+    sizes = {"size": size, "accumulate": parts}
     steps = args.steps or math.ceil(args.epochs * len(shown) / (size * parts))
     config = GroundedTrainConfig(steps=steps, lr=args.lr, precision=args.precision, seed=args.seed)
     lora = LoraSizes(rank=args.rank, alpha=2 * args.rank)
@@ -89,7 +91,7 @@ def _train(args: argparse.Namespace) -> bool:
     ahead = range(trainer.step, steps)
     with tqdm(desc="training", unit="step", total=steps, initial=trainer.step) as bar:
         finished = run.run(
-            batches(samples, ahead, size=size, accumulate=parts, pad=tokenizer.pad),
+            batches(samples, ahead, workers=args.workers, pad=tokenizer.pad, **sizes),
             RunConfig(minutes=args.minutes, log_steps=1),
             on_step=partial(show_step, bar),
         )

@@ -1,3 +1,4 @@
+import json
 import logging
 import shutil
 
@@ -109,6 +110,33 @@ def test_a_tokenizer_must_know_the_marks(folder):
     path.write_text(text.replace("[SEG]", "[CUT]").replace("<vp>", "<x>"))
     with pytest.raises(CheckpointError, match=r"lacks \[SEG\], <vp>"):
         load_grounded(folder)
+    path.write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_grounded(folder)
     path.unlink()
     with pytest.raises(CheckpointError, match="holds no tokenizer"):
         load_grounded(folder)
+
+
+def test_older_tokenizer_files_are_read_and_code_beside_them_is_not_run(interpreter, folder):
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    added = {token["content"]: token["id"] for token in whole["added_tokens"]}
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text("raise SystemExit")
+
+    read = load_grounded(folder).tokenizer
+
+    text = "<|user|>\n<img><IMG_CONTEXT></img>Please segment gland.<|end|>\n[SEG]. <p>x</p>"
+    assert read.ids(text) == interpreter.tokenizer.ids(text)
+    assert read.text(read.ids(text)) == text
+    assert (read.seg, read.stop, read.pad) == (
+        interpreter.tokenizer.seg,
+        interpreter.tokenizer.stop,
+        interpreter.tokenizer.pad,
+    )

@@ -227,6 +227,10 @@ def test_other_refusals(interpreter, embedding, image):
         interpreter.regions(embedding, [(100, 50, 50, 10)])
     with pytest.raises(DataError, match="must hold an image token"):
         interpreter.answer(embedding, "What?", regions=np.zeros((1, 100, 140), bool))
+    with pytest.raises(DataError, match="there is none"):
+        interpreter.answer(None, "What?", regions=np.ones((1, 100, 140), bool))
+    with pytest.raises(ConfigError, match="max_tiles"):
+        interpreter.regions(embedding, [(0, 0, 5, 5)], max_tiles=0)
     with pytest.raises(DataError, match="uint8"):
         interpreter.encode(image / 255)
     with pytest.raises(ConfigError, match="threshold"):

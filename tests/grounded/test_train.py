@@ -1,12 +1,13 @@
 import copy
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from xpath.errors import CheckpointError, ConfigError
+from xpath.errors import CheckpointError, ConfigError, MissingDependencyError
 from xpath.grounded.config import GroundedConfig
 from xpath.grounded.lora import LoraSizes, add_lora, merged_state, trained
 from xpath.grounded.model import empty_grounded
@@ -140,6 +141,23 @@ def test_the_rate_rises_linearly_and_falls_as_a_cosine():
     assert rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0.0)
+
+
+def test_a_step_in_bf16_is_near_one_in_fp32(tokenizer, samples):
+    [batch] = steps(samples, range(1), tokenizer)
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        config = dataclasses.replace(CONFIG, precision=precision)
+        trainer = GroundedTrainer(tiny_model(tokenizer), tokenizer.seg, config, lora=LORA)
+        losses[precision] = float(trainer(batch).loss.language)
+
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+
+
+def test_without_peft_it_says_what_to_install(tokenizer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingDependencyError, match=r"xpath-pathology\[grounded\]"):
+        add_lora(tiny_model(tokenizer), LORA)
 
 
 def test_refusals(trainer):

@@ -206,12 +206,15 @@ class GroundedInterpreter:
             regions: ``(R, h, w)`` masks of parts the question calls "region1", "region2" ...
 
         Raises:
-            DataError: Several images, a question that cannot be asked, or an empty region.
+            DataError: Several images, a question that cannot be asked, an empty region, or one of
+                no image.
         """
         image = None if embedding is None else _only(embedding)
         text = self.config.turns.after(check_question(question))
-        if regions is None or image is None:
+        if regions is None:
             return self._answered(image, question, self._run.embed(image, text))
+        if image is None:
+            raise DataError("regions are parts of an image, but there is none; pass encode(image)")
         side = round(self.model.config.vision.tokens**0.5)
         given = torch.from_numpy(np.asarray(regions, np.float32))[:, None]
         grid = functional.interpolate(given, (side, side), mode="nearest")[:, 0] > 0

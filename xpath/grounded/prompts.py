@@ -154,23 +154,27 @@ class GroundedTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> GroundedTokenizer:
-        """Reads ``tokenizer.json``, or else the older files transformers knows.
+        """Reads ``tokenizer.json``, or else ``vocab.json``, ``merges.txt`` and what goes with them.
+
+        The class is given, so no code that lies in the folder is ever run.
 
         Raises:
-            CheckpointError: There is none, or it lacks special tokens.
+            CheckpointError: There is none, it is damaged, or it lacks special tokens.
         """
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+        from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
-        file = folder / "tokenizer.json"
+        file, older = folder / "tokenizer.json", folder / "vocab.json"
+        if not file.is_file() and not older.is_file():
+            raise CheckpointError(f"{folder} holds no tokenizer: no {file.name} or {older.name}")
+        fast: Any = PreTrainedTokenizerFast  # untyped
         try:
             if file.is_file():
-                fast: Any = PreTrainedTokenizerFast  # untyped
-                return cls(fast(tokenizer_file=str(file)))
-            return cls(AutoTokenizer.from_pretrained(folder, local_files_only=True))
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"{folder} holds no tokenizer that can be read: {error}"
-            ) from error
+                read = fast(tokenizer_file=str(file))
+            else:
+                read = Qwen2Tokenizer.from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # the readers raise whatever a damaged file leads to
+            raise CheckpointError(f"the tokenizer in {folder} cannot be read: {error}") from error
+        return cls(read)
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a text, special tokens in it included, none added."""
@@ -178,7 +182,9 @@ class GroundedTokenizer:
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens included."""
-        return str(self.hf.decode(ids, skip_special_tokens=False))
+        return str(
+            self.hf.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        )
 
     def save(self, path: Path) -> None:
         """Writes ``tokenizer.json``."""

@@ -7,13 +7,14 @@ Axes: M masks, h w pixels of a mask before it is enlarged, L tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
 
 from xpath.errors import DataError
 from xpath.grounded.boxes import draw_box, region_box
@@ -26,10 +27,11 @@ from xpath.pathseg.biomedparse_data import read_binary_mask
 from xpath.pathseg.reading import read_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
+    from torch.utils.data import Dataset
 
     from xpath.grounded.config import GroundedConfig
     from xpath.grounded.prompts import GroundedTokenizer
@@ -113,7 +115,6 @@ class GroundedSamples:
     ) -> None:
         self._shown, self._model = shown, model
         self._tokenizer, self._config = tokenizer, config
-        self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def __getitem__(self, number: int) -> GroundedSample:
         """A sample, read from its files.
@@ -122,7 +123,8 @@ class GroundedSamples:
             DataError: A file is missing or damaged, or a mask that needs a region has none.
         """
         epoch, position = divmod(number, len(self._shown))
-        name, annotation = self._shown[self._order(epoch)[position]]
+        order = _order(len(self._shown), self._config.seed, epoch)
+        name, annotation = self._shown[order[position]]
         rng = np.random.default_rng((self._config.seed, number))
         task = TASKS[name]
         question, answer = task.exchange(annotation, rng)
@@ -139,10 +141,6 @@ class GroundedSamples:
             pixels,
             _small(mask, self._model)[: answer.count(SEG)],
         )
-
-    def _shuffled(self, epoch: int) -> NDArray[np.int64]:
-        rng = np.random.default_rng((self._config.seed, epoch, len(self._shown)))
-        return rng.permutation(len(self._shown))
 
     def _ids(self, text: str) -> Tensor:
         return torch.tensor(self._tokenizer.ids(text))
@@ -162,15 +160,32 @@ def collate(samples: Sequence[GroundedSample], *, pad: int) -> GroundedBatch:
 
 
 def batches(
-    samples: GroundedSamples, steps: Iterable[int], *, size: int, accumulate: int, pad: int
+    samples: GroundedSamples,
+    steps: range,
+    *,
+    size: int,
+    accumulate: int,
+    pad: int,
+    workers: int = 0,
 ) -> Iterator[list[GroundedBatch]]:
-    """The batches of each step: ``accumulate`` of ``size`` samples."""
-    for step in steps:
-        first = step * accumulate * size
-        yield [
-            collate([samples[first + part * size + k] for k in range(size)], pad=pad)
-            for part in range(accumulate)
-        ]
+    """The batches of each step, ``accumulate`` of ``size`` samples.
+
+    Args:
+        samples: Any number of them.
+        steps: Consecutive; step n shows samples from ``n * accumulate * size``.
+        size: Samples of a batch.
+        accumulate: Batches of a step.
+        pad: Id of padding.
+        workers: Processes that read ahead; 0 reads in this one.
+    """
+    parts = range(steps.start * accumulate, steps.stop * accumulate)
+    numbers = [list(range(part * size, (part + 1) * size)) for part in parts]
+    dataset = cast("Dataset[GroundedSample]", samples)
+    together = partial(collate, pad=pad)
+    loader = DataLoader(dataset, batch_sampler=numbers, collate_fn=together, num_workers=workers)
+    ahead = iter(loader)
+    for _ in steps:
+        yield [next(ahead) for _ in range(accumulate)]
 
 
 def mask_of(annotation: Annotation, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -211,3 +226,8 @@ def _small(mask: NDArray[np.bool_], model: GroundedConfig) -> Tensor:
     side = model.grounding.image // 4
     whole = torch.from_numpy(mask.astype(np.float32))[None, None]
     return functional.interpolate(whole, (side, side), mode="nearest")[0].to(torch.uint8)
+
+
+@lru_cache(maxsize=2)
+def _order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch)).permutation(count)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from xpath.errors import DataError
+from xpath.errors import ConfigError, DataError
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
@@ -67,7 +67,12 @@ def pixels_of(
         image: uint8.
         config: Sizes.
         max_tiles: Most tiles; 1 shows the whole image as one, as region tasks were trained.
+
+    Raises:
+        ConfigError: Not even one tile.
     """
+    if max_tiles < 1:
+        raise ConfigError(f"max_tiles must be at least 1, got {max_tiles}")
     tiler, square = _processors(config.vision.tile, config.grounding.image)
     whole = np.ascontiguousarray(image)
     layout = {"return_tensors": "pt", "input_data_format": "channels_last"}
