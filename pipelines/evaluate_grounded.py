@@ -98,7 +98,7 @@ def _examine(args: argparse.Namespace) -> Examined:
 
 
 def _row(graded: dict[str, Any]) -> dict[str, Any]:
-    """The words are generated, and the column says so."""
+    """A row whose column name marks the words as generated."""
     return {("generated_answer" if key == "answer" else key): it for key, it in graded.items()}
 
 

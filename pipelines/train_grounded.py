@@ -112,7 +112,7 @@ def _save(args: argparse.Namespace, loaded: LoadedGrounded, step: int) -> None:
     sources = [path.name for path in (*args.data, *args.reports)]
     card = (
         f"{loaded.info.name} ({loaded.info.digest}), fine-tuned for {step} steps on"
-        f" {', '.join(sources)}.\n\nFor research; not for diagnosis. What it says is generated.\n"
+        f" {', '.join(sources)}.\n\nFor research; not for diagnosis. Its words are generated.\n"
     )
     state, model = merged_state(loaded.model), loaded.model
     save_grounded(args.out / "weights", state, model.config, loaded.tokenizer, info, card=card)

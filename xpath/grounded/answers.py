@@ -58,7 +58,7 @@ class Answer(NamedTuple):
 
     @property
     def finding(self) -> str:
-        """What the model says it sees: its marked phrases, or the words after its first mask.
+        """The finding it states: its marked phrases, or the words after its first mask.
 
         UniBiomed answers the question for diseases with "It is [SEG]. tumor in breast pathology.".
         """
@@ -84,6 +84,6 @@ def plain_text(text: str) -> str:
 def spans_of(text: str, masks: int) -> tuple[Span, ...]:
     """The marked phrases of a generated text that has so many masks."""
     return tuple(
-        Span(found[1], found.start(1), found.end(1), number if number < masks else None)
-        for number, found in enumerate(_PHRASE.finditer(text))
+        Span(match[1], match.start(1), match.end(1), number if number < masks else None)
+        for number, match in enumerate(_PHRASE.finditer(text))
     )

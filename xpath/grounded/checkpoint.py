@@ -83,8 +83,8 @@ def load_grounded(path: str | Path, config: GroundedConfig | None = None) -> Loa
         )
     state = {name: value for file in files for name, value in _read(file).items()}
     tokenizer = GroundedTokenizer.from_folder(folder)
-    stored, name = _read_config(folder)
-    config = config or stored or _published_sizes(state)
+    known, name = _read_config(folder)
+    config = config or known or _published_sizes(state)
     if tokenizer.size > config.language.vocabulary:
         raise CheckpointError(
             f"the tokenizer in {folder} has {tokenizer.size} ids, the model knows"
@@ -154,14 +154,14 @@ def load_fitting(model: GroundedModel, state: Mapping[str, Tensor], path: Path) 
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in ours.items()}
-    problems = [f"missing {name}" for name in wanted.keys() - found.keys()]
+    stored = {name: tuple(value.shape) for name, value in ours.items()}
+    problems = [f"missing {name}" for name in wanted.keys() - stored.keys()]
     problems += [
-        f"{name} is {found[name]}, wanted {wanted[name]}"
-        for name in wanted.keys() & found.keys()
-        if wanted[name] != found[name]
+        f"{name} is {stored[name]}, wanted {wanted[name]}"
+        for name in wanted.keys() & stored.keys()
+        if wanted[name] != stored[name]
     ]
-    problems += [f"unknown {name}" for name in found.keys() - wanted.keys()]
+    problems += [f"unknown {name}" for name in stored.keys() - wanted.keys()]
     if problems:
         raise CheckpointError(f"{path} does not fit its sizes: " + "; ".join(sorted(problems)))
     if left_out:

@@ -124,11 +124,11 @@ def evaluate_grounded(
     graded, problems = list[Graded](), list[str]()
     for number, (path, asked) in enumerate(questions.items()):
         rng = np.random.default_rng((seed, number))
-        for found in _about(interpreter, path, asked, rng):
-            if isinstance(found, Graded):
-                graded.append(found)
+        for outcome in _about(interpreter, path, asked, rng):
+            if isinstance(outcome, Graded):
+                graded.append(outcome)
             else:
-                problems.append(found)
+                problems.append(outcome)
         if on_image:
             on_image()
     return Examined(tuple(graded), tuple(problems))
@@ -157,8 +157,8 @@ def _score(task: str, measure: str, known: list[tuple[Graded, float]], seed: int
         phrases = mean_by_phrase((row.truth, value) for row, value in known)
         return Score(task, measure, *bootstrap_mean(list(phrases.values()), rng))
     images = [str(row.image) for row, _ in known]
-    found = bootstrap_mean([value for _, value in known], rng, groups=images)
-    return Score(task, measure, *found)
+    interval = bootstrap_mean([value for _, value in known], rng, groups=images)
+    return Score(task, measure, *interval)
 
 
 def _about(

@@ -69,7 +69,7 @@ class GroundedInterpreter:
 
         interpreter = GroundedInterpreter.from_pretrained("path/to/UniBiomed")
         embedding = interpreter.encode(image)  # (H, W, 3) uint8
-        found = interpreter.masks(embedding, ["tumor in breast pathology"])
+        result = interpreter.masks(embedding, ["tumor in breast pathology"])
         print(interpreter.answer(embedding, prompts.REPORT))
 
     Args:
@@ -166,7 +166,7 @@ class GroundedInterpreter:
                 f"threshold must be between 0 and 1 and chunk at least 1, got {threshold}, {step}"
             )
         shape = (embedding.images, len(prompts))
-        found = GroundedMasks(
+        result = GroundedMasks(
             np.zeros((*shape, *embedding.size), np.bool_),
             np.zeros(shape, np.float32),
             np.zeros(shape, np.float32),
@@ -177,15 +177,15 @@ class GroundedInterpreter:
             for start in range(0, len(tails), step):
                 columns = slice(start, start + step)
                 values = self._run.probabilities(image, self._run.pointed(image, tails[columns]))
-                found.masks[row, columns] = inside = values > threshold
-                found.presence[row, columns] = _mean_inside(values, inside)
-                found.peak[row, columns] = values.max(axis=(1, 2))
-                if found.probability is not None:
-                    found.probability[row, columns] = values
-        found.present[:] = found.masks.any(axis=(2, 3))
-        if self.judge and found.present.any():
-            found.present[:] &= self.judge(found, prompts)
-        return found
+                result.masks[row, columns] = inside = values > threshold
+                result.presence[row, columns] = _mean_inside(values, inside)
+                result.peak[row, columns] = values.max(axis=(1, 2))
+                if result.probability is not None:
+                    result.probability[row, columns] = values
+        result.present[:] = result.masks.any(axis=(2, 3))
+        if self.judge and result.present.any():
+            result.present[:] &= self.judge(result, prompts)
+        return result
 
     @torch.inference_mode()
     def answer(
@@ -195,7 +195,7 @@ class GroundedInterpreter:
         *,
         regions: NDArray[np.bool_] | None = None,
     ) -> Answer:
-        """What the model says to a question about one image, word by word, always the likeliest.
+        """The answer to a question about one image, generated greedily.
 
         ``xpath.grounded.prompts`` has the questions it was taught: ``DISEASE``, ``REPORT``,
         ``anatomy_question``; any other may be asked.

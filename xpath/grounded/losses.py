@@ -80,12 +80,12 @@ def mask_loss(logits: Tensor, truth: Tensor, points: Tensor) -> MaskLoss:
         points: ``(N, P, 2)``, x and y in 0..1 of the mask.
     """
     small = functional.interpolate(truth[:, None].float(), logits.shape[-2:], mode="nearest")[:, 0]
-    found, wanted = _at(logits.float(), points), _at(small, points)
+    predicted, target = _at(logits.float(), points), _at(small, points)
     count = len(logits)
-    bce = functional.binary_cross_entropy_with_logits(found, wanted, reduction="sum")
-    probability = found.sigmoid()
-    overlap = (probability * wanted).sum(dim=1)
-    apart = 1 - (2 * overlap + 1) / (probability.sum(dim=1) + wanted.sum(dim=1) + 1)
+    bce = functional.binary_cross_entropy_with_logits(predicted, target, reduction="sum")
+    probability = predicted.sigmoid()
+    overlap = (probability * target).sum(dim=1)
+    apart = 1 - (2 * overlap + 1) / (probability.sum(dim=1) + target.sum(dim=1) + 1)
     return MaskLoss(
         BCE_WEIGHT * bce / (count * points.shape[1] + 1e-4),
         DICE_WEIGHT * apart.sum() / (count + 1e-4),
@@ -119,7 +119,7 @@ def object_choice(owners: Sequence[int], generator: torch.Generator) -> list[int
     """
     chosen: list[int] = []
     for sample in sorted(set(owners)):
-        own = [place for place, owner in enumerate(owners) if owner == sample]
+        own = [index for index, owner in enumerate(owners) if owner == sample]
         order: list[int] = torch.randperm(len(own), generator=generator).tolist()
         picked = order if len(own) > OBJECTS else range(len(own))
         chosen += [own[picked[number % len(own)]] for number in range(OBJECTS)]

@@ -56,12 +56,12 @@ class GroundedModel(nn.Module):
 
     def image_tokens(self, tiles: Tensor) -> Tensor:
         """Image tokens ``(T, 256, W)`` of normalised tiles ``(T, 3, 448, 448)``."""
-        found = self.internvl.get_image_features(
+        features = self.internvl.get_image_features(
             pixel_values=tiles,
             vision_feature_layer=-1,
             vision_feature_select_strategy="default",
         )
-        return cast("Tensor", found.pooler_output)
+        return cast("Tensor", features.pooler_output)
 
     def image_maps(self, squares: Tensor) -> tuple[Tensor, ...]:
         """SAM2's maps of normalised images ``(B, 3, S, S)`` at strides 4, 8 and 16.
@@ -94,9 +94,9 @@ class GroundedModel(nn.Module):
     def draw(self, maps: tuple[Tensor, ...], states: Tensor) -> MaskLogits:
         """The masks that states of ``[SEG]`` tokens point at.
 
-        Each state is one more prompt beside two that say "no point", as SAM2 wants them. Of three
-        masks the one with the highest expected overlap is taken; SAM2's own opinion on whether the
-        object is there at all is not used.
+        Each state is one more prompt beside two that stand for "no point", as SAM2 wants them. Of
+        three masks the one with the highest expected overlap is taken; SAM2's own opinion on
+        whether the object is there at all is not used.
 
         Args:
             maps: From ``image_maps``.

@@ -179,8 +179,8 @@ def renaming(names: Iterable[str]) -> Renaming:
     left_out: Counter[str] = Counter()
     problems = []
     for name in names:
-        if found := _LEFT_OUT.match(name):
-            left_out[found[1]] += 1
+        if match := _LEFT_OUT.match(name):
+            left_out[match[1]] += 1
         elif renamed := _our_names(name):
             ours[name] = renamed
         else:
@@ -199,8 +199,8 @@ def published_name(name: str) -> str | None:
         return _MATRIX
     if name == _OUR_POINTS:
         return _POINTS
-    if found := _OUR_QKV_PATTERN.fullmatch(name):
-        layer, _, tail = found.groups()
+    if match := _OUR_QKV_PATTERN.fullmatch(name):
+        layer, _, tail = match.groups()
         return _filled(_QKV, (layer, tail))
     return _first(_BACKWARD, name)
 
@@ -214,8 +214,8 @@ def to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ours: dict[str, Tensor] = {}
     points: dict[str, Tensor] = {}
     for name, targets in renaming(state).ours.items():
-        if found := _POINT.fullmatch(name):
-            points[found[1]] = state[name]
+        if match := _POINT.fullmatch(name):
+            points[match[1]] = state[name]
             continue
         cut = _QKV_PATTERN.fullmatch(name) is not None
         parts = state[name].chunk(len(targets)) if cut else [state[name]] * len(targets)
@@ -254,8 +254,8 @@ def _our_names(name: str) -> tuple[str, ...]:
         return _OUR_MATRICES
     if _POINT.fullmatch(name):
         return (_OUR_POINTS,)
-    if found := _QKV_PATTERN.fullmatch(name):
-        layer, tail = found.groups()
+    if match := _QKV_PATTERN.fullmatch(name):
+        layer, tail = match.groups()
         return tuple(_filled(_OUR_QKV, (layer, part, tail)) for part in "qkv")
     renamed = _first(_FORWARD, name)
     return (renamed,) if renamed else ()
@@ -263,12 +263,12 @@ def _our_names(name: str) -> tuple[str, ...]:
 
 def _first(rules: Iterable[tuple[re.Pattern[str], str]], name: str) -> str | None:
     for pattern, template in rules:
-        if found := pattern.fullmatch(name):
-            return _filled(template, found.groups())
+        if match := pattern.fullmatch(name):
+            return _filled(template, match.groups())
     return None
 
 
 def _qkv_order(name: str) -> str:
     """Sorts queries before keys before values; the others anyhow."""
-    found = _OUR_QKV_PATTERN.fullmatch(name)
-    return str("qkv".index(found[2])) if found else ""
+    match = _OUR_QKV_PATTERN.fullmatch(name)
+    return str("qkv".index(match[2])) if match else ""

@@ -1,6 +1,6 @@
 """How well a grounded model answers, judged as UniBiomed's evaluation judges.
 
-Axes: N masks found, M true masks, H W pixels.
+Axes: N predicted, M true masks, H W pixels.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def names_region(answer: str, truth: str) -> bool:
     What stands before " in " must be equal, sides ("left", "right") left out, and the last word of
     the truth must be part of the last word of the answer.
     """
-    found, wanted = (_SIDE.sub("", phrase_of(text)) for text in (answer, truth))
-    if not found or not wanted:
+    given, wanted = (_SIDE.sub("", phrase_of(text)) for text in (answer, truth))
+    if not given or not wanted:
         return False
-    same = found.partition(" in ")[0] == wanted.partition(" in ")[0]
-    return same and wanted.split()[-1] in found.split()[-1]
+    same = given.partition(" in ")[0] == wanted.partition(" in ")[0]
+    return same and wanted.split()[-1] in given.split()[-1]
 
 
 def paired_dice(masks: NDArray[np.bool_], truths: NDArray[np.bool_]) -> float:
@@ -66,4 +66,4 @@ def mean_by_phrase(samples: Iterable[tuple[str, float]]) -> dict[str, float]:
     values: dict[str, list[float]] = {}
     for phrase, value in samples:
         values.setdefault(phrase, []).append(value)
-    return {phrase: float(np.mean(found)) for phrase, found in values.items()}
+    return {phrase: float(np.mean(known)) for phrase, known in values.items()}

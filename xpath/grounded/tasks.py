@@ -53,11 +53,11 @@ class Annotation(NamedTuple):
     phrases: tuple[str, ...]
     """What it is, any of which will do; for a report, the abnormality."""
     anatomy: str = ""
-    """Where it is, if told."""
+    """Where it is, if known."""
     report: str = ""
-    """What the image shows, if told."""
+    """What the image shows, if known."""
     caption: str = ""
-    """What this part looks like, if told."""
+    """What this part looks like, if known."""
 
 
 class Exchange(NamedTuple):

@@ -179,8 +179,10 @@ class GroundedTrainer:
             if not len(pointing):
                 return GroundedLoss(language, language.new_zeros(()), language.new_zeros(()))
             maps = model.image_maps(batch.squares)
-            owners, places = pointing.T
-            drawn = model.draw(tuple(one[owners] for one in maps), states[owners, places][:, None])
+            owners, positions = pointing.T
+            drawn = model.draw(
+                tuple(one[owners] for one in maps), states[owners, positions][:, None]
+            )
         chosen = object_choice(owners.tolist(), points)
         logits = drawn.logits[chosen, 0]
         where = uncertain_points(logits, points)
