@@ -75,15 +75,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _examine(args: argparse.Namespace) -> Examined:
     problems: list[str] = []
-    data = []
-    for folder in args.data:
-        items = read_biomedparse(
-            folder, args.split, on_error=lambda error: problems.append(str(error))
-        )
-        data.append(dict.fromkeys(args.tasks, annotations_of(items)[: args.limit]))
-    data += [dict.fromkeys(OF_REPORTS, read_reports(path)[: args.limit]) for path in args.reports]
-    once = SampleConfig(repeat=False)
-    questions = questions_of(pair for tasks in data for pair in schedule(tasks, once))
+
+    def note(error: XPathError) -> None:
+        problems.append(str(error))
+
+    folders = [read_biomedparse(folder, args.split, on_error=note) for folder in args.data]
+    lists = [read_reports(path, on_error=note) for path in args.reports]
+    limit = slice(args.limit)
+    data = [dict.fromkeys(args.tasks, annotations_of(items)[limit]) for items in folders]
+    data += [dict.fromkeys(OF_REPORTS, items[limit]) for items in lists]
+    questions = questions_of(schedule(data, SampleConfig(repeat=False)))
     config = InterpreterConfig(
         precision=args.precision, max_tiles=args.max_tiles, max_tokens=args.max_tokens
     )
@@ -93,13 +94,8 @@ def _examine(args: argparse.Namespace) -> Examined:
     with tqdm(desc="examining", unit="image", total=len(questions)) as bar:
         examined = evaluate_grounded(interpreter, questions, seed=args.seed, on_image=bar.update)
     weights = {"model": interpreter.info.name, "weights_sha256": interpreter.info.digest}
-    _write(args.out / "answers.csv", [_row(it._asdict()) | weights for it in examined.graded])
+    _write(args.out / "answers.csv", [it._asdict() | weights for it in examined.graded])
     return examined._replace(problems=(*problems, *examined.problems))
-
-
-def _row(graded: dict[str, Any]) -> dict[str, Any]:
-    """A row whose column name marks the words as generated."""
-    return {("generated_answer" if key == "answer" else key): it for key, it in graded.items()}
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:

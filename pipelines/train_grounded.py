@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 def _train(args: argparse.Namespace) -> bool:
     loaded = load_grounded(args.init)
     sampling = SampleConfig(max_tiles=args.max_tiles, repeat=not args.no_repeat, seed=args.seed)
-    shown = [pair for data in _data(args) for pair in schedule(data, sampling)]
+    shown = schedule(_data(args), sampling)
     size, parts = args.batch, args.accumulate
     sizes = {"size": size, "accumulate": parts}
     steps = args.steps or math.ceil(args.epochs * len(shown) / (size * parts))

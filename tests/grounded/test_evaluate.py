@@ -53,11 +53,11 @@ def test_answers_are_judged(interpreter, halves, monkeypatch):
 
     disease, region, segment = graded
     assert not problems
-    assert (disease.question, disease.answer, disease.right) == (DISEASE, "It is. tumor.", 1.0)
+    assert (disease.question, disease.generated, disease.right) == (DISEASE, "It is. tumor.", 1.0)
     assert 0 <= disease.dice <= 1
     assert (region.question, region.right) == (REGION, 0.0)
     assert math.isnan(region.dice)
-    assert (segment.question, segment.answer) == ("Please segment tumor.", "")
+    assert (segment.question, segment.generated) == ("Please segment tumor.", "")
     assert math.isnan(segment.right)
     embedding = interpreter.encode(np.asarray(Image.open(halves[0].image)))
     mask = interpreter.masks(embedding, ["tumor"]).masks[0, 0]

@@ -111,19 +111,21 @@ def test_sample_k_is_a_function_of_k_and_seed(tokenizer, annotation):
 def test_small_data_sets_are_repeated(annotation):
     data = {"segment": [annotation] * 3, "region": [annotation] * 2}
 
-    shown = schedule(data, SampleConfig())
+    shown = schedule([data], SampleConfig())
 
     tasks = [task for task, _ in shown]
     assert (tasks.count("segment"), tasks.count("region")) == (3 * 1666, 2 * 1500)
-    assert len(schedule(data, SampleConfig(repeat=False))) == 5
+    assert len(schedule([data], SampleConfig(repeat=False))) == 5
 
 
 def test_annotations_that_tell_too_little_are_not_asked(annotation):
     silent = annotation._replace(report="", anatomy="", caption="", mask=None)
     data = {task: [silent] for task in TASKS}
 
-    with pytest.raises(DataError, match="no annotation fits"):
-        schedule(data, SampleConfig())
+    with pytest.raises(DataError, match="no annotation that fits"):
+        schedule([data], SampleConfig())
+    rest = schedule([data, {"region": [annotation]}], SampleConfig(repeat=False))
+    assert rest == [("region", annotation)]
 
 
 def test_batches_are_padded_on_the_right(tokenizer, annotation):
@@ -157,6 +159,8 @@ def test_steps_see_samples_in_turn(tokenizer, annotation):
 
 def test_reports_are_read(tmp_path):
     path = tmp_path / "reports.json"
+    for name in "abcm":
+        (tmp_path / f"{name}.png").touch()
     rows = [
         {"image_file": "a.png", "mask_file": "m.png", "abnormality": "Tumor.", "anatomy": "Liver"},
         {"image_file": "b.png", "abnormality": "No findings", "report": "Normal Liver."},
@@ -170,8 +174,14 @@ def test_reports_are_read(tmp_path):
     assert (second.mask, second.phrases, second.report) == (None, ("no findings",), "normal liver.")
     assert (third.phrases, third.caption) == ((), "dark cells")
     path.write_text(json.dumps([rows[0], {"image_file": "a.png"}]))
-    with pytest.raises(DataError, match="entry 1"):
+    with pytest.raises(DataError, match=r"entry 1 of .*mask_file"):
         read_reports(path)
+    rows[2]["image_file"] = "gone.png"
+    path.write_text(json.dumps([rows[2], 3, rows[0]]))
+    errors = []
+    assert read_reports(path, on_error=errors.append) == [first]
+    assert "gone.png" in str(errors[0])
+    assert "entry 1" in str(errors[1])
     path.write_text("{}")
     with pytest.raises(DataError, match="holds a dict"):
         read_reports(path)

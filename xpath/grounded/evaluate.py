@@ -61,8 +61,8 @@ class Graded(NamedTuple):
     question: str
     truth: str
     """Words of the right answer."""
-    answer: str
-    """Generated words, without marks; empty where only a mask was asked for."""
+    generated: str
+    """Words of the model, without marks; empty where only a mask was asked for."""
     right: float
     """1 or 0: does the answer name what is there? NaN where no class is asked for."""
     dice: float

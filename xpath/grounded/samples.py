@@ -27,7 +27,7 @@ from xpath.pathseg.biomedparse_data import read_binary_mask
 from xpath.pathseg.reading import read_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -75,24 +75,25 @@ class SampleConfig:
 
 
 def schedule(
-    data: Mapping[str, Sequence[Annotation]], config: SampleConfig
+    data_sets: Iterable[Mapping[str, Sequence[Annotation]]], config: SampleConfig
 ) -> list[tuple[str, Annotation]]:
     """What is shown in an epoch: task and annotation, small data sets repeated.
 
     Args:
-        data: Annotations by task, a key of ``TASKS``; those that tell too little are left out.
+        data_sets: Annotations of each by task, a key of ``TASKS``; those that tell too little for
+            the task are left out.
         config: Whether to repeat.
 
     Raises:
         DataError: There is nothing to show.
     """
     shown: list[tuple[str, Annotation]] = []
-    for task, items in data.items():
+    for task, items in (pair for data in data_sets for pair in data.items()):
         fitting = [(task, it) for it in items if TASKS[task].fits(it)]
         times = max(1, TASKS[task].least // max(1, len(fitting))) if config.repeat else 1
         shown += fitting * times
     if not shown:
-        raise DataError(f"no annotation fits the tasks {', '.join(data) or '(none)'}; add data")
+        raise DataError("there is no annotation that fits a task; add data, or other tasks")
     return shown
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from xpath.errors import XPathError
     from xpath.pathseg.biomedparse_data import PromptedMask
 
 __all__ = [
@@ -91,38 +92,56 @@ def annotations_of(items: Iterable[PromptedMask]) -> list[Annotation]:
     return [Annotation(item.image, item.mask, item.prompts) for item in items]
 
 
-def read_reports(path: Path) -> list[Annotation]:
+def read_reports(
+    path: Path, *, on_error: Callable[[XPathError], object] | None = None
+) -> list[Annotation]:
     """A JSON list of ``{image_file, mask_file, abnormality, anatomy, report}``, as UniBiomed's.
 
-    A ``caption`` describes the part under the mask alone. Files are found from the folder of the
-    JSON. "no findings" as abnormality means that there is nothing to segment.
+    A ``caption`` describes the part under the mask alone. Files are looked for from the folder of
+    the JSON. "no findings" as abnormality means that there is nothing to segment.
+
+    Args:
+        path: The JSON.
+        on_error: Called with the error of every broken entry, which is then left out. Without it
+            the first one is raised.
 
     Raises:
-        DataError: Not such a list; the entry is named.
+        DataError: Not such a list; or, without ``on_error``, an entry lacks something or names a
+            file that is not there.
     """
     rows = read_json(path)
     if not isinstance(rows, list):
         raise DataError(f"{path} holds a {type(rows).__name__}, wanted a list of annotations")
-    return [_annotation(path, number, row) for number, row in enumerate(rows)]
+    annotations = []
+    for number, row in enumerate(rows):
+        try:
+            annotations.append(_annotation(path.parent, row))
+        except (DataError, KeyError, TypeError, AttributeError) as error:
+            problem = DataError(
+                f"entry {number} of {path} is no annotation ({error!r}); wanted image_file,"
+                " mask_file and words in abnormality, anatomy, report, caption"
+            )
+            if on_error is None:
+                raise problem from error
+            on_error(problem)
+    return annotations
 
 
-def _annotation(path: Path, number: int, row: Any) -> Annotation:
-    try:
-        abnormality = phrase_of(row.get("abnormality", ""))
-        mask = None if abnormality == NOTHING else path.parent / row["mask_file"]
-        return Annotation(
-            path.parent / row["image_file"],
-            mask,
-            (abnormality,) if abnormality else (),
-            row.get("anatomy", "").strip().lower(),
-            row.get("report", "").strip().lower(),
-            row.get("caption", "").strip().lower(),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"entry {number} of {path} is no annotation ({error!r}); wanted image_file, mask_file"
-            " and words in abnormality, anatomy, report, caption"
-        ) from error
+def _annotation(folder: Path, row: Any) -> Annotation:
+    abnormality = phrase_of(row.get("abnormality", ""))
+    image = folder / row["image_file"]
+    mask = None if abnormality == NOTHING else folder / row["mask_file"]
+    missing = [str(file) for file in (image, mask) if file and not file.is_file()]
+    if missing:
+        raise DataError(f"no file {', '.join(missing)}")
+    return Annotation(
+        image,
+        mask,
+        (abnormality,) if abnormality else (),
+        row.get("anatomy", "").strip().lower(),
+        row.get("report", "").strip().lower(),
+        row.get("caption", "").strip().lower(),
+    )
 
 
 def _drawn(texts: Sequence[str], rng: np.random.Generator) -> str:
