@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
-    from xpath.review.desk import ReviewDesk
+    from xpath.review.service import ReviewService
 
 __all__ = ["add_parser"]
 
@@ -40,18 +40,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Serves until it is interrupted."""
-    from xpath.review.desk import ReviewDesk
+    from xpath.review.service import ReviewService
     from xpath.study.study import open_study
 
-    desk = ReviewDesk(open_study(args.run_folder))
+    service = ReviewService(open_study(args.run_folder))
     if args.export:
-        for path in desk.write_findings(args.export):
+        for path in service.write_findings(args.export):
             print(path)
         return 0
-    return _serve(desk, args.host, args.port, args.token)
+    return _serve(service, args.host, args.port, args.token)
 
 
-def _serve(desk: ReviewDesk, host: str, port: int, token: str) -> int:
+def _serve(service: ReviewService, host: str, port: int, token: str) -> int:
     from xpath.errors import ConfigError
     from xpath.review.access import Access, is_loopback
     from xpath.review.server import ReviewServer
@@ -60,7 +60,7 @@ def _serve(desk: ReviewDesk, host: str, port: int, token: str) -> int:
         token = secrets.token_urlsafe(24)
     access = Access(host=host, token=token)
     try:
-        server = ReviewServer(desk, access, port=port)
+        server = ReviewServer(service, access, port=port)
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"cannot listen on {host}, port {port} ({error}); choose another --port, 0 for any"
@@ -72,5 +72,5 @@ def _serve(desk: ReviewDesk, host: str, port: int, token: str) -> int:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print("stopped; findings are in", desk.findings.path)
+            print("stopped; findings are in", service.findings.path)
     return 0

@@ -1,9 +1,8 @@
-"""What the objects of a slide look like: how much, how many, how large, of what shape, how close.
+"""Morphometry of the objects of a slide: area, number, size, shape and distances.
 
 So that an importance can be read beside what the object is, and a classifier can be built that
-anyone can check. An object is a piece of a mask whose pixels touch, corners included; pieces that
-meet across the border of two patches, or lie in both where patches overlap, are one object.
-Axes: N patches, H W pixels.
+anyone can check. The objects are those of ``objects.h5``, counted by its rule.
+Axes: n objects.
 """
 
 from __future__ import annotations
@@ -12,13 +11,12 @@ import csv
 import itertools
 import math
 from dataclasses import asdict, dataclass, fields
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpath.errors import ConfigError, DataError, ResolutionError
-from xpath.objects.mask_pieces import objects
+from xpath.errors import DataError, ResolutionError
+from xpath.objects.outline import fill
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -28,13 +26,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.geometry import PatchGrid
-    from xpath.objects.mask_pieces import Piece
-    from xpath.store.masks import SlideMasks
+    from xpath.store.objects import ObjectTable
 
-__all__ = ["KindMorphometry", "MeasuredObject", "measure_objects", "morphometry", "write_table"]
+__all__ = ["LabelMorphometry", "MeasuredObject", "measure_objects", "morphometry", "write_table"]
 
 LARGEST = 1 << 24
 """Pixels of the box around an object up to which its shape is measured: 4096 x 4096."""
+SHAPE = (
+    "perimeter_um", "length_um", "width_um", "circularity", "solidity", "eccentricity",
+)  # fmt: skip
 NAN = float("nan")
 
 
@@ -42,7 +42,8 @@ NAN = float("nan")
 class MeasuredObject:
     """One object."""
 
-    kind: str
+    label: str
+    """Label id."""
     x: float
     y: float
     """Its centre of mass, level-0 pixels."""
@@ -62,21 +63,22 @@ class MeasuredObject:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class KindMorphometry:
-    """All objects of one kind on one slide.
+class LabelMorphometry:
+    """All objects of one label on one slide.
 
-    A kind that is not there has area, share, count and density 0 and NaN for all that only an
+    A label that is not there has area, share, count and density 0 and NaN for all that only an
     object has; one object has no neighbour and no spread.
     """
 
     slide_id: str
-    kind: str
+    label: str
+    """Label id."""
     area_um2: float
-    """Under the masks of the kind, specks included."""
+    """Under the masks of the label, what is too small for an object included."""
     area_fraction: float
     """Of the area that was looked at, the union of all patches."""
     count: int
-    """Objects of ``min_area_um2`` at least; all figures below are over these."""
+    """Objects; all figures below are over these."""
     density_mm2: float
     """Objects per square millimetre looked at."""
     area_mean_um2: float
@@ -90,62 +92,56 @@ class KindMorphometry:
     solidity: float
     eccentricity: float
     nearest_um: float
-    """Mean distance from an object's centre to that of the nearest of its kind."""
+    """Mean distance from an object's centre to that of the nearest of its label."""
     nearest_sd_um: float
     clark_evans: float
     """``nearest_um`` over what points strewn at random have, 0.5 / sqrt(density): below 1
     clustered, above 1 even. Not corrected for the border, so a little too large."""
+    rule: str
+    """The rule for one object, in words."""
 
 
-def morphometry(
-    masks: SlideMasks, *, slide_id: str, min_area_um2: float = 10.0
-) -> list[KindMorphometry]:
-    """One row per kind, in the order of the masks' labels.
+def morphometry(table: ObjectTable, *, slide_id: str) -> list[LabelMorphometry]:
+    """One row per label, in the order of the table's labels.
 
     Args:
-        masks: The slide's masks, with a resolution.
+        table: The slide's objects, with a resolution.
         slide_id: For the rows.
-        min_area_um2: Smaller objects are specks: their area counts, they do not.
 
     Raises:
-        ConfigError: A negative area.
-        ResolutionError: The masks have no resolution.
+        ResolutionError: The slide has no resolution.
     """
-    mpp, looked_at = _mpp(masks), _area_of(masks.grid)
-    rows = []
-    for kind, (found, total) in _measured(masks, masks.labels, min_area_um2).items():
-        rows.append(_row(slide_id, kind, found, total * mpp**2, looked_at, masks.grid))
-    return rows
+    looked_at_um2 = _union(table.grid) * _um(table) ** 2
+    areas_um2 = (table.label_pixels * table.um_per_pixel**2).tolist()
+    return [
+        _row(table, label, area_um2, looked_at_um2, slide_id)
+        for label, area_um2 in zip(table.labels, areas_um2, strict=True)
+    ]
 
 
 def measure_objects(
-    masks: SlideMasks, kinds: Sequence[str] | None = None, *, min_area_um2: float = 10.0
+    table: ObjectTable, labels: Sequence[str] | None = None
 ) -> list[MeasuredObject]:
-    """Every object of some kinds, in the order of the kinds.
+    """Every object of some labels, in the order of the labels.
 
     The shape of an object in a box of more than 4096 x 4096 mask pixels, such as a network of
     stroma, is NaN; its area and centre are there.
 
     Args:
-        masks: The slide's masks, with a resolution.
-        kinds: Labels; by default all.
-        min_area_um2: Smaller ones are left out.
+        table: The slide's objects, with a resolution.
+        labels: Label ids; by default all.
 
     Raises:
-        ConfigError: A negative area.
-        DataError: A kind that was not segmented.
-        ResolutionError: The masks have no resolution.
+        DataError: A label that was not segmented.
+        ResolutionError: The slide has no resolution.
     """
-    unknown = [kind for kind in kinds or () if kind not in masks.labels]
-    if unknown:
-        raise DataError(f"not segmented: {unknown}; masks hold {list(masks.labels)}")
-    chosen = masks.labels if kinds is None else kinds
-    measured = _measured(masks, chosen, min_area_um2)
-    return [one for kind in chosen for one in measured[kind][0]]
+    _um(table)
+    chosen = table.labels if labels is None else labels
+    return [_measured(table, index) for label in chosen for index in table.of(label).tolist()]
 
 
-def write_table(path: Path, rows: Sequence[KindMorphometry] | Sequence[MeasuredObject]) -> None:
-    """Writes rows as CSV; NaN as an empty cell.
+def write_table(path: Path, rows: Sequence[Any]) -> None:
+    """Writes dataclasses as rows of CSV, NaN as an empty cell.
 
     Raises:
         DataError: No rows.
@@ -165,14 +161,14 @@ def _shown(value: Any) -> Any:
     return "" if math.isnan(value) else f"{value:.6g}"
 
 
-def _mpp(masks: SlideMasks) -> float:
-    """Microns per pixel of the masks."""
-    if masks.grid.mpp is None:
-        raise ResolutionError("the masks have no resolution; segment the slide again with --mpp")
-    return masks.grid.mpp * masks.grid.pixels / masks.size
+def _um(table: ObjectTable) -> float:
+    """Microns per level-0 pixel."""
+    if table.grid.slide_mpp is None:
+        raise ResolutionError("the slide has no resolution; segment it again with --mpp")
+    return table.grid.slide_mpp
 
 
-def _area_of(grid: PatchGrid) -> float:
+def _union(grid: PatchGrid) -> float:
     """Level-0 pixels in the union of all patches."""
     corners = np.unique(grid.coords, axis=0)
     side = grid.footprint
@@ -189,46 +185,42 @@ def _area_of(grid: PatchGrid) -> float:
 
 
 def _row(
-    slide_id: str,
-    kind: str,
-    found: list[MeasuredObject],
-    area_um2: float,
-    looked_at: float,
-    grid: PatchGrid,
-) -> KindMorphometry:
-    unit = float(grid.mpp or NAN) * grid.pixels / grid.footprint  # microns per level-0 pixel
-    looked_at_um2 = looked_at * unit**2
-    areas = np.array([one.area_um2 for one in found])
-    near = _nearest(np.array([[one.x, one.y] for one in found]).reshape(-1, 2)) * unit
-    expected = 0.5 / math.sqrt(len(found) / looked_at_um2) if found else NAN
-    return KindMorphometry(
+    table: ObjectTable, label: str, area_um2: float, looked_at_um2: float, slide_id: str
+) -> LabelMorphometry:
+    objects = measure_objects(table, [label])
+    areas = np.array([each.area_um2 for each in objects])
+    near = _nearest(table.centres[table.of(label)]) * _um(table)
+    expected = 0.5 / math.sqrt(len(objects) / looked_at_um2) if objects else NAN
+    return LabelMorphometry(
         slide_id=slide_id,
-        kind=kind,
+        label=label,
         area_um2=area_um2,
         area_fraction=area_um2 / looked_at_um2,
-        count=len(found),
-        density_mm2=len(found) / looked_at_um2 * 1e6,
+        count=len(objects),
+        density_mm2=len(objects) / looked_at_um2 * 1e6,
         area_mean_um2=_mean(areas),
         area_median_um2=float(np.median(areas)) if len(areas) else NAN,
         area_sd_um2=float(areas.std(ddof=1)) if len(areas) > 1 else NAN,
         **{
-            name: _mean(np.array([getattr(one, name) for one in found]))
-            for name in ("length_um", "width_um", "circularity", "solidity", "eccentricity")
+            name: _mean(np.array([getattr(each, name) for each in objects]))
+            for name in SHAPE
+            if name != "perimeter_um"
         },
         nearest_um=_mean(near),
         nearest_sd_um=float(near.std(ddof=1)) if len(near) > 1 else NAN,
         clark_evans=_mean(near) / expected,
+        rule=table.rule,
     )
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """Mean of what is a number; NaN if nothing is."""
+    """Mean of the finite values, NaN without any."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else NAN
 
 
 def _nearest(centres: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance of each centre to the next; empty with fewer than two."""
+    """Distance of each centre to the nearest other one, empty with fewer than two."""
     from scipy.spatial import KDTree
 
     if len(centres) < 2:
@@ -236,69 +228,33 @@ def _nearest(centres: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(KDTree(centres).query(centres, k=2)[0][:, 1])
 
 
-def _measured(
-    masks: SlideMasks, kinds: Sequence[str], min_area_um2: float
-) -> dict[str, tuple[list[MeasuredObject], int]]:
-    """Of each kind its objects in the order of patches, and its mask pixels, specks too."""
-    if not min_area_um2 >= 0:
-        raise ConfigError(f"min_area_um2 must be 0 or more, got {min_area_um2}")
-    mpp, step = _mpp(masks), masks.grid.footprint / masks.size
-    least = min_area_um2 / mpp**2 * (1 - 1e-9)
-    found: dict[str, list[tuple[int, int, MeasuredObject]]] = {kind: [] for kind in kinds}
-    total = dict.fromkeys(kinds, 0)
-    for kind, parts in objects(masks, kinds):
-        if len(parts) == 1 and (speck := int(parts[0].pixels.sum())) < least:
-            total[kind] += speck  # half of all pieces, and nobody asks for their shape
-            continue
-        one = _shape(kind, parts, mpp, step)
-        total[kind] += round(one.area_um2 / mpp**2)
-        if one.area_um2 / mpp**2 >= least:
-            found[kind].append((parts[0].patch, parts[0].number, one))
-    ordered = {kind: sorted(rows, key=itemgetter(0, 1)) for kind, rows in found.items()}
-    return {kind: ([one for *_, one in rows], total[kind]) for kind, rows in ordered.items()}
+def _measured(table: ObjectTable, index: int) -> MeasuredObject:
+    um = table.um_per_pixel
+    x, y = table.centres[index].tolist()
+    return MeasuredObject(
+        label=table.labels[table.label[index]],
+        x=x,
+        y=y,
+        area_um2=float(table.pixels[index]) * um**2,
+        **_shape(table.canvas_rings(index), um),
+    )
 
 
-def _shape(kind: str, parts: list[Piece], mpp: float, step: float) -> MeasuredObject:
-    """Measures an object of one or several pieces; ``step`` level-0 pixels to a mask pixel."""
+def _shape(rings: Sequence[NDArray[np.int32]], um: float) -> dict[str, float]:
+    """Shape of an object, drawn from its rings, or NaN where its picture would be too large."""
     from skimage.measure import regionprops
 
-    top, left = min(p.top for p in parts), min(p.left for p in parts)
-    bottom, right = max(p.bottom for p in parts), max(p.right for p in parts)
-    if (bottom - top) * (right - left) > LARGEST:
-        return _vast(kind, parts, mpp, step)
-    canvas = np.zeros((bottom - top, right - left), np.uint8)
-    for p in parts:
-        canvas[p.top - top : p.bottom - top, p.left - left : p.right - left] |= p.pixels
-    (found,) = regionprops(canvas)
-    area, perimeter = float(found.area), float(found.perimeter_crofton)
-    return MeasuredObject(
-        kind=kind,
-        x=(left + found.centroid[1] + 0.5) * step,
-        y=(top + found.centroid[0] + 0.5) * step,
-        area_um2=area * mpp**2,
-        perimeter_um=perimeter * mpp,
-        length_um=float(found.axis_major_length) * mpp,
-        width_um=float(found.axis_minor_length) * mpp,
-        circularity=min(1.0, 4 * math.pi * area / perimeter**2),
-        solidity=float(found.solidity),
-        eccentricity=float(found.eccentricity),
-    )
-
-
-def _vast(kind: str, parts: list[Piece], mpp: float, step: float) -> MeasuredObject:
-    """An object too large for one picture; where patches overlap, its area counts twice."""
-    places = ((p, np.argwhere(p.pixels)) for p in parts)  # a piece at a time
-    counts, centres = zip(
-        *((len(at), at.mean(axis=0) + (p.top, p.left) + 0.5) for p, at in places), strict=True
-    )
-    y, x = np.average(centres, axis=0, weights=counts) * step
-    return MeasuredObject(
-        kind=kind,
-        x=float(x),
-        y=float(y),
-        area_um2=float(sum(counts)) * mpp**2,
-        **dict.fromkeys(
-            ("perimeter_um", "length_um", "width_um", "circularity", "solidity", "eccentricity"),
-            NAN,
-        ),
-    )
+    corner = rings[0].min(axis=0)
+    width, height = np.ptp(rings[0], axis=0).tolist()
+    if width * height > LARGEST:
+        return dict.fromkeys(SHAPE, NAN)
+    (region,) = regionprops(fill([ring - corner for ring in rings], (height, width)).view(np.uint8))
+    perimeter = float(region.perimeter_crofton)
+    return {
+        "perimeter_um": perimeter * um,
+        "length_um": float(region.axis_major_length) * um,
+        "width_um": float(region.axis_minor_length) * um,
+        "circularity": min(1.0, 4 * math.pi * float(region.area) / perimeter**2),
+        "solidity": float(region.solidity),
+        "eccentricity": float(region.eccentricity),
+    }

@@ -39,7 +39,7 @@ from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
 from xpath.study.qupath import write_for_qupath
-from xpath.study.slides import explain_key
+from xpath.study.slides import explain_key, objects_of
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from xpath.batch.slides import SlideEntry
     from xpath.store.explanations import SlideExplanation
     from xpath.store.masks import SlideMasks
+    from xpath.store.objects import ObjectTable
     from xpath.study.study import Study
 
 __all__ = ["export", "export_index"]
@@ -73,14 +74,18 @@ def export(study: Study, entry: SlideEntry, part: str) -> bool:
     measured = study.classes[read_explanation(explanation).importance_target]
 
     def produce() -> None:
-        _measure_objects(study, entry)
+        objects = objects_of(study, entry)
+        if objects.grid.slide_mpp is not None:
+            rows = morphometry(objects, slide_id=entry.slide_id)
+            write_table(study.folder.morphometry(entry.slide_id), rows)
         with atomic(output) as draft:
             draft.mkdir()
-            _export_to(draft, study, entry, part)
+            _export_to(draft, study, entry, part, objects)
 
     key = key_of(
         "export",
         explain_key(study, entry),
+        study.objects_key(entry),
         study.classes,
         part,
         version("xpath-pathology"),
@@ -91,15 +96,9 @@ def export(study: Study, entry: SlideEntry, part: str) -> bool:
     return make_once(output, key, produce)
 
 
-def _measure_objects(study: Study, entry: SlideEntry) -> None:
-    """Writes ``morphometry.csv``, where a resolution is known."""
-    masks = open_masks(study.folder.masks(entry.slide_id))
-    if masks.grid.mpp is not None:
-        rows = morphometry(masks, slide_id=entry.slide_id)
-        write_table(study.folder.morphometry(entry.slide_id), rows)
-
-
-def _export_to(folder: Path, study: Study, entry: SlideEntry, part: str) -> None:
+def _export_to(
+    folder: Path, study: Study, entry: SlideEntry, part: str, objects: ObjectTable
+) -> None:
     found = read_explanation(study.folder.explanation(entry.slide_id))
     masks = open_masks(study.folder.masks(entry.slide_id))
     with study.open_slide(entry) as slide:
@@ -115,7 +114,7 @@ def _export_to(folder: Path, study: Study, entry: SlideEntry, part: str) -> None
     }
     for name, layer in layers.items():
         write_png(folder / f"{name}.png", stacked(overview, layer))
-    write_for_qupath(folder, found, masks, tissue, classes=study.classes, bounds=bounds)
+    write_for_qupath(folder, found, objects, tissue, classes=study.classes, bounds=bounds)
     figure = (folder / "explanation.png").read_bytes()
     report = _report(study, entry, part, found, figure)
     report = replace(

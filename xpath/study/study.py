@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xpath.batch.done import is_done, key_of, read_key
+from xpath.batch.done import content_of, is_done, key_of, read_key
 from xpath.batch.ledger import Ledger
 from xpath.batch.slides import SlideEntry
 from xpath.config import from_dict
@@ -199,6 +199,15 @@ class Study:
             [self.config.objects.overlap, self.config.objects.reduce],
             self.segmentor.digest,
         )
+
+    def objects_key(self, entry: SlideEntry) -> str:
+        """Key of the table of a slide's objects: of the masks and the rule.
+
+        Raises:
+            StoreError: The slide has no finished masks.
+        """
+        masks = content_of(self.folder.masks(entry.slide_id))
+        return key_of("objects", 1, masks, asdict(self.config.counting))
 
     def features_key(self, entry: SlideEntry) -> str:
         """What the features of a slide depend on."""

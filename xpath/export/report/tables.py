@@ -21,16 +21,17 @@ MOST_ROWS = 40
 
 
 def file_table(path: Path, root: Path, *, most: int = MOST_ROWS) -> FileTable | None:
-    """A CSV file as it is, its first rows; None where the run has none."""
+    """The first rows of a CSV file; None where the run has none."""
     rows = _rows(path)
     if not rows:
         return None
-    columns = tuple(rows[0])
+    columns = tuple(name for name in rows[0] if name != "rule")
     return FileTable(
         columns=columns,
         rows=tuple(tuple(_short(row[column] or "") for column in columns) for row in rows[:most]),
         source=path.relative_to(root).as_posix(),
         cut=max(0, len(rows) - most),
+        rule=rows[0].get("rule", ""),
     )
 
 
