@@ -75,7 +75,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table."""
-    from xpath.objects.morphometry import write_table
+    from xpath.objects.measure import write_table
     from xpath.store.masks import open_masks
     from xpath.study.agreement import compare
     from xpath.study.corrections import chosen_labels, read_corrections

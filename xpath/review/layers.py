@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from xpath.explain.explanation import Explanation
     from xpath.review.pyramid import Tile
-    from xpath.store.explanations import SlideExplanation
     from xpath.store.masks import SlideMasks
 
 __all__ = ["LAYERS", "LayerPainter"]
@@ -46,16 +46,16 @@ class _PatchOnTile(NamedTuple):
 class LayerPainter:
     """Paints tiles of one slide's layers."""
 
-    def __init__(self, masks: SlideMasks, explanation: SlideExplanation) -> None:
+    def __init__(self, masks: SlideMasks, explanation: Explanation) -> None:
         """Takes masks and explanation of a slide, without reading a mask yet."""
         self._masks, self._explanation = masks, explanation
         self._area = masks.area / masks.size**2  # (N, L) share of the patch
         masked = len(masks.labels)
-        self._local = explanation.patch_contribution[:, :masked]
+        self._local = explanation.object.patch_contribution[:, :masked]
         present = masks.area.any(axis=0)
         self.limits = {
-            "patch_map": _limit(explanation.patch_scores),
-            "object_map": _limit(explanation.activation[:masked][present]),
+            "patch_map": _limit(explanation.patch.scores),
+            "object_map": _limit(explanation.object.activation[:masked][present]),
             "local_map": _limit(self._local),
         }
         """The absolute value shown in full colour, the same on every tile."""
@@ -77,7 +77,7 @@ class LayerPainter:
     def _patches(self, tile: Tile) -> NDArray[np.uint8]:
         values = np.full((tile.size.height, tile.size.width), np.nan)
         for patch in self._on_tile(tile, 1):
-            values[patch.rows, patch.columns] = self._explanation.patch_scores[patch.number]
+            values[patch.rows, patch.columns] = self._explanation.patch.scores[patch.number]
         return signed_rgba(values, self.limits["patch_map"])
 
     def _objects(self, tile: Tile, classes: Sequence[int]) -> NDArray[np.uint8]:
@@ -95,7 +95,7 @@ class LayerPainter:
         values = np.full((tile.size.height, tile.size.width), np.nan)
         for patch, shares in self._shares(tile, classes):
             if layer == "object_map":
-                weights = self._explanation.activation[list(classes)]
+                weights = self._explanation.object.activation[list(classes)]
             else:
                 weights = self._local[patch.number, list(classes)]
             painted = np.tensordot(weights, shares, axes=1)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpath.errors import XPathError
+from xpath.explain.explanation import read_explanation
 from xpath.export.colour import hex_colour, object_colour
 from xpath.export.overlay import short_name
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.review.layers import LayerPainter
 from xpath.review.pyramid import TILE, Pyramid
 from xpath.review.what_if import WhatIf, what_if_of
-from xpath.store.explanations import read_explanation
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.study.slides import bags_of, objects_of
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.batch.slides import SlideEntry
-    from xpath.store.explanations import SlideExplanation
+    from xpath.explain.explanation import Explanation
     from xpath.store.masks import SlideMasks
     from xpath.store.objects import ObjectTable
     from xpath.study.study import Study
@@ -63,7 +63,7 @@ class SlideView:
     entry: SlideEntry
     classes: tuple[str, ...]
     masks: SlideMasks
-    explanation: SlideExplanation
+    explanation: Explanation
     objects: ObjectTable
     painter: LayerPainter
     what_if: WhatIf | None
@@ -77,7 +77,7 @@ class SlideView:
     def describe(self) -> dict[str, Any]:
         """The slide as a whole, as JSON."""
         grid, pyramid = self.masks.grid, self.pyramid
-        target = self.classes[self.explanation.target]
+        target, parts = self.classes[self.explanation.target], self.explanation.object
         return {
             "id": self.entry.slide_id,
             "label": self.entry.label,
@@ -88,16 +88,18 @@ class SlideView:
             "last": pyramid.last,
             "patches": len(grid),
             "explained": target,
-            "measured": self.classes[self.explanation.importance_target],
+            "measured": self.classes[self.explanation.importance.target],
             "probability": {
-                "object-aware model": self._probability(self.explanation.object_logits),
-                "standard model": self._probability(self.explanation.attention_logits),
+                "object-aware model": self._probability(parts.logits),
+                "standard model": self._probability(self.explanation.patch.logits),
             },
-            "bias": self.explanation.object_bias,
+            "bias": parts.bias,
             "limits": self.painter.limits,
             "what_if": self.what_if is not None,
             "rule": self.objects.rule,
-            "object_classes": [self._object_class(j) for j in range(len(self.explanation.objects))],
+            "object_classes": [
+                self._object_class(j) for j in range(len(self.explanation.object.objects))
+            ],
             "source": f"slides/{self.entry.slide_id}/explanation.h5",
         }
 
@@ -106,7 +108,7 @@ class SlideView:
         return [self._shown(index) for index in self.objects.at(x, y, object_classes)]
 
     def _object_class(self, j: int) -> dict[str, Any]:
-        label, explanation = self.explanation.objects[j], self.explanation
+        label, explanation = self.explanation.object.objects[j], self.explanation
         masked = j < len(self.masks.labels)
         share = float(self.masks.area[:, j].mean() / self.masks.size**2) if masked else None
         row: dict[str, Any] = {
@@ -117,22 +119,25 @@ class SlideView:
             "masked": masked,
             "area": share,
             "count": self.objects.counts[label] if masked else None,
-            "contribution": float(explanation.contribution[j]),
+            "contribution": float(explanation.object.contribution[j]),
             "centres": self._strongest(j) if masked else [],
         }
         whole = self.what_if and self.what_if.without(explanation.target, j, None)
         if whole:
             row["without"] = whole.log_odds
-        if label in explanation.hidden:
-            e = explanation.hidden.index(label)
-            row |= {"hidden": float(explanation.effect[e]), "random": float(explanation.null[e])}
+        if label in explanation.importance.objects:
+            e = explanation.importance.objects.index(label)
+            row |= {
+                "hidden": float(explanation.importance.effect[e]),
+                "random": float(explanation.importance.null[e]),
+            }
         return {name: value for name, value in row.items() if _is_known(value)}
 
     def _strongest(self, j: int) -> list[list[float]]:
         """Centres of the patches in which a class adds most, and least, to the logit."""
         held = np.flatnonzero(self.masks.area[:, j])
         order = held[
-            np.argsort(-np.abs(self.explanation.patch_contribution[held, j]), kind="stable")
+            np.argsort(-np.abs(self.explanation.object.patch_contribution[held, j]), kind="stable")
         ]
         half = self.masks.grid.footprint / 2
         centres: list[list[float]] = (self.masks.grid.coords[order[:8]] + half).tolist()
@@ -141,12 +146,12 @@ class SlideView:
     def _shown(self, index: int) -> ShownObject:
         table, explanation = self.objects, self.explanation
         j, patches = int(table.label[index]), table.patches_of(index)
-        terms = explanation.patch_contribution[patches, j]
+        terms = explanation.object.patch_contribution[patches, j]
         numbers = {
             "area um2": float(table.areas_um2[index]),
             "contribution": float(terms @ table.shares_of(index)),
             "contribution of its patches": float(terms.sum()),
-            "contribution of its class": float(explanation.contribution[j]),
+            "contribution of its class": float(explanation.object.contribution[j]),
             "confidence": float(table.confidence[index]),
             "patches": float(len(patches)),
         }
@@ -166,12 +171,12 @@ class SlideView:
 
     def _measured(self, label: str) -> dict[str, float]:
         """The effect on the standard model of blurring all objects of a label."""
-        if label not in self.explanation.hidden:
+        if label not in self.explanation.importance.objects:
             return {}
-        e = self.explanation.hidden.index(label)
+        e = self.explanation.importance.objects.index(label)
         return {
-            "blurred: fall of log-odds": float(self.explanation.effect[e]),
-            "random, same area: fall of log-odds": float(self.explanation.null[e]),
+            "blurred: fall of log-odds": float(self.explanation.importance.effect[e]),
+            "random, same area: fall of log-odds": float(self.explanation.importance.null[e]),
         }
 
     def _probability(self, logits: NDArray[np.float64]) -> dict[str, float]:
@@ -198,7 +203,7 @@ def open_view(study: Study, entry: SlideEntry) -> SlideView:
     )
 
 
-def _what_if(study: Study, entry: SlideEntry, explanation: SlideExplanation) -> WhatIf | None:
+def _what_if(study: Study, entry: SlideEntry, explanation: Explanation) -> WhatIf | None:
     """None where features or classifier are gone, or are not those that were explained."""
     try:
         model = ObjectAwareMIL.from_pretrained(study.folder.model("object_aware"))
@@ -206,8 +211,8 @@ def _what_if(study: Study, entry: SlideEntry, explanation: SlideExplanation) -> 
         answer = what_if_of(model, bags_of(slide, None, study.config.objects.min_coverage)[1])
     except XPathError:
         return None
-    same = np.allclose(answer.logits(), explanation.object_logits, atol=SAME, rtol=SAME)
-    return answer if same and model.objects == explanation.objects else None
+    same = np.allclose(answer.logits(), explanation.object.logits, atol=SAME, rtol=SAME)
+    return answer if same and model.objects == explanation.object.objects else None
 
 
 def _is_known(value: Any) -> bool:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from xpath.explain.explanation import Explanation
     from xpath.export.qupath.geojson import Feature
     from xpath.geometry import Box
-    from xpath.store.explanations import SlideExplanation
     from xpath.store.objects import ObjectTable
     from xpath.wsi.tissue import Tissue
 
@@ -30,7 +30,7 @@ GEOJSON, SCRIPT = "objects.geojson", "open_in_qupath.groovy"
 
 def write_for_qupath(
     folder: Path,
-    explanation: SlideExplanation,
+    explanation: Explanation,
     objects: ObjectTable,
     tissue: Tissue,
     *,
@@ -66,40 +66,45 @@ def write_for_qupath(
 
 
 def _features(
-    explanation: SlideExplanation, objects: ObjectTable, tissue: Tissue, classes: Sequence[str]
+    explanation: Explanation, objects: ObjectTable, tissue: Tissue, classes: Sequence[str]
 ) -> Iterator[Feature]:
     name = classes[explanation.target]
     yield from region_features(tissue.mask, tissue.downsample, "tissue", title="tissue")
     yield from tile_features(
         objects.grid,
         {
-            "attention": explanation.attention,
+            "attention": explanation.patch.attention,
             **{
                 f"activation: {each}": scores
-                for each, scores in zip(classes, explanation.class_scores, strict=True)
+                for each, scores in zip(classes, explanation.patch.class_scores, strict=True)
             },
-            f"object activation: {name}": explanation.patch_contribution.sum(axis=1),
+            f"object activation: {name}": explanation.object.patch_contribution.sum(axis=1),
         },
     )
     yield from object_features(objects, _numbers(explanation, objects, classes))
 
 
 def _numbers(
-    explanation: SlideExplanation, objects: ObjectTable, classes: Sequence[str]
+    explanation: Explanation, objects: ObjectTable, classes: Sequence[str]
 ) -> list[ObjectNumbers]:
     """Measurements of the objects of each label."""
-    name, measured = classes[explanation.target], classes[explanation.importance_target]
-    hidden = {label: e for e, label in enumerate(explanation.hidden)}
+    name, measured = classes[explanation.target], classes[explanation.importance.target]
+    importance, parts = explanation.importance, explanation.object
+    hidden = {label: e for e, label in enumerate(importance.objects)}
     numbers = []
     for j, label in enumerate(objects.labels):
-        whole = {f"label's contribution: {name}": float(explanation.contribution[j])}
+        whole = {f"label's contribution: {name}": float(parts.contribution[j])}
         if (e := hidden.get(label)) is not None:
             whole |= {
-                f"label hidden, fall of log-odds: {measured}": float(explanation.effect[e]),
-                f"label hidden, random same area: {measured}": float(explanation.null[e]),
-                f"label hidden, IMP (Eq. 12): {measured}": float(explanation.imp[e]),
+                f"label hidden, fall of log-odds: {measured}": float(
+                    explanation.importance.effect[e]
+                ),
+                f"label hidden, random same area: {measured}": float(
+                    explanation.importance.null[e]
+                ),
+                f"label hidden, IMP (Eq. 12): {measured}": float(importance.imp[e]),
             }
-        shared = {_contribution(name): explanation.patch_contribution[:, j]}
+        shared = {_contribution(name): parts.patch_contribution[:, j]}
         numbers.append(ObjectNumbers(label=label, label_numbers=whole, shared=shared))
     return numbers
 

@@ -6,9 +6,9 @@ import pytest
 
 from xpath.errors import DataError, ResolutionError
 from xpath.geometry import Size
-from xpath.objects import morphometry as module
+from xpath.objects import measure as module
 from xpath.objects.find import find_objects
-from xpath.objects.morphometry import measure_objects, morphometry, write_table
+from xpath.objects.measure import measure_objects, morphometry, write_table
 from xpath.objects.rule import ObjectConfig
 
 SIDE = 64
