@@ -15,8 +15,8 @@ import numpy as np
 
 from xpath.errors import DataError
 from xpath.export.qupath.reader import Region, region_mask
-from xpath.export.slide_canvas import Canvas, patch_canvas, strips
 from xpath.geometry import Box, Size
+from xpath.objects.canvas import Canvas, patch_canvas, strips
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
