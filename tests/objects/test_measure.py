@@ -1,4 +1,3 @@
-import csv
 import math
 
 import numpy as np
@@ -8,7 +7,7 @@ from xpath.errors import DataError, ResolutionError
 from xpath.geometry import Size
 from xpath.objects import measure as module
 from xpath.objects.find import find_objects
-from xpath.objects.measure import measure_objects, morphometry, write_table
+from xpath.objects.measure import measure_objects, morphometry
 from xpath.objects.rule import ObjectConfig
 
 SIDE = 64
@@ -176,20 +175,6 @@ def test_an_object_too_large_for_a_picture_keeps_area_and_centre(monkeypatch, ta
     assert (vast.x, vast.y) == pytest.approx((whole.x, whole.y))
     assert math.isnan(vast.circularity)
     assert math.isnan(morphometry(table, slide_id="s")[0].solidity)
-
-
-def test_tables_have_empty_cells_where_there_is_no_number(tmp_path, table_of):
-    picture = np.zeros((2, SIDE, SIDE), bool)
-    picture[0, :20, :20] = True
-
-    write_table(tmp_path / "m.csv", morphometry(table_of(picture, "ab"), slide_id="s"))
-
-    with (tmp_path / "m.csv").open() as file:
-        one, none = csv.DictReader(file)
-    assert (one["label"], one["count"], float(one["area_um2"])) == ("a", "1", 100)
-    assert (none["count"], none["area_fraction"], none["circularity"]) == ("0", "0", "")
-    with pytest.raises(DataError, match="no rows"):
-        write_table(tmp_path / "m.csv", [])
 
 
 def test_what_cannot_be_measured_is_refused(table_of):

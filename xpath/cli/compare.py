@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xpath.cli.command import Command
 from xpath.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from xpath.study.corrections import Corrections
     from xpath.study.study import Study
 
-__all__ = ["add_parser"]
+__all__ = ["COMMAND"]
 
 DESCRIPTION = """\
 Measures the agreement of the objects the model found on a slide with those a person drew or
@@ -50,15 +51,8 @@ A label that neither has shows - for Dice and IoU.
 """
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the sub-command."""
-    parser = commands.add_parser(
-        "compare",
-        help="compare masks with objects drawn or corrected in QuPath",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="the run folder")
     parser.add_argument(
         "corrected", metavar="CORRECTED.geojson", type=Path, help="QuPath's export, also zipped"
@@ -70,13 +64,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         " by default those of the file",
     )
     parser.add_argument("--out", metavar="FILE.csv", type=Path, help="write the table there, too")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table."""
-    from xpath.objects.measure import write_table
     from xpath.store.masks import open_masks
+    from xpath.store.tables import write_table
     from xpath.study.agreement import compare
     from xpath.study.corrections import chosen_labels, read_corrections
     from xpath.study.slides import objects_of
@@ -145,7 +138,7 @@ def _report(masks: SlideMasks, corrections: Corrections) -> None:
 
 
 def _where(compared: Comparison, regions: int) -> str:
-    """The area that was compared, in words."""
+    """Where it was compared, in words."""
     unit = compared.rows[0].unit
     area = _area(compared.area, unit)
     if not regions:
@@ -187,3 +180,13 @@ def _table(rows: Sequence[Agreement]) -> list[str]:
 
 def _share(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+COMMAND = Command(
+    name="compare",
+    help="compare masks with objects drawn or corrected in QuPath",
+    description=DESCRIPTION,
+    epilog=EPILOG,
+    arguments=add_arguments,
+    run=run,
+)

@@ -7,28 +7,25 @@ Axes: n objects.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpath.errors import DataError, ResolutionError
+from xpath.errors import ResolutionError
 from xpath.objects.outline import fill
-from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from xpath.geometry import PatchGrid
     from xpath.store.objects import ObjectTable
 
-__all__ = ["LabelMorphometry", "MeasuredObject", "measure_objects", "morphometry", "write_table"]
+__all__ = ["LabelMorphometry", "MeasuredObject", "measure_objects", "morphometry"]
 
 LARGEST = 1 << 24
 """Pixels of the box around an object up to which its shape is measured: 4096 x 4096."""
@@ -138,27 +135,6 @@ def measure_objects(
     _um(table)
     chosen = table.labels if labels is None else labels
     return [_measured(table, index) for label in chosen for index in table.of(label).tolist()]
-
-
-def write_table(path: Path, rows: Sequence[Any]) -> None:
-    """Writes dataclasses as rows of CSV, NaN as an empty cell.
-
-    Raises:
-        DataError: No rows.
-    """
-    if not rows:
-        raise DataError(f"{path}: there are no rows to write")
-    with atomic(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(rows[0])], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({key: _shown(value) for key, value in asdict(row).items()})
-
-
-def _shown(value: Any) -> Any:
-    if not isinstance(value, float):
-        return value
-    return "" if math.isnan(value) else f"{value:.6g}"
 
 
 def _um(table: ObjectTable) -> float:
