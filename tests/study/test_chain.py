@@ -112,6 +112,7 @@ def test_a_second_run_changes_nothing(finished, slides, tmp_path, small, files_o
         "slides/synthetic-000/masks.zarr/masks/c/0/0/0/0",
         "slides/synthetic-001/masks.zarr/zarr.json",
         "slides/synthetic-002/features.h5",
+        "slides/synthetic-003/objects.h5",
         "models/object_aware/model.safetensors",
         "models/attention/config.json",
     ],

@@ -11,7 +11,7 @@ from xpath.cli.command import Command
 if TYPE_CHECKING:
     import argparse
 
-    from xpath.review.desk import ReviewDesk
+    from xpath.review.service import ReviewService
 
 __all__ = ["COMMAND"]
 
@@ -38,18 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serves until it is interrupted."""
-    from xpath.review.desk import ReviewDesk
+    from xpath.review.service import ReviewService
     from xpath.study.study import open_study
 
-    desk = ReviewDesk(open_study(args.run_folder))
+    service = ReviewService(open_study(args.run_folder))
     if args.export:
-        for path in desk.write_findings(args.export):
+        for path in service.write_findings(args.export):
             print(path)
         return 0
-    return _serve(desk, args.host, args.port, args.token)
+    return _serve(service, args.host, args.port, args.token)
 
 
-def _serve(desk: ReviewDesk, host: str, port: int, token: str) -> int:
+def _serve(service: ReviewService, host: str, port: int, token: str) -> int:
     from xpath.errors import ConfigError
     from xpath.review.access import Access, is_loopback
     from xpath.review.server import ReviewServer
@@ -58,7 +58,7 @@ def _serve(desk: ReviewDesk, host: str, port: int, token: str) -> int:
         token = secrets.token_urlsafe(24)
     access = Access(host=host, token=token)
     try:
-        server = ReviewServer(desk, access, port=port)
+        server = ReviewServer(service, access, port=port)
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"cannot listen on {host}, port {port} ({error}); choose another --port, 0 for any"
@@ -70,7 +70,7 @@ def _serve(desk: ReviewDesk, host: str, port: int, token: str) -> int:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print("stopped; findings are in", desk.findings.path)
+            print("stopped; findings are in", service.findings.path)
     return 0
 
 

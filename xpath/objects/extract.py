@@ -1,6 +1,6 @@
 """Patch and object features of a slide.
 
-Axes: N patches, B patches of a batch, L object kinds, D features.
+Axes: N patches, B patches of a batch, L object classes, D features.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def extract_objects(
         on_patches: Called with the number of patches done in each batch.
 
     Raises:
-        DataError: The encoder answers NaN, the masks are another slide's, or call a kind "other".
+        DataError: The encoder answers NaN, the masks are another slide's, or call a label "other".
         LabelError: The masks have a label that is no region-structure-object id.
         ShapeError: The encoder answers other maps than it promises.
         SlideError: A patch cannot be read.
@@ -59,10 +59,10 @@ def extract_objects(
     _check_masks(slide, masks)
     tree = load_labels()
     prompts = [tree.parse(label, allow_new=True).prompt for label in masks.labels]
-    count, kinds = len(masks.grid), len(masks.labels) + 1
+    count, classes = len(masks.grid), len(masks.labels) + 1
     features = np.zeros((count, encoder.dim), np.float32)
-    objects = np.zeros((count, kinds, encoder.dim), np.float16)
-    coverage = np.zeros((count, kinds), np.float32)
+    objects = np.zeros((count, classes, encoder.dim), np.float16)
+    coverage = np.zeros((count, classes), np.float32)
     for index, images in iter_patches(slide, masks.grid, batch=batch):
         maps = encoder.maps(to_tensor(images))
         check_shape(f"maps of {encoder.name}", maps, "B D h w", B=len(index), D=encoder.dim)
@@ -97,7 +97,7 @@ def _check_masks(slide: Slide, masks: SlideMasks) -> None:
         )
     if OTHER in masks.labels:
         raise DataError(
-            f"{OTHER!r} means what no mask covers; give the segmented kind another name"
+            f"{OTHER!r} means what no mask covers; give the segmented label another name"
         )
 
 

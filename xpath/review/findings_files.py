@@ -33,7 +33,7 @@ def findings_csv(findings: Sequence[Finding]) -> str:
 
 
 def findings_geojson(findings: Sequence[Finding]) -> str:
-    """Annotations of one slide, as QuPath's own parser reads them; ids are stable.
+    """Annotations of one slide with stable ids, as QuPath's own parser reads them.
 
     QuPath measures from the corner of the scanned part, so that corner is subtracted.
     """

@@ -8,6 +8,7 @@ from typing import Literal
 from xpath.errors import ConfigError
 from xpath.labels import activation_objects, importance_objects
 from xpath.mil.train import TrainConfig
+from xpath.objects.rule import ObjectConfig
 from xpath.wsi.grid import GridConfig
 from xpath.wsi.tissue import TissueConfig
 
@@ -116,6 +117,8 @@ class StudyConfig:
     tissue: TissueConfig = field(default_factory=TissueConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     objects: ObjectsConfig = field(default_factory=ObjectsConfig)
+    counting: ObjectConfig = field(default_factory=ObjectConfig)
+    """Which pixels of the masks are one object, wherever objects are counted."""
     split: SplitConfig = field(default_factory=SplitConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     explain: ExplainConfig = field(default_factory=ExplainConfig)

@@ -11,7 +11,7 @@ from xpath.batch.runner import run_stage
 from xpath.errors import DataError
 from xpath.export.dicom_seg import write_dicom_seg
 from xpath.export.dicom_slide import finest_level, is_dicom, require_highdicom
-from xpath.export.slide_canvas import strips, whole_canvas
+from xpath.objects.canvas import strips, whole_canvas
 from xpath.store.masks import open_masks
 from xpath.study.keys import stage_key
 

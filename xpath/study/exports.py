@@ -34,15 +34,15 @@ from xpath.export.report.tables import (
 from xpath.geometry import Size
 from xpath.labels import OTHER
 from xpath.metrics.calibration import scaled_probability
-from xpath.objects.morphometry import morphometry, write_table
+from xpath.objects.measure import morphometry
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
-from xpath.store.tables import read_table
+from xpath.store.tables import read_table, write_table
 from xpath.study.folder import slide_predictions, slide_splits
 from xpath.study.keys import stage_key
 from xpath.study.qupath import write_for_qupath
-from xpath.study.slides import explain_key
+from xpath.study.slides import explain_key, objects_of
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from xpath.batch.slides import SlideEntry
     from xpath.explain.explanation import Explanation
     from xpath.store.masks import SlideMasks
+    from xpath.store.objects import ObjectTable
     from xpath.study.study import Study
 
 __all__ = ["export", "export_index"]
@@ -76,15 +77,19 @@ def export(study: Study, entry: SlideEntry, split: str) -> bool:
     measured = study.classes[read_explanation(path).importance.target]
 
     def produce() -> None:
-        _measure_objects(study, entry)
+        objects = objects_of(study, entry)
+        if objects.grid.slide_mpp is not None:
+            rows = morphometry(objects, slide_id=entry.slide_id)
+            write_table(study.folder.morphometry(entry.slide_id), rows)
         with atomic(output) as draft:
             draft.mkdir()
-            _export_to(draft, study, entry, split)
+            _export_to(draft, study, entry, split, objects)
 
     key = stage_key(
         "export",
         study.config,
         explain_key(study, entry),
+        study.objects_key(entry),
         study.classes,
         split,
         # Tables over all slides, parts of which the page shows, change with any slide.
@@ -94,15 +99,9 @@ def export(study: Study, entry: SlideEntry, split: str) -> bool:
     return make_once(output, key, produce)
 
 
-def _measure_objects(study: Study, entry: SlideEntry) -> None:
-    """Writes ``morphometry.csv``, where a resolution is known."""
-    masks = open_masks(study.folder.masks(entry.slide_id))
-    if masks.grid.mpp is not None:
-        rows = morphometry(masks, slide_id=entry.slide_id)
-        write_table(study.folder.morphometry(entry.slide_id), rows)
-
-
-def _export_to(folder: Path, study: Study, entry: SlideEntry, split: str) -> None:
+def _export_to(
+    folder: Path, study: Study, entry: SlideEntry, split: str, objects: ObjectTable
+) -> None:
     explanation = read_explanation(study.folder.explanation(entry.slide_id))
     masks = open_masks(study.folder.masks(entry.slide_id))
     with study.open_slide(entry) as slide:
@@ -118,7 +117,7 @@ def _export_to(folder: Path, study: Study, entry: SlideEntry, split: str) -> Non
     }
     for name, layer in layers.items():
         write_png(folder / f"{name}.png", stacked(overview, layer))
-    write_for_qupath(folder, explanation, masks, tissue, classes=study.classes, bounds=bounds)
+    write_for_qupath(folder, explanation, objects, tissue, classes=study.classes, bounds=bounds)
     figure = (folder / "explanation.png").read_bytes()
     report = _report(study, entry, split, explanation, figure)
     report = replace(

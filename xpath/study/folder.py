@@ -49,6 +49,10 @@ class RunFolder:
         """Object masks of one slide."""
         return self.slide(slide_id) / "masks.zarr"
 
+    def objects(self, slide_id: str) -> Path:
+        """Table of the objects of one slide, from which all of them are counted."""
+        return self.slide(slide_id) / "objects.h5"
+
     def features(self, slide_id: str) -> Path:
         """Patch and object features of one slide."""
         return self.slide(slide_id) / "features.h5"
@@ -58,7 +62,7 @@ class RunFolder:
         return self.slide(slide_id) / "explanation.h5"
 
     def morphometry(self, slide_id: str) -> Path:
-        """Numbers and shapes of the objects of one slide."""
+        """Number, size, shape and distances of the objects of one slide."""
         return self.slide(slide_id) / "morphometry.csv"
 
     def exports(self, slide_id: str) -> Path:

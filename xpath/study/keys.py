@@ -19,6 +19,7 @@ __all__ = ["STAGE_SETTINGS", "STAGE_VERSIONS", "changed_settings", "stage_key"]
 
 STAGE_VERSIONS = {
     "masks": 1,
+    "objects": 1,
     "features": 1,
     "models": 1,
     "explanation": 1,
@@ -35,6 +36,7 @@ changed.
 
 STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
     "masks": ("tissue", "grid", "objects.overlap", "objects.reduce"),
+    "objects": ("counting",),
     "features": (),
     "models": ("classifier", "objects.min_coverage"),
     "explanation": (

@@ -13,9 +13,11 @@ from xpath.explain.importance import PerturbationConfig, SegmentedSlide, object_
 from xpath.explain.perturbation import Blur
 from xpath.mil.bag import Bag, pack
 from xpath.objects.extract import extract_objects
+from xpath.objects.find import find_objects
 from xpath.segment.predict.whole_slide import segment_slide
 from xpath.store.features import read_features, write_features
 from xpath.store.masks import open_masks
+from xpath.store.objects import read_objects, write_objects
 from xpath.study.keys import stage_key
 from xpath.wsi.grid import cut_grid
 from xpath.wsi.tissue import find_tissue
@@ -30,16 +32,25 @@ if TYPE_CHECKING:
     from xpath.mil.attention_mil import AttentionMIL
     from xpath.mil.object_aware import ObjectAwareMIL
     from xpath.store.features import SlideFeatures
+    from xpath.store.objects import ObjectTable
     from xpath.study.study import Study
 
-__all__ = ["Classifiers", "bags_of", "explain", "explain_key", "extract", "segment"]
+__all__ = [
+    "Classifiers",
+    "bags_of",
+    "explain",
+    "explain_key",
+    "extract",
+    "objects_of",
+    "segment",
+]
 
 Classifiers = tuple["AttentionMIL", "ObjectAwareMIL"]
 """The standard and the object-aware classifier."""
 
 
 def segment(study: Study, entry: SlideEntry) -> bool:
-    """Makes the object masks of a slide, True if they had to be made."""
+    """Makes masks of a slide and the table of its objects, True if any had to be made."""
     output = study.folder.masks(entry.slide_id)
 
     def produce() -> None:
@@ -49,7 +60,28 @@ def segment(study: Study, entry: SlideEntry) -> bool:
                 slide, grid, study.predictor, study.labels, output, config=study.segment_config
             )
 
-    return make_once(output, study.masks_key(entry), produce)
+    made = make_once(output, study.masks_key(entry), produce)
+    return _count_objects(study, entry) or made
+
+
+def objects_of(study: Study, entry: SlideEntry) -> ObjectTable:
+    """The objects of a segmented slide, counted now if that was not done or by another rule.
+
+    Raises:
+        Busy: Another process is counting them.
+        StoreError: The slide has no finished masks, or they are damaged.
+    """
+    _count_objects(study, entry)
+    return read_objects(study.folder.objects(entry.slide_id))
+
+
+def _count_objects(study: Study, entry: SlideEntry) -> bool:
+    masks, output = study.folder.masks(entry.slide_id), study.folder.objects(entry.slide_id)
+
+    def produce() -> None:
+        write_objects(output, find_objects(open_masks(masks), study.config.counting))
+
+    return make_once(output, study.objects_key(entry), produce)
 
 
 def extract(study: Study, entry: SlideEntry) -> bool:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xpath.batch.done import is_done, read_key
+from xpath.batch.done import content_of, is_done, read_key
 from xpath.batch.ledger import Ledger
 from xpath.batch.slides import SlideEntry
 from xpath.config import from_dict
@@ -216,6 +216,15 @@ class Study:
             [label.prompt for label in self.labels],
             self.segmentor.digest,
         )
+
+    def objects_key(self, entry: SlideEntry) -> str:
+        """Key of the table of a slide's objects: of the masks and the rule.
+
+        Raises:
+            StoreError: The slide has no finished masks.
+        """
+        masks = content_of(self.folder.masks(entry.slide_id))
+        return stage_key("objects", self.config, masks)
 
     def features_key(self, entry: SlideEntry) -> str:
         """Key of the features of a slide."""

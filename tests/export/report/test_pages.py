@@ -321,13 +321,13 @@ def test_an_object_that_only_speaks_against_has_no_top_patch(four_patches):
 def test_tables_of_the_run_are_shown_as_they_are(tmp_path):
     (tmp_path / "slides").mkdir()
     path = tmp_path / "slides" / "morphometry.csv"
-    path.write_text("object,area um2\n" + "tumor,1234.56789\n" * 50)
+    path.write_text("object,area um2,rule\n" + "tumor,1234.56789,by edges\n" * 50)
 
     table = file_table(path, tmp_path, most=2)
 
     assert table == FileTable(
         columns=("object", "area um2"), rows=(("tumor", "1235"),) * 2,
-        source="slides/morphometry.csv", cut=48,
+        source="slides/morphometry.csv", cut=48, rule="by edges",
     )  # fmt: skip
     assert file_table(tmp_path / "none.csv", tmp_path) is None
 

@@ -14,10 +14,11 @@ from torch.nn import functional
 
 from xpath.errors import ConfigError, DataError, ResolutionError, SlideError
 from xpath.explain.maps import object_shares
-from xpath.export.qupath.geojson import mask_features
 from xpath.geometry import Size
 from xpath.labels import load_labels
+from xpath.objects.find import find_objects
 from xpath.objects.pool import cover
+from xpath.objects.rule import ObjectConfig
 from xpath.segment.predict.predictor import Segmentation
 from xpath.segment.predict.whole_slide import SegmentConfig, segment_slide
 from xpath.store.masks import open_masks
@@ -237,13 +238,13 @@ def test_whoever_reads_reduced_masks_finds_things_where_they_are(segmented, redu
 
     masks = segmented(grid, overlap=32, reduce=reduce)
 
-    outlines = list(mask_features(masks, masks.labels[0], {}, min_um2=1000))
-    ring = np.asarray(outlines[0].rings[0])
-    assert len(outlines) == 1
+    table = find_objects(masks, ObjectConfig(min_area_um2=1000, separate=False))
+    ring = table.rings(0)[0]
+    assert table.counts[masks.labels[0]] == 1
     np.testing.assert_allclose(ring.min(axis=0), [96, 88], atol=3)
     np.testing.assert_allclose(ring.max(axis=0), [296, 288], atol=3)
     area = np.pi * 100**2
-    assert outlines[0].measurements["area um2"] == pytest.approx(area / 4, rel=0.03)
+    assert table.areas_um2[0] == pytest.approx(area / 4, rel=0.03)
     assert masks.area[:, 0].sum() / masks.size**2 * 63**2 == pytest.approx(area, rel=0.02)
     shares = object_shares(masks, Size(96, 96))[0]  # 4 level-0 pixels each
     assert shares.sum() * 16 == pytest.approx(area, rel=0.02)

@@ -95,6 +95,8 @@ class FileTable:
     source: str
     cut: int = 0
     """Rows that are left out."""
+    rule: str = ""
+    """The rule by which objects were counted, its column ``rule``; empty without one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

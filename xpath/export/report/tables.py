@@ -26,12 +26,13 @@ def file_table(path: Path, root: Path, *, most: int = MOST_ROWS) -> FileTable | 
     rows = read_table(path)
     if not rows:
         return None
-    columns = tuple(rows[0])
+    columns = tuple(name for name in rows[0] if name != "rule")
     return FileTable(
         columns=columns,
         rows=tuple(tuple(_short(row[column]) for column in columns) for row in rows[:most]),
         source=path.relative_to(root).as_posix(),
         cut=max(0, len(rows) - most),
+        rule=rows[0].get("rule", ""),
     )
 
 

@@ -1,4 +1,4 @@
-"""The run as reviewers see it: slides, objects, findings. Knows nothing of HTTP."""
+"""The run as reviewers see it, without HTTP: slides, objects, findings."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xpath.batch.slides import SlideEntry
-    from xpath.review.slide_view import Seen
+    from xpath.review.slide_view import ShownObject
     from xpath.study.study import Study
 
-__all__ = ["ReviewDesk"]
+__all__ = ["ReviewService"]
 
 VIEWS = 4
 """Slides whose numbers are kept in memory."""
@@ -32,7 +32,7 @@ POINTS = 20_000
 """Most points of an outline that are sent to the page."""
 
 
-class ReviewDesk:
+class ReviewService:
     """Answers the questions of the review page."""
 
     def __init__(self, study: Study) -> None:
@@ -72,87 +72,95 @@ class ReviewDesk:
         }
 
     def slide(self, slide_id: str) -> dict[str, Any]:
-        """One slide; ``missing`` says why its pixels cannot be shown."""
+        """One slide, with the reason why its pixels cannot be shown as ``missing``."""
         entry = self._entry(slide_id)
         about = self._view(entry).describe()
         return about | {"missing": self._pixels.missing(entry)}
 
-    def tile(self, slide_id: str, place: tuple[int, int, int]) -> bytes:
+    def tile(self, slide_id: str, index: tuple[int, int, int]) -> bytes:
         """JPEG of one tile: level, column, row."""
         entry = self._entry(slide_id)
-        return self._pixels.jpeg(entry, self._view(entry).pyramid.tile(*place))
+        return self._pixels.jpeg(entry, self._view(entry).pyramid.tile(*index))
 
-    def layer(self, slide_id: str, layer: str, place: tuple[int, int, int], kinds: str) -> bytes:
-        """PNG of one tile of a layer; ``kinds`` are indices separated by commas."""
+    def layer(self, slide_id: str, layer: str, index: tuple[int, int, int], classes: str) -> bytes:
+        """PNG of one tile of a layer.
+
+        Args:
+            slide_id: The slide.
+            layer: One of ``LAYERS``.
+            index: Level, column, row.
+            classes: Indices of object classes separated by commas, ``-`` for none.
+        """
         if layer not in LAYERS:
             raise Refused(404, f"layer must be one of {', '.join(LAYERS)}")
         view = self._view(self._entry(slide_id))
-        chosen = self._kinds(view, kinds)
-        tile = view.pyramid.tile(*place)
-        key = (slide_id, layer, place, chosen)
+        chosen = self._object_classes(view, classes)
+        tile = view.pyramid.tile(*index)
+        key = (slide_id, layer, index, chosen)
         return self._layers.get(
             key, lambda: encoded(view.painter.paint(layer, tile, chosen), "PNG")
         )
 
-    def at(self, slide_id: str, x: float, y: float, kinds: str) -> dict[str, Any]:
-        """Objects under a place."""
+    def at(self, slide_id: str, x: float, y: float, classes: str) -> dict[str, Any]:
+        """Objects of some classes under a point in level-0 pixels."""
         view = self._view(self._entry(slide_id))
         if not (math.isfinite(x) and math.isfinite(y)):
             raise Refused(400, "x and y must be numbers")
-        seen = view.at(x, y, self._kinds(view, kinds))
-        return {"objects": [self._as_json(view, one) for one in seen]}
+        shown = view.at(x, y, self._object_classes(view, classes))
+        return {"objects": [self._as_json(view, one) for one in shown]}
 
-    def remember(self, slide_id: str, said: Mapping[str, Any]) -> dict[str, Any]:
-        """Keeps a finding about the object of a kind at a place.
+    def remember(self, slide_id: str, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Stores a finding about the object of a class at a point.
 
         Args:
             slide_id: The slide.
-            said: ``x``, ``y``, ``kind``, ``verdict``, ``reviewer`` and ``comment``. Outline and
-                numbers are not taken from the page but from the run.
+            content: ``x``, ``y``, ``object_class``, ``verdict``, ``reviewer`` and ``comment``.
+                Outline and numbers are not taken from the page but from the run.
         """
         entry = self._entry(slide_id)
         view = self._view(entry)
         try:
-            x, y, kind = float(said["x"]), float(said["y"]), int(said["kind"])
-            texts = {name: said.get(name, "") for name in ("verdict", "reviewer", "comment")}
+            x, y, j = float(content["x"]), float(content["y"]), int(content["object_class"])
+            texts = {name: content.get(name, "") for name in ("verdict", "reviewer", "comment")}
         except (KeyError, TypeError, ValueError) as error:
-            raise Refused(400, "a finding needs x, y, kind, verdict and reviewer") from error
+            message = "a finding needs x, y, object_class, verdict and reviewer"
+            raise Refused(400, message) from error
         if not all(isinstance(text, str) for text in texts.values()):
             raise Refused(400, "verdict, reviewer and comment must be texts")
-        seen = self.at_kind(view, x, y, kind)
+        shown = self.object_at(view, x, y, j)
         try:
             origin = self._pixels.origin(entry)
             corner = origin.x, origin.y
         except Refused:  # moved away; most slides measure from 0, 0
             corner = 0, 0
-        rings = tuple(tuple((float(a), float(b)) for a, b in ring) for ring in seen.piece.rings)
+        rings = tuple(tuple((float(a), float(b)) for a, b in ring) for ring in shown.rings)
         finding = Finding(
             slide_id=slide_id,
-            object=seen.piece.name,
-            label=seen.label,
+            object=shown.name,
+            label=shown.label,
             x=x,
             y=y,
             origin_x=corner[0],
             origin_y=corner[1],
             rings=rings,
-            numbers=seen.numbers,
+            numbers=shown.numbers,
             **texts,
         )
         return _short(self.findings.save(finding))
 
-    def at_kind(self, view: SlideView, x: float, y: float, kind: int) -> Seen:
-        """The object of one kind at a place.
+    def object_at(self, view: SlideView, x: float, y: float, object_class: int) -> ShownObject:
+        """The object of one class at a point.
 
         Raises:
             Refused: There is none.
         """
-        wanted = self._kinds(view, str(kind))
-        seen = view.at(x, y, wanted) if math.isfinite(x) and math.isfinite(y) else []
-        if not seen:
-            raise Refused(404, "there is no object of this kind at this place")
-        return seen[0]
+        wanted = self._object_classes(view, str(object_class))
+        shown = view.at(x, y, wanted) if math.isfinite(x) and math.isfinite(y) else []
+        if not shown:
+            raise Refused(404, "there is no object of this class at this point")
+        return shown[0]
 
-    def found(self, slide_id: str) -> list[dict[str, Any]]:
+    def findings_on(self, slide_id: str) -> list[dict[str, Any]]:
         """Findings on one slide, without their outlines."""
         return [_short(finding) for finding in self.findings.read(self._entry(slide_id).slide_id)]
 
@@ -190,29 +198,27 @@ class ReviewDesk:
                 " to explain, or a file is damaged); run `xpath explain` first.",
             ) from error
 
-    def _kinds(self, view: SlideView, text: str) -> tuple[int, ...]:
-        """Indices of kinds that have masks; all of them for an empty text."""
+    def _object_classes(self, view: SlideView, text: str) -> tuple[int, ...]:
+        """Indices of object classes that have masks, all of them for an empty text."""
         most = len(view.masks.labels)
         if not text:
             return tuple(range(most))
         if not re.fullmatch(r"-|\d{1,4}(,\d{1,4}){0,500}", text):
-            raise Refused(400, "kinds must be numbers separated by commas")
+            raise Refused(400, "object classes must be numbers separated by commas")
         chosen = () if text == "-" else tuple(sorted({int(number) for number in text.split(",")}))
         if chosen and chosen[-1] >= most:
-            raise Refused(404, f"the slide has {most} kinds of objects, counted from 0")
+            raise Refused(404, f"the slide has {most} classes of objects, counted from 0")
         return chosen
 
-    def _as_json(self, view: SlideView, seen: Seen) -> dict[str, Any]:
-        piece = seen.piece
-        step = max(1, sum(len(ring) for ring in piece.rings) // POINTS)
+    def _as_json(self, view: SlideView, shown: ShownObject) -> dict[str, Any]:
+        step = max(1, sum(len(ring) for ring in shown.rings) // POINTS)
         return {
-            "name": piece.name,
-            "kind": piece.kind,
-            "label": seen.label,
-            "complete": piece.complete,
-            "numbers": seen.numbers,
-            "rings": [ring[::step].tolist() for ring in piece.rings],
-            "explained": view.classes[view.found.target],
+            "name": shown.name,
+            "object_class": shown.object_class,
+            "label": shown.label,
+            "numbers": shown.numbers,
+            "rings": [ring[::step].tolist() for ring in shown.rings],
+            "explained": view.classes[view.explanation.target],
         }
 
 

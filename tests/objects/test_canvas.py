@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from xpath.errors import ConfigError
-from xpath.export.slide_canvas import Canvas, patch_canvas, strips, whole_canvas
 from xpath.geometry import Size
+from xpath.objects.canvas import Canvas, patch_canvas, strips, whole_canvas
 from xpath.testing.masks import grid_at, write_masks
 
 LABELS = ("breast-tissue-tumor", "breast-tissue-stroma")

@@ -1,7 +1,8 @@
 """Object masks of a slide as one picture, strip by strip from its top.
 
-A pixel of the picture shows the mask pixel under its centre; where patches overlap, an object is
-where any of them has it. Axes: L labels, h w pixels of the picture, S side of a mask.
+A pixel of the picture shows the mask pixel under its centre. Where patches overlap, an object is
+where any of them has it, and where rounding left a level-0 pixel between two patches, the first
+reaches over it. Axes: L labels, h w pixels of the picture, S side of a mask.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from xpath.geometry import PatchGrid
     from xpath.store.masks import SlideMasks
 
-__all__ = ["Canvas", "Strip", "patch_canvas", "strips", "whole_canvas"]
+__all__ = ["Canvas", "Strip", "patch_canvas", "patch_windows", "strips", "whole_canvas"]
 
 
 class Canvas(NamedTuple):
@@ -43,6 +44,8 @@ class Strip(NamedTuple):
 
     top: int
     """Its first row."""
+    patches: NDArray[np.int64]
+    """Indices of the patches that lie on it."""
     masks: NDArray[np.bool_]
     """``(L, h, w)``."""
     covered: NDArray[np.bool_]
@@ -80,6 +83,14 @@ def whole_canvas(masks: SlideMasks, most: int) -> Canvas:
         shrink *= 2
 
 
+def patch_windows(masks: SlideMasks, canvas: Canvas) -> NDArray[np.int64]:
+    """``(N, 4)`` top, left, bottom, right of each patch on the picture, clipped to it."""
+    edges = np.stack((masks.grid.coords, _ends(masks.grid)), axis=1) - canvas.corner
+    first = np.ceil(edges / canvas.scale - 0.5).astype(np.int64)  # whose centre is not before it
+    limit = (canvas.size.width, canvas.size.height)
+    return np.asarray(first.clip(0, limit)[:, :, ::-1].reshape(-1, 4))
+
+
 def strips(masks: SlideMasks, labels: Sequence[str], canvas: Canvas) -> Iterator[Strip]:
     """All rows of the picture, in order. Each patch is read once.
 
@@ -99,54 +110,69 @@ def strips(masks: SlideMasks, labels: Sequence[str], canvas: Canvas) -> Iterator
     width, height = canvas.size.width, canvas.size.height
     # No patch is higher than a strip, so none meets more than two.
     buffer = np.zeros((len(columns) + 1, 2 * side, width), np.bool_)
-    tops = [_axis(masks, canvas, index, 1)[0] for index in range(len(masks))]
-    order = np.argsort(tops, kind="stable")
-    starts = np.asarray(tops)[order]
+    spans, ends = patch_windows(masks, canvas), _ends(masks.grid)
+    order = np.argsort(spans[:, 0], kind="stable")
+    starts = spans[order, 0]
     for top in range(0, height, side):
         first, last = np.searchsorted(starts, (top, top + side))
         for index in order[first:last].tolist():
-            _paint(buffer, masks, columns, index, (canvas, top))
+            row, left, low, right = spans[index].tolist()
+            down = _under(masks, canvas, 1, (row, low), (index, ends))
+            across = _under(masks, canvas, 0, (left, right), (index, ends))
+            view = buffer[:, row - top : low - top, left:right]
+            _paint(view, masks, columns, index, np.ix_(down, across), canvas.shrink)
         rows = min(side, height - top)
-        yield Strip(top, buffer[:-1, :rows], buffer[-1, :rows])
+        here = np.flatnonzero((spans[:, 0] < top + rows) & (spans[:, 2] > top))
+        yield Strip(top, here, buffer[:-1, :rows], buffer[-1, :rows])
         buffer[:, :side] = buffer[:, side:]
         buffer[:, side:] = False
 
 
 def _paint(
-    buffer: NDArray[np.bool_],
+    view: NDArray[np.bool_],
     masks: SlideMasks,
     columns: list[int],
     index: int,
-    place: tuple[Canvas, int],
+    under: tuple[NDArray[np.int64], ...],
+    shrink: int,
 ) -> None:
-    """Lays a patch on the buffer ``(L + 1, h, w)``, whose last picture is what is covered."""
-    canvas, top = place
-    row, down = _axis(masks, canvas, index, 1)
-    column, across = _axis(masks, canvas, index, 0)
-    window = (slice(row - top, row - top + len(down)), slice(column, column + len(across)))
-    buffer[-1][window] = True
+    """Lays a patch on its part of the buffer ``(L + 1, h, w)``, the last for what is covered."""
+    view[-1] = True
     used = [number for number, each in enumerate(columns) if masks.area[index, each]]
     if not used:
         return
     read = masks.read(index)
     for number in used:
-        mask = _shrunk(read[columns[number]], canvas.shrink)
-        buffer[number][window] |= mask[np.ix_(down, across)]
+        view[number] |= _shrunk(read[columns[number]], shrink)[under]
 
 
-def _axis(
-    masks: SlideMasks, canvas: Canvas, index: int, axis: int
-) -> tuple[int, NDArray[np.int64]]:
-    """The first pixel of the picture whose centre is in a patch, and the mask pixel under each."""
-    grid: PatchGrid = masks.grid
-    limit = canvas.size.height if axis else canvas.size.width
-    start = float(grid.coords[index, axis]) - canvas.corner[axis]
-    scale, pixels = canvas.scale[axis], masks.size // canvas.shrink
-    first = max(0, math.ceil(start / scale - 0.5))
-    stop = max(first, min(limit, math.ceil((start + grid.footprint) / scale - 0.5)))
-    centres = (np.arange(first, stop) + 0.5) * scale - start
-    under = np.floor(centres * pixels / grid.footprint).astype(np.int64)
-    return first, np.clip(under, 0, pixels - 1)
+def _under(
+    masks: SlideMasks,
+    canvas: Canvas,
+    axis: int,
+    span: tuple[int, int],
+    patch: tuple[int, NDArray[np.int64]],
+) -> NDArray[np.int64]:
+    """The mask pixel of a patch under each pixel of the picture in a span along an axis."""
+    index, ends = patch
+    start = int(masks.grid.coords[index, axis])
+    pixels = masks.size // canvas.shrink
+    centres = (np.arange(*span) + 0.5) * canvas.scale[axis] + canvas.corner[axis] - start
+    under: NDArray[np.int64] = np.floor(centres * pixels / (ends[index, axis] - start)).astype(int)
+    return under.clip(0, pixels - 1)
+
+
+def _ends(grid: PatchGrid) -> NDArray[np.int64]:
+    """``(N, 2)`` right and lower end of each patch, level-0 pixels.
+
+    Steps between patches are rounded one by one, so neighbours may lie a pixel apart; the first
+    then reaches over it, and an object across such a seam is still one object.
+    """
+    ends = grid.coords + grid.footprint
+    corners = set(map(tuple, grid.coords.tolist()))
+    for end, (x, y), (right, bottom) in zip(ends, grid.coords.tolist(), ends.tolist(), strict=True):
+        end += ((right + 1, y) in corners, (x, bottom + 1) in corners)
+    return ends
 
 
 def _shrunk(mask: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
