@@ -25,7 +25,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "taught, and what they score, is in their model card: xpath/segment/weights/mini.",
     )
     parser.add_argument("--region", help="only this region, e.g. breast")
-    parser.add_argument("--find", metavar="TEXT", help='one label, e.g. "breast stroma"')
+    parser.add_argument(
+        "--find", metavar="TEXT", help='one label in any words, e.g. "breast stroma" or "TILs"'
+    )
     parser.add_argument(
         "--brca", choices=["importance", "maps"], help="the paper's 12 or 21 breast objects"
     )
