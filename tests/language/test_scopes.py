@@ -22,12 +22,13 @@ Argues against x.|There was never any x.|x is entirely absent.|The margins are c
 Skin intact, no x|Scar present, no x|x nil|* x: nil|x is no longer present.|Not x.|This is not x.
 No focus suspicious for x.|The features are not diagnostic of x.
 Insufficient for a diagnosis of x.|0 x.|Zero x per 10 fields.|x 0/10 fields.|x: 0 per 10 fields
-x-negative.|x-free margins.|non-x tissue|Cyst, scar and x are not seen.
+x-negative.|x (-)|x (0)|Scar+, x-.|x-free margins.|non-x tissue|Cyst, scar and x are not seen.
 x, scar, and cyst are absent.|No scar (cyst) or x.|Loss of x.|Scar without cyst or x.
 The tissue has no scar, no cyst, no x.|x are not a feature.|No\nx identified.
 """
 PRESENT = r"""
-x is present.|x: present|Focal x.|Not only scar but also x.|No scar but x is present.
+x is present.|x: present|Not all x are normal.
+Focal x.|Not only scar but also x.|No scar but x is present.
 No cyst; x noted.|No scar, x present.|No scar. x.|Although no scar is seen, there is x.
 x, no scar.|x without scar.|x with no scar.|Scar is absent but x is present.
 Scar absent, x frequent.|x without doubt.|There is no doubt about x.|Negative for ER, x in stroma.

@@ -21,7 +21,7 @@ _ORIGIN_BEFORE = re.compile(
 )
 _ORIGIN_BEHIND = re.compile(r"\s*(?:primary|origin)\b", re.IGNORECASE)
 _SITE_BEFORE = re.compile(
-    r"\b(?:in|of|from|within|for|on)(?: (?:an?|the|this|my|that|your|his|her|our))?"
+    r"\b(?:in|of|from|within|for|on|to|into)(?: (?:an?|the|this|my|that|your|his|her|our))?"
     r"(?: (?:left|right|normal|human))*\s*$",
     re.IGNORECASE,
 )
