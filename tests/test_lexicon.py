@@ -156,6 +156,8 @@ def test_regions(text, wanted):
         ("inflamatory cells", "inflammation"),
         ("eosinphils", "eosinophil"),
         ("macrohpage", "macrophage"),  # neighbours swapped
+        ("lymphosite", "lymphocyte"),  # two letters off, of ten
+        ("limphocite", None),  # so is this, but not after the same first three
         ("neutrofills", None),  # three letters off
         ("bland", None),  # "gland", but for the first letter
         ("marked", None),  # "marker" is a word, too

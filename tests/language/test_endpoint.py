@@ -11,6 +11,7 @@ import pytest
 from xpath.errors import ConfigError, ReaderError
 from xpath.labels import load_labels
 from xpath.language import EndpointReader, Request
+from xpath.language.evidence import EvidenceFinder
 from xpath.language.instructions import instructions, response_schema
 
 TEXT = "Invasive carcinoma with fat.  No NECROSIS\nin the tumour; no necrosis elsewhere."
@@ -197,6 +198,15 @@ def test_evidence_is_found_but_for_case_and_blanks_and_place_by_place(server, re
         "No NECROSIS\nin the",
         "necrosis",
     ]
+
+
+def test_a_quotation_used_again_is_its_next_occurrence():
+    finder = EvidenceFinder("fat, fat and FAT; a  nerve")
+
+    assert [finder.find("fat") for _ in range(3)] == [(0, 3), (5, 8), (5, 8)]
+    assert finder.find("A nerve") == (18, 26)
+    assert finder.find("bone") is None
+    assert finder.find(" ") is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from time import process_time
 
 import pytest
 
-from xpath.labels import Label, LabelTree, load_labels
+from xpath.labels import Label, LabelTree, importance_objects, load_labels
 from xpath.language.intents import guess_case
 from xpath.language.offline import OfflineReader
 from xpath.language.reading import Request
@@ -217,6 +217,8 @@ def test_open_questions():
     assert set(read("What is in this slide?", "exploratory", "lung").labels) == set(
         TREE.children("lung")
     )
+    compare = read("How do I distinguish lobular from ductal?", "exploratory", "breast")
+    assert set(compare.labels) == set(importance_objects())
     everything = set(read("Show me everything but the fat", None, "breast").labels)
     assert set(TREE.children("breast")) - everything == {TREE["breast-tissue-fat"]}
     assert asked("How fast is it growing?", "exploratory", "breast") == [

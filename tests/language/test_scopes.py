@@ -39,6 +39,7 @@ No scar (x is present).|with or without x|Scar (not seen) and x.|x is present an
 The tumour shows no scar: x.|1. No scar\n2. x|No scar\nX
 """
 UNCERTAIN = r"""
+No scar and possibly x.
 Cannot exclude x.|x cannot be excluded.|x cannot be completely ruled out.|Suspicious for x.
 Possible x.|x is suspected.|May represent x.|Concerning for x.|Findings suggestive of x.
 x is not excluded.|Raises the possibility of x.|Rule out x.|? x|x (possible).|x: equivocal
