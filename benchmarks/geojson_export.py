@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpath.export.geojson import ObjectNumbers, object_features, write_geojson
+from xpath.export.qupath.geojson import ObjectNumbers, object_features, write_geojson
 from xpath.geometry import Box, PatchGrid, Size
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from xpath.export.geojson import Feature
+    from xpath.export.qupath.geojson import Feature
 
 SIDE = 512
 LABELS = ("breast-nuclei-neoplastic", "breast-nuclei-lymphocyte")

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from xpath.errors import XPathError
-from xpath.segment.biomedparse import config_from_reference, load_biomedparse
-from xpath.segment.checkpoint import read_safetensors
+from xpath.segment.checkpoints.biomedparse import config_from_reference, load_biomedparse
+from xpath.segment.checkpoints.checkpoint import read_safetensors
 from xpath.segment.model.decoder import mask_logits
 from xpath.segment.model.text_encoder import TextFeatures
 

@@ -19,8 +19,8 @@ import torch
 from torch.nn import functional
 
 from xpath.labels import Label, load_labels
-from xpath.segment.presence import biomedparse_pathology
-from xpath.segment.recognise import resolve
+from xpath.segment.predict.presence import biomedparse_pathology
+from xpath.segment.predict.recognise import resolve
 
 
 def main() -> None:

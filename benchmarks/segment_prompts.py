@@ -33,12 +33,12 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from xpath.labels import load_labels
-from xpath.segment.checkpoint import SegmentorInfo
+from xpath.segment.checkpoints.checkpoint import SegmentorInfo
 from xpath.segment.model.attention import sine_positions
 from xpath.segment.model.segmentor import similarity
-from xpath.segment.predictor import PredictorConfig, SegmentPredictor
-from xpath.segment.tokenizer import fit_tokenizer
-from xpath.segment.variants import build_segmentor, large_config, mini_config, tiny_config
+from xpath.segment.model.tokenizer import fit_tokenizer
+from xpath.segment.model.variants import build_segmentor, large_config, mini_config, tiny_config
+from xpath.segment.predict.predictor import PredictorConfig, SegmentPredictor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from xpath.segment.model.segmentor import PathSegmentor
-    from xpath.segment.tokenizer import PromptTokenizer
-    from xpath.segment.variants import SegmentorConfig
+    from xpath.segment.model.tokenizer import PromptTokenizer
+    from xpath.segment.model.variants import SegmentorConfig
 
 NAIVE_CALLS = 22
 """The naive way is timed for at most so many prompts and scaled up: its calls are all alike."""

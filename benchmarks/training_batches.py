@@ -27,10 +27,10 @@ from xpath.pathseg.collect import in_memory_or_stored, index_images
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.prompts import sentences
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage
-from xpath.segment.batches import BatchConfig, Batches, batch_shapes
-from xpath.segment.tokenizer import fit_tokenizer
-from xpath.segment.train import TrainConfig, Trainer
-from xpath.segment.variants import pathsegmentor_mini
+from xpath.segment.model.tokenizer import fit_tokenizer
+from xpath.segment.model.variants import pathsegmentor_mini
+from xpath.segment.training.batches import BatchConfig, Batches, batch_shapes
+from xpath.segment.training.trainer import TrainConfig, Trainer
 from xpath.testing.crops import drawn_images
 
 

@@ -39,7 +39,7 @@ from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.object_fractions import ObjectFractions, object_fractions
 from xpath.mil.train import TrainConfig
 from xpath.objects.pool import add_other, cover, masked_average_pool
-from xpath.segment.patch_features import SegmentorEncoder
+from xpath.segment.predict.patch_features import SegmentorEncoder
 
 CLASSES = ("benign", "malignant")
 OBJECTS = ("colon-tissue-gland", "other")

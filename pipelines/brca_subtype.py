@@ -36,7 +36,7 @@ from xpath.errors import ConfigError, XPathError
 from xpath.export.classification_figures import reliability_figure, roc_figure
 from xpath.metrics.calibration import reliability
 from xpath.mil.cohort_features import CohortConfig, divide, read_cohort, run_cohort
-from xpath.mil.spool import Spool
+from xpath.mil.memory_map import Spool
 from xpath.mil.train import TrainConfig
 from xpath.study.chain import run_chain
 

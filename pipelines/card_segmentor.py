@@ -21,12 +21,12 @@ from tqdm import tqdm
 from xpath.errors import CheckpointError
 from xpath.pathseg.collect import collect
 from xpath.pathseg.record import SourceImage
-from xpath.segment import validate as scoring
-from xpath.segment.calibrate import calibrate
-from xpath.segment.calibration import PRESENCE
-from xpath.segment.card import compare, comparison_table, kind_of, presence_table, score_table
-from xpath.segment.checkpoint import FILES, SCHEMA
-from xpath.segment.predictor import SegmentPredictor
+from xpath.segment.checkpoints.checkpoint import FILES, SCHEMA
+from xpath.segment.evaluation import card
+from xpath.segment.evaluation import validate as scoring
+from xpath.segment.evaluation.calibrate import calibrate
+from xpath.segment.predict.calibration import PRESENCE
+from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.store.schema import atomic
 from xpath.testing.crops import drawn_images
 
@@ -60,7 +60,7 @@ def measure(weights: Path, args: argparse.Namespace) -> str:
     by_size = {m: scoring.validate(predictor, tqdm(some, f"at {m} mpp"), mpp=m) for m in SIZES}
     others = dict(pair.split("=", 1) for pair in args.against)
     theirs = {name: scoring.read_samples(Path(path)) for name, path in others.items()}
-    comparisons = {name: compare(samples, rows) for name, rows in theirs.items()}
+    comparisons = {name: card.compare(samples, rows) for name, rows in theirs.items()}
     (weights / "scores").mkdir()
     scoring.write_samples(weights / "scores" / "samples.csv", samples)
     for name, path in others.items():
@@ -74,12 +74,12 @@ def measure(weights: Path, args: argparse.Namespace) -> str:
         name=predictor.info.name,
         parameters=f"{sum(p.numel() for p in predictor.model.parameters()) / 1e6:.1f}",
         licence=predictor.info.licence,
-        by_kind=score_table(samples, kind_of),
-        by_source=score_table(samples, lambda s: f"{s.source}: {kind_of(s)}"),
+        by_kind=card.score_table(samples, card.kind_of),
+        by_source=card.score_table(samples, lambda s: f"{s.source}: {card.kind_of(s)}"),
         mean=f"{np.mean([dice for count, dice in kinds if count >= LEAST]):.3f}",
-        presence=presence_table(samples),
+        presence=card.presence_table(samples),
         blank=blank_answers(predictor),
-        comparison=comparison_table(comparisons) if comparisons else "None was made.",
+        comparison=card.comparison_table(comparisons) if comparisons else "None was made.",
         sizes=size_table(by_size),
         labels="\n".join(f"- {label}" for label in predictor.info.labels),
         facts=json.dumps(facts, indent=1),
@@ -133,11 +133,11 @@ def blank_answers(predictor: SegmentPredictor) -> str:
 
 def size_table(by_size: dict[float, list[scoring.Sample]]) -> str:
     """Dice of each kind at each resolution."""
-    kinds = sorted({kind_of(s) for s in next(iter(by_size.values())) if s.present})
+    kinds = sorted({card.kind_of(s) for s in next(iter(by_size.values())) if s.present})
     rows = ["| | " + " | ".join(f"{mpp} mpp" for mpp in by_size) + " |", "|---" * 6 + "|"]
     for kind in kinds:
         scores = [
-            np.mean([s.dice for s in samples if s.present and kind_of(s) == kind])
+            np.mean([s.dice for s in samples if s.present and card.kind_of(s) == kind])
             for samples in by_size.values()
         ]
         rows.append(f"| {kind} | " + " | ".join(f"{score:.2f}" for score in scores) + " |")

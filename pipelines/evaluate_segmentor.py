@@ -27,18 +27,18 @@ from xpath.export.evaluation_figures import Answer, answers_figure, file_name, w
 from xpath.pathseg.biomedparse_data import PromptedMask, read_biomedparse
 from xpath.pathseg.reading import read_image, read_table
 from xpath.pathseg.sentences import read_mapping
-from xpath.segment.evaluate import Evaluation, ask, evaluate_segmentor
-from xpath.segment.evaluation_mapping import read_ignore_values
-from xpath.segment.evaluation_questions import EvaluationConfig, Problem, questions_of, read_mask
-from xpath.segment.evaluation_tables import (
+from xpath.segment.evaluation.evaluate import Evaluation, ask, evaluate_segmentor
+from xpath.segment.evaluation.mapping import read_ignore_values
+from xpath.segment.evaluation.questions import EvaluationConfig, Problem, questions_of, read_mask
+from xpath.segment.evaluation.tables import (
     COMPARISON_COLUMNS,
     comparison,
     dice_by,
     examples,
-    write_csv,
     write_tables,
 )
-from xpath.segment.predictor import SegmentPredictor
+from xpath.segment.predict.predictor import SegmentPredictor
+from xpath.store.tables import write_table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,7 +95,7 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     write_tables(args.out, evaluation, seed=args.seed)
     if args.compare:
         rows = comparison(evaluation.samples, args.compare)
-        write_csv(args.out / "comparison.csv", rows, COMPARISON_COLUMNS)
+        write_table(args.out / "comparison.csv", rows, COMPARISON_COLUMNS)
     if evaluation.samples:
         _draw(args.out, evaluation, predictor, config, args.seed)
     return evaluation

@@ -25,15 +25,15 @@ from xpath.export.training_figures import draw_answers, draw_curves
 from xpath.pathseg.collect import collect, in_memory_or_stored, index_images
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.record import SourceImage
-from xpath.segment import training_options as options
-from xpath.segment.batches import BatchConfig, Batches, batch_shapes, stream
-from xpath.segment.checkpoint import load_segmentor, save_segmentor
-from xpath.segment.predictor import SegmentPredictor
-from xpath.segment.pretrained import pretrain
-from xpath.segment.train import TrainConfig, Trainer, take_over
-from xpath.segment.training_run import RunConfig, TrainingRun, join_processes, show_step
-from xpath.segment.validate import mean_by_label, validate, write_samples
-from xpath.segment.variants import SegmentorConfig, build_segmentor
+from xpath.segment.checkpoints.checkpoint import load_segmentor, save_segmentor
+from xpath.segment.checkpoints.pretrained import pretrain
+from xpath.segment.evaluation.validate import mean_by_label, validate, write_samples
+from xpath.segment.model.variants import SegmentorConfig, build_segmentor
+from xpath.segment.predict.predictor import SegmentPredictor
+from xpath.segment.training import options
+from xpath.segment.training.batches import BatchConfig, Batches, batch_shapes, stream
+from xpath.segment.training.run import RunConfig, TrainingRun, join_processes, show_step
+from xpath.segment.training.trainer import TrainConfig, Trainer, take_over
 from xpath.testing.crops import drawn_images
 
 

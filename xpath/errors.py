@@ -81,4 +81,4 @@ class ReaderError(XPathError):
 
 
 class MissingDependencyError(XPathError, ImportError):
-    """An optional package is not installed; the message carries the pip command."""
+    """An optional package is not installed. The message carries the pip command."""

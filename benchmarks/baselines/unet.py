@@ -31,13 +31,13 @@ from xpath.pathseg.collect import collect
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.packed import pack_all
 from xpath.pathseg.sampler import batch_keys
-from xpath.segment.losses import UNKNOWN, soft_dice_loss
+from xpath.segment.checkpoints.pretrained import load_encoder
+from xpath.segment.evaluation.validate import mean_by_label, validate
 from xpath.segment.model.timm_image_encoder import TimmImageEncoder
-from xpath.segment.pretrained import load_encoder
-from xpath.segment.train import DTYPES
-from xpath.segment.training_options import factors
-from xpath.segment.validate import mean_by_label, validate
-from xpath.segment.variants import mini_config
+from xpath.segment.model.variants import mini_config
+from xpath.segment.training.losses import UNKNOWN, soft_dice_loss
+from xpath.segment.training.options import factors
+from xpath.segment.training.trainer import DTYPES
 from xpath.testing.crops import drawn_images
 
 if TYPE_CHECKING:

@@ -113,7 +113,7 @@ def setup(model: str, size: int, device: str, precision: str = "fp32") -> Any:
 
 def moved(made: Any, device: str, precision: str, **config: Any) -> Any:
     """The same model and image behind another predictor; the model is moved, not copied."""
-    from xpath.segment.predictor import PredictorConfig, SegmentPredictor
+    from xpath.segment.predict.predictor import PredictorConfig, SegmentPredictor
 
     old = made.predictor
     settings = PredictorConfig(precision=precision, **config)
@@ -225,7 +225,7 @@ def encoder(args: argparse.Namespace) -> dict[str, Any]:
 
 def encoding(made: Any, batch: int) -> dict[str, float]:
     """Seconds per image, and peak memory beside what was estimated."""
-    from xpath.segment.memory import working_set
+    from xpath.segment.predict.memory import working_set
 
     predictor = made.predictor
     images = np.stack([made.image] * batch)

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from xpath.segment.variants import pathsegmentor_mini
+from xpath.segment.model.variants import pathsegmentor_mini
 
 
 @pytest.fixture(scope="module")

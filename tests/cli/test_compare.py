@@ -10,7 +10,7 @@ import pytest
 
 from xpath.batch.slides import SlideEntry
 from xpath.cli.main import main
-from xpath.export.geojson import mask_features, region_features, write_geojson
+from xpath.export.qupath.geojson import mask_features, region_features, write_geojson
 from xpath.geometry import Box, PatchGrid, Size
 from xpath.store.masks import MaskWriter, open_masks
 from xpath.study.config import StudyConfig

@@ -7,14 +7,8 @@ import pytest
 
 from xpath.export.colour import AGAINST, FOR, signed_rgba
 from xpath.export.overlay import png_bytes, stacked
-from xpath.export.report import (
-    CohortReport,
-    Layer,
-    ObjectRow,
-    SlideReport,
-    write_index,
-    write_report,
-)
+from xpath.export.report.pages import write_index, write_report
+from xpath.export.report.records import CohortReport, Layer, ObjectRow, SlideReport
 
 
 def test_no_positive_evidence_shows_no_red():
@@ -56,7 +50,7 @@ def report():
     return SlideReport(
         slide_id="<b>bold</b>",
         label="A",
-        part="test",
+        split="test",
         predicted="B",
         explained="B",
         probability={"standard": {"A": 0.25, "B": 0.75}},

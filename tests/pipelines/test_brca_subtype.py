@@ -100,7 +100,7 @@ def test_the_answers_do_not_depend_on_the_memory(pipeline, clam, monkeypatch):
     files = []
     make = tempfile.TemporaryFile
     monkeypatch.setattr(
-        "xpath.mil.spool.tempfile.TemporaryFile", lambda **at: files.append(at) or make(**at)
+        "xpath.mil.memory_map.tempfile.TemporaryFile", lambda **at: files.append(at) or make(**at)
     )
     tables = []
     for limit, kept in (("8", 0), ("0", 1)):

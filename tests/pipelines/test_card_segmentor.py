@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from xpath.errors import CheckpointError
-from xpath.segment.checkpoint import SegmentorInfo, read_config, save_segmentor
-from xpath.segment.tokenizer import fit_tokenizer
-from xpath.segment.validate import Sample, read_samples, write_samples
-from xpath.segment.variants import build_segmentor, tiny_config
+from xpath.segment.checkpoints.checkpoint import SegmentorInfo, read_config, save_segmentor
+from xpath.segment.evaluation.validate import Sample, read_samples, write_samples
+from xpath.segment.model.tokenizer import fit_tokenizer
+from xpath.segment.model.variants import build_segmentor, tiny_config
 
 LABEL = "colon-tissue-gland"
 SAMPLES = [Sample("glas", str(n), str(n), LABEL, True, 0.5, 0.8, 9, True) for n in range(10)]
@@ -88,7 +88,7 @@ def test_a_failure_leaves_the_earlier_card_and_no_half_one(make, pipeline, monke
     out = tmp_path / "mini"
     make(out)
     before = (out / "README.md").read_text()
-    monkeypatch.setattr(pipeline, "presence_table", lambda _: 1 / 0)
+    monkeypatch.setattr(pipeline.card, "presence_table", lambda _: 1 / 0)
 
     for folder in (out, tmp_path / "fresh"):
         with pytest.raises(ZeroDivisionError):

@@ -8,13 +8,13 @@ from xpath.metrics.overlap import dice
 from xpath.pathseg.annotated import read_annotated
 from xpath.pathseg.dataset import Crop
 from xpath.pathseg.packed import View, cut, pack
-from xpath.segment.batches import collate
-from xpath.segment.checkpoint import SegmentorInfo
-from xpath.segment.predictor import SegmentPredictor
-from xpath.segment.tokenizer import fit_tokenizer
-from xpath.segment.train import TrainConfig, Trainer
-from xpath.segment.validate import prompt_of
-from xpath.segment.variants import build_segmentor, tiny_config
+from xpath.segment.checkpoints.checkpoint import SegmentorInfo
+from xpath.segment.evaluation.validate import prompt_of
+from xpath.segment.model.tokenizer import fit_tokenizer
+from xpath.segment.model.variants import build_segmentor, tiny_config
+from xpath.segment.predict.predictor import SegmentPredictor
+from xpath.segment.training.batches import collate
+from xpath.segment.training.trainer import TrainConfig, Trainer
 
 SIDE = 128
 STEPS = 700

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from xpath.errors import CheckpointError
-from xpath.segment.checkpoint import read_config
+from xpath.segment.checkpoints.checkpoint import read_config
 
 
 @pytest.fixture(scope="module")

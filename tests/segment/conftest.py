@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from xpath.segment.checkpoint import SegmentorInfo
-from xpath.segment.predictor import SegmentPredictor
-from xpath.segment.tokenizer import fit_tokenizer
-from xpath.segment.variants import build_segmentor, tiny_config
+from xpath.segment.checkpoints.checkpoint import SegmentorInfo
+from xpath.segment.model.tokenizer import fit_tokenizer
+from xpath.segment.model.variants import build_segmentor, tiny_config
+from xpath.segment.predict.predictor import SegmentPredictor
 
 PROMPTS = [
     "nuclei-level lymphocyte in breast pathology.",

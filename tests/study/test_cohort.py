@@ -8,21 +8,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from xpath.batch.record import mark_done, read_key
+from xpath.batch.done import mark_done, read_key
 from xpath.batch.slides import SlideEntry
 from xpath.errors import ConfigError, DataError, StoreError
 from xpath.geometry import Mpp, PatchGrid, Size
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.train import TrainConfig
-from xpath.segment.predictor import SegmentPredictor
+from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.store.features import SlideFeatures, write_features
+from xpath.store.tables import write_table
 from xpath.study.chain import to_explain
 from xpath.study.cohort import (
     divide,
     load_classifiers,
     tabulate_importance,
     train_classifiers,
-    write_table,
 )
 from xpath.study.config import ClassifierConfig, ObjectsConfig, StudyConfig
 from xpath.study.folder import RunFolder

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from xpath.errors import ConfigError, EmptyTissueError, SlideError
-from xpath.wsi.clam import CLAM_PRESETS, ClamPreset, clam_grid, grid_from_preset
-from xpath.wsi.clam_contours import find_pieces
+from xpath.wsi.clam import CLAM_PRESETS, clam_grid, grid_from_preset
+from xpath.wsi.clam_contours import ClamPreset, find_pieces
 from xpath.wsi.slide import Slide
 
 PINK = (220, 120, 170)

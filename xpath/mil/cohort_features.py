@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xpath.mil.classifier import SlideClassifier
-    from xpath.mil.spool import Spool
+    from xpath.mil.memory_map import Spool
 
 __all__ = ["Cohort", "CohortConfig", "divide", "read_cohort", "run_cohort"]
 

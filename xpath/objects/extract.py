@@ -6,7 +6,7 @@ Axes: N patches, B patches of a batch, L object kinds, D features.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,28 +24,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from xpath.protocols import PatchEncoder
     from xpath.store.masks import SlideMasks
     from xpath.wsi.slide import Slide
 
-__all__ = ["Encoder", "extract_objects"]
-
-
-class Encoder(Protocol):
-    """What is asked of an encoder; see ``xpath.features.encoders.PatchEncoder``."""
-
-    name: str
-    digest: str
-    dim: int
-
-    def maps(self, images: Tensor) -> Tensor:
-        """Maps ``(B, D, h, w)`` of RGB images ``(B, 3, H, W)`` uint8."""
-        ...
+__all__ = ["extract_objects"]
 
 
 def extract_objects(
     slide: Slide,
     masks: SlideMasks,
-    encoder: Encoder,
+    encoder: PatchEncoder,
     *,
     slide_id: str,
     batch: int = 8,

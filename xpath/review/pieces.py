@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpath.export.outlines import Outliner
+from xpath.objects.outline import Outliner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

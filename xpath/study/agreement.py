@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from xpath.errors import DataError
-from xpath.export.geojson_reader import region_mask
-from xpath.export.outlines import Outliner
-from xpath.export.separated import separated
+from xpath.export.qupath.reader import region_mask
 from xpath.export.slide_canvas import Canvas, patch_canvas, strips
-from xpath.export.slide_outlines import Frame
 from xpath.geometry import Box, Size
+from xpath.objects.outline import Outliner
+from xpath.objects.separate import separated
+from xpath.objects.slide_outline import Frame
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from xpath.export.geojson_reader import Region
-    from xpath.export.outlines import Piece
+    from xpath.export.qupath.reader import Region
+    from xpath.objects.outline import Piece
     from xpath.store.masks import SlideMasks
 
 __all__ = ["Agreement", "Comparison", "compare", "write_comparison"]

@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from xpath.errors import DataError, LabelError
-from xpath.export.geojson_reader import read_regions
+from xpath.export.qupath.reader import read_regions
 from xpath.labels import LabelTree, load_labels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from xpath.export.geojson_reader import Region
+    from xpath.export.qupath.reader import Region
     from xpath.geometry import Box
 
 __all__ = ["BOUNDING", "PASSED_OVER", "Corrections", "chosen_labels", "read_corrections"]

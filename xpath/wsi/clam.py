@@ -7,14 +7,19 @@ test points is tissue.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from xpath.errors import ConfigError, EmptyTissueError
 from xpath.geometry import PatchGrid
-from xpath.wsi.clam_contours import CONTOUR_TESTS, find_pieces, in_hole, scale_of
+from xpath.wsi.clam_contours import (
+    CONTOUR_TESTS,
+    ClamPreset,
+    find_pieces,
+    in_hole,
+    scale_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,39 +27,7 @@ if TYPE_CHECKING:
     from xpath.wsi.clam_contours import Piece
     from xpath.wsi.slide import Slide
 
-__all__ = ["CLAM_PRESETS", "ClamPreset", "clam_grid", "grid_from_preset"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClamPreset:
-    """CLAM's parameters under CLAM's names."""
-
-    sthresh: int = 8
-    """Saturation above which a pixel is tissue."""
-    mthresh: int = 7
-    """Side of the median filter, odd."""
-    close: int = 4
-    """Side of the closing kernel; 0 for none."""
-    use_otsu: bool = False
-    """Otsu's threshold instead of ``sthresh``."""
-    a_t: int = 100
-    """Smallest tissue, in patches of 512 by 512 level-0 pixels."""
-    a_h: int = 16
-    """Smallest hole, likewise."""
-    max_n_holes: int = 8
-    """Holes kept per piece of tissue, largest first."""
-    use_padding: bool = True
-    """Patches may reach beyond the slide."""
-    contour_fn: str = "four_pt"
-    """Which points of a patch must be tissue: ``four_pt`` any of four around the centre,
-    ``four_pt_hard`` all of them, ``center`` the centre, ``basic`` the top left corner."""
-
-    def __post_init__(self) -> None:
-        """Refuses impossible settings."""
-        if self.mthresh < 1 or self.mthresh % 2 == 0:
-            raise ConfigError(f"mthresh is the side of a median filter, odd, got {self.mthresh}")
-        if self.contour_fn not in CONTOUR_TESTS:
-            raise ConfigError(f"no contour_fn {self.contour_fn!r}; known: {list(CONTOUR_TESTS)}")
+__all__ = ["CLAM_PRESETS", "clam_grid", "grid_from_preset"]
 
 
 CLAM_PRESETS = {

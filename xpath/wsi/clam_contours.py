@@ -6,23 +6,23 @@ Written from CLAM's documented behaviour; the order of pieces is that of OpenCV'
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from xpath.errors import SlideError
+from xpath.errors import ConfigError, SlideError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from xpath.wsi.clam import ClamPreset
     from xpath.wsi.slide import Slide
 
     ContourTest = Callable[["Contour", int, int, int], bool]
 
-__all__ = ["CONTOUR_TESTS", "Contour", "Piece", "find_pieces", "in_hole", "scale_of"]
+__all__ = ["CONTOUR_TESTS", "ClamPreset", "Contour", "Piece", "find_pieces", "in_hole", "scale_of"]
 
 Contour = Any  # an int32 array (points, 1, 2), as OpenCV has it
 
@@ -32,6 +32,38 @@ SEGMENTATION_DOWNSAMPLE = 64
 MOST_PIXELS = 100_000_000
 """CLAM gives up on a slide whose segmentation level is larger."""
 CENTER_SHIFT = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClamPreset:
+    """CLAM's parameters under CLAM's names."""
+
+    sthresh: int = 8
+    """Saturation above which a pixel is tissue."""
+    mthresh: int = 7
+    """Side of the median filter, odd."""
+    close: int = 4
+    """Side of the closing kernel; 0 for none."""
+    use_otsu: bool = False
+    """Otsu's threshold instead of ``sthresh``."""
+    a_t: int = 100
+    """Smallest tissue, in patches of 512 by 512 level-0 pixels."""
+    a_h: int = 16
+    """Smallest hole, likewise."""
+    max_n_holes: int = 8
+    """Holes kept per piece of tissue, largest first."""
+    use_padding: bool = True
+    """Patches may reach beyond the slide."""
+    contour_fn: str = "four_pt"
+    """Which points of a patch must be tissue: ``four_pt`` any of four around the centre,
+    ``four_pt_hard`` all of them, ``center`` the centre, ``basic`` the top left corner."""
+
+    def __post_init__(self) -> None:
+        """Refuses impossible settings."""
+        if self.mthresh < 1 or self.mthresh % 2 == 0:
+            raise ConfigError(f"mthresh is the side of a median filter, odd, got {self.mthresh}")
+        if self.contour_fn not in CONTOUR_TESTS:
+            raise ConfigError(f"no contour_fn {self.contour_fn!r}; known: {list(CONTOUR_TESTS)}")
 
 
 class Piece(NamedTuple):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xpath.segment.biomedparse import config_from_reference, load_biomedparse
+from xpath.segment.checkpoints.biomedparse import config_from_reference, load_biomedparse
 from xpath.segment.model.decoder import mask_logits
 from xpath.segment.model.segmentor import similarity
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from xpath.errors import DataError, ShapeError
 from xpath.objects.pool import cover
+from xpath.segment.kernels.finalised import Finalised
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
@@ -27,31 +28,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["STRIDE", "Finalised", "enlarged", "finalise", "finalise_reference", "unpack"]
+__all__ = ["STRIDE", "enlarged", "finalise", "finalise_reference", "unpack"]
 
 STRIDE = 4
 """Pixels per place of the logits, along each axis."""
-
-
-class Finalised(NamedTuple):
-    """N masks of one size and what is known of them; tensors on the device of the logits."""
-
-    packed: Tensor
-    """uint8 ``(N, H, ceil(W / 8))``: eight neighbours of a row, the leftmost in the highest bit,
-    the row filled up with zeros, as in ``masks.zarr``; ``unpack`` gives booleans."""
-    area: Tensor
-    """int64 ``(N,)``, pixels in the mask."""
-    box: Tensor
-    """int64 ``(N, 4)``: left, top, right, bottom in pixels, right and bottom just outside the mask;
-    zeros where the mask is empty."""
-    coverage: Tensor
-    """float32 ``(N, i, j)``, share of each cell under the mask, 0..1; cells need not hold whole
-    pixels (``xpath.objects.pool.cover``)."""
-    probability_sum: Tensor
-    """float32 ``(N,)``, probabilities of the pixels in the mask, summed; over ``area`` it is their
-    mean."""
-    peak: Tensor
-    """float32 ``(N,)``, the highest probability of any pixel."""
 
 
 def finalise(

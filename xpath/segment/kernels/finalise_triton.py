@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from xpath.segment.kernels.finalise import Finalised
+from xpath.segment.kernels.finalised import Finalised
 
 if TYPE_CHECKING:
     from torch import Tensor

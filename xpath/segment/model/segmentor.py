@@ -54,7 +54,7 @@ class PathSegmentor(nn.Module):
     """Text-prompted segmentation (Chen et al. 2025, section 4.1; BiomedParse, Zhao et al. 2024).
 
     The module is pure: tensors in, tensors out, gradients on. For numpy images, thresholds and
-    batching use ``xpath.segment.predictor.SegmentPredictor``.
+    batching use ``xpath.segment.predict.predictor.SegmentPredictor``.
     """
 
     pixel_mean: Tensor

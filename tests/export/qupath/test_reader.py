@@ -1,0 +1,260 @@
+"""Written, checked by QuPath's rules, read back: the same polygons, classes, numbers, masks."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from xpath.errors import DataError
+from xpath.export.qupath.geojson import Feature, polygons, region_features, write_geojson
+from xpath.export.qupath.reader import grid_masks, named, read_regions, region_mask
+from xpath.export.qupath.rules import check_geojson, find_problems
+from xpath.geometry import Box, PatchGrid, Size
+
+BOUNDS = Box(100, 50, 1000, 1000)
+SQUARE = [[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]
+HOLE = [[2, 2], [2, 4], [4, 4], [4, 2], [2, 2]]
+
+
+def drawn(geometry=None, **properties):
+    geometry = geometry or {"type": "Polygon", "coordinates": [SQUARE]}
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def written(tmp_path, content, name="a.geojson"):
+    path = tmp_path / name
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_round_trip_keeps_polygons_classes_and_numbers(tmp_path, rng):
+    mask = rng.random((40, 60)) < 0.6
+    features = [
+        Feature(
+            name=str(number),
+            kind="detection",
+            rings=tuple(np.asarray(ring) * 1.337 + (100, 50) for ring in rings),
+            label="breast-tissue-tumor" if number % 2 else "breast-tissue-stroma",
+            measurements={"importance": float(rng.normal()), "area um2": number / 7},
+            locked=number % 3 == 0,
+        )
+        for number, rings in enumerate(polygons(mask))
+    ]
+    path = tmp_path / "a.geojson"
+    write_geojson(path, features, slide_id="s", bounds=BOUNDS)
+
+    assert check_geojson(path) == len(features)
+    regions = read_regions(path, bounds=BOUNDS)
+
+    assert len(regions) == len(features)
+    for region, feature in zip(regions, features, strict=True):
+        (rings,) = region.polygons
+        for back, ring in zip(rings, feature.rings, strict=True):
+            np.testing.assert_allclose(back, ring, atol=0.0051)
+        assert region.measurements == feature.measurements
+        facts = (region.label, region.kind, region.locked)
+        assert facts == (feature.label, "detection", feature.locked)
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_masks_come_back_as_they_were_written(tmp_path, rng, scale):
+    mask = rng.random((30, 40)) < 0.55
+    path = tmp_path / "a.geojson"
+    pieces = region_features(mask, (scale, scale), "tissue")
+    write_geojson(path, pieces, slide_id="s", bounds=Box(7, 3, 9, 9))
+
+    regions = read_regions(path, bounds=Box(7, 3, 9, 9))
+
+    back = region_mask(regions, Box(0, 0, 40 * scale, 30 * scale), Size(40, 30))
+    np.testing.assert_array_equal(back, mask)
+    assert sum(region.area for region in regions) == pytest.approx(mask.sum() * scale**2)
+    grid = PatchGrid(
+        coords=np.array([[0, 0], [10, 10], [35, 25]]) * scale,
+        footprint=10 * scale,
+        pixels=10,
+        mpp=None,
+        overlap=0,
+        slide_size=Size(40 * scale, 30 * scale),
+        slide_mpp=None,
+    )
+    wide = np.pad(mask, 20)[20:, 20:]
+    corners = [(0, 0), (10, 10), (35, 25)]
+    for (x, y), found in zip(corners, grid_masks(regions, grid, 10), strict=True):
+        np.testing.assert_array_equal(found, wide[y : y + 10, x : x + 10])
+
+
+def test_a_triangle_covers_the_pixels_whose_centre_is_in_it(tmp_path):
+    triangle = {"type": "Polygon", "coordinates": [[[0, 0], [4, 0], [0, 4], [0, 0]]]}
+    regions = read_regions(written(tmp_path, drawn(triangle)), bounds=Box(0, 0, 9, 9))
+
+    mask = region_mask(regions, Box(-1, 0, 6, 5), Size(6, 5))
+
+    wanted = [[0, 1, 1, 1, 0, 0], [0, 1, 1, 0, 0, 0], [0, 1, 0, 0, 0, 0], [0] * 6, [0] * 6]
+    assert mask.astype(int).tolist() == wanted
+
+
+def test_multipolygons_and_holes_as_drawn_in_qupath(tmp_path):
+    far = (np.array(SQUARE) + 20).tolist()
+    geometry = {"type": "MultiPolygon", "coordinates": [[SQUARE, HOLE], [far]], "plane": {"z": 0}}
+
+    (region,) = read_regions(written(tmp_path, drawn(geometry)), bounds=Box(5, 5, 90, 90))
+
+    assert region.area == 100 - 4 + 100
+    assert region.polygons[0][1][0].tolist() == [7, 7]  # bounds are added
+    mask = region_mask([region], Box(5, 5, 40, 40), Size(40, 40))
+    assert mask.sum() == 196
+    assert not mask[2:4, 2:4].any()
+
+
+@pytest.mark.parametrize(
+    ("properties", "kind", "label"),
+    [
+        ({"objectType": "annotation", "classification": {"name": "Tumor"}}, "annotation", "Tumor"),
+        ({"object_type": "Detection", "classification": "Tumor"}, "detection", "Tumor"),
+        ({"type": "tile", "classification": {"names": ["Immune", "CD3"]}}, "tile", "Immune: CD3"),
+        ({"objectType": "PathThing"}, "annotation", ""),
+        ({}, "annotation", ""),
+    ],
+)
+def test_variants_of_names(tmp_path, properties, kind, label):
+    (region,) = read_regions(written(tmp_path, [drawn(**properties)]), bounds=BOUNDS)
+
+    assert (region.kind, region.label) == (kind, label)
+
+
+def test_colours_packed_or_listed(tmp_path):
+    packed = {"name": "A", "colorRGB": -3670016}  # 0xffc80000, as older versions wrote it
+    listed = {"name": "A", "color": [1, 2, 3]}
+    path = written(tmp_path, [drawn(classification=packed), drawn(classification=listed)])
+
+    colours = [region.colour for region in read_regions(path, bounds=BOUNDS)]
+
+    assert colours == [(200, 0, 0), (1, 2, 3)]
+
+
+def test_measurements_old_and_new_and_not_a_number(tmp_path):
+    new = {"a": -1, "b": "NaN", "c": "-inf", "d": None}
+    old = [{"name": "a", "value": -2.5}]
+    path = written(tmp_path, [drawn(measurements=new), drawn(measurements=old)])
+
+    first, second = read_regions(path, bounds=BOUNDS)
+
+    assert list(first.measurements) == ["a", "b", "c"]
+    assert first.measurements["a"] == -1
+    assert np.isnan(first.measurements["b"])
+    assert first.measurements["c"] == -np.inf
+    assert second.measurements == {"a": -2.5}
+
+
+def test_names_typed_by_hand_are_found(tmp_path):
+    content = [
+        drawn(classification={"name": "Breast Tissue_tumor", "color": [1, 2, 3]}),
+        drawn(name="breast/tissue/tumor"),
+        drawn(classification="stroma"),
+    ]
+    regions = read_regions(written(tmp_path, content), bounds=BOUNDS)
+
+    assert named(regions, "breast-tissue-tumor") == regions[:2]
+
+
+def test_children_packages_and_bare_geometries(tmp_path):
+    parent = drawn(objectType="annotation", childObjects=[drawn(objectType="detection")])
+    point = {"type": "Point", "coordinates": [1, 2]}
+    collection = {"type": "FeatureCollection", "features": [parent, drawn(point)]}
+    text = json.dumps(collection)
+    (tmp_path / "b.geojson.gz").write_bytes(gzip.compress(text.encode()))
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        archive.writestr("objects.geojson", text)
+    paths = [written(tmp_path, collection), tmp_path / "b.geojson.gz", tmp_path / "c.zip"]
+
+    kinds = [[r.kind for r in read_regions(path, bounds=BOUNDS)] for path in paths]
+
+    assert kinds == [["annotation", "detection"]] * 3
+    bare = written(tmp_path, {"type": "Polygon", "coordinates": [SQUARE]})
+    assert len(read_regions(bare, bounds=BOUNDS)) == 1
+
+
+OPEN = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 1]]]}
+WORDS = {"type": "Polygon", "coordinates": [[[0, 0], [1, "x"], [1, 1], [0, 0]]]}
+COLLECTION = {"type": "GeometryCollection", "geometries": []}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no JSON"),
+        (json.dumps({"type": "FeatureCollection", "features": [{"a": 1}]}), "entry 0"),
+        (json.dumps([drawn(), 3]), "entry 0 is 'int'"),
+        (json.dumps(drawn(OPEN)), "end where it begins"),
+        (json.dumps(drawn(WORDS)), "finite x, y"),
+        (json.dumps(drawn(COLLECTION)), "use MultiPolygon"),
+        (json.dumps({"type": "Feature", "geometry": None}), "no geometry"),
+        (json.dumps(drawn(measurements={"a": "high"})), "'a' is 'high'"),
+        (json.dumps(drawn(measurements=[3])), "no name"),
+        (json.dumps(drawn(classification={"color": [1, 2, 3]})), "classification has no name"),
+        (json.dumps(drawn(childObjects=["x"])), "childObjects"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, content, message):
+    path = tmp_path / "broken.geojson"
+    path.write_text(content)
+
+    with pytest.raises(DataError, match=message) as caught:
+        read_regions(path, bounds=BOUNDS)
+
+    assert "broken.geojson" in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.geojson is no file"):
+        read_regions(tmp_path / "gone.geojson", bounds=BOUNDS)
+
+
+SOUND = {
+    "objectType": "detection",
+    "classification": {"name": "A", "color": [1, 2, 3]},
+    "measurements": {"a": 1.0, "b": "NaN"},
+}
+ID = "e9a9d9b6-3b2c-5d2e-9c5f-0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("feature", "message", "fatal"),
+    [
+        ({**drawn(**SOUND), "id": "7"}, "no UUID", False),
+        ({**drawn(**SOUND), "id": ID, "objectType": "tile"}, "put it inside", False),
+        ({**drawn(**{**SOUND, "objectType": "cells"}), "id": ID}, "becomes an annotation", False),
+        ({**drawn(**SOUND, type="tumor"), "id": ID}, "properties.type", False),
+        ({**drawn(**{**SOUND, "classification": {"name": "A"}}), "id": ID}, "colour None", True),
+        (
+            {**drawn(**{**SOUND, "classification": {"name": "A", "color": [1, 2]}}), "id": ID},
+            "wanted [r, g, b]",
+            True,
+        ),
+        ({**drawn(**{**SOUND, "measurements": {"a": float("nan")}}), "id": ID}, "bare nan", True),
+        ({**drawn(**{**SOUND, "measurements": {"a": None}}), "id": ID}, "skipped", False),
+        ({**drawn(OPEN, **SOUND), "id": ID}, "end where", True),
+        (
+            {**drawn({"type": "Polygon", "coordinates": [[[0, 0]] * 4]}, **SOUND), "id": ID},
+            "vanish",
+            False,
+        ),
+    ],
+)
+def test_each_rule_of_qupaths_parser(feature, message, fatal):
+    (problem,) = find_problems([feature])
+
+    assert message in problem.what
+    assert problem.fatal == fatal
+
+
+def test_a_sound_feature_has_no_problem_and_twins_have_one():
+    feature = {**drawn(**SOUND), "id": ID}
+
+    assert list(find_problems([feature])) == []
+    (problem,) = find_problems([feature, feature])
+    assert problem == (1, "has the id of feature 0", False)

@@ -1,0 +1,369 @@
+import io
+import math
+from dataclasses import replace
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xpath.errors import DataError, StoreError
+from xpath.export.colour import object_colour
+from xpath.export.overlay import png_bytes
+from xpath.export.report import pages as report_module
+from xpath.export.report.pages import write_index, write_report
+from xpath.export.report.pictures import jpeg_bytes, object_layer, patch_strips
+from xpath.export.report.records import (
+    CohortReport,
+    FileTable,
+    Layer,
+    ObjectRow,
+    PatchPicture,
+    PatchStrip,
+    SlideReport,
+)
+from xpath.export.report.tables import (
+    cohort_intervals,
+    file_table,
+    temperatures,
+    training_sentences,
+)
+from xpath.export.report.words import (
+    hiding_in_words,
+    in_words,
+    percent,
+    scale_bar,
+    signed,
+    summary,
+)
+from xpath.geometry import PatchGrid, Size
+
+PIXEL = np.zeros((2, 2, 3), np.uint8)
+SOURCES = ("slides/s/explanation.h5", "slides/s/features.h5", "tables/")
+
+
+class Reader(HTMLParser):
+    """Cells with their titles, everything that would be fetched, and the text."""
+
+    def __init__(self):
+        super().__init__()
+        self.fetched, self.cells, self.text, self._cell = [], [], "", None
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.fetched += [given[k] for k in ("src", "href") if k in given]
+        if tag == "td" and "number" in (given.get("class") or ""):
+            self._cell = [given.get("title", ""), ""]
+            self.cells.append(self._cell)
+
+    def handle_endtag(self, tag):
+        self._cell = None if tag == "td" else self._cell
+
+    def handle_data(self, data):
+        self.text += data
+        if self._cell:
+            self._cell[1] += data
+
+
+def row(**change):
+    values = {"name": "tumor (tissue)", "colour": "#cc3311", "area": 0.25, "contribution": 0.5}
+    return ObjectRow(**(values | change))
+
+
+@pytest.fixture
+def report():
+    picture = PatchPicture(jpeg=jpeg_bytes(PIXEL), value=-0.25, position="patch 3 at 0, 128")
+    png = png_bytes(PIXEL)
+    return SlideReport(
+        slide_id="s",
+        label="A",
+        split="test",
+        predicted="B",
+        explained="B",
+        measured="A",
+        probability={"object-aware": {"A": 0.25, "B": 0.75}},
+        figure=png,
+        overview=jpeg_bytes(PIXEL),
+        layers=(
+            Layer(name="object-aware map", png=png, limit=2.0, source="slides/s/explanation.h5"),
+            Layer(name="tumor (tissue)", png=png, shown=True, colour="#cc3311", value=0.5),
+        ),
+        rows=(
+            row(effect=1.5, null=0.25, imp=4.2, cohort=(0.5, 1.5)),
+            row(name="fat (tissue)", contribution=-0.125),
+        ),
+        facts={"segmentor SHA-256": "abc"},
+        strips=(PatchStrip(name="tumor (tissue)", colour="#cc3311", top=(), bottom=(picture,)),),
+        training=("Trained on 20 slides (10 A, 10 B).",),
+        morphometry=FileTable(
+            columns=("object", "area"), rows=(("tumor", "3"),), source="slides/s/morphometry.csv"
+        ),
+        um_per_pixel=0.5,
+        width=1000,
+    )
+
+
+def read(path):
+    reader = Reader()
+    reader.feed(path.read_text())
+    return reader
+
+
+def test_every_number_names_the_file_it_comes_from(tmp_path, report):
+    write_report(tmp_path / "report.html", report)
+
+    cells = [(title, text) for title, text in read(tmp_path / "report.html").cells if text.strip()]
+    assert len(cells) >= 12
+    assert all(any(source in title for source in SOURCES) for title, _ in cells)
+
+
+def test_the_page_asks_nobody(tmp_path, report):
+    write_report(tmp_path / "report.html", report)
+
+    fetched = read(tmp_path / "report.html").fetched
+    assert [one for one in fetched if not one.startswith("data:image/")] == ["../../../index.html"]
+    assert "http" not in (tmp_path / "report.html").read_text()
+
+
+def test_the_page_says_what_a_pathologist_asks(tmp_path, report):
+    write_report(tmp_path / "report.html", report)
+
+    text = " ".join(read(tmp_path / "report.html").text.split())
+    for words in (
+        "Predicted B (75.0 %); labelled A (test slide, not used for training)",
+        "For B speak most: tumor (tissue) (+0.500).",
+        "no colour is zero",
+        "Not calibrated",
+        "Trained on 20 slides (10 A, 10 B).",
+        "For research only",
+        "The model sees only the tissue patches",
+        "\N{MINUS SIGN}0.250",
+        "100 \N{GREEK SMALL LETTER MU}m",
+        "slides/s/morphometry.csv",
+        "not asked",
+    ):
+        assert words in text
+
+
+def test_the_index_names_the_files_of_its_tables_and_asks_nobody(tmp_path, report):
+    row = {"class_name": "B", "rank": 1, "name": "tumor", "colour": "#000000", "excess": 0.9}
+    row |= {"excess_low": 0.5, "excess_high": 1.2, "q": 0.01, "effect": 1.0, "null": 0.1}
+    row |= {"imp": 2.0, "slides": 4, "area": 0.1}
+    slide = {"slide_id": "s", "label": "A", "part": "test", "predicted": "B", "status": "done"}
+    metrics = {"model": "m", "part": "test", "slides": 4, "auc": 1.0, "f1": 1.0}
+    metrics |= {"auc_low": 0.5, "auc_high": 1.0}
+    cohort = CohortReport(
+        title="t",
+        headline="h",
+        classes=("B",),
+        metrics=(metrics | {"balanced_accuracy": 1.0},),
+        importance=(row,),
+        examples=(report,),
+        slides=(slide | {"link": "slides/s/export/report.html"},),
+    )
+    write_index(tmp_path / "index.html", cohort)
+
+    page = read(tmp_path / "index.html")
+    for table in ("importance", "metrics", "predictions"):
+        assert f"tables/{table}.csv" in page.text
+    fetched = [one for one in page.fetched if not one.startswith("data:image/")]
+    assert fetched == ["slides/s/export/report.html"]
+
+
+def test_a_calibrated_probability_says_how(tmp_path, report):
+    write_report(tmp_path / "r.html", replace(report, calibration="temperature 1.7"))
+
+    assert "Calibrated: temperature 1.7" in (tmp_path / "r.html").read_text()
+
+
+def test_a_page_too_large_to_mail_is_refused(tmp_path, report, monkeypatch):
+    monkeypatch.setattr(report_module, "MOST_BYTES", 5000)
+
+    with pytest.raises(DataError, match="wanted at most 0"):
+        write_report(tmp_path / "report.html", report)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_nothing_positive_is_said_to_be_so(tmp_path, report):
+    rows = tuple(replace(one, contribution=-abs(one.contribution)) for one in report.rows)
+    layers = tuple(replace(one, value=-0.5 if one.colour else None) for one in report.layers)
+    write_report(tmp_path / "r.html", replace(report, rows=rows, layers=layers))
+
+    text = (tmp_path / "r.html").read_text()
+    assert "No object speaks for B." in text
+    assert "speaks for B" not in text.replace("No object speaks for B.", "")
+    assert "background:var(--for)" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.25, "+1.250"), (-0.5, "\N{MINUS SIGN}0.500"), (-0.0004, "0.000"), (math.nan, "not known")],
+)
+def test_numbers_keep_their_sign(value, text):
+    assert signed(value) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.5, "50.0 %"), (1.0, "100.0 %"), (0.99995, "> 99.9 %"), (1e-5, "< 0.1 %"), (0.0, "0.0 %")],
+)
+def test_what_is_not_certain_is_not_printed_as_certain(share, text):
+    assert percent(share) == text
+
+
+def test_scale_bars_are_round_and_at_most_a_third():
+    assert scale_bar(0.5, 1000) == (
+        "100 \N{GREEK SMALL LETTER MU}m",
+        0.2,
+    )  # 166 um would be a third
+    assert scale_bar(10.0, 1000) == ("2 mm", 0.2)
+    assert scale_bar(None, 1000) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"contribution": 0.1}, "speaks for B"),
+        ({"contribution": -0.1}, "speaks against B"),
+        ({"contribution": 0.0}, "adds nothing"),
+        ({"contribution": 0.0, "area": 0.0}, "not found, so it adds nothing"),
+    ],
+)
+def test_contributions_in_words(report, change, words):
+    assert in_words(row(**change), report) == words
+
+
+@pytest.mark.parametrize(
+    ("effect", "null", "cohort", "words"),
+    [
+        (None, None, None, "not asked"),
+        (
+            1.0,
+            0.2,
+            (0.1, 2.0),
+            "for A more than hiding as much random tissue; over patients too",
+        ),
+        (0.1, 0.2, (-2.0, -0.1), "for A less than hiding as much random tissue; over patients it"),
+        (1.0, 0.2, (-0.1, 2.0), "over patients not proven"),
+        (1.0, 0.2, (math.nan, math.nan), "one patient, no interval"),
+        (0.2, 0.2, None, "does what hiding as much random tissue does; not measured over"),
+    ],
+)
+def test_hiding_in_words_speaks_of_the_class_it_was_measured_for(
+    report, effect, null, cohort, words
+):
+    assert words in hiding_in_words(row(effect=effect, null=null, cohort=cohort), report)
+
+
+def test_the_summary_names_both_sides(report):
+    assert summary(report) == (
+        "For B speak most: tumor (tissue) (+0.500). Against it: fat (tissue) (\N{MINUS SIGN}0.125)."
+    )
+
+
+def test_a_nucleus_does_not_vanish_on_the_overview():
+    """A share of 4 % has an opacity of at least its root, 20 %, an absent object has none."""
+    share = np.array([[0.0, 0.01, 0.04, 1.0]], np.float32)
+
+    picture = np.asarray(Image.open(io.BytesIO(object_layer(share, (1, 2, 3)))).convert("RGBA"))[0]
+
+    assert picture[:, 3].tolist()[:2] == [0, 0]
+    assert 51 <= picture[2, 3] < picture[3, 3] == 255
+    assert picture[3, :3].tolist() == [1, 2, 3]
+
+
+@pytest.fixture
+def four_patches():
+    """A grey slide of four patches, a square of one object in each."""
+    grid = PatchGrid(
+        coords=np.array([[0, 0], [64, 0], [128, 0], [192, 0]], np.int64), footprint=64,
+        pixels=64, mpp=0.5, overlap=0, slide_size=Size(256, 64), slide_mpp=0.5,
+    )  # fmt: skip
+    mask = np.zeros((1, 64, 64), bool)
+    mask[0, 16:48, 16:48] = True
+    masks = SimpleNamespace(
+        grid=grid, labels=("breast-tissue-tumor",), size=64, read=lambda patch: mask,
+        area=np.full((4, 1), 32 * 32),
+    )  # fmt: skip
+    slide = SimpleNamespace(
+        read=lambda box, size: np.full((size.height, size.width, 3), 128, np.uint8)
+    )
+    return slide, masks
+
+
+def test_top_and_bottom_patches_are_signed_sorted_and_outlined(four_patches):
+    slide, masks = four_patches
+    values = np.array([[0.1, 0], [-0.4, 0], [0.3, 0], [-0.2, 0]])
+    by_object = SimpleNamespace(contribution=values.sum(axis=0), patch_contribution=values)
+
+    (strip,) = patch_strips(slide, masks, SimpleNamespace(object=by_object), each=3)
+
+    assert [picture.value for picture in strip.top] == [0.3, 0.1]
+    assert [picture.value for picture in strip.bottom] == [-0.4, -0.2]
+    assert strip.top[0].position == "patch 2 at 128, 0"
+    image = np.asarray(Image.open(io.BytesIO(strip.top[0].jpeg)), int)
+    border = image[84, 42]  # a quarter from the left
+    assert np.abs(border - object_colour("breast-tissue-tumor")).max() < 60
+    assert np.abs(image[84, 84] - 128).max() < 6  # the middle is the slide
+
+
+def test_an_object_that_only_speaks_against_has_no_top_patch(four_patches):
+    values = np.full((4, 2), -0.1)
+    by_object = SimpleNamespace(contribution=values.sum(axis=0), patch_contribution=values)
+
+    (strip,) = patch_strips(*four_patches, SimpleNamespace(object=by_object))
+
+    assert strip.top == ()
+    assert len(strip.bottom) == 3
+
+
+def test_tables_of_the_run_are_shown_as_they_are(tmp_path):
+    (tmp_path / "slides").mkdir()
+    path = tmp_path / "slides" / "morphometry.csv"
+    path.write_text("object,area um2\n" + "tumor,1234.56789\n" * 50)
+
+    table = file_table(path, tmp_path, most=2)
+
+    assert table == FileTable(
+        columns=("object", "area um2"), rows=(("tumor", "1235"),) * 2,
+        source="slides/morphometry.csv", cut=48,
+    )  # fmt: skip
+    assert file_table(tmp_path / "none.csv", tmp_path) is None
+
+
+def test_temperatures_are_read_and_nonsense_is_refused(tmp_path):
+    path = tmp_path / "calibration.csv"
+    assert temperatures(path) == {}
+    path.write_text("model,temperature\nobject_aware,1.5\n")
+    assert temperatures(path) == {"object_aware": 1.5}
+    for wrong in ("model,t\na,1\n", "model,temperature\na,hot\n", "model,temperature\na,0\n"):
+        path.write_text(wrong)
+        with pytest.raises(StoreError):
+            temperatures(path)
+
+
+def test_intervals_are_those_of_the_measured_class(tmp_path):
+    path = tmp_path / "importance.csv"
+    path.write_text(
+        "class_name,object,excess_low,excess_high\nA,tumor,0.1,0.5\nB,tumor,-1,1\nA,fat,nan,nan\n"
+    )
+
+    intervals = cohort_intervals(path, "A")
+
+    assert intervals["tumor"] == (0.1, 0.5)
+    assert math.isnan(intervals["fat"][0])
+
+
+def test_training_data_in_sentences(tmp_path):
+    (tmp_path / "config.json").write_text(
+        '{"metadata": {"slides": {"train": ["a", "b", "c"], "test": []}, "patch_um": 128.0,'
+        ' "mpp": 0.5, "encoder": "uni"}}'
+    )
+    (tmp_path / "split.csv").write_text("slide_id,label,part\na,A,train\nb,B,train\nc,A,train\n")
+
+    sentences = training_sentences(tmp_path, tmp_path / "split.csv")
+
+    assert sentences[0] == "Trained on 3 slides (2 A, 1 B)."
+    assert "128" in sentences[2] and "uni" in sentences[2]
+    assert training_sentences(tmp_path / "none", tmp_path / "split.csv") == ()

@@ -1,0 +1,351 @@
+"""A disc across the seams of a drawn slide, seen by a segmentor that is blind at its borders."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch.nn import functional
+
+from xpath.errors import ConfigError, DataError, ResolutionError, SlideError
+from xpath.explain.maps import object_shares
+from xpath.export.qupath.geojson import mask_features
+from xpath.geometry import Size
+from xpath.labels import load_labels
+from xpath.objects.pool import cover
+from xpath.segment.predict.predictor import Segmentation
+from xpath.segment.predict.whole_slide import SegmentConfig, segment_slide
+from xpath.store.masks import open_masks
+from xpath.testing.masks import grid_at
+from xpath.testing.slides import write_slide
+from xpath.wsi.slide import Slide
+
+SIDE, PATCH, BLIND = 384, 64, 24
+"""Of the slide, of a patch, and of the border where the segmentor sees nothing; pixels."""
+INK = np.array([120, 40, 130])
+
+
+@pytest.fixture(scope="module")
+def disc():
+    """``(SIDE, SIDE)``; it crosses four seams and misses the outer patches."""
+    y, x = np.mgrid[:SIDE, :SIDE] + 0.5
+    return np.hypot(x - 196, y - 188) < 100
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory, disc):
+    picture = np.where(disc[..., None], INK, 245).astype(np.uint8)
+    path = tmp_path_factory.mktemp("slide") / "disc.tiff"
+    write_slide(path, picture, mpp=0.5, lossless=True)
+    with Slide.open(path) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def labels():
+    tree = load_labels()
+    return [tree.parse("breast-tissue-tumor"), tree.parse("breast-tissue-stroma")]
+
+
+class Seen(NamedTuple):
+    """What ``encode`` of the stand-in gives."""
+
+    dark: torch.Tensor
+    size: tuple[int, int]
+
+
+class BlindAtBorders:
+    """Finds dark pixels, less surely towards the border of what it is shown, and there not at all.
+
+    The second prompt finds all that is not dark. Whatever it is asked, it counts the images.
+    """
+
+    info = SimpleNamespace(name="blind", digest="ab" * 32, mpp=0.5, mpp_range=None)
+
+    def __init__(self, blind=BLIND):
+        self.blind, self.images = blind, []
+
+    def encode(self, images):
+        self.images += [image.tobytes() for image in images]
+        dark = torch.from_numpy((images[..., 1] < 128).astype(np.float32))
+        return Seen(dark, images.shape[1:3])
+
+    def logits(self, embedding, prompts):
+        assert len(prompts) == 2
+        shares = functional.avg_pool2d(embedding.dark[:, None], 4)
+        logits = torch.cat((shares - 0.5, 0.5 - shares), dim=1) * 12
+        height, width = logits.shape[-2:]
+        y, x = (4 * torch.arange(side) + 2 for side in (height, width))
+        inward = torch.minimum(
+            torch.minimum(y, 4 * height - y)[:, None], torch.minimum(x, 4 * width - x)[None, :]
+        )
+        return logits - 12 * (1 - inward / self.blind).clamp(min=0)
+
+    def masks(self, embedding, prompts):
+        fine = functional.interpolate(
+            self.logits(embedding, prompts), scale_factor=4, mode="bilinear"
+        )
+        inside = fine > 0
+        area = inside.sum(dim=(2, 3)).clamp(min=1)
+        presence = (fine.sigmoid() * inside).sum(dim=(2, 3)) / area
+        return Segmentation(
+            inside.numpy(), presence.numpy(), presence.numpy(), inside.numpy().any((2, 3))
+        )
+
+
+def make_grid(coords=None, **changes):
+    if coords is None:
+        coords = [[x, y] for y in range(0, SIDE, PATCH) for x in range(0, SIDE, PATCH)]
+    return grid_at(
+        coords, **({"footprint": PATCH, "mpp": 0.5, "slide_size": Size(SIDE, SIDE)} | changes)
+    )
+
+
+@pytest.fixture
+def segmented(slide, labels, tmp_path):
+    """Masks of the drawn slide, opened."""
+
+    def run(grid=None, predictor=None, **config):
+        path = tmp_path / "masks.zarr"
+        segment_slide(
+            slide,
+            grid or make_grid(),
+            predictor or BlindAtBorders(),
+            labels,
+            path,
+            config=SegmentConfig(**config),
+        )
+        return open_masks(path)
+
+    return run
+
+
+def painted(masks, label=0):
+    """One label of the whole slide, patch by patch."""
+    canvas = np.zeros((SIDE // masks.reduce, SIDE // masks.reduce), bool)
+    for (x, y), patch in zip(
+        masks.grid.coords // masks.reduce, masks.read(slice(None)), strict=True
+    ):
+        canvas[y : y + masks.size, x : x + masks.size] |= patch[label]
+    return canvas
+
+
+def test_a_disc_across_seams_is_one_disc(segmented, disc):
+    """Seen patch by patch it falls into pieces with gaps of 24 pixels."""
+    apart = painted(segmented(overlap=0))
+    whole = painted(segmented(overlap=32))
+
+    assert ndimage.label(apart)[1] >= 4
+    assert apart.sum() < 0.7 * disc.sum()
+    assert ndimage.label(whole)[1] == 1
+    assert ndimage.label(~whole)[1] == 1  # no holes
+    assert (whole != disc).sum() < 0.01 * disc.sum()  # the outline, to a place of 4 pixels
+
+
+def test_all_that_is_no_disc_is_found_up_to_the_border_of_the_slide(segmented, disc):
+    whole = painted(segmented(overlap=32), label=1)
+
+    assert (whole != ~disc).sum() < 0.01 * disc.sum()
+
+
+def test_a_wider_overlap_finds_the_same(segmented, disc):
+    for overlap in (40, 96):
+        assert (painted(segmented(overlap=overlap)) != disc).sum() < 0.01 * disc.sum()
+
+
+def test_without_overlap_masks_are_those_of_each_patch_alone(segmented, slide, labels):
+    """Bit by bit what ``predictor.masks`` says."""
+    found = segmented(overlap=0, batch=5)
+    grid, predictor = make_grid(), BlindAtBorders()
+
+    images = np.stack([slide.read(box) for box in grid.boxes()])
+    wanted = predictor.masks(predictor.encode(images), [label.prompt for label in labels])
+    np.testing.assert_array_equal(found.read(slice(None)), wanted.masks)
+    np.testing.assert_allclose(found.presence, wanted.presence, rtol=1e-6)
+
+
+@pytest.mark.parametrize("overlap", [0, 32])
+def test_neither_order_nor_batch_leaves_a_trace(segmented, rng, overlap):
+    wanted = segmented(overlap=overlap, batch=8).read(slice(None))
+    order = rng.permutation(len(wanted))
+
+    for batch in (1, 100):
+        found = segmented(overlap=overlap, batch=batch)
+        np.testing.assert_array_equal(found.read(slice(None)), wanted)
+    found = segmented(make_grid(make_grid().coords[order]), overlap=overlap)
+    np.testing.assert_array_equal(found.read(slice(None)), wanted[order])
+
+
+@pytest.mark.parametrize("overlap", [0, 32])
+def test_every_window_is_segmented_once(segmented, overlap, slide):
+    predictor, grid = BlindAtBorders(), make_grid()
+
+    segmented(grid, predictor, overlap=overlap, batch=7)
+
+    assert len(predictor.images) == len(grid)
+    side = PATCH + 2 * overlap
+    assert {len(image) for image in predictor.images} == {side * side * 3}
+
+
+def test_gaps_in_the_grid_do_no_harm(segmented, disc):
+    """Where no neighbour is, a patch has its own window to trust."""
+    kept = [[128, 128], [192, 128], [256, 192], [64, 256], [0, 0]]
+
+    masks = segmented(make_grid(kept), overlap=32)
+
+    for (x, y), (tumor, rest) in zip(kept, masks.read(slice(None)), strict=True):
+        truth = disc[y : y + PATCH, x : x + PATCH]
+        assert (tumor != truth).mean() < 0.02
+        assert (rest == truth).mean() < 0.02
+
+
+def test_patches_of_any_size_on_the_slide(segmented, disc):
+    """Patches of 63 level-0 pixels, read as 96: neither windows nor places fall on whole pixels."""
+    coords = [[x, y] for y in range(66, 255, 63) for x in range(66, 255, 63)]
+    grid = make_grid(coords, footprint=63, pixels=96, mpp=0.5 * 63 / 96)
+
+    masks = segmented(grid, overlap=32).read(slice(None))[:, 0]
+
+    found = masks.reshape(3, 3, 96, 96).transpose(0, 2, 1, 3).reshape(288, 288)
+    steps = (66 + (np.arange(288) + 0.5) * 63 / 96).astype(int)
+    assert (found != disc[np.ix_(steps, steps)]).mean() < 0.01
+
+
+@pytest.mark.parametrize(("overlap", "reduce"), [(0, 2), (32, 4)])
+def test_reduced_masks_are_full_masks_reduced(segmented, overlap, reduce):
+    full = painted(segmented(overlap=overlap))
+
+    found = segmented(overlap=overlap, reduce=reduce)
+
+    side = SIDE // reduce
+    shares = full.reshape(side, reduce, side, reduce).mean(axis=(1, 3))
+    np.testing.assert_array_equal(painted(found), shares >= 0.5)
+    assert (found.reduce, found.size) == (reduce, PATCH // reduce)
+    assert found.area.sum() == found.read(slice(None)).sum()
+
+
+@pytest.mark.parametrize("reduce", [2, 4])
+def test_whoever_reads_reduced_masks_finds_things_where_they_are(segmented, reduce):
+    """Outlines, maps and areas of a disc of 196, 188 and radius 100; patches have 96 pixels."""
+    coords = [[x, y] for y in range(66, 318, 63) for x in range(66, 318, 63)]
+    grid = make_grid(coords, footprint=63, pixels=96, mpp=0.5 * 63 / 96)
+
+    masks = segmented(grid, overlap=32, reduce=reduce)
+
+    outlines = list(mask_features(masks, masks.labels[0], {}, min_um2=1000))
+    ring = np.asarray(outlines[0].rings[0])
+    assert len(outlines) == 1
+    np.testing.assert_allclose(ring.min(axis=0), [96, 88], atol=3)
+    np.testing.assert_allclose(ring.max(axis=0), [296, 288], atol=3)
+    area = np.pi * 100**2
+    assert outlines[0].measurements["area um2"] == pytest.approx(area / 4, rel=0.03)
+    assert masks.area[:, 0].sum() / masks.size**2 * 63**2 == pytest.approx(area, rel=0.02)
+    shares = object_shares(masks, Size(96, 96))[0]  # 4 level-0 pixels each
+    assert shares.sum() * 16 == pytest.approx(area, rel=0.02)
+    y, x = np.average(np.mgrid[:96, :96] * 4 + 2, axis=(1, 2), weights=np.stack([shares] * 2))
+    assert (x, y) == pytest.approx((196, 188), abs=2)
+    covered = cover(torch.from_numpy(masks.read(slice(None))), (14, 14))[:, 0].mean(dim=(1, 2))
+    np.testing.assert_allclose(covered.numpy(), masks.area[:, 0] / masks.size**2, atol=1e-5)
+
+
+def test_presence_is_the_mean_probability_under_the_mask(segmented):
+    found = segmented(overlap=32)
+
+    empty = found.area == 0
+    assert empty.any()
+    assert (found.presence[empty] == 0).all()
+    assert (found.presence[~empty] > 0.5).all()
+    centre = found.presence[2 * 6 + 2, 0]  # all disc, where every window is sure: 1 / (1 + e^-6)
+    assert 0.9 < centre <= 1 / (1 + np.exp(-6)) + 1e-6
+
+
+@pytest.mark.parametrize("overlap", [0, 32])
+def test_progress_counts_every_patch(slide, labels, tmp_path, overlap):
+    steps = []
+
+    segment_slide(
+        slide,
+        make_grid(),
+        BlindAtBorders(),
+        labels,
+        tmp_path / "masks.zarr",
+        config=SegmentConfig(overlap=overlap, batch=10),
+        on_patches=steps.append,
+    )
+
+    assert steps == [10, 10, 10, 6]
+
+
+def test_masks_say_how_they_were_made(segmented, labels):
+    facts = segmented(overlap=32).provenance
+
+    assert json.loads(facts["prompts"]) == [label.prompt for label in labels]
+    assert (facts["segmentor"], facts["segmentor_sha256"]) == ("blind", "ab" * 32)
+    assert facts["overlap"] == "32"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"overlap": -8}, {"overlap": 6}, {"reduce": 3}, {"reduce": 0}, {"batch": 0}]
+)
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        SegmentConfig(**wrong)
+
+
+def test_what_cannot_be_segmented_is_refused_and_leaves_nothing(segmented, tmp_path):
+    class Broken(BlindAtBorders):
+        def logits(self, embedding, prompts):
+            return super().logits(embedding, prompts) * torch.nan
+
+    with pytest.raises(ResolutionError, match="--mpp"):
+        segmented(make_grid(mpp=None))
+    with pytest.raises(ConfigError, match="reduced by 4"):
+        segmented(make_grid(pixels=62), reduce=4)
+    with pytest.raises(DataError, match="NaN"):
+        segmented(predictor=Broken())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_slide_that_breaks_half_way_leaves_nothing(labels, slide, tmp_path):
+    class Torn:
+        def read(self, box, size):
+            if box.y > 200:
+                raise SlideError("damaged here")
+            return slide.read(box, size)
+
+    with pytest.raises(SlideError, match="damaged here"):
+        segment_slide(Torn(), make_grid(), BlindAtBorders(), labels, tmp_path / "masks.zarr")
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_resolution_is_said(segmented, caplog):
+    segmented(make_grid(mpp=1.0), overlap=0)
+
+    assert "masks will be worse" in caplog.text
+
+
+def test_a_slide_that_is_enlarged_is_said(segmented, caplog):
+    segmented(make_grid(slide_mpp=0.6), overlap=0)
+    assert "enlarged" not in caplog.text
+
+    segmented(make_grid(slide_mpp=1.0), overlap=0)
+    assert "has 1 microns per pixel and is enlarged to 0.5: masks will be worse" in caplog.text
+
+
+def test_the_model_itself_agrees_with_its_windows(predictor, slide, labels, tmp_path):
+    """One patch alone: the middle of the mask its window has."""
+    grid = make_grid([[160, 160]])
+
+    segment_slide(
+        slide, grid, predictor, labels, tmp_path / "m.zarr", config=SegmentConfig(overlap=32)
+    )
+
+    image = slide.read(make_grid([[128, 128]], footprint=128).box(0))
+    wanted = predictor.masks(predictor.encode(image), [label.prompt for label in labels])
+    found = open_masks(tmp_path / "m.zarr").read(0)
+    assert (found == wanted.masks[0, :, 32:96, 32:96]).mean() > 0.995  # half precision

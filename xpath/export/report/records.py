@@ -1,0 +1,168 @@
+"""The content of the pages for people, which is put into words and HTML elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+__all__ = [
+    "CohortReport",
+    "FileTable",
+    "Layer",
+    "ObjectRow",
+    "PatchPicture",
+    "PatchStrip",
+    "SlideReport",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """A transparent picture over the slide that can be switched on."""
+
+    name: str
+    png: bytes
+    shown: bool = False
+    colour: str = ""
+    """``#rrggbb`` of an object class, empty for a signed map."""
+    limit: float = 0.0
+    """The absolute value in full colour, of a signed map."""
+    source: str = ""
+    """File of the run folder, and what in it."""
+    value: float | None = None
+    """The object's contribution to the logit."""
+
+    @property
+    def weight(self) -> float:
+        """The absolute contribution."""
+        return abs(self.value or 0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectRow:
+    """One object class on one slide, None where it was not hidden."""
+
+    name: str
+    colour: str
+    """``#rrggbb``."""
+    area: float
+    """Share of the patches' area."""
+    contribution: float
+    """To the object-aware logit of the explained class."""
+    effect: float | None = None
+    """Fall of the standard model's log-odds of the measured class when it is hidden."""
+    null: float | None = None
+    """The same for random masks of the same area."""
+    imp: float | None = None
+    """The paper's Eq. 12."""
+    cohort: tuple[float, float] | None = None
+    """95 % interval of effect minus null over the patients of the measured class, NaN for one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchPicture:
+    """A patch with the outline of an object."""
+
+    jpeg: bytes
+    value: float
+    """The object's contribution to the logit in this patch."""
+    position: str
+    """Number of the patch and its corner, level-0 pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchStrip:
+    """The patches in which an object speaks most for the class, and most against it."""
+
+    name: str
+    colour: str
+    top: tuple[PatchPicture, ...]
+    """Values above 0, the largest first."""
+    bottom: tuple[PatchPicture, ...]
+    """Values below 0, the smallest first."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileTable:
+    """A table of the run, shown as it is."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    source: str
+    cut: int = 0
+    """Rows that are left out."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SlideReport:
+    """Everything on a slide's page."""
+
+    slide_id: str
+    label: str
+    """True class, empty where unknown."""
+    split: str
+    """``train``, ``validation``, ``test`` or empty: how far the prediction can be believed."""
+    predicted: str
+    explained: str
+    """The class of the maps."""
+    probability: Mapping[str, Mapping[str, float]]
+    """Model name to class name to probability."""
+    figure: bytes
+    """The side-by-side picture, PNG."""
+    overview: bytes
+    """The slide alone, PNG or JPEG."""
+    layers: tuple[Layer, ...]
+    rows: tuple[ObjectRow, ...]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Provenance."""
+    synthetic: bool = False
+    untaught: tuple[str, ...] = ()
+    """Objects the segmentor's weights never learnt."""
+    measured: str = ""
+    """The class the hiding is measured for, the explained one if empty."""
+    calibration: str = ""
+    """How the probabilities were calibrated, empty where they were not."""
+    training: tuple[str, ...] = ()
+    """The training data, in sentences."""
+    strips: tuple[PatchStrip, ...] = ()
+    morphometry: FileTable | None = None
+    um_per_pixel: float | None = None
+    """Of the overview, for the scale bar."""
+    width: int = 0
+    """Of the overview, pixels."""
+
+    @property
+    def source(self) -> str:
+        """The file of the explanation in the run folder."""
+        return f"slides/{self.slide_id}/explanation.h5"
+
+    @property
+    def hidden_class(self) -> str:
+        """The class the hiding is measured for."""
+        return self.measured or self.explained
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CohortReport:
+    """Everything on the index page of a run."""
+
+    title: str
+    headline: str
+    """The result in one plain sentence."""
+    classes: tuple[str, ...]
+    metrics: tuple[Mapping[str, Any], ...]
+    """Rows: model, slides, auc, balanced_accuracy, f1."""
+    importance: tuple[Mapping[str, Any], ...]
+    """Rows of ``tables/importance.csv``."""
+    examples: tuple[SlideReport, ...]
+    """Slides shown side by side."""
+    slides: tuple[Mapping[str, str], ...]
+    """Rows: slide_id, label, predicted, part, status, link."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    synthetic: bool = False
+    untaught: tuple[str, ...] = ()
+    """Objects the segmentor's weights never learnt."""

@@ -1,0 +1,132 @@
+"""What a model card says of a segmentor, from its answers on held-out images.
+
+Every number is computed from ``samples.csv``; nothing is typed in. Axes: none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from xpath.errors import DataError
+from xpath.metrics.bootstrap import bootstrap_mean, paired_t_test
+from xpath.metrics.presence import presence_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from xpath.metrics.bootstrap import Interval
+    from xpath.segment.evaluation.validate import Sample
+
+__all__ = ["Comparison", "compare", "comparison_table", "kind_of", "presence_table", "score_table"]
+
+
+class Comparison(NamedTuple):
+    """Ours and another's Dice on the same questions."""
+
+    kind: str
+    n: int
+    ours: float
+    other: float
+    difference: Interval
+    """Ours minus the other's."""
+    p: float
+    """One-sided: small if ours is larger."""
+
+
+def kind_of(sample: Sample) -> str:
+    """``structure-object type``: organs are pooled."""
+    return sample.label.split("-", 1)[1]
+
+
+def _intervals(
+    samples: Sequence[Sample], key: Callable[[Sample], str], seed: int
+) -> dict[str, Interval]:
+    """Mean Dice of the present objects, patients drawn whole."""
+    present = [sample for sample in samples if sample.present]
+    rng = np.random.default_rng(seed)
+    return {
+        name: bootstrap_mean(
+            [s.dice for s in present if key(s) == name],
+            rng,
+            groups=[f"{s.source}/{s.group}" for s in present if key(s) == name],
+        )
+        for name in sorted({key(s) for s in present})
+    }
+
+
+def score_table(samples: Sequence[Sample], key: Callable[[Sample], str], *, seed: int = 0) -> str:
+    """Dice with 95 % intervals as a Markdown table, a row per value of ``key``."""
+    rows = ["| | images | Dice | 95 % interval |", "|---|---|---|---|"]
+    for name, found in _intervals(samples, key, seed).items():
+        rows.append(
+            f"| {name} | {found.n} | {found.mean:.3f} | {found.low:.3f} to {found.high:.3f} |"
+        )
+    return "\n".join(rows)
+
+
+def presence_table(samples: Sequence[Sample]) -> str:
+    """How well "not present" is told, as a Markdown table.
+
+    Only kinds that were asked for where they are absent have a row.
+    """
+    rows = [
+        "| | present | absent | found if present | refused if absent | right if refused |",
+        "|---|---|---|---|---|---|",
+    ]
+    asked = {kind_of(sample) for sample in samples if not sample.present}
+    for name in [*sorted(asked), "all"]:
+        part = [s for s in samples if kind_of(s) == name or (name == "all" and kind_of(s) in asked)]
+        found = presence_scores(
+            np.array([s.answered for s in part], bool), np.array([s.present for s in part], bool)
+        )
+        rows.append(
+            f"| {name} | {found.present} | {found.absent} | {found.recall:.2f} |"
+            f" {found.absent_recall:.2f} | {found.absent_precision:.2f} |"
+        )
+    return "\n".join(rows)
+
+
+def compare(ours: Sequence[Sample], others: Sequence[Sample], *, seed: int = 0) -> list[Comparison]:
+    """Both models on the questions that both were asked, per kind.
+
+    Raises:
+        DataError: They share no question.
+    """
+    theirs = {(s.source, s.image, s.label): s for s in others if s.present}
+    pairs = [
+        (s, theirs[s.source, s.image, s.label])
+        for s in ours
+        if s.present and (s.source, s.image, s.label) in theirs
+    ]
+    if not pairs:
+        raise DataError("the two tables of samples share no image and label; compare equal splits")
+    rng = np.random.default_rng(seed)
+    found = []
+    for kind in sorted({kind_of(mine) for mine, _ in pairs}):
+        part = [(a, b) for a, b in pairs if kind_of(a) == kind]
+        first, second = np.array([a.dice for a, _ in part]), np.array([b.dice for _, b in part])
+        groups = [f"{a.source}/{a.group}" for a, _ in part]
+        difference = bootstrap_mean(first - second, rng, groups=groups)
+        p = paired_t_test(first, second).p if len(part) > 1 else float("nan")
+        found.append(
+            Comparison(kind, len(part), float(first.mean()), float(second.mean()), difference, p)
+        )
+    return found
+
+
+def comparison_table(rows: Mapping[str, Sequence[Comparison]]) -> str:
+    """Comparisons with several models as one Markdown table."""
+    lines = [
+        "| against | | images | ours | other | difference, 95 % interval | p |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, comparisons in rows.items():
+        lines += [
+            f"| {name} | {row.kind} | {row.n} | {row.ours:.3f} | {row.other:.3f} |"
+            f" {row.difference.mean:+.3f} ({row.difference.low:+.3f} to {row.difference.high:+.3f})"
+            f" | {row.p:.2g} |"
+            for row in comparisons
+        ]
+    return "\n".join(lines)

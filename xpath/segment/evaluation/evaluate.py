@@ -1,0 +1,208 @@
+"""How good a segmentor is on images with masks: one sample per image and prompt.
+
+An image is encoded once and asked all its prompts. A label the weights were never taught is asked
+as it is, and once more as the trained label of the same object type. What is broken is named and
+left out.
+
+Axes: B images, P prompts, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from xpath.errors import DataError, XPathError
+from xpath.metrics.boundary import edge_distances, hausdorff, surface_dice
+from xpath.metrics.boxes import BoxCost, box_cost
+from xpath.metrics.overlap import dice, iou
+from xpath.metrics.shape import ShapeTraits, shape_traits
+from xpath.pathseg.tiling import windows
+from xpath.segment.evaluation.questions import Problem, Question, batches, prompts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from xpath.segment.evaluation.questions import Asked, EvaluationConfig
+
+__all__ = ["Evaluation", "Found", "Sample", "Segmenter", "ask", "evaluate_segmentor"]
+
+READERS = 4
+"""Threads that decode and score beside the model."""
+
+
+class Segmenter(Protocol):
+    """Anything that segments by words; ``SegmentPredictor`` does."""
+
+    def encode(self, images: NDArray[np.uint8], *, mpp: float = ...) -> Any:
+        """Images ``(B, H, W, 3)``, encoded; ``mpp`` is passed only if it is known."""
+
+    def masks(self, embedding: Any, prompts: Sequence[str]) -> Any:
+        """Answers with ``masks (B, P, H, W)`` bool and ``presence (B, P)``.
+
+        And with ``present (B, P)`` bool, if it decides what is there by more than a mask's pixels.
+        """
+
+
+class Sample(NamedTuple):
+    """One question, answered."""
+
+    question: Question
+    present: bool
+    """Whether the true mask has a pixel."""
+    found: bool
+    """Whether the model says so: by its ``present``, if it has one, else by a pixel of its mask."""
+    dice: float
+    """1 where nothing is and nothing was found."""
+    iou: float
+    hausdorff95: float
+    """Pixels; infinite if one of the masks is empty."""
+    surface_dice: float
+    presence: float
+    """The model's own confidence that the object is there."""
+    dice_nearest: float
+    """Dice when asked as the nearest trained label; NaN where that was not needed."""
+    traits: ShapeTraits
+    """Of the true mask."""
+    cost: BoxCost
+    """Of boxes around the true mask."""
+
+
+class Evaluation(NamedTuple):
+    """What came of it."""
+
+    samples: tuple[Sample, ...]
+    problems: tuple[Problem, ...]
+
+
+class Found(NamedTuple):
+    """Answers for B images."""
+
+    masks: NDArray[np.bool_]
+    """``(B, P, H, W)``."""
+    presence: NDArray[np.float32]
+    """``(B, P)``."""
+    present: NDArray[np.bool_]
+    """``(B, P)``; True where a window of the image says that the object is there."""
+
+
+def evaluate_segmentor(
+    predictor: Segmenter,
+    questions: Mapping[Path, Sequence[Question]],
+    config: EvaluationConfig,
+    *,
+    on_images: Callable[[int], object] | None = None,
+) -> Evaluation:
+    """Asks all questions and scores the answers.
+
+    Args:
+        predictor: The segmentor.
+        questions: From ``questions_of``.
+        config: How to evaluate.
+        on_images: Called with the number of images just done, broken ones included.
+    """
+    samples: list[Sample] = []
+    problems: list[Problem] = []
+    with ThreadPoolExecutor(READERS) as threads:
+        for batch in batches(threads, questions, config.batch):
+            problems += [problem for asked in batch for problem in asked.problems]
+            try:
+                samples += _answered(predictor, batch, config, threads)
+            except XPathError as error:
+                problems += [Problem(asked.questions[0].image, str(error)) for asked in batch]
+            if on_images:
+                on_images(len(batch))
+    return Evaluation(tuple(samples), tuple(problems))
+
+
+def ask(
+    predictor: Segmenter,
+    images: NDArray[np.uint8],
+    prompts: Sequence[str],
+    *,
+    mpp: float | None = None,
+) -> Found:
+    """Masks of images ``(B, H, W, 3)`` for prompts; large images are asked window by window.
+
+    Where windows overlap, a pixel is in if half of them say so; presence is that of the surest.
+
+    Args:
+        predictor: The segmentor.
+        images: RGB.
+        prompts: Sentences.
+        mpp: Resolution of the images; None takes the pixels as they are.
+
+    Raises:
+        DataError: The predictor answers with masks of another size.
+    """
+    count, height, width = images.shape[:3]
+    votes = np.zeros((count, len(prompts), height, width), np.int8)
+    presence = np.zeros((count, len(prompts)), np.float32)
+    present = np.zeros((count, len(prompts)), np.bool_)
+    known = {} if mpp is None else {"mpp": mpp}
+    for window in windows(height, width):
+        crop = images[:, *window.slices]
+        embedding = predictor.encode(crop, **known)
+        found = predictor.masks(embedding, list(prompts))
+        wanted = (count, len(prompts), window.height, window.width)
+        if found.masks.shape != wanted:
+            raise DataError(f"masks must be {wanted}, the predictor gave {found.masks.shape}")
+        votes[..., *window.slices] += np.where(found.masks, 1, -1).astype(np.int8)
+        presence = np.maximum(presence, found.presence)
+        present |= getattr(found, "present", found.masks.any(axis=(2, 3)))
+    masks = votes >= 0
+    return Found(masks, presence, present & masks.any(axis=(2, 3)))
+
+
+def _answered(
+    predictor: Segmenter,
+    batch: Sequence[Asked],
+    config: EvaluationConfig,
+    threads: ThreadPoolExecutor,
+) -> list[Sample]:
+    prompts = prompts_of(batch)
+    if not prompts:
+        return []
+    found = ask(predictor, np.stack([asked.pixels for asked in batch]), prompts, mpp=config.mpp)
+    place = {prompt: number for number, prompt in enumerate(prompts)}
+    jobs = []
+    for asked, masks, presence, present in zip(batch, *found, strict=True):
+        parts = zip(asked.questions, asked.truths, asked.ignored, strict=False)
+        for question, truth, unknown in parts:
+            rows = [place[prompt] for prompt in question.prompts]
+            answers = masks[rows] if unknown is None else masks[rows] & ~unknown
+            said = (bool(present[rows[0]]), float(presence[rows[0]]))
+            jobs.append(threads.submit(_sample, question, truth, answers, said, config.tolerance))
+    return [job.result() for job in jobs]
+
+
+def _sample(
+    question: Question,
+    truth: NDArray[np.bool_],
+    answers: NDArray[np.bool_],
+    said: tuple[bool, float],
+    tolerance: float,
+) -> Sample:
+    """Scores answers ``(1 or 2, H, W)``: as asked, and as the nearest trained label."""
+    mask = answers[0]
+    found, presence = said
+    edges = edge_distances(mask, truth)
+    return Sample(
+        question,
+        bool(truth.any()),
+        found and bool(mask.any()),  # what lies in the ignored part does not count
+        dice(mask, truth),
+        iou(mask, truth),
+        hausdorff(edges),
+        surface_dice(edges, tolerance=tolerance),
+        presence,
+        dice(answers[1], truth) if len(answers) > 1 else math.nan,
+        shape_traits(truth),
+        box_cost(truth),
+    )

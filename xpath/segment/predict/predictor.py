@@ -1,0 +1,358 @@
+"""Masks for images and words: the practical side of the segmentor.
+
+An image is encoded once; prompts are a batch, each answered on its own. For every prompt the query
+is chosen first and only its mask is computed.
+
+Axes: B images, P prompts, H W pixels, h w places of the logits.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from xpath.device import device_of
+from xpath.errors import ConfigError, DataError
+from xpath.segment.checkpoints.checkpoint import load_segmentor, locate, text_digest
+from xpath.segment.model.text_encoder import TextFeatures
+from xpath.segment.predict.calibration import PRESENCE, PresenceCalibration, mask_facts
+from xpath.segment.predict.embedding import Embedding, joined
+from xpath.segment.predict.images import as_batch, as_pixels, working_size
+from xpath.segment.predict.known_prompts import published, taught_labels, untaught
+from xpath.segment.predict.memory import chunks, working_set
+from xpath.segment.predict.prompt_features import PromptFeatures
+from xpath.segment.predict.text_cache import TextCache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from xpath.segment.checkpoints.checkpoint import SegmentorInfo
+    from xpath.segment.model.segmentor import PathSegmentor
+    from xpath.segment.model.tokenizer import PromptTokenizer
+    from xpath.segment.predict.memory import Chunks
+
+__all__ = ["PredictorConfig", "SegmentPredictor", "Segmentation"]
+
+logger = logging.getLogger(__name__)
+
+PIXELS_ON_CPU, PIXELS_ON_GPU = 2**21, 2**24
+"""Pixels of full-size maps made at once: a loop costs a CPU nothing, but a GPU its launches."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictorConfig:
+    """How masks are computed; none of it changes what they mean."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Type of matrix products and convolutions. Prompts, cosines, resizing and probabilities are
+    float32 in any case."""
+    channels_last: bool = False
+    """Keep the channels of a pixel side by side in memory; faster on recent GPUs."""
+    compile: bool = False
+    """Compile the model when it is first used: minutes once, then faster."""
+    memory_gb: float = 4.0
+    """Working memory beyond weights, embedding and result, GiB: bounds how many images are encoded
+    and how many prompts decoded at once. An estimate; changes no mask."""
+    text_cache: bool = True
+    """Keep encoded prompts on disk, in ``XPATH_CACHE`` or the platform's cache folder."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be.
+
+        Raises:
+            ConfigError: Another precision, or no memory.
+        """
+        if self.precision not in DTYPES:
+            raise ConfigError(
+                f"precision must be one of {', '.join(DTYPES)}, got {self.precision!r}"
+            )
+        if not self.memory_gb > 0:
+            raise ConfigError(f"memory_gb must be above 0, got {self.memory_gb}; 4 suits most")
+
+
+class Segmentation(NamedTuple):
+    """Masks of B images for P prompts."""
+
+    masks: NDArray[np.bool_]
+    """``(B, P, H, W)``: where the object is, if it is there at all."""
+    presence: NDArray[np.float32]
+    """``(B, P)`` mean probability inside the mask, 0.5 to 1; 0 where the mask is empty."""
+    peak: NDArray[np.float32]
+    """``(B, P)`` highest probability of any pixel."""
+    present: NDArray[np.bool_]
+    """``(B, P)`` is it there at all? As the weights' calibration has it; without one, wherever the
+    mask is not empty."""
+    probability: NDArray[np.float32] | None = None
+    """``(B, P, H, W)`` per pixel, if it was asked for."""
+    published: tuple[bool, ...] = ()
+    """For each prompt: is it the sentence of one of the 160 published labels?"""
+
+
+class SegmentPredictor:
+    """Segments images with words; an image is encoded once and answers any number of prompts.
+
+    Example::
+
+        predictor = SegmentPredictor.from_pretrained()
+        embedding = predictor.encode(image)  # (H, W, 3) uint8 at predictor.info.mpp
+        found = predictor.masks(embedding, ["nuclei-level lymphocyte in breast pathology."])
+
+    Args:
+        model: The module; it is moved to the device.
+        tokenizer: What turns prompts into its ids.
+        info: What must be known of the weights.
+        device: ``cpu``, ``cuda``, ``cuda:1`` ...
+        config: How masks are computed.
+        texts: Where encoded prompts are kept beyond this process; None for nowhere, as fits
+            weights that still change.
+        calibration: What tells from a mask whether its object is there at all.
+    """
+
+    def __init__(
+        self,
+        model: PathSegmentor,
+        tokenizer: PromptTokenizer,
+        info: SegmentorInfo,
+        *,
+        device: str = "cpu",
+        config: PredictorConfig = PredictorConfig(),
+        texts: TextCache | None = None,
+        calibration: PresenceCalibration | None = None,
+    ) -> None:
+        self.device = device_of(device)
+        self.model = model.to(self.device).eval()
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.tokenizer = tokenizer
+        self.info = info
+        self.config = config
+        self.calibration = calibration
+        self._prompts = PromptFeatures(self.model, tokenizer, texts)
+        self._warned: set[str] = set()
+        self._encode_image, self._decode = model.encode_image, model.decode
+        if config.compile:
+            self._encode_image = torch.compile(model.encode_image)
+            self._decode = torch.compile(model.decode)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path | None = None,
+        *,
+        device: str = "cpu",
+        config: PredictorConfig = PredictorConfig(),
+    ) -> SegmentPredictor:
+        """A predictor from a checkpoint folder or hub id; without one, the weights that ship.
+
+        Raises:
+            CheckpointError: The checkpoint is missing or does not fit.
+            ConfigError: There is no such device.
+        """
+        model, tokenizer, info = load_segmentor(path)
+        texts = TextCache(text_digest(model, tokenizer)) if config.text_cache else None
+        learnt = locate(path) / PRESENCE
+        return cls(
+            model,
+            tokenizer,
+            info,
+            device=device,
+            config=config,
+            texts=texts,
+            calibration=PresenceCalibration.load(learnt) if learnt.exists() else None,
+        )
+
+    @torch.inference_mode()
+    def encode(self, images: NDArray[np.uint8], *, mpp: float | None = None) -> Embedding:
+        """Everything about images that does not depend on a prompt.
+
+        Args:
+            images: RGB ``(H, W, 3)`` or ``(B, H, W, 3)``, uint8; any size.
+            mpp: Their resolution, microns per pixel: they are resampled to ``info.mpp``, and masks
+                come back at the size given. None takes the pixels as they are.
+
+        Raises:
+            DataError: Not uint8, or of another shape.
+            ResolutionError: A resolution that is none.
+        """
+        batch = as_batch(images)
+        size = (batch.shape[1], batch.shape[2])
+        seen = working_size(size, mpp, self.info.mpp)
+        step = self._at_once(seen).encoded
+        memories = []
+        for start in range(0, len(batch), step):
+            pixels = as_pixels(batch[start : start + step], seen, self.device)
+            if not self.config.channels_last:
+                pixels = pixels.contiguous()
+            with self._precision():
+                memories.append(self._encode_image(pixels))
+        return Embedding(joined(memories), size, seen)
+
+    @torch.inference_mode()
+    def masks(
+        self,
+        embedding: Embedding,
+        prompts: Sequence[str],
+        *,
+        chunk: int | None = None,
+        threshold: float = 0.5,
+        probability: bool = False,
+        coupled: bool = False,
+    ) -> Segmentation:
+        """Masks of the encoded images, each prompt on its own.
+
+        Args:
+            embedding: From ``encode``.
+            prompts: Sentences; the paper's template is ``Label.prompt``. Any other words may be
+                asked for; the answer is then marked as outside the published labels.
+            chunk: Prompts decoded at once; None for what fits into ``config.memory_gb``. Changes no
+                mask.
+            threshold: A pixel belongs to the object above this probability.
+            probability: Return the probability of every pixel too: four bytes for each.
+            coupled: Decode all prompts together, as the published code does when it is given
+                several in one call: a mask then depends on the other prompts. For comparison only.
+
+        Raises:
+            DataError: Not what ``encode`` gave; a prompt that is no sentence, without a word or
+                too long; or values that are not finite.
+            ConfigError: A threshold that is no probability, or an empty chunk.
+        """
+        _check_question(embedding, prompts)
+        if not 0 < threshold < 1:
+            raise ConfigError(f"threshold must be between 0 and 1, got {threshold}; 0.5 is usual")
+        shape = (embedding.images, len(prompts))
+        masks = np.zeros((*shape, *embedding.size), np.bool_)
+        presence, peak = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        values = np.zeros(masks.shape, np.float32) if probability else None
+        for rows, columns, found in self._enlarged(embedding, prompts, chunk, coupled=coupled):
+            inside = found > threshold
+            area = inside.sum(dim=(2, 3)).clamp(min=1)
+            masks[rows, columns] = inside.cpu().numpy()
+            presence[rows, columns] = ((found * inside).sum(dim=(2, 3)) / area).cpu().numpy()
+            peak[rows, columns] = found.amax(dim=(2, 3)).cpu().numpy()
+            if values is not None:
+                values[rows, columns] = found.cpu().numpy()
+        present = np.asarray(masks.any(axis=(2, 3)))
+        if self.calibration and present.any():
+            statistics = mask_facts(masks, presence, peak)
+            labels = taught_labels(prompts, self.info.labels)
+            present &= self.calibration(statistics, labels) >= self.calibration.threshold
+        return Segmentation(masks, presence, peak, present, values, published(prompts))
+
+    @torch.inference_mode()
+    def logits(
+        self, embedding: Embedding, prompts: Sequence[str], *, chunk: int | None = None
+    ) -> Tensor:
+        """What masks are made from, before ``Embedding.enlarge``: ``(B, P, h, w)`` float32.
+
+        One value for four by four pixels of the image the model saw, its padding included; on the
+        device. Above 0 lies what belongs to the object. Raises as ``masks``.
+        """
+        _check_question(embedding, prompts)
+        shape = (embedding.images, len(prompts), *embedding.memory.mask_features.shape[-2:])
+        out = torch.empty(shape, device=self.device)
+        for rows, columns, logits in self._decoded(embedding, prompts, chunk, coupled=False):
+            out[rows, columns] = logits
+        return out
+
+    def text(self, prompts: Sequence[str]) -> TextFeatures:
+        """Features of prompts, float32 on the device; each prompt is encoded once."""
+        return self._prompts(prompts)
+
+    def _decoded(
+        self, embedding: Embedding, prompts: Sequence[str], chunk: int | None, *, coupled: bool
+    ) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Which images, which prompts, and their logits; as many at once as fit."""
+        if chunk is not None and chunk < 1:
+            raise ConfigError(f"chunk must be at least 1 prompt, got {chunk}; None picks one")
+        self._warn(prompts)
+        text = self.text(prompts)
+        fits = self._at_once(embedding.seen).decoded
+        wide = len(prompts) if coupled else chunk
+        for rows, columns in _tiles(embedding.images, len(prompts), fits, wide):
+            asked = TextFeatures(*(part[columns] for part in text))
+            with self._precision():
+                memory = embedding.rows(rows).memory
+                logits = self._decode(memory, asked, coupled=coupled).logits.float()
+            if not logits.isfinite().all():
+                raise DataError(
+                    f"the model gave values that are not finite at {self.config.precision}; fp16"
+                    " ends at 65504: use bf16 or fp32. If it is fp32, the weights are damaged"
+                )
+            yield rows, columns, logits
+
+    def _enlarged(
+        self, embedding: Embedding, prompts: Sequence[str], chunk: int | None, *, coupled: bool
+    ) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Which images, which prompts, and their probabilities at full size; a few maps at once."""
+        pixels = PIXELS_ON_CPU if self.device.type == "cpu" else PIXELS_ON_GPU
+        fits = max(1, pixels // (embedding.size[0] * embedding.size[1]))
+        for rows, columns, logits in self._decoded(embedding, prompts, chunk, coupled=coupled):
+            for r, c in _tiles(len(logits), logits.shape[1], fits):
+                found = embedding.enlarge(logits[r, c]).sigmoid()
+                yield _shifted(r, rows.start), _shifted(c, columns.start), found
+
+    def _precision(self) -> AbstractContextManager[object]:
+        dtype = DTYPES[self.config.precision]
+        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
+
+    def _at_once(self, seen: tuple[int, int]) -> Chunks:
+        itemsize = DTYPES[self.config.precision].itemsize
+        return chunks(working_set(self.model, seen, itemsize), self.config.memory_gb)
+
+    def _warn(self, prompts: Sequence[str]) -> None:
+        """Says once which prompts the weights were never taught."""
+        new = [p for p in untaught(prompts, self.info.labels) if p not in self._warned]
+        self._warned.update(new)
+        if new:
+            logger.warning(
+                "%s was not trained on %d of the prompts, such as %r: what it finds is a guess",
+                self.info.name,
+                len(new),
+                new[0],
+            )
+
+
+def _check_question(embedding: object, prompts: object) -> None:
+    """Refuses what only looks like an encoded image or a list of sentences."""
+    if not isinstance(embedding, Embedding):
+        raise DataError(
+            f"wanted an encoded image, got {type(embedding).__name__}; pass encode(image)"
+        )
+    if isinstance(prompts, str):
+        raise DataError(f"prompts must be a list of sentences, got one string: [{prompts!r}]")
+    strangers = [one for one in prompts if not isinstance(one, str)]  # type: ignore[attr-defined]
+    if strangers:
+        raise DataError(f"prompts must be sentences, got {strangers[0]!r}; of a label pass .prompt")
+
+
+def _tiles(
+    images: int, prompts: int, fits: int, wide: int | None = None
+) -> Iterator[tuple[slice, slice]]:
+    """Images and prompts to be treated together, all prompts of an image before the next.
+
+    Args:
+        images: Number of images.
+        prompts: Number of prompts.
+        fits: Images times prompts at once.
+        wide: Prompts at once; None for as many as fit.
+    """
+    wide = max(1, wide or min(fits, prompts))
+    high = max(1, fits // wide)
+    for top in range(0, images, high):
+        for left in range(0, prompts, wide):
+            yield slice(top, min(top + high, images)), slice(left, min(left + wide, prompts))
+
+
+def _shifted(part: slice, start: int) -> slice:
+    return slice(part.start + start, part.stop + start)
