@@ -19,7 +19,9 @@ __all__ = ["COMMAND"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("--region", help="only this region, e.g. breast")
-    parser.add_argument("--find", metavar="TEXT", help='one label, e.g. "breast stroma"')
+    parser.add_argument(
+        "--find", metavar="TEXT", help='one label in any words, e.g. "breast stroma" or "TILs"'
+    )
     parser.add_argument(
         "--brca", choices=["importance", "maps"], help="the paper's 12 or 21 breast objects"
     )
