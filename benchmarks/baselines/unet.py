@@ -17,7 +17,7 @@ import math
 import time
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from xpath.pathseg.collect import collect
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.packed import pack_all
 from xpath.pathseg.sampler import batch_keys
+from xpath.protocols import Segmentation
 from xpath.segment.checkpoints.pretrained import load_encoder
 from xpath.segment.evaluation.validate import mean_by_label, validate
 from xpath.segment.model.timm_image_encoder import TimmImageEncoder
@@ -268,14 +269,6 @@ def unet_loss(logits: Tensor, kinds: Tensor, target: Tensor) -> Tensor:
     return bce.mean() + soft_dice_loss(chosen, mask, known).mean()
 
 
-class Answer(NamedTuple):
-    """As much of a Segmentation as a validation looks at."""
-
-    masks: np.ndarray
-    presence: np.ndarray
-    present: np.ndarray
-
-
 class UNetPredictor:
     """Answers sentences with the output of their kind."""
 
@@ -290,7 +283,7 @@ class UNetPredictor:
         pixels = functional.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
         return self.model(pixels)[0, :, :height, :width].sigmoid()
 
-    def masks(self, probability: Tensor, prompts: list[str]) -> Answer:
+    def masks(self, probability: Tensor, prompts: list[str]) -> Segmentation:
         """One mask a sentence; none for a kind it has no output for."""
         rows = [kind_of(prompt.rstrip(".")) for prompt in prompts]
         nothing = torch.zeros_like(probability[0])
@@ -300,7 +293,8 @@ class UNetPredictor:
         inside = chosen > 0.5
         presence = (chosen * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
         masks = inside.cpu().numpy()[None]
-        return Answer(masks, presence.cpu().numpy()[None], masks.any(axis=(2, 3)))
+        peak = chosen.amax(dim=(1, 2)).cpu().numpy()[None]
+        return Segmentation(masks, presence.cpu().numpy()[None], peak, masks.any(axis=(2, 3)))
 
 
 if __name__ == "__main__":

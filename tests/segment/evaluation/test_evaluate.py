@@ -12,6 +12,7 @@ from xpath.metrics.boxes import box_cost
 from xpath.metrics.overlap import dice
 from xpath.metrics.shape import shape_traits
 from xpath.pathseg.biomedparse_data import PromptedMask
+from xpath.protocols import Segmentation
 from xpath.segment.evaluation.evaluate import Sample, ask, evaluate_segmentor
 from xpath.segment.evaluation.mapping import nearest_label, nearest_to_words, read_ignore_values
 from xpath.segment.evaluation.questions import EvaluationConfig, Question, questions_of, read_mask
@@ -37,16 +38,17 @@ class Reader:
     def __init__(self):
         self.encoded, self.asked, self.mpp = 0, [], []
 
-    def encode(self, images, **known):
+    def encode(self, images, *, mpp=None):
         self.encoded += len(images)
-        self.mpp.append(known.get("mpp"))
+        self.mpp.append(mpp)
         return images
 
     def masks(self, images, prompts):
         self.asked.append(tuple(prompts))
         planes = [images[..., 0 if "lymphocyte" in prompt else 1] > 128 for prompt in prompts]
         masks = np.stack(planes, axis=1)
-        return SimpleNamespace(masks=masks, presence=masks.any(axis=(2, 3)).astype(np.float32))
+        present = masks.any(axis=(2, 3))
+        return Segmentation(masks, present.astype(np.float32), present.astype(np.float32), present)
 
 
 def picture(path, size=(40, 50), red=np.s_[5:15, 5:15], green=np.s_[20:30, 20:40]):
@@ -274,8 +276,7 @@ def test_a_predictor_may_refuse_in_spite_of_its_mask(items):
         def masks(self, images, prompts):
             found = super().masks(images, prompts)
             lymphocyte = np.array(["lymphocyte" in prompt for prompt in prompts])
-            found.present = found.masks.any(axis=(2, 3)) & ~lymphocyte
-            return found
+            return found._replace(present=found.present & ~lymphocyte)
 
     trusting, doubtful = (evaluated(items, reader).samples for reader in (Reader(), Doubtful()))
 
@@ -353,8 +354,7 @@ def test_a_predictor_that_refuses_is_a_problem_of_the_image(items):
     class Refusing(Reader):
         def masks(self, images, prompts):
             found = super().masks(images, prompts)
-            found.masks = found.masks[..., :-1]
-            return found
+            return found._replace(masks=found.masks[..., :-1])
 
     found = evaluated(items, Refusing(), batch=1)
 

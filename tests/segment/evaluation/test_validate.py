@@ -5,8 +5,8 @@ import pytest
 
 from xpath.errors import DataError
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage
+from xpath.protocols import Segmentation
 from xpath.segment.evaluation.validate import mean_by_label, prompt_of, validate
-from xpath.segment.predict.predictor import Segmentation
 
 
 class Oracle:

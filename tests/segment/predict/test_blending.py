@@ -44,7 +44,7 @@ def blended(grid, answer, *, overlap=OVERLAP, order=None):
         blender.add(index, answer(blender.windows, index))
         most = max(most, len(blender))
         for patch in blender.finished():
-            found[patch.place] = patch.logits.numpy()
+            found[patch.position] = patch.logits.numpy()
     assert list(found) == list(range(len(grid)))  # in the order of the grid
     assert not len(blender)
     return np.stack(list(found.values())), most

@@ -18,7 +18,7 @@ from xpath.export.qupath.geojson import mask_features
 from xpath.geometry import PatchGrid, Size
 from xpath.labels import load_labels
 from xpath.objects.pool import cover
-from xpath.segment.predict.predictor import Segmentation
+from xpath.protocols import Segmentation
 from xpath.segment.predict.whole_slide import SegmentConfig, segment_slide
 from xpath.store.masks import open_masks
 from xpath.testing.slides import write_slide
@@ -65,6 +65,8 @@ class BlindAtBorders:
     """
 
     info = SimpleNamespace(name="blind", digest="ab" * 32, mpp=0.5, mpp_range=None)
+
+    stride = 4
 
     def __init__(self, blind=BLIND):
         self.blind, self.images = blind, []

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.pathseg.record import Annotated, SourceImage
-    from xpath.segment.predict.predictor import SegmentPredictor
+    from xpath.protocols import Segmentor
 
 __all__ = ["Sample", "mean_by_label", "prompt_of", "read_samples", "validate", "write_samples"]
 
@@ -52,7 +52,7 @@ def prompt_of(label: str) -> str:
 
 
 def validate(
-    predictor: SegmentPredictor,
+    segmentor: Segmentor,
     images: Iterable[SourceImage],
     *,
     mpp: float | None = None,
@@ -61,7 +61,7 @@ def validate(
     """Asks for every label that is known to be present or absent.
 
     Args:
-        predictor: The segmentor.
+        segmentor: ``SegmentPredictor`` or one of one's own.
         images: Held-out images.
         mpp: Resolution to show them at; None for their own.
         on_image: Called with each image, its truth and the answers ``(P, H, W)``.
@@ -72,7 +72,7 @@ def validate(
         labels = [mask.label for mask in annotated.masks] + list(annotated.absent)
         if not labels:
             continue
-        found = predict(predictor, annotated.image, labels, None if mpp is None else item.mpp / mpp)
+        found = predict(segmentor, annotated.image, labels, None if mpp is None else item.mpp / mpp)
         samples += _samples(item, annotated, labels, found)
         if on_image:
             on_image(item, annotated, found[0])
@@ -80,7 +80,7 @@ def validate(
 
 
 def predict(
-    predictor: SegmentPredictor,
+    segmentor: Segmentor,
     image: NDArray[np.uint8],
     labels: Sequence[str],
     zoom: float | None,
@@ -93,7 +93,7 @@ def predict(
         mode = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
         resized = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=mode)
         image = np.asarray(resized, np.uint8)
-    answer = predictor.masks(predictor.encode(image), [prompt_of(label) for label in labels])
+    answer = segmentor.masks(segmentor.encode(image), [prompt_of(label) for label in labels])
     masks = answer.masks[0]
     if masks.shape[1:] != (height, width):
         masks = np.stack([

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from xpath.errors import DataError, ShapeError
 from xpath.objects.pool import cover
+from xpath.protocols import STRIDE
 from xpath.segment.kernels.finalised import Finalised
 from xpath.shapes import check_shape
 
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["STRIDE", "enlarged", "finalise", "finalise_reference", "unpack"]
-
-STRIDE = 4
-"""Pixels per place of the logits, along each axis."""
+__all__ = ["enlarged", "finalise", "finalise_reference", "unpack"]
 
 
 def finalise(

@@ -21,6 +21,7 @@ import torch
 from torch.nn import functional
 
 from xpath.errors import ConfigError, DataError
+from xpath.protocols import STRIDE
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BlendedPatch", "SeamBlender", "check_overlap", "taper", "widened"]
 
-STRIDE = 4
-"""Pixels per place of the logits."""
 SMALLEST = 2 * STRIDE
 """Of an overlap: enlarging looks one place beyond the patch, where weights must not be 0."""
 EXACT = 1e-6
@@ -46,7 +45,7 @@ LIMIT = 20.0
 class BlendedPatch(NamedTuple):
     """A patch all of whose windows have been seen."""
 
-    place: int
+    position: int
     """In the grid."""
     logits: Tensor
     """``(P, H, W)``, float32; a pixel belongs to the object above 0."""

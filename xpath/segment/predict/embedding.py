@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xpath.protocols import STRIDE
 from xpath.segment.predict.images import resized
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Embedding(NamedTuple):
         resized once more if the images were.
         """
         height, width = self.seen
-        fine = functional.interpolate(logits, scale_factor=4, mode="bilinear")
+        fine = functional.interpolate(logits, scale_factor=STRIDE, mode="bilinear")
         return resized(fine[:, :, :height, :width], self.size)
 
 

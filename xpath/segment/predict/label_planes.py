@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from xpath.errors import ShapeError
-from xpath.segment.kernels.finalise import STRIDE
+from xpath.protocols import STRIDE
 from xpath.segment.predict.images import resized
 from xpath.segment.predict.presence import PEAK, plane_sums
 

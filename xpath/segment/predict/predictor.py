@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
 from xpath.device import device_of
 from xpath.errors import ConfigError, DataError
+from xpath.protocols import STRIDE, Segmentation
 from xpath.segment.checkpoints.checkpoint import load_segmentor, locate, text_digest
 from xpath.segment.model.text_encoder import TextFeatures
 from xpath.segment.predict.calibration import PRESENCE, PresenceCalibration, mask_facts
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from xpath.segment.model.tokenizer import PromptTokenizer
     from xpath.segment.predict.memory import Chunks
 
-__all__ = ["PredictorConfig", "SegmentPredictor", "Segmentation"]
+__all__ = ["PredictorConfig", "SegmentPredictor"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,24 +82,6 @@ class PredictorConfig:
             raise ConfigError(f"memory_gb must be above 0, got {self.memory_gb}; 4 suits most")
 
 
-class Segmentation(NamedTuple):
-    """Masks of B images for P prompts."""
-
-    masks: NDArray[np.bool_]
-    """``(B, P, H, W)``: where the object is, if it is there at all."""
-    presence: NDArray[np.float32]
-    """``(B, P)`` mean probability inside the mask, 0.5 to 1; 0 where the mask is empty."""
-    peak: NDArray[np.float32]
-    """``(B, P)`` highest probability of any pixel."""
-    present: NDArray[np.bool_]
-    """``(B, P)`` is it there at all? As the weights' calibration has it; without one, wherever the
-    mask is not empty."""
-    probability: NDArray[np.float32] | None = None
-    """``(B, P, H, W)`` per pixel, if it was asked for."""
-    published: tuple[bool, ...] = ()
-    """For each prompt: is it the sentence of one of the 160 published labels?"""
-
-
 class SegmentPredictor:
     """Segments images with words; an image is encoded once and answers any number of prompts.
 
@@ -118,6 +101,8 @@ class SegmentPredictor:
             weights that still change.
         calibration: What tells from a mask whether its object is there at all.
     """
+
+    stride = STRIDE
 
     def __init__(
         self,
