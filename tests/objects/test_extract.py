@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,11 @@ def found(grid):
 def masks(tmp_path, grid, found):
     labels = ["breast-tissue-tumor", "breast-cell-neoplastic"]
     path = tmp_path / "masks.zarr"
-    facts = {"segmentor": "tiny", "segmentor_sha256": "cd" * 32}
+    facts = {
+        "prompts": json.dumps(["tissue-level tumor in breast pathology.", "big pale cells"]),
+        "segmentor": "tiny",
+        "segmentor_sha256": "cd" * 32,
+    }
     with MaskWriter(path, grid=grid, labels=labels, size=SIDE, provenance=facts) as writer:
         writer.write(0, found, np.ones((len(grid), 2), np.float32))
     return open_masks(path)
@@ -109,7 +114,10 @@ def test_the_file_says_where_it_came_from(picture, masks, tmp_path):
     assert facts["encoder_sha256"] == "ab" * 32
     assert facts["segmentor"] == "tiny"
     assert facts["segmentor_sha256"] == "cd" * 32
-    assert "tissue-level tumor in breast pathology." in facts["prompts"]
+    assert json.loads(facts["prompts"]) == [
+        "tissue-level tumor in breast pathology.",
+        "big pale cells",  # the words that were asked, not those the label suggests
+    ]
 
 
 def test_masks_of_another_slide_are_refused(masks):

@@ -14,6 +14,7 @@ import pytest
 
 from xpath.batch.slides import SlideEntry
 from xpath.errors import DataError, StoreError
+from xpath.labels import parse_object
 from xpath.store.explanations import read_explanation
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
@@ -43,7 +44,13 @@ def test_a_run_writes_every_stage(finished, small):
     assert explained
     for folder in explained:
         masks, features = open_masks(folder / "masks.zarr"), read_features(folder / "features.h5")
-        assert features.objects == (*small.objects.labels, "other")
+        asked = [parse_object(text) for text in small.objects.labels]
+        assert features.objects == (*(label.id for label in asked), "other")
+        prompts = json.dumps([label.prompt for label in asked])
+        assert masks.provenance["prompts"] == features.provenance["prompts"] == prompts
+        page = (folder / "export" / "report.html").read_text(encoding="utf-8")
+        assert "large dark nuclei" in page
+        assert "nuclei-level neoplastic in breast pathology" not in page
         assert features.provenance["segmentor_sha256"] == masks.provenance["segmentor_sha256"]
         for name in ("explanation.png", "objects.geojson", "report.html", "object_map.png"):
             assert (folder / "export" / name).stat().st_size > 500

@@ -18,7 +18,7 @@ from xpath.errors import CheckpointError, LabelError, SlideError, StoreError
 from xpath.export.overlay import short_name
 from xpath.features.encoders import TimmEncoder
 from xpath.features.model_options import model_options
-from xpath.labels import Label, load_labels
+from xpath.labels import Label, load_labels, parse_object
 from xpath.segment.checkpoints.checkpoint import SegmentorInfo, locate, read_info
 from xpath.segment.predict.known_prompts import untaught
 from xpath.segment.predict.patch_features import SegmentorEncoder
@@ -114,8 +114,7 @@ class Study:
         Raises:
             LabelError: No such label, none at all, or one twice.
         """
-        tree = load_labels()
-        found = tuple(tree.parse(text, allow_new=True) for text in self.config.objects.labels)
+        found = tuple(map(parse_object, self.config.objects.labels))
         names = [label.id for label in found]
         if not names or len(set(names)) < len(names):
             raise LabelError(f"objects must name each label once, and one at least, got {names}")
@@ -195,7 +194,7 @@ class Study:
             [entry.path.name, size, entry.mpp, self.config.default_mpp],
             asdict(self.config.tissue),
             asdict(self.config.grid),
-            [label.prompt for label in self.labels],
+            [label.setting if label.sentence else label.prompt for label in self.labels],
             [self.config.objects.overlap, self.config.objects.reduce],
             self.segmentor.digest,
         )
