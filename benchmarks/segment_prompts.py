@@ -337,7 +337,8 @@ def memory(way: str, setup: Setup, args: argparse.Namespace, prompts: int) -> fl
 def peak_of(way: str, setup: Setup, prompts: int) -> float:
     """MiB at the peak of one way in this process; the naive way needs the same for any number."""
     asked = prompts_of(min(prompts, 2) if way == "naive" else prompts)
-    WAYS[way](setup._replace(image=setup.image[:32, :32]), asked)  # loads what is loaded lazily
+    small = setup._replace(image=setup.image[:64, :64])  # two positions at the coarsest scale
+    WAYS[way](small, asked)  # loads what is loaded lazily
     if setup.predictor.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
