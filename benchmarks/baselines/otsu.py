@@ -25,7 +25,7 @@ from xpath.pathseg.collect import collect
 from xpath.segment.evaluation.validate import Sample, mean_by_label, write_samples
 
 NUCLEI = "-nuclei-nuclei"
-SMALLEST = 30  # pixels at 0.25 microns per pixel: 2 square microns
+SMALLEST = 30  # pixels at 0.25 microns per pixel, 2 square microns: what is no larger goes
 
 
 def main() -> None:
@@ -57,7 +57,7 @@ def nuclei(image: np.ndarray) -> np.ndarray:
     stain = gaussian_filter(rgb2hed(image)[..., 0], 1)
     opened = opening(stain > threshold_otsu(stain), disk(2), mode="ignore")
     components, _ = label(binary_fill_holes(opened))
-    large = np.bincount(components.ravel()) >= SMALLEST
+    large = np.bincount(components.ravel()) > SMALLEST
     large[0] = False  # background
     return large[components]
 
