@@ -29,7 +29,8 @@ from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
 
 TUMOR, FAT = "breast-tissue-tumor", "breast-tissue-fat"
 INFO = SourceInfo(
-    name="Fake", magnification=20, licence="CC0", citation="c", url="http://fake", layout="*.png",
+    name="Fake", magnification=20, mpp=0.5, licence="CC0", citation="c",
+    url="http://fake", layout="*.png",
     regions=("breast",), labels=(TUMOR, FAT), images=9, masks=9, train_masks=7, test_masks=2,
 )
 

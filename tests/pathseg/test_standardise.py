@@ -26,6 +26,7 @@ def info(magnification=40.0):
     return SourceInfo(
         name="Fake",
         magnification=magnification,
+        mpp=0.25,
         licence="CC0",
         citation="nobody",
         url="nowhere",

@@ -26,6 +26,7 @@ class Fake:
     info = SourceInfo(
         name="Fake",
         magnification=40,
+        mpp=0.25,
         licence="CC0",
         citation="c",
         url="http://fake.example",

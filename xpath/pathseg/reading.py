@@ -17,7 +17,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from xpath.errors import DataError
-from xpath.pathseg.record import LabelMask
+from xpath.pathseg.record import Annotated, LabelMask
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "absent_labels",
+    "annotated_with",
     "check_same_size",
     "file_safe",
     "fill_polygons",
@@ -39,11 +40,13 @@ __all__ = [
     "read_json",
     "read_label_map",
     "read_mat",
+    "read_pair",
     "read_table",
     "read_tiff",
     "read_xml",
     "refuse_damage",
     "too_few",
+    "unpaired",
     "where_any",
 ]
 
@@ -126,6 +129,17 @@ def _decoded(path: Path, mode: str | None) -> Any:  # a PIL image, which we only
         with Image.open(path) as image:
             image.load()
             return image if mode in (None, image.mode) else image.convert(mode)
+
+
+def read_pair(image_path: Path, mask_path: Path) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+    """An RGB image ``(H, W, 3)`` and the values ``(H, W)`` of its mask.
+
+    Raises:
+        DataError: A file is missing or damaged, or sizes differ.
+    """
+    image, values = read_image(image_path), read_label_map(mask_path)
+    check_same_size(mask_path, values.shape, image_path, image.shape)
+    return image, values
 
 
 def read_tiff(path: Path) -> NDArray[np.uint8]:
@@ -301,6 +315,12 @@ def absent_labels(labels: Collection[str], masks: Collection[LabelMask]) -> tupl
     return tuple(label for label in labels if label not in present)
 
 
+def annotated_with(label: str, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Annotated:
+    """An image in which this one label was outlined wherever it is."""
+    masks = (LabelMask(label, mask),) if mask.any() else ()
+    return Annotated(image, masks, None, absent_labels((label,), masks))
+
+
 def file_safe(name: str) -> str:
     """A name without what file systems and our own layouts cannot take."""
     return re.sub(r"[^0-9A-Za-z.+-]+", "_", name).strip("_")
@@ -347,6 +367,12 @@ def _folders_in(folder: Path) -> list[Path]:
     """Folders in a folder by name, without asking for every file what it is."""
     with os.scandir(folder) as entries:
         return sorted(folder / entry.name for entry in entries if entry.is_dir())
+
+
+def unpaired(stems: Collection[str], folder: Path, suffix: str) -> list[str]:
+    """Names of the files that a folder lacks, of one for each picture."""
+    there = {path.stem for path in list_files(folder, suffix)}
+    return [f"{stem}{suffix}" for stem in sorted(set(stems) - there)]
 
 
 def too_few(found: int, wanted: int, what: str) -> list[str]:

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from xpath.errors import DataError
+from xpath.pathseg.record import source_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,25 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCES", "load_source"]
 
-MODULES = {
-    "BCSS": "bcss",
-    "CoCaHis": "cocahis",
-    "CoNIC2022": "conic",
-    "CRAG": "crag",
-    "DigestPath2019": "digestpath",
-    "GlaS": "glas",
-    "Janowczyk": "janowczyk",
-    "MIDOG": "midog",
-    "MoNuSAC": "monusac",
-    "NuCLS": "nucls",
-    "PanNuke": "pannuke",
-    "RINGS": "rings",
-    "SegPath": "segpath",
-    "SICAPv2": "sicapv2",
-    "TNBC": "tnbc",
-    "WSSS4LUAD": "wsss4luad",
-    "CoNSeP": "consep",
-}
+MODULES = source_modules()
 """Name of the source to its module, in the order of the paper's Table 1."""
 
 

@@ -17,7 +17,7 @@ from xpath.pathseg.reading import (
     read_table,
     too_few,
 )
-from xpath.pathseg.record import Annotated, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,26 +37,7 @@ CLASSES = {
 FILES = ("images.npy", "labels.npy", "patch_info.csv")
 ORIGINALS = 4981
 
-INFO = SourceInfo(
-    name="CoNIC2022",
-    magnification=20,
-    licence="CC BY-NC-SA 4.0",
-    citation=(
-        "Graham et al. CoNIC challenge: pushing the frontiers of nuclear detection, segmentation, "
-        "classification and counting. Medical Image Analysis 92, 103047 (2024)"
-    ),
-    url="https://conic-challenge.grand-challenge.org/",
-    layout=(
-        "images.npy (N, 256, 256, 3), labels.npy (N, 256, 256, 2) with instance and class, and "
-        "patch_info.csv with a row per patch"
-    ),
-    regions=("colon",),
-    labels=tuple(CLASSES.values()),
-    images=4841,
-    masks=19332,
-    train_masks=15387,
-    test_masks=3945,
-)
+INFO = published("CoNIC2022", CLASSES.values())
 
 
 class Conic:
@@ -83,15 +64,11 @@ class Conic:
             found = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise DataError(f"{top} has files of different lengths ({found}); download it again")
         for index, row in enumerate(rows):
-            yield SourceImage(
-                source=INFO.name,
+            yield INFO.image(
+                paths[0],
+                partial(read_conic, paths[0], paths[1], index),
                 name=f"{index:04d}_{file_safe(row['patch_info'])}",
                 group=row["patch_info"].rpartition("-")[0] or row["patch_info"],
-                split=None,
-                mpp=0.5,
-                region="colon",
-                path=paths[0],
-                read=partial(read_conic, paths[0], paths[1], index),
             )
 
     def missing(self, root: Path) -> list[str]:

@@ -27,7 +27,7 @@ from xpath.pathseg.reading import (
     refuse_damage,
     too_few,
 )
-from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -60,27 +60,7 @@ ORIGINALS = 55
 LARGEST_BOX = 200
 """No box is wider, and some corner in any table is further off, in pixels."""
 
-INFO = SourceInfo(
-    name="MIDOG",
-    magnification=40,
-    licence="see the Zenodo record; MIDOG++, which holds the same images, is CC BY 4.0",
-    citation=(
-        "Aubreville et al. Domain generalization across tumor types, laboratories, and species: "
-        "insights from the 2022 edition of the mitosis domain generalization challenge. Medical "
-        "Image Analysis 94, 103155 (2024)"
-    ),
-    url="https://zenodo.org/records/6547151",
-    layout=(
-        f"one of {', '.join(TABLES)} and the images it names (NNN.tiff or NNN.png; cases 300 to "
-        "354), beside it or in images/"
-    ),
-    regions=("unspecified",),
-    labels=tuple(CLASSES.values()),
-    images=1482,
-    masks=1802,
-    train_masks=1448,
-    test_masks=354,
-)
+INFO = published("MIDOG", CLASSES.values())
 
 
 class Cell(NamedTuple):
@@ -122,15 +102,9 @@ class Midog:
         for number, name, size in entries:
             path = _picture(table.parent, name)
             found = tuple(cells.get(number, ()))
-            yield SourceImage(
-                source=INFO.name,
-                name=path.stem,
-                group=path.stem,
-                split=None,
-                mpp=0.23,
-                region="unspecified",
-                path=path,
-                read=partial(read_midog, path, table, size, found, self.shape),
+            yield INFO.image(
+                path,
+                partial(read_midog, path, table, size, found, self.shape),
             )
 
     def missing(self, root: Path) -> list[str]:

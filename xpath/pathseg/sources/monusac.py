@@ -18,7 +18,7 @@ from xpath.pathseg.reading import (
     refuse_damage,
     too_few,
 )
-from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, LabelMask, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,26 +45,7 @@ FOLDERS = {
 """Split to the names its folder goes by."""
 ORIGINALS = {"train": 209, "test": 101}
 
-INFO = SourceInfo(
-    name="MoNuSAC",
-    magnification=40,
-    licence="CC BY-NC-SA 4.0",
-    citation=(
-        "Verma et al. MoNuSAC2020: a multi-organ nuclei segmentation and classification "
-        "challenge. IEEE Transactions on Medical Imaging 40(12), 3413-3423 (2021)"
-    ),
-    url="https://monusac-2020.grand-challenge.org/Data/",
-    layout=(
-        "MoNuSAC_images_and_annotations/ and 'MoNuSAC Testing Data and Annotations'/, each with a "
-        "folder per patient that holds NAME.tif or NAME.svs and NAME.xml (Aperio outlines)"
-    ),
-    regions=("unspecified",),
-    labels=tuple(CLASSES.values()),
-    images=359,
-    masks=642,
-    train_masks=454,
-    test_masks=188,
-)
+INFO = published("MoNuSAC", CLASSES.values())
 
 
 class Monusac:
@@ -76,15 +57,11 @@ class Monusac:
         """All images, training part first."""
         for split in FOLDERS:
             for path in _pictures(root, split):
-                yield SourceImage(
-                    source=INFO.name,
-                    name=path.stem,
+                yield INFO.image(
+                    path,
+                    partial(read_monusac, path, path.with_name(f"{path.stem}.xml")),
                     group=path.name[: len("TCGA-5P-A9K0")],
                     split=split,
-                    mpp=0.25,
-                    region="unspecified",
-                    path=path,
-                    read=partial(read_monusac, path, path.with_name(f"{path.stem}.xml")),
                 )
 
     def missing(self, root: Path) -> list[str]:

@@ -22,7 +22,7 @@ from xpath.pathseg.reading import (
     refuse_damage,
     too_few,
 )
-from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, LabelMask, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,27 +56,7 @@ ORIGINALS = 1744
 FOLDERS = {"rgb": ("rgb", "rgbs"), "csv": ("csv",), "mask": ("mask", "masks")}
 """Folder as the publishers call it to all names it has in their releases."""
 
-INFO = SourceInfo(
-    name="NuCLS",
-    magnification=40,
-    licence="CC0 1.0",
-    citation=(
-        "Amgad et al. NuCLS: a scalable crowdsourcing approach and dataset for nucleus "
-        "classification and segmentation in breast cancer. GigaScience 11, giac037 (2022)"
-    ),
-    url="https://sites.google.com/view/nucls",
-    layout=(
-        "the corrected single-rater set: rgb/*.png, and of the same names csv/*.csv (outlines and "
-        "boxes with raw_classification or group) or mask/*.png (class codes in the first channel, "
-        "0 outside the field of view); best both"
-    ),
-    regions=("breast",),
-    labels=tuple(label for _, label in CLASSES.values()),
-    images=1612,
-    masks=4443,
-    train_masks=3538,
-    test_masks=905,
-)
+INFO = published("NuCLS", [label for _, label in CLASSES.values()])
 
 
 class Nucls:
@@ -92,17 +72,12 @@ class Nucls:
         folders = _folders(root)
         for path in list_files(folders["rgb"], ".png"):
             patient = re.search(r"TCGA-\w{2}-\w{4}", path.stem)
-            yield SourceImage(
-                source=INFO.name,
-                name=path.stem,
-                group=patient[0] if patient else path.stem,
-                split=None,
-                mpp=0.2,
-                region="breast",
-                path=path,
-                read=partial(
+            yield INFO.image(
+                path,
+                partial(
                     _read, path, folders["csv"] / f"{path.stem}.csv", folders["mask"] / path.name
                 ),
+                group=patient[0] if patient else path.stem,
             )
 
     def missing(self, root: Path) -> list[str]:

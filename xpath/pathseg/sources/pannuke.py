@@ -9,7 +9,7 @@ import numpy as np
 
 from xpath.errors import DataError
 from xpath.pathseg.reading import absent_labels, read_array, too_few
-from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, LabelMask, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,25 +75,7 @@ LABELS = tuple(
     if (region, kind) not in NEVER
 )
 
-INFO = SourceInfo(
-    name="PanNuke",
-    magnification=40,
-    licence="CC BY-NC-SA 4.0",
-    citation=(
-        "Gamper et al. PanNuke dataset extension, insights and baselines. arXiv:2003.10778 (2020)"
-    ),
-    url="https://warwick.ac.uk/fac/cross_fac/tia/data/pannuke",
-    layout=(
-        "for n = 1, 2, 3: 'Fold n/images/foldn/images.npy' (N, 256, 256, 3), "
-        "'Fold n/images/foldn/types.npy' (N) and 'Fold n/masks/foldn/masks.npy' (N, 256, 256, 6)"
-    ),
-    regions=tuple(ORGANS.values()),
-    labels=LABELS,
-    images=7558,
-    masks=16223,
-    train_masks=13017,
-    test_masks=3206,
-)
+INFO = published("PanNuke", LABELS)
 
 
 class PanNuke:
@@ -118,17 +100,13 @@ class PanNuke:
                 continue
             masks = types.parents[2] / "masks" / fold / "masks.npy"
             for index, region in enumerate(regions):
-                yield SourceImage(
-                    source=INFO.name,
-                    name=f"{fold}_{index:04d}",
-                    group=f"{fold}_{index:04d}",
-                    split=None,
-                    mpp=0.25,
-                    region=region,
-                    path=types.with_name("images.npy"),
-                    read=partial(
+                yield INFO.image(
+                    types.with_name("images.npy"),
+                    partial(
                         _read, types.with_name("images.npy"), masks, index, region, len(regions)
                     ),
+                    name=f"{fold}_{index:04d}",
+                    region=region,
                 )
         if refused:
             raise refused[0]

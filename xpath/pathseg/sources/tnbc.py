@@ -20,7 +20,7 @@ from xpath.pathseg.reading import (
     read_table,
     too_few,
 )
-from xpath.pathseg.record import Annotated, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,29 +54,7 @@ FIXED = {"necrosis": 8, "myo epithelial": 11}
 ORIGINALS = 68
 PICTURES, MAPS = "TNBC_and_Brain_dataset", "TNBC_and_Brain_dataset_celltype_integer"
 
-INFO = SourceInfo(
-    name="TNBC",
-    magnification=40,
-    licence="CC BY 4.0",
-    citation=(
-        "Naylor et al. Segmentation of nuclei in histopathology images by deep regression of the "
-        "distance map. IEEE Transactions on Medical Imaging 38, 448-459 (2019); cell types: "
-        "Naylor et al. Scale dependant layer for self-supervised nuclei encoding. "
-        "arXiv:2207.10950 (2022)"
-    ),
-    url="https://zenodo.org/records/3552674",
-    layout=(
-        f"{MAPS}/GT_XX/XX_Y.png, cell types as integers, and Slide_XX/XX_Y.png beside them or in "
-        f"{PICTURES}/; with less than all 68 images also classes.csv (columns value, class), "
-        "which says what the integers mean"
-    ),
-    regions=("breast",),
-    labels=tuple(LABELS.values()),
-    images=66,
-    masks=167,
-    train_masks=134,
-    test_masks=33,
-)
+INFO = published("TNBC", LABELS.values())
 
 
 class Tnbc:
@@ -97,15 +75,10 @@ class Tnbc:
         pairs = _pairs(root)
         classes = _classes(root, [mask for _, mask in pairs]) if pairs else {}
         for path, mask in pairs:
-            yield SourceImage(
-                source=INFO.name,
-                name=path.stem,
+            yield INFO.image(
+                path,
+                partial(_read, path, mask, classes),
                 group=f"slide_{_slide(path)}",
-                split=None,
-                mpp=0.25,
-                region="breast",
-                path=path,
-                read=partial(_read, path, mask, classes),
             )
 
     def missing(self, root: Path) -> list[str]:
