@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from xpath.labels import Label, load_labels
 from xpath.segment.predict.presence import biomedparse_pathology
-from xpath.segment.predict.recognise import resolve
+from xpath.segment.predict.recognition import resolve
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import torch
 
-from xpath.pathseg.collect import in_memory_or_stored, index_images
+from xpath.pathseg.collection import in_memory_or_stored, index_images
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.prompts import sentences
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage

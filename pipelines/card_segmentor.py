@@ -19,12 +19,12 @@ import numpy as np
 from tqdm import tqdm
 
 from xpath.errors import CheckpointError
-from xpath.pathseg.collect import collect
+from xpath.pathseg.collection import collect
 from xpath.pathseg.record import SourceImage
 from xpath.segment.checkpoints.checkpoint import FILES, SCHEMA
 from xpath.segment.evaluation import card
-from xpath.segment.evaluation import validate as scoring
-from xpath.segment.evaluation.calibrate import calibrate
+from xpath.segment.evaluation import validation as scoring
+from xpath.segment.evaluation.presence_calibration import calibrate
 from xpath.segment.predict.calibration import PRESENCE
 from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.store.schema import atomic

@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 from xpath.config import to_json
 from xpath.export.training_figures import draw_answers, draw_curves
-from xpath.pathseg.collect import collect, in_memory_or_stored, index_images
+from xpath.pathseg.collection import collect, in_memory_or_stored, index_images
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.record import SourceImage
 from xpath.segment.checkpoints.checkpoint import load_segmentor, save_segmentor
 from xpath.segment.checkpoints.pretrained import pretrain
-from xpath.segment.evaluation.validate import mean_by_label, validate, write_samples
+from xpath.segment.evaluation.validation import mean_by_label, validate, write_samples
 from xpath.segment.model.variants import SegmentorConfig, build_segmentor
 from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.segment.training import options

@@ -21,8 +21,8 @@ from skimage.morphology import disk, opening
 from tqdm import tqdm
 
 from xpath.metrics.overlap import dice
-from xpath.pathseg.collect import collect
-from xpath.segment.evaluation.validate import Sample, mean_by_label, write_samples
+from xpath.pathseg.collection import collect
+from xpath.segment.evaluation.validation import Sample, mean_by_label, write_samples
 
 NUCLEI = "-nuclei-nuclei"
 SMALLEST = 30  # pixels at 0.25 microns per pixel, 2 square microns: what is no larger goes

@@ -27,13 +27,13 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from xpath.pathseg.collect import collect
+from xpath.pathseg.collection import collect
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.packed import pack_all
 from xpath.pathseg.sampler import batch_keys
 from xpath.protocols import Segmentation
 from xpath.segment.checkpoints.pretrained import load_encoder
-from xpath.segment.evaluation.validate import mean_by_label, validate
+from xpath.segment.evaluation.validation import mean_by_label, validate
 from xpath.segment.model.timm_image_encoder import TimmImageEncoder
 from xpath.segment.model.variants import mini_config
 from xpath.segment.training.losses import UNKNOWN, soft_dice_loss

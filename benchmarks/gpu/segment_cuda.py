@@ -266,10 +266,10 @@ def compiled(made: Any, device: str) -> dict[str, Any]:
 
 def finalise(args: argparse.Namespace) -> dict[str, Any]:
     """The Triton kernel against its reference in torch: equal, and how fast."""
-    if importlib.util.find_spec("xpath.segment.kernels.finalise") is None:
+    if importlib.util.find_spec("xpath.segment.kernels.finalisation") is None:
         return {"skipped": "there is no such kernel"}
-    from xpath.segment.kernels.finalise import finalise as fused
-    from xpath.segment.kernels.finalise import finalise_reference
+    from xpath.segment.kernels.finalisation import finalise as fused
+    from xpath.segment.kernels.finalisation import finalise_reference
 
     count, side = (3, 16) if args.quick else (22, 256)
     generator = torch.Generator().manual_seed(0)

@@ -16,7 +16,7 @@ from xpath.pathseg.build import BuildConfig, build_source, read_ledger
 from xpath.pathseg.image_files import write_png
 from xpath.pathseg.reading import read_image
 from xpath.pathseg.splits import read_splits
-from xpath.pathseg.standardise import StandardConfig
+from xpath.pathseg.standardisation import StandardConfig
 from xpath.pathseg.workers import each_image
 
 MODULE = """

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xpath.errors import ConfigError, DataError
-from xpath.pathseg.augment import AugmentConfig
+from xpath.pathseg.augmentation import AugmentConfig
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.packed import pack
 from xpath.pathseg.prompts import PromptConfig

@@ -18,7 +18,7 @@ from xpath.batch.claim import claim, claimant
 from xpath.errors import StoreError
 from xpath.pathseg.biomedparse_writer import PromptedImage, write_image, write_index
 from xpath.pathseg.splits import SPLITS, SplitConfig, read_splits, split_images, write_splits
-from xpath.pathseg.standardise import StandardConfig, standardise
+from xpath.pathseg.standardisation import StandardConfig, standardise
 from xpath.pathseg.tally import Tally
 from xpath.pathseg.workers import each_image
 from xpath.store.schema import atomic, check_schema

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from xpath.errors import ConfigError, DataError
-from xpath.pathseg.augment import AugmentConfig, augment
+from xpath.pathseg.augmentation import AugmentConfig, augment
 from xpath.pathseg.packed import View, cut
 from xpath.pathseg.prompts import PromptConfig, say
 from xpath.pathseg.sampler import draw, exponent_at

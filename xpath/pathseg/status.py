@@ -10,7 +10,7 @@ from tqdm import tqdm
 from xpath.errors import XPathError
 from xpath.pathseg.build import BuildConfig, read_ledger
 from xpath.pathseg.splits import split_images
-from xpath.pathseg.standardise import StandardConfig, standardise
+from xpath.pathseg.standardisation import StandardConfig, standardise
 from xpath.pathseg.tally import Tally, published_table, table_of, total
 from xpath.pathseg.workers import each_image
 

@@ -121,7 +121,7 @@ def _clean_processes() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "xpath.pathseg.standardise"])
+    context.set_forkserver_preload([__name__, "xpath.pathseg.standardisation"])
     return context
 
 

@@ -8,7 +8,7 @@ from xpath.segment.evaluation.card import (
     presence_table,
     score_table,
 )
-from xpath.segment.evaluation.validate import Sample, mean_by_label, read_samples, write_samples
+from xpath.segment.evaluation.validation import Sample, mean_by_label, read_samples, write_samples
 
 
 def sample(image, label, dice, *, present=True, found=10, group=None):

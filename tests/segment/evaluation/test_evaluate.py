@@ -25,7 +25,7 @@ from xpath.segment.evaluation.tables import (
     untrained_table,
     write_tables,
 )
-from xpath.segment.evaluation.trends import bins_of, fit_trend, trends
+from xpath.segment.evaluation.trend_lines import bins_of, fit_trend, trends
 
 LYMPHOCYTE = "nuclei-level lymphocyte in breast pathology."
 TUMOR = "tissue-level tumor in breast pathology."

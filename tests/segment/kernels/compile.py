@@ -1,4 +1,4 @@
-"""Compiles the kernel for a GPU that need not be there; called by ``test_finalise.py``."""
+"""Compiles the kernel for a GPU that need not be there; called by ``test_finalisation.py``."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from xpath.segment.kernels.finalise_triton import TILE, finalise_kernel
+from xpath.segment.kernels.triton_kernel import TILE, finalise_kernel
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 

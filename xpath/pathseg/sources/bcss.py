@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SOURCE", "Bcss"]
+__all__ = ["SOURCE"]
 
 CLASSES = {
     1: "breast-tissue-tumor",
@@ -77,7 +77,7 @@ class Bcss:
             resolution = re.search(r"_MPP-([0-9.]+)\.png$", path.name)
             yield INFO.image(
                 path,
-                partial(read_bcss, path, top / "masks" / path.name),
+                partial(_read, path, top / "masks" / path.name),
                 group=path.name[: len("TCGA-A1-A0SK")],
                 mpp=float(resolution[1]) if resolution else None,
             )
@@ -101,7 +101,7 @@ class Bcss:
 SOURCE = Bcss()
 
 
-def read_bcss(image_path: Path, mask_path: Path) -> Annotated:
+def _read(image_path: Path, mask_path: Path) -> Annotated:
     """A picture with its regions.
 
     Raises:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SOURCE", "Cocahis"]
+__all__ = ["SOURCE"]
 
 LABEL = "liver-tissue-metastatic colon cancer in a liver"
 FILE = "CoCaHis.hdf5"
@@ -48,7 +48,7 @@ class Cocahis:
         for index, split in enumerate(splits):
             yield INFO.image(
                 path,
-                partial(read_cocahis, path, index),
+                partial(_read, path, index),
                 name=f"patient{patients[index]}_image{numbers[index]}_{index:02d}",
                 group=f"patient{patients[index]}",
                 split=split,
@@ -68,7 +68,7 @@ class Cocahis:
 SOURCE = Cocahis()
 
 
-def read_cocahis(path: Path, index: int) -> Annotated:
+def _read(path: Path, index: int) -> Annotated:
     """One image with its metastasis.
 
     Raises:

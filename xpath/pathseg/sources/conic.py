@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SOURCE", "Conic"]
+__all__ = ["SOURCE"]
 
 CLASSES = {
     1: "colon-nuclei-neutrophil",
@@ -66,7 +66,7 @@ class Conic:
         for index, row in enumerate(rows):
             yield INFO.image(
                 paths[0],
-                partial(read_conic, paths[0], paths[1], index),
+                partial(_read, paths[0], paths[1], index),
                 name=f"{index:04d}_{file_safe(row['patch_info'])}",
                 group=row["patch_info"].rpartition("-")[0] or row["patch_info"],
             )
@@ -86,7 +86,7 @@ class Conic:
 SOURCE = Conic()
 
 
-def read_conic(image_path: Path, label_path: Path, index: int) -> Annotated:
+def _read(image_path: Path, label_path: Path, index: int) -> Annotated:
     """A patch with its nuclei.
 
     Raises:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SOURCE", "Digestpath"]
+__all__ = ["SOURCE"]
 
 LABEL = "colon-tissue-malignant lesion"
 POSITIVE, NEGATIVE = "tissue-train-pos-v1", "tissue-train-neg"
@@ -48,7 +48,7 @@ class Digestpath:
                 mask = path.with_name(f"{path.stem}_mask.jpg") if folder == POSITIVE else None
                 yield INFO.image(
                     path,
-                    partial(read_digestpath, path, mask),
+                    partial(_read, path, mask),
                     name=file_safe(f"{'pos' if mask else 'neg'}_{path.stem}"),
                     group=_slide(path.stem),
                 )
@@ -73,7 +73,7 @@ class Digestpath:
 SOURCE = Digestpath()
 
 
-def read_digestpath(image_path: Path, mask_path: Path | None) -> Annotated:
+def _read(image_path: Path, mask_path: Path | None) -> Annotated:
     """An image with its lesion; without a mask there is none in it.
 
     Raises:

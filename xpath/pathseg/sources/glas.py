@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SOURCE", "Glas"]
+__all__ = ["SOURCE"]
 
 SPLITS = {"train": "train", "testA": "test", "testB": "test"}
 """Begin of a file's name to its split."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SOURCE", "Janowczyk"]
+__all__ = ["SOURCE"]
 
 LABEL = "breast-nuclei-nuclei"
 PICTURE, MASK = "_original.tif", "_mask.png"
@@ -43,7 +43,7 @@ class Janowczyk:
             name = path.name[: -len(PICTURE)]
             yield INFO.image(
                 path,
-                partial(read_janowczyk, path, path.with_name(name + MASK)),
+                partial(_read, path, path.with_name(name + MASK)),
                 name=name,
                 group=name.partition("_")[0],
             )
@@ -61,7 +61,7 @@ class Janowczyk:
 SOURCE = Janowczyk()
 
 
-def read_janowczyk(image_path: Path, mask_path: Path) -> Annotated:
+def _read(image_path: Path, mask_path: Path) -> Annotated:
     """An image with the nuclei that were outlined.
 
     Raises:

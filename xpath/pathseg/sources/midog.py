@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SOURCE", "Cell", "Midog", "Shape", "read_midog"]
+__all__ = ["SOURCE", "Midog", "Shape"]
 
 Shape = Literal["box", "disc"]
 
@@ -104,7 +104,7 @@ class Midog:
             found = tuple(cells.get(number, ()))
             yield INFO.image(
                 path,
-                partial(read_midog, path, table, size, found, self.shape),
+                partial(_read, path, table, size, found, self.shape),
             )
 
     def missing(self, root: Path) -> list[str]:
@@ -123,7 +123,7 @@ class Midog:
 SOURCE = Midog()
 
 
-def read_midog(
+def _read(
     path: Path, table: Path, size: tuple[int, int], cells: tuple[Cell, ...], shape: Shape
 ) -> Annotated:
     """An image with its mitotic figures and their look-alikes.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SOURCE", "Monusac"]
+__all__ = ["SOURCE"]
 
 CLASSES = {
     "Epithelial": "unspecified-cell-epithelial",
@@ -59,7 +59,7 @@ class Monusac:
             for path in _pictures(root, split):
                 yield INFO.image(
                     path,
-                    partial(read_monusac, path, path.with_name(f"{path.stem}.xml")),
+                    partial(_read, path, path.with_name(f"{path.stem}.xml")),
                     group=path.name[: len("TCGA-5P-A9K0")],
                     split=split,
                 )
@@ -81,7 +81,7 @@ class Monusac:
 SOURCE = Monusac()
 
 
-def read_monusac(image_path: Path, xml_path: Path) -> Annotated:
+def _read(image_path: Path, xml_path: Path) -> Annotated:
     """An image with its cells.
 
     Raises:

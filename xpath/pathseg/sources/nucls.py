@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SOURCE", "Nucls"]
+__all__ = ["SOURCE"]
 
 CLASSES = {
     "tumor": (1, "breast-nuclei-tumor"),

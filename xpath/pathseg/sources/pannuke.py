@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SOURCE", "PanNuke"]
+__all__ = ["SOURCE"]
 
 KINDS = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
 """Object type of the first five channels of ``masks.npy``; the sixth is background."""

@@ -22,7 +22,7 @@ from xpath.pathseg.record import Annotated, SourceImage, published
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SOURCE", "SegPath"]
+__all__ = ["SOURCE"]
 
 ARCHIVES = {
     "ERG_Endothelium": "unspecified-cell-endothelial",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SOURCE", "Sicapv2", "read_sheet"]
+__all__ = ["SOURCE", "read_sheet"]
 
 CANCER = "prostate-tissue-prostate cancer"
 CLASSES = dict.fromkeys((3, 4, 5), CANCER) | dict.fromkeys((1, 2), CANCER)

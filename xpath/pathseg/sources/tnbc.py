@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["SOURCE", "Tnbc"]
+__all__ = ["SOURCE"]
 
 IMAGES = {
     "adipocyte": 7,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from xpath.metrics.bootstrap import Interval
-    from xpath.segment.evaluation.validate import Sample
+    from xpath.segment.evaluation.validation import Sample
 
 __all__ = ["Comparison", "compare", "comparison_table", "kind_of", "presence_table", "score_table"]
 

@@ -18,7 +18,7 @@ from xpath.errors import DataError
 from xpath.metrics.bootstrap import bootstrap_mean, paired_t_test
 from xpath.metrics.presence import presence_scores
 from xpath.pathseg.reading import read_table
-from xpath.segment.evaluation.trends import trends
+from xpath.segment.evaluation.trend_lines import trends
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xpath.segment.evaluation.evaluate import Evaluation, Sample
-    from xpath.segment.evaluation.trends import Trend
+    from xpath.segment.evaluation.trend_lines import Trend
 
     Row = dict[str, object]
 

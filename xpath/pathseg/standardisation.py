@@ -27,7 +27,6 @@ __all__ = [
     "StandardConfig",
     "Tile",
     "native_mpp",
-    "region_wise",
     "resize_image",
     "resize_mask",
     "standardise",
@@ -138,17 +137,6 @@ def tiles_of(
 def native_mpp(info: SourceInfo) -> float:
     """Micrometres per pixel by the usual meaning of a magnification: 40x is 0.25."""
     return MPP_AT_40X * 40 / info.magnification
-
-
-def region_wise(label: str) -> str:
-    """The label of cells drawn as one region and not one by one: they are a tissue (paper, 4.1).
-
-    Raises:
-        LabelError: Not a label id.
-    """
-    found = load_labels().parse(label, allow_new=True)
-    structure = "tissue" if found.structure == "cell" else found.structure
-    return f"{found.region}-{structure}-{found.object_type}"
 
 
 def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

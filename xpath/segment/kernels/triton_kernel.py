@@ -30,7 +30,7 @@ TILE = (16, 128)
 def finalise_triton(
     logits: Tensor, size: tuple[int, int], *, cells: tuple[int, int], threshold: float
 ) -> Finalised:
-    """What ``xpath.segment.kernels.finalise.finalise`` answers, which checks the arguments."""
+    """What ``xpath.segment.kernels.finalisation.finalise`` answers, which checks the arguments."""
     (count, h, w), (height, width), device = logits.shape, size, logits.device
     tiles = triton.cdiv(height, TILE[0]) * triton.cdiv(width, TILE[1])
     packed = torch.empty(count, height, triton.cdiv(width, 8), dtype=torch.uint8, device=device)

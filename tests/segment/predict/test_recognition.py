@@ -6,7 +6,7 @@ from torch.nn import functional
 from xpath.errors import ConfigError, DataError, LabelError, ShapeError
 from xpath.labels import Label, load_labels
 from xpath.segment.predict.presence import biomedparse_pathology
-from xpath.segment.predict.recognise import CODE, PAPER, RecognitionRules, recognise, resolve
+from xpath.segment.predict.recognition import CODE, PAPER, RecognitionRules, recognise, resolve
 
 LABELS = tuple(load_labels())
 

@@ -6,7 +6,7 @@ import pytest
 from xpath.errors import DataError
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage
 from xpath.protocols import Segmentation
-from xpath.segment.evaluation.validate import mean_by_label, prompt_of, validate
+from xpath.segment.evaluation.validation import mean_by_label, prompt_of, validate
 
 
 class Oracle:

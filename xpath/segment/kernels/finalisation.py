@@ -2,7 +2,7 @@
 
 The logits of 22 prompts on a 1024 px image are 92 MB once enlarged; what anybody needs of them,
 bits and a few numbers, is 3 MB. On CUDA one Triton kernel makes it in one pass
-(``xpath.segment.kernels.finalise_triton``); everywhere else the reference below does, mask by mask.
+(``xpath.segment.kernels.triton_kernel``); everywhere else the reference below does, mask by mask.
 
 Axes: N masks, h w places of the logits, H W pixels, i j cells of the coverage.
 """
@@ -57,7 +57,7 @@ def finalise(
     """
     _check(logits, size, cells)
     if logits.is_cuda and _has_triton() and len(logits):
-        from xpath.segment.kernels.finalise_triton import finalise_triton
+        from xpath.segment.kernels.triton_kernel import finalise_triton
 
         return finalise_triton(logits, size, cells=cells, threshold=threshold)
     return finalise_reference(logits, size, cells=cells, threshold=threshold)

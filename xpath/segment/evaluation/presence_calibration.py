@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xpath.errors import DataError
-from xpath.segment.evaluation.validate import prompt_of
+from xpath.segment.evaluation.validation import prompt_of
 from xpath.segment.predict.calibration import fit_calibration, mask_facts
 from xpath.segment.predict.presence import MaskStatistics
 

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from xpath.errors import DataError, ShapeError
 from xpath.objects.pool import cover
-from xpath.segment.kernels.finalise import STRIDE, finalise, unpack
+from xpath.protocols import STRIDE
+from xpath.segment.kernels.finalisation import finalise, unpack
 from xpath.segment.kernels.finalised import Finalised
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ from xpath.errors import DataError
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage
 from xpath.protocols import Segmentation
 from xpath.segment.checkpoints.checkpoint import save_segmentor
-from xpath.segment.evaluation.calibrate import calibrate
+from xpath.segment.evaluation.presence_calibration import calibrate
 from xpath.segment.predict.calibration import PRESENCE, mask_facts
 from xpath.segment.predict.known_prompts import taught_labels
 from xpath.segment.predict.predictor import SegmentPredictor
