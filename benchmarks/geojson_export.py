@@ -1,4 +1,4 @@
-"""What it costs to trace and write a slide's objects for QuPath.
+"""The cost of tracing and writing a slide's objects for QuPath.
 
     python benchmarks/geojson_export.py --objects 200000 --touching 0.2
 
@@ -42,7 +42,7 @@ class Blobs:
     """Masks of a slide, drawn when they are read: stands in for ``SlideMasks``."""
 
     def __init__(self, patches: int, touching: float) -> None:
-        """A square of patches, each of one of 16 drawings; this share of blobs are pairs."""
+        """A square of patches, each of one of 16 drawings, this share of blobs being pairs."""
         across = int(np.ceil(np.sqrt(patches)))
         number = np.arange(patches)
         coords = np.stack((number % across, number // across), axis=1) * (2 * SIDE)
@@ -120,7 +120,7 @@ def main() -> None:
 
 
 def written(masks: Any, *, separate: bool = True) -> dict[str, float]:
-    """What one export takes."""
+    """Time and size of one export."""
     rng = np.random.default_rng(0)
     numbers = [
         ObjectNumbers(

@@ -1,4 +1,4 @@
-"""What it costs to write a large map as OME-TIFF pyramid, and whether memory stays bounded.
+"""The cost of writing a large map as OME-TIFF pyramid, and whether memory stays bounded.
 
     python benchmarks/ome_tiff_export.py --size 50000 --kind score
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def score(left: int, top: int, width: int, height: int) -> NDArray[np.float32]:
-    """Signed waves; half of the tiles are blank, as glass is."""
+    """Signed waves, half of the tiles blank, as glass is."""
     if (left // TILE + top // TILE) % 2:
         return np.full((height, width), np.nan, np.float32)
     x, y = np.arange(left, left + width), np.arange(top, top + height)

@@ -115,7 +115,7 @@ class Filters:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Scenes and their classes; even slides of each class learn, odd ones are explained."""
+    """Scenes and their classes: even slides of each class learn, odd ones are explained."""
 
     scenes: list[Scene]
     labels: np.ndarray
@@ -129,7 +129,7 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Found:
-    """What one classifier's importances say."""
+    """Verdict of one classifier's importances."""
 
     accuracy: float
     rows: list[ImportanceRow]

@@ -1,4 +1,4 @@
-"""What recognition costs beside the model: 22 labels of one image, logits given.
+"""The cost of recognition beside the model: 22 labels of one image, logits given.
 
     python benchmarks/recognise.py --size 1024 --labels 22
 
@@ -69,7 +69,7 @@ def scene(name: str, count: int, size: int) -> torch.Tensor:
 def milliseconds(
     logits: torch.Tensor, image: np.ndarray, labels: list[Label], repeats: int
 ) -> float:
-    """Wall time of recognition with its logits given; the fastest, for other work disturbs."""
+    """Wall time of recognition with its logits given, the fastest, for other work disturbs."""
     score = biomedparse_pathology().geometric_mean
     times = []
     for _ in range(repeats):

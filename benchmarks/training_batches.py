@@ -102,7 +102,7 @@ def read(folder: Path, labels: tuple[str, ...], absent: tuple[str, ...]) -> Anno
 
 
 def fastest(work: Callable[[], object], repeats: int) -> float:
-    """Wall time; the fastest, for other work disturbs."""
+    """Wall time, the fastest, for other work disturbs."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()

@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure(weights: Path, args: argparse.Namespace) -> str:
-    """The card of weights; puts beside them what it rests on."""
+    """Writes the card of weights, with the files it rests on beside it."""
     train, held_out = collect(args.data, args.split)
     teach_absence(weights, train[:: args.thin] + drawn_images(DRAWN))
     predictor = SegmentPredictor.from_pretrained(weights)
@@ -122,7 +122,7 @@ def teach_absence(weights: Path, images: list[SourceImage]) -> None:
 
 
 def blank_answers(predictor: SegmentPredictor) -> str:
-    """What is found on bare glass, with every label that was trained."""
+    """Share of bare glass taken for an object, with every label that was trained."""
     rng = np.random.default_rng(0)
     prompts = [scoring.prompt_of(label) for label in predictor.info.labels]
     shades = [np.full(3, level) + rng.uniform(-6, 0, 3) for level in np.linspace(225, 250, 8)]

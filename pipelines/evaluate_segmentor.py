@@ -42,7 +42,7 @@ from xpath.segment.predict.predictor import SegmentPredictor
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """From arguments to tables and figures; 1 if something was left out or nothing was found."""
+    """From arguments to tables and figures. Returns 1 if images were left out or none found."""
     args = _parser().parse_args(arguments)
     try:
         evaluation = _evaluate(args)
@@ -102,7 +102,7 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
 
 
 def _items(folder: Path, args: argparse.Namespace, problems: list[Problem]) -> list[PromptedMask]:
-    """Masks of the first images of a folder; what is broken goes to the problems."""
+    """Masks of the first images of a folder, with broken ones added to the problems."""
     mapping = read_mapping(args.mapping) if args.mapping else None
     index = folder / f"{args.split}.json"
     items = read_biomedparse(

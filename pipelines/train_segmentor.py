@@ -104,7 +104,7 @@ def begin(
 def judge(
     predictor: SegmentPredictor, images: list[SourceImage], out: Path
 ) -> dict[str, tuple[int, float]]:
-    """Scores held-out images; writes samples.csv and pictures."""
+    """Scores held-out images and writes samples.csv and pictures."""
     samples = validate(predictor, tqdm(images, desc="validating"), on_image=draw_answers(out))
     write_samples(out / "samples.csv", samples)
     return mean_by_label(samples)

@@ -54,7 +54,7 @@ class Segmentation(NamedTuple):
 
 
 class SegmentorFacts(Protocol):
-    """What is known of the weights of a segmentor; ``SegmentorInfo`` of a checkpoint has it."""
+    """Facts about the weights of a segmentor, such as ``SegmentorInfo`` of a checkpoint."""
 
     @property
     def name(self) -> str:
@@ -63,7 +63,7 @@ class SegmentorFacts(Protocol):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides the masks; other weights are other masks."""
+        """SHA-256 of all that decides the masks, which tells weights apart."""
         ...
 
     @property
@@ -73,7 +73,7 @@ class SegmentorFacts(Protocol):
 
     @property
     def mpp_range(self) -> tuple[float, float] | None:
-        """Finest and coarsest resolution seen in training; None for a fourth root of 2 around mpp.
+        """Finest and coarsest resolution seen in training. None: a fourth root of 2 around mpp.
 
         Slides at another resolution are segmented with a warning.
         """
@@ -81,7 +81,7 @@ class SegmentorFacts(Protocol):
 
 
 class Segmentor(Protocol):
-    """Anything that segments images by words; ``SegmentPredictor`` does.
+    """Anything that segments images by words, such as ``SegmentPredictor``.
 
     ``segment_slide`` asks for ``info``, ``stride``, ``encode`` and ``logits`` (without an overlap
     ``masks`` instead), ``evaluate_segmentor``, ``validate`` and the calibration of presence for
@@ -90,12 +90,12 @@ class Segmentor(Protocol):
 
     @property
     def info(self) -> SegmentorFacts:
-        """What is known of the weights."""
+        """Facts about the weights."""
         ...
 
     @property
     def stride(self) -> int:
-        """Pixels per position of the logits, along each axis; whole slides want ``STRIDE``."""
+        """Pixels per position of the logits, along each axis. Whole slides want ``STRIDE``."""
         ...
 
     def encode(self, images: NDArray[np.uint8], *, mpp: float | None = None) -> Any:

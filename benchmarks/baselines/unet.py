@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line; as far as it goes, that of train_segmentor.py."""
+    """The command line, as far as it goes that of train_segmentor.py."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -122,7 +122,7 @@ def kind_of(label: str) -> str:
 
 
 def plain_unet(width: int, kinds: int) -> UNet:
-    """The U-Net of the paper with five scales; ``width`` channels at the finest."""
+    """The U-Net of the paper with five scales, ``width`` channels at the finest."""
     encoder = PlainEncoder([width * 2**i for i in range(5)])
     return UNet(encoder, encoder.channels[-2::-1], kinds)
 
@@ -154,7 +154,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(sizes[-1], kinds, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits ``(B, K, H, W)`` of images ``(B, 3, H, W)`` in 0..255; H, W multiples of 32."""
+        """Logits ``(B, K, H, W)`` of images ``(B, 3, H, W)`` in 0..255, H, W multiples of 32."""
         x, *skips = reversed(self.encoder(rescaled(image)))
         for up, merge, skip in zip_longest(self.up, self.merge, skips):
             x = merge(up(x) if skip is None else torch.cat((up(x), skip), dim=1))
@@ -212,7 +212,7 @@ class KindBatches(Dataset):
 
 
 def train_unet(model: UNet, batches: KindBatches, args: argparse.Namespace) -> int:
-    """Trains in place; the rate is a cosine over steps or minutes, whichever ends first.
+    """Trains in place, at a cosine rate over steps or minutes, whichever ends first.
 
     Returns:
         Steps that were made.
@@ -284,7 +284,7 @@ class UNetPredictor:
         return self.model(pixels)[0, :, :height, :width].sigmoid()
 
     def masks(self, probability: Tensor, prompts: list[str]) -> Segmentation:
-        """One mask a sentence; none for a kind it has no output for."""
+        """One mask a sentence, empty for an object class it has no output for."""
         rows = [kind_of(prompt.rstrip(".")) for prompt in prompts]
         nothing = torch.zeros_like(probability[0])
         chosen = torch.stack([

@@ -92,7 +92,7 @@ def marked(answer: Answer, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 
 def answers_figure(path: Path, name: str, answers: Sequence[Answer]) -> None:
-    """Answers for one label side by side; above the plain image, below with answer and truth."""
+    """Answers for one label side by side: the plain image above, answer and truth below."""
     columns = max(1, len(answers))
     tall = max((a.image.shape[0] / a.image.shape[1] for a in answers), default=1.0)
     figure, axes = _figure(3.6 * columns, 1.0 + 7.2 * min(tall, 2.0), 2, columns)
@@ -233,7 +233,7 @@ def _counts(axis: Any, counts: NDArray[np.float64]) -> None:
 
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
-    """A figure in inches and its axes ``(rows, columns)``; no display is needed."""
+    """A figure in inches and its axes ``(rows, columns)``, without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -91,7 +91,7 @@ def draw_curves(folder: Path) -> None:
 
 
 def _columns(path: Path) -> dict[str, list[float | str]]:
-    """Columns of a CSV, numbers where they are numbers; none of a missing file."""
+    """Columns of a CSV, numbers where they are numbers, and none of a missing file."""
     if not path.exists():
         return {}
     with path.open(newline="") as file:

@@ -48,7 +48,7 @@ ASSUMED_MPP = 0.25
 
 
 def read_annotated(folder: Path) -> list[SourceImage]:
-    """All images of ``folder/images.csv``, in the order of the table; none is decoded yet.
+    """All images of ``folder/images.csv``, in the order of the table, none decoded yet.
 
     Nuclei of all kinds together are one more label, ``unspecified-nuclei-nuclei``, where every
     nucleus was annotated.

@@ -94,7 +94,7 @@ def read_biomedparse(
 
 
 def read_binary_mask(path: Path) -> NDArray[np.bool_]:
-    """``(H, W)``, True where any colour channel is not zero; transparency does not count.
+    """``(H, W)``, True where any colour channel is not zero. Transparency does not count.
 
     Raises:
         DataError: The file is missing or damaged.
@@ -192,14 +192,14 @@ class _Index:
 
 
 def _by_id(entries: Iterable[Any]) -> dict[str, dict[str, Any]]:
-    """Entries by their id; one without is missed, and named, by whoever refers to it."""
+    """Entries by their id. One without is missed, and named, by whoever refers to it."""
     return {
         str(entry["id"]): entry for entry in entries if isinstance(entry, dict) and "id" in entry
     }
 
 
 def _existing(root: Path, part: str, name: str, where: str) -> Path:
-    """A file of a part of the folder; people write blanks for ``+`` and put the part in front."""
+    """A file of a part of the folder, also with blanks for ``+`` or the part in front."""
     folder = root / part
     plain_name = Path(name.replace("\\", "/")).name
     for spelled in (name, plain_name, plain_name.replace(" ", "+"), plain_name.replace("+", " ")):
@@ -209,7 +209,7 @@ def _existing(root: Path, part: str, name: str, where: str) -> Path:
 
 
 def _sentences(annotation: dict[str, Any], where: str) -> Iterator[str]:
-    """What was written, each sentence once."""
+    """The sentences of an annotation, each once."""
     given = annotation.get("sentences") or []
     if isinstance(given, str):
         given = [given]

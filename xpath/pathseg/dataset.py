@@ -43,7 +43,7 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CropConfig:
-    """What crops look like."""
+    """Size, scale and prompts of crops."""
 
     prompts: int = 4
     """Questions per crop."""
@@ -69,7 +69,7 @@ class PromptedCrops:
 
     Args:
         sources: Images of each source, in memory or on disk.
-        config: What crops look like.
+        config: Size, scale and prompts of crops.
         total: Crops of the whole training; the balance changes on the way.
         seed: Decides everything.
 
@@ -178,7 +178,7 @@ def _place_of(image: Packed, label: str, rng: np.random.Generator) -> tuple[floa
 def _questions(
     image: Packed, label: str, config: CropConfig, rng: np.random.Generator
 ) -> tuple[str, ...]:
-    """The label, others of the image, and some that are absent; as often as asked for."""
+    """The label, others of the image, and some that are absent, as many as asked for."""
     others = [name for name in image.labels if name != label]
     rng.shuffle(others)
     absent = list(image.absent)

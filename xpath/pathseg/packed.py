@@ -61,7 +61,7 @@ class Packed:
         return height, width
 
     def load(self) -> Packed:
-        """Itself; it is in memory."""
+        """Itself, for it is in memory."""
         return self
 
 
@@ -101,7 +101,7 @@ def pack(annotated: Annotated, mpp: float) -> Packed:
 
 
 def pack_all(images: Iterable[SourceImage]) -> dict[str, list[Packed]]:
-    """Decodes images; those of each source together, sources in order of appearance."""
+    """Decodes images and groups them by source, in order of appearance."""
     packed: dict[str, list[Packed]] = {}
     for item in images:
         packed.setdefault(item.source, []).append(pack(item.read(), item.mpp))

@@ -73,6 +73,6 @@ class PairedFolders:
         return gaps
 
     def _folder(self, root: Path, subset: Subset) -> Path:
-        """Folder of a subset; some programs unpack ``2.validation/2.validation``."""
+        """Folder of a subset, which some programs unpack as ``2.validation/2.validation``."""
         top = (folder_with(root, subset.folder) or root) / subset.folder
         return folder_with(top, self.pictures, depth=1) or top

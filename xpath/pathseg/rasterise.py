@@ -38,7 +38,7 @@ class Outline(NamedTuple):
     points: NDArray[np.float64]
     """(K, 2), x then y."""
     holes: tuple[NDArray[np.float64], ...] = ()
-    """What is cut out of it, each (K, 2)."""
+    """Outlines of its holes, each (K, 2)."""
 
 
 def parse_points(xs: str, ys: str, path: Path) -> NDArray[np.float64]:
@@ -161,7 +161,7 @@ def _feature(feature: dict[str, Any]) -> Iterator[Outline]:
 
 
 def read_imagescope(path: Path) -> tuple[Outline, ...]:
-    """Objects of an Aperio ImageScope XML file; negative regions are left out.
+    """Objects of an Aperio ImageScope XML file, without negative regions.
 
     The class is the name of the annotation layer, or its first attribute if it has no name.
 

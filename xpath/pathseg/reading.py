@@ -1,4 +1,4 @@
-"""Reads what sources are published in; whatever is broken is named with its path and what to do.
+"""Readers of the formats that sources are published in. Errors name the path and what to do.
 
 Axes: H W pixels, K polygon points.
 """
@@ -79,7 +79,7 @@ def refuse_damage(path: Path, kind: str) -> Iterator[None]:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Pixels ``(H, W, 3)`` of an RGB image: PNG, BMP, JPEG or plain TIFF; transparency is dropped.
+    """Pixels ``(H, W, 3)`` of an RGB image: PNG, BMP, JPEG or plain TIFF, transparency dropped.
 
     Raises:
         DataError: The file is missing or damaged.
@@ -88,7 +88,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_gray(path: Path) -> NDArray[np.uint8]:
-    """Brightness ``(H, W)`` of an image; for masks stored as JPEG, which have no exact values.
+    """Brightness ``(H, W)`` of an image, for masks stored as JPEG, which have no exact values.
 
     Raises:
         DataError: The file is missing or damaged.
@@ -118,7 +118,7 @@ def read_label_map(path: Path) -> NDArray[np.integer]:
 
 
 def _decoded(path: Path, mode: str | None) -> Any:  # a PIL image, which we only turn into an array
-    """A PIL image, decoded to the end; OpenCV would fill what is missing and say nothing."""
+    """A PIL image, decoded to the end. OpenCV would fill what is missing and say nothing."""
     import warnings
 
     from PIL import Image
@@ -161,7 +161,7 @@ def read_tiff(path: Path) -> NDArray[np.uint8]:
 
 
 def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
-    """An array of an NPY file; never a pickle.
+    """An array of an NPY file, never of a pickle.
 
     Args:
         path: The file.
@@ -201,7 +201,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
-    """Rows of a CSV file; names and values without the blanks around them, gaps as "".
+    """Rows of a CSV file: names and values without the blanks around them, gaps as "".
 
     Raises:
         DataError: The file is missing or damaged, or lacks a column.
@@ -327,9 +327,9 @@ def file_safe(name: str) -> str:
 
 
 def list_files(folder: Path, *suffixes: str) -> list[Path]:
-    """Files of a folder with one of these endings, in any case, sorted by name; none if missing.
+    """Files of a folder with one of these endings, in any case, sorted by name.
 
-    Hidden files, which some systems leave behind in archives, do not count.
+    A folder that is not there has none. Hidden files, which some systems leave behind in archives, do not count.
     """
     if not folder.is_dir():
         return []

@@ -31,7 +31,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceInfo:
-    """What is published about a source (paper, Table 1 and section 4.1)."""
+    """Published facts about a source (paper, Table 1 and section 4.1)."""
 
     name: str
     """As the paper writes it; also the name of its folder."""
@@ -46,7 +46,7 @@ class SourceInfo:
     url: str
     """Where to download it."""
     layout: str
-    """What ``ROOT/NAME`` must hold, in words."""
+    """Files that ``ROOT/NAME`` must hold, in words."""
     regions: tuple[str, ...]
     """Anatomical regions, as the labels write them."""
     labels: tuple[str, ...]
@@ -73,7 +73,7 @@ class SourceInfo:
         mpp: float | None = None,
         region: str = "",
     ) -> SourceImage:
-        """An image of this source; what is left out is the file's name or as published.
+        """An image of this source. Names left out are the file's, other facts as published.
 
         Args:
             path: The file the pixels come from.
@@ -184,7 +184,7 @@ class Source(Protocol):
 
     @property
     def info(self) -> SourceInfo:
-        """What is published about it."""
+        """Its published facts."""
         ...
 
     def images(self, root: Path) -> Iterator[SourceImage]:
@@ -196,5 +196,5 @@ class Source(Protocol):
         ...
 
     def missing(self, root: Path) -> list[str]:
-        """What of the layout is not below ``root``, in words; empty if complete."""
+        """Parts of the layout that are not below ``root``, in words, none if it is complete."""
         ...

@@ -24,7 +24,7 @@ REWORDED = {"glandular structure": "gland", "connective tissue cells": "connecti
 
 
 def template_label(sentence: str) -> str | None:
-    """Id of the label a sentence in the paper's template asks for; None for any other sentence.
+    """Id of the label that a sentence in the paper's template asks for, else None.
 
     Case, blanks and the final dot do not matter. A label outside the published 160 is welcome; one
     of them in another spelling ("tumour") gets its published id.
@@ -41,7 +41,7 @@ def template_label(sentence: str) -> str | None:
 
 
 def guess_label(sentence: str) -> str | None:
-    """Id of the published label that free words most likely mean; None if in doubt.
+    """Id of the published label that free words most likely mean, or None if in doubt.
 
     Reads BiomedParse's sentences ("neoplastic cells in breast pathology"), whose "cells" are often
     nuclei in PathSeg.
@@ -94,7 +94,7 @@ def read_mapping(path: Path) -> dict[str, str]:
 
 
 def plain(text: str) -> str:
-    """Words in lower case, single blanks, no final dot; ``+`` and ``_`` count as blanks."""
+    """Words in lower case, single blanks, no final dot. ``+`` and ``_`` count as blanks."""
     return " ".join(re.sub(r"[+_\s]+", " ", text.lower()).strip().rstrip(".").split())
 
 

@@ -38,7 +38,7 @@ MPP_AT_40X = 0.25
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StandardConfig:
-    """How images are brought to one magnification and size; the defaults are the paper's."""
+    """How images are brought to one magnification and size, by default as in the paper."""
 
     mpp: float = MPP_AT_40X
     """Micrometres per pixel images are brought to."""
@@ -109,7 +109,7 @@ def standardise(
 def tiles_of(
     name: str, annotated: Annotated, mpp: float, config: StandardConfig, *, cut: bool = True
 ) -> Iterator[Tile]:
-    """Standardised parts of a decoded image; only the part that is yielded is made.
+    """Standardised tiles of a decoded image, each made only when it is yielded.
 
     A label without a pixel in a part joins the labels absent from it: who drew it elsewhere in the
     image would have drawn it here. A part where nothing is known is left out.
@@ -183,7 +183,7 @@ def _resized(annotated: Annotated, height: int, width: int) -> Annotated:
 
 
 def _cropped(annotated: Annotated, window: Window, config: StandardConfig) -> Annotated:
-    """What a window shows, at the final size; the arrays are copies that outlive the image."""
+    """The crop of a window at the final size, in copies that outlive the image."""
     ignore = None if annotated.ignore is None else annotated.ignore[window.slices]
     part = Annotated(
         image=annotated.image[window.slices],

@@ -1,4 +1,4 @@
-"""What of PathSeg is on this disk, beside what is published."""
+"""The parts of PathSeg on this disk, beside the published numbers."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ TITLES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceStatus:
-    """What is there of one source."""
+    """State of one source on this disk."""
 
     info: SourceInfo
     files: int
     """Images as published that can be listed; large ones become several standardised images."""
     missing: tuple[str, ...]
-    """What of the layout is not there, or why it cannot be listed, in words."""
+    """Parts of the layout that are not there, or why it cannot be listed, in words."""
     tally: Tally | None = None
     """Standardised images and masks; None if nobody counted."""
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Counter:
 
 
 def look_at(source: Source, root: Path) -> SourceStatus:
-    """Lists what is there of a source; decodes nothing.
+    """Lists the files of a source without decoding any.
 
     Args:
         source: The source.
@@ -149,7 +149,7 @@ def count_source(
 
 
 def count_built(out: Path, name: str) -> Tally:
-    """Counts what ``xpath pathseg build`` has written of a source; zeros if nothing.
+    """Counts what ``xpath pathseg build`` has written of a source, zeros if nothing.
 
     Raises:
         StoreError: The folder was not written by xpath.
@@ -242,7 +242,7 @@ def _cells(row: TableRow) -> tuple[str, ...]:
 
 
 def _columns(rows: Sequence[Sequence[str]], *, left: set[int]) -> Iterator[str]:
-    """Rows as aligned text; numbers to the right."""
+    """Rows as aligned text, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (

@@ -61,7 +61,7 @@ class TableRow(NamedTuple):
 
 @dataclass(slots=True)
 class Tally:
-    """What was counted so far; an image counts once in each row it has a mask for."""
+    """Counts of images and masks. An image counts once in each row it has a mask for."""
 
     images: int = 0
     masks: int = 0
@@ -98,7 +98,7 @@ class Tally:
 
 
 def table_of(tally: Tally, level: str) -> list[TableRow]:
-    """A table of the paper, found beside published, in its order; labels of one's own come last."""
+    """A table of the paper, counted beside published, in its order, then labels of one's own."""
     published = published_table(level)
     rows = {row.name: row for row in published}
     found = [load_labels().parse(label, allow_new=True) for label in tally.by_label]
@@ -114,7 +114,7 @@ def table_of(tally: Tally, level: str) -> list[TableRow]:
 
 
 def published_table(level: str) -> list[TableRow]:
-    """A table of the paper; nothing found yet. Masks are summed from Table 5."""
+    """A table of the paper with nothing counted yet. Masks are summed from Table 5."""
     rows: dict[str, list[Label]] = {}
     for label in load_labels():
         rows.setdefault(_key(label, level), []).append(label)
@@ -132,6 +132,6 @@ def _key(label: Label, level: str) -> str:
 
 
 def total(rows: Iterable[TableRow]) -> TableRow:
-    """The sum of a table's lines; images that are in several lines count in each."""
+    """The sum of a table's lines. Images that are in several lines count in each."""
     sums = [sum(column) for column in zip(*(row[1:] for row in rows), strict=True)]
     return TableRow("total", *sums)

@@ -1,4 +1,4 @@
-"""The same work on every image of a source, in this process or in several; one failure stays one.
+"""The same work on every image of a source, in one process or several, with failures isolated.
 
 A worker process lists the source for itself and is then told names, so that nothing an image
 carries has to travel between processes, and only a few images are decoded at any time.
@@ -30,12 +30,12 @@ CHUNK = 8
 
 
 class Outcome(NamedTuple):
-    """What became of one image."""
+    """Result of the work on one image, or why it failed."""
 
     image: str
     """Its name."""
     result: dict[str, Any] | None
-    """What the work returned; None if it failed."""
+    """Return value of the work, or None if it failed."""
     error: str = ""
     """Why it failed, in one line; empty if it did not."""
     details: str = ""
@@ -50,7 +50,7 @@ def each_image(
     *,
     workers: int = 1,
 ) -> Iterator[Outcome]:
-    """Outcomes as they come; with several workers in any order.
+    """Outcomes as they come, with several workers in any order.
 
     Args:
         source: Can be pickled if there are several workers.
@@ -86,7 +86,7 @@ def _attempt(image: SourceImage, work: Callable[[SourceImage], dict[str, Any]]) 
 
 @dataclass(slots=True)
 class _Desk:
-    """What a worker process keeps between two chunks."""
+    """State of a worker process between two chunks."""
 
     images: dict[str, SourceImage]
     work: Callable[[SourceImage], dict[str, Any]]

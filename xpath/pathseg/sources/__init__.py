@@ -1,4 +1,4 @@
-"""The 17 sources of PathSeg, one module each; a module defines its source as ``SOURCE``."""
+"""The 17 sources of PathSeg, one module each, which defines its source as ``SOURCE``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODULES = source_modules()
 
 
 class Sources(Mapping[str, "Source"]):
-    """Sources by name; a module is imported when its source is asked for."""
+    """Sources by name. A module is imported when its source is asked for."""
 
     def __getitem__(self, name: str) -> Source:
         """The source of this exact name."""

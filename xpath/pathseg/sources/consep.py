@@ -1,4 +1,4 @@
-"""CoNSeP: nuclei of seven types in 41 images of colon; for external evaluation only."""
+"""CoNSeP: nuclei of seven types in 41 images of colon, for external evaluation only."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ INFO = published("CoNSeP", CLASSES.values())
 
 
 def _read(path: Path) -> Annotated:
-    """An image with its nuclei; those without a name are ignored.
+    """An image with its nuclei, where those without a name are ignored.
 
     Raises:
         DataError: A file is missing or damaged, sizes differ, or a class is unknown.

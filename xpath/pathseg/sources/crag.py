@@ -19,7 +19,7 @@ LABEL = "colon-tissue-gland"
 
 
 def read_glands(image_path: Path, mask_path: Path | None = None) -> Annotated:
-    """An image with its glands; all of them are outlined.
+    """An image with its glands, all of them outlined.
 
     Args:
         image_path: The picture.

@@ -1,4 +1,4 @@
-"""MIDOG 2022: mitotic figures and their look-alikes; PathSeg takes the neuroendocrine tumours.
+"""MIDOG 2022: mitotic figures and look-alikes, of which PathSeg takes neuroendocrine tumours.
 
 The source gives boxes of 50 pixels around each cell, PathSeg wants masks, and the paper does not
 say how it got them. ``box`` fills the boxes, as the paper's results suggest: models that outline
@@ -77,11 +77,11 @@ class Midog:
     """Images of the human neuroendocrine tumours, one per patient."""
 
     shape: Shape = "box"
-    """What is filled around a cell."""
+    """Shape that is filled around a cell."""
 
     @property
     def info(self) -> SourceInfo:
-        """What is published about it."""
+        """Its published facts."""
         return INFO
 
     def images(self, root: Path) -> Iterator[SourceImage]:
@@ -133,7 +133,7 @@ def _read(
         table: Where the boxes come from, for the message.
         size: Height and width it must have according to the table.
         cells: What is annotated.
-        shape: What is filled around a cell.
+        shape: Shape that is filled around a cell.
 
     Raises:
         DataError: The picture is missing, damaged, or of another size than the boxes are for.
@@ -206,6 +206,6 @@ def _table(root: Path) -> Path | None:
 
 
 def _picture(top: Path, name: str) -> Path:
-    """Where the picture is; beside the table if it is nowhere."""
+    """Path of the picture, beside the table if it is nowhere."""
     places = [top / folder / name for folder in FOLDERS]
     return next((place for place in places if place.is_file()), places[0])

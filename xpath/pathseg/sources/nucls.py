@@ -1,4 +1,4 @@
-"""NuCLS: nuclei of breast cancer by twelve kinds, outlined or boxed."""
+"""NuCLS: nuclei of breast cancer of twelve types, outlined or boxed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ INFO = published("NuCLS", [label for _, label in CLASSES.values()])
 
 
 class Nucls:
-    """Fields of view grouped by patient; the official folds are for cross-validation, so no split.
+    """Fields of view by patient, without split, for official folds are for cross-validation.
 
     Of a nucleus that was only boxed, the ellipse within the box counts; the corners are ignored.
     """
@@ -94,7 +94,7 @@ SOURCE = Nucls()
 
 
 class Table(NamedTuple):
-    """What a table of annotations says."""
+    """Masks of a table of annotations."""
 
     masks: tuple[LabelMask, ...]
     unknown: NDArray[np.bool_]
@@ -178,7 +178,7 @@ def _read_nuclei(path: Path, size: tuple[int, int]) -> Table:
 
 
 def _kind(row: dict[str, str], path: Path) -> str:
-    """Raw class of a row; what reviewers put right is marked as a correction."""
+    """Raw class of a row, with the mark of reviewers' corrections taken off."""
     name = row.get("raw_classification") or row.get("group", "")
     kind = name.lower().removeprefix("correction_")
     if kind.startswith(VIEW):

@@ -1,4 +1,4 @@
-"""PanNuke: nuclei of five kinds in 19 organs."""
+"""PanNuke: nuclei of five types in 19 organs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ NEVER = {
     ("stomach", "epithelial"),
     ("testis", "dead"),
 }
-"""What no image has, and so is no label (paper, Table 5)."""
+"""Region and type that no image has, and that so are no label (paper, Table 5)."""
 
 FOLDS = {"fold1": 2656, "fold2": 2523, "fold3": 2722}
 SIDE = 256
@@ -79,7 +79,7 @@ INFO = published("PanNuke", LABELS)
 
 
 class PanNuke:
-    """Patches of three folds, meant for cross-validation and so no split; patients are not told."""
+    """Patches of three folds, meant for cross-validation and so no split. Patients are unknown."""
 
     info = INFO
 
@@ -138,7 +138,7 @@ SOURCE = PanNuke()
 
 
 def _folds(root: Path) -> dict[str, Path]:
-    """Fold to its list of organs; archives unpack into ``Fold 1`` or one folder deeper."""
+    """Fold to its list of organs, as archives unpack into ``Fold 1`` or one folder deeper."""
     found = sorted(path for path in root.rglob("types.npy") if path.parent.name in FOLDS)
     return {path.parent.name: path for path in sorted(found, key=lambda path: path.parent.name)}
 

@@ -44,7 +44,7 @@ INFO = published("SegPath", ARCHIVES.values())
 
 
 class SegPath:
-    """Patches grouped by slide; each tells of one cell type only."""
+    """Patches grouped by slide, each annotated for one cell type only."""
 
     info = INFO
 
@@ -128,7 +128,7 @@ def _splits(top: Path, archive: str) -> dict[str, str]:
 
 
 def _read(path: Path, label: str) -> Annotated:
-    """A patch and where its cell type is; of the others nothing is known.
+    """A patch with the mask of its cell type. Of other types nothing is known.
 
     Raises:
         DataError: A file is missing or damaged, sizes differ, or the mask is not binary.

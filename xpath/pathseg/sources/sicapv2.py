@@ -99,7 +99,7 @@ def _table(stem: Path) -> Path | None:
 
 
 def _rows(stem: Path, *columns: str) -> list[dict[str, str]]:
-    """Rows of a table; none if it is not there."""
+    """Rows of a table, none if it is not there."""
     path = _table(stem)
     if path is None:
         return []
@@ -107,7 +107,7 @@ def _rows(stem: Path, *columns: str) -> list[dict[str, str]]:
 
 
 def _splits(top: Path) -> dict[str, str]:
-    """Split of every slide; the official one never parts a slide."""
+    """Split of every slide, which the official one never cuts."""
     return {
         _slide(row["image_name"]): split
         for table, split in PARTITION.items()

@@ -48,7 +48,7 @@ LABELS = {kind: f"breast-cell-{kind}" for kind in IMAGES}
 BRAIN = frozenset({"12", "13", "14"})
 """Slides of brain."""
 ONLY_BRAIN = frozenset({"glial", "neuron"})
-"""What no breast has; tells neurons from epithelium, each of which is in two images."""
+"""Types that no breast has: they tell neurons from epithelium, each of which is in two images."""
 FIXED = {"necrosis": 8, "myo epithelial": 11}
 """Codes that the authors' own programs name; each is in a single image."""
 ORIGINALS = 68
@@ -58,7 +58,7 @@ INFO = published("TNBC", LABELS.values())
 
 
 class Tnbc:
-    """Images grouped by slide, one per patient; there is no official split.
+    """Images grouped by slide, one per patient, without an official split.
 
     The archive does not say what its integers mean. A ``classes.csv`` does; without one they are
     told apart by the number of images that have them, which is published for every cell type.

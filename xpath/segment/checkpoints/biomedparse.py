@@ -44,7 +44,7 @@ ONE_WAY: tuple[tuple[str, object], ...] = (
     ("ENCODER.NORM", "GN"),
     ("DECODER.PRE_NORM", False),
 )
-"""What a reference configuration can switch and has only one way here, that of BiomedParse."""
+"""Switches of a reference configuration that have only one way here, that of BiomedParse."""
 TEXT_ENCODERS: dict[str, Literal["causal", "bert"]] = {"clip": "causal", "biomed-clip": "bert"}
 BERT_LAYERS = BERT_HEADS = 12
 """Of BERT base; a reference configuration does not name them."""
@@ -190,7 +190,7 @@ def _config(settings: Mapping[str, Any], reference: Mapping[str, Any]) -> Segmen
 
 
 def _check_one_way(settings: Mapping[str, Any]) -> None:
-    """Names every switch that is not as published; one that is not there is."""
+    """Names every switch that is not as published. One that is not there is as published."""
     problems = []
     for path, wanted in ONE_WAY:
         found: Any = settings

@@ -1,4 +1,4 @@
-"""What a model card says of a segmentor, from its answers on held-out images.
+"""The tables and sentences of a segmentor's model card, from its held-out scores.
 
 Every number is computed from ``samples.csv``; nothing is typed in. Axes: none.
 """

@@ -116,7 +116,7 @@ def ask(
     *,
     mpp: float | None = None,
 ) -> Answers:
-    """Masks of images ``(B, H, W, 3)`` for prompts; large images are asked window by window.
+    """Masks of images ``(B, H, W, 3)`` for prompts. Large images are asked window by window.
 
     Where windows overlap, a pixel is in if half of them say so; presence is that of the surest.
 

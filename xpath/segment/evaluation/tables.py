@@ -53,7 +53,7 @@ WITHOUT_LABEL = "(no label)"
 
 
 def write_tables(folder: Path, evaluation: Evaluation, *, seed: int = 0) -> tuple[Path, ...]:
-    """All tables of an evaluation; the paths written.
+    """Writes all tables of an evaluation and returns their paths.
 
     Args:
         folder: Made if it is not there; tables of earlier runs are replaced.
@@ -81,7 +81,7 @@ def write_tables(folder: Path, evaluation: Evaluation, *, seed: int = 0) -> tupl
 
 
 def write_csv(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> Path:
-    """Writes rows, whole or not at all; floats with six digits, what is not defined empty."""
+    """Writes rows, whole or not at all: floats with six digits, undefined values empty."""
     with atomic(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
@@ -97,11 +97,11 @@ LEVELS: dict[str, Callable[[Sample], str]] = {
     "structure": lambda sample: _part(sample, "structure"),
     "object_type": lambda sample: _part(sample, "object_type"),
 }
-"""What Dice is averaged over."""
+"""Groups that Dice is averaged over."""
 
 
 def dice_by(samples: Sequence[Sample], level: str, *, seed: int = 0) -> list[Row]:
-    """Mean Dice of present objects with its interval, by a level; last row ``overall``.
+    """Mean Dice of present objects with its interval, by a level. The last row is ``overall``.
 
     Args:
         samples: Answers.
@@ -236,7 +236,7 @@ def sample_rows(samples: Sequence[Sample]) -> list[Row]:
 
 
 def examples(samples: Sequence[Sample]) -> dict[str, dict[str, Sample]]:
-    """Best, median and worst sample of every label, by Dice; fewer where a label has fewer."""
+    """Best, median and worst sample of every label by Dice, or fewer if it has fewer."""
     present = [sample for sample in samples if sample.present]
     chosen: dict[str, dict[str, Sample]] = {}
     for name, part in _grouped(present, LEVELS["label"]).items():

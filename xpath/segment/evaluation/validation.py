@@ -1,4 +1,4 @@
-"""How good a segmentor is on images it was not trained on.
+"""Scores of a segmentor on images it was not trained on.
 
 Axes: P prompts, H W pixels.
 """
@@ -157,7 +157,7 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> None:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """What ``write_samples`` wrote."""
+    """Reads the table that ``write_samples`` writes."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [

@@ -70,7 +70,7 @@ def finalise_reference(
     cells: tuple[int, int] = (1, 1),
     threshold: float = 0.0,
 ) -> Finalised:
-    """What ``finalise`` answers, in plain torch on any device."""
+    """The answer of ``finalise``, in plain torch on any device."""
     _check(logits, size, cells)
     rows = [_measured(plane, plane > threshold, cells) for plane in enlarged(logits, size)] or [
         _measured(*_nothing(logits, size), cells)
@@ -121,7 +121,7 @@ def _box(inside: Tensor) -> Tensor:
 
 
 def _extent(line: Tensor) -> tuple[Tensor, Tensor]:
-    """The first True and the place after the last; 0 and 0 if there is none."""
+    """The first True and the index after the last, both 0 if there is none."""
     line = line.long()
     first = line.argmax()
     last = (len(line) - line.flip(0).argmax()) * line.max()

@@ -30,7 +30,7 @@ TILE = (16, 128)
 def finalise_triton(
     logits: Tensor, size: tuple[int, int], *, cells: tuple[int, int], threshold: float
 ) -> Finalised:
-    """What ``xpath.segment.kernels.finalisation.finalise`` answers, which checks the arguments."""
+    """The answer of ``xpath.segment.kernels.finalisation.finalise``, which checks the arguments."""
     (count, h, w), (height, width), device = logits.shape, size, logits.device
     tiles = triton.cdiv(height, TILE[0]) * triton.cdiv(width, TILE[1])
     packed = torch.empty(count, height, triton.cdiv(width, 8), dtype=torch.uint8, device=device)
@@ -164,7 +164,7 @@ def _add_coverage(
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _store_extent(table: tl.tensor, ones: tl.tensor, y: tl.tensor, x: tl.tensor) -> None:
-    """Area, left, top, right and bottom of a tile; of an empty one, what no box will take."""
+    """Stores area, left, top, right and bottom of a tile, neutral values for an empty one."""
     far = 2147483647
     row, column = tl.max(ones, axis=1) > 0, tl.max(ones, axis=0) > 0
     tl.store(table, tl.sum(tl.sum(ones, axis=1), axis=0))

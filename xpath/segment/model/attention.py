@@ -21,7 +21,7 @@ __all__ = ["Attention", "FeedForward", "KeysValues", "sine_positions"]
 
 
 class KeysValues(NamedTuple):
-    """What a source offers to attention."""
+    """Keys and values of a source of attention."""
 
     keys: Tensor
     """``(B, h, S, D / h)``."""
@@ -59,7 +59,7 @@ class Attention(nn.Module):
         )
 
     def forward(self, queries: Tensor, source: KeysValues, allowed: Tensor | None = None) -> Tensor:
-        """What the queries read from the source, ``(B, T, D)``.
+        """Values of the source as the queries attend to them, ``(B, T, D)``.
 
         Args:
             queries: ``(B, T, D)``.

@@ -43,7 +43,7 @@ class ImageMemory(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """What the queries say after one layer."""
+    """Masks and class embeddings of the queries after one layer."""
 
     masks: Tensor
     """``(B, P, Q, M)`` mask embeddings, to be multiplied with the mask features; M is usually D."""
@@ -100,7 +100,7 @@ class JointDecoder(nn.Module):
         self.class_projector = nn.Parameter(torch.randn(dim, dim) * dim**-0.5)
 
     def prepare(self, features: PixelFeatures) -> ImageMemory:
-        """What every prompt shares."""
+        """The part of the computation that every prompt shares."""
         tokens, places = [], []
         for level, projection in enumerate(self.projections):
             scale = projection(features.scales[level])
@@ -123,7 +123,7 @@ class JointDecoder(nn.Module):
     def forward(
         self, memory: ImageMemory, text: TextFeatures, *, coupled: bool = False
     ) -> list[Heads]:
-        """The heads before the first and after every layer; the last is the answer.
+        """The heads before the first and after every layer. The last is the answer.
 
         The heads before the first layer do not depend on a prompt; their P is 1.
 
@@ -172,7 +172,7 @@ class JointDecoder(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Cross-attention to the image, self-attention with the words, feed-forward; post-norm."""
+    """Cross-attention to the image, self-attention with the words, feed-forward, post-norm."""
 
     def __init__(self, dim: int, heads: int, hidden: int) -> None:
         super().__init__()

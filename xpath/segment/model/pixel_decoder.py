@@ -21,7 +21,7 @@ __all__ = ["PixelDecoder", "PixelFeatures"]
 
 
 class PixelFeatures(NamedTuple):
-    """What the joint decoder sees of an image."""
+    """Features of an image for the joint decoder."""
 
     mask_features: Tensor
     """``(B, D, H / 4, W / 4)``; a mask is the dot product of these with a mask embedding."""
@@ -92,7 +92,7 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, place: Tensor) -> Tensor:
-        """``x`` is ``(B, S, D)``; ``place`` is added to queries and keys, not to values."""
+        """``x`` is ``(B, S, D)``. ``place`` is added to queries and keys, not to values."""
         source = self.attention.project(x + place, x)
         x = self.norm1(x + self.attention(x + place, source))
         out: Tensor = self.norm2(x + self.ffn(x))

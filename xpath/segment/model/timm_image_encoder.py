@@ -55,7 +55,7 @@ class TimmImageEncoder(nn.Module):
         self.norms = nn.ModuleList(LayerNorm2d(channels, eps=1e-5) for channels in self.channels)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Maps of a normalised image ``(B, 3, H, W)``, finest first; H and W multiples of 32."""
+        """Maps of a normalised image ``(B, 3, H, W)``, finest first. H, W are multiples of 32."""
         image = image.contiguous(memory_format=torch.channels_last)
         # On CPUs, depth-wise convolutions are slower in bfloat16 than in float32.
         with torch.autocast("cpu", enabled=False):

@@ -80,7 +80,7 @@ class SeamBlender:
         if not overlap:
             raise ConfigError("without overlap there is nothing to blend; use the patches as such")
         self.windows = widened(grid, overlap)
-        """What to read and to segment: window k is patch k with its surroundings."""
+        """The windows to read and to segment: window k is patch k with its surroundings."""
         self._grid, self._overlap = grid, overlap
         self._needs = _touching(grid, self.windows)
         self.order: list[int] = list(dict.fromkeys(np.concatenate(self._needs).tolist()))
@@ -179,7 +179,7 @@ def check_overlap(overlap: int) -> None:
 
 
 def widened(grid: PatchGrid, overlap: int) -> PatchGrid:
-    """Windows around the patches of a grid, in the same order; they may leave the slide.
+    """Windows around the patches of a grid, in the same order. They may leave the slide.
 
     Args:
         grid: The patches.
@@ -229,7 +229,7 @@ class _Line(NamedTuple):
 def _line(
     grid: PatchGrid, windows: PatchGrid, overlap: int, offset: int, device: torch.device
 ) -> _Line | None:
-    """Where a patch lies in a window; None where the window has no weight in it."""
+    """Where a patch lies in a window, or None where the window has no weight in it."""
     places = np.arange(-1, -(-grid.pixels // STRIDE) + 1)  # one more on either side
     level0 = offset + (places + 0.5) * (STRIDE * grid.footprint / grid.pixels)
     pixels = np.asarray(level0 * (windows.pixels / windows.footprint), np.float64)

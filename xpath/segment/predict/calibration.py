@@ -60,7 +60,7 @@ class PresenceReport(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PresenceCalibration:
-    """P(present) of a mask; a ``PresenceScore``."""
+    """P(present) of a mask, a ``PresenceScore``."""
 
     coefficients: tuple[float, ...]
     """Of log-odds of the mean probability, log-odds of the peak, log10(1 + area), cosine."""
@@ -78,7 +78,7 @@ class PresenceCalibration:
     """Whether it was fitted with cosines; if so it needs them."""
 
     def __call__(self, statistics: MaskStatistics, labels: Sequence[str]) -> NDArray[np.float64]:
-        """P(present) ``(..., P)`` of masks for P label ids; 0 for an empty mask.
+        """P(present) ``(..., P)`` of masks for P label ids, 0 for an empty mask.
 
         Raises:
             DataError: More or fewer labels than masks, or no cosines where they are needed.
@@ -189,7 +189,7 @@ def fit_calibration(
 def mask_facts(
     masks: NDArray[np.bool_], presence: NDArray[np.floating], peak: NDArray[np.floating]
 ) -> MaskStatistics:
-    """What a calibration needs of masks ``(..., H, W)``, without the colours under them.
+    """Statistics of masks ``(..., H, W)`` for a calibration, without the colours under them.
 
     Args:
         masks: Any number of them.
@@ -205,7 +205,7 @@ def mask_facts(
 def presence_report(
     scores: NDArray[np.floating], present: NDArray[np.bool_], threshold: float
 ) -> PresenceReport:
-    """Precision and recall of scores ``(n,)`` at a threshold; use masks not fitted on."""
+    """Precision and recall of scores ``(n,)`` at a threshold, for masks not fitted on."""
     taken, truth = np.asarray(scores) >= threshold, np.asarray(present, np.bool_)
     right, many, there = int((taken & truth).sum()), int(taken.sum()), int(truth.sum())
     precision = right / many if many else float("nan")

@@ -26,7 +26,7 @@ class Embedding(NamedTuple):
     """Images of one size, ready for any number of prompts."""
 
     memory: ImageMemory
-    """What the decoder needs to know of them."""
+    """Their features, as the decoder needs them."""
     size: tuple[int, int]
     """Height and width of the images, and of their masks."""
     seen: tuple[int, int]
@@ -38,7 +38,7 @@ class Embedding(NamedTuple):
         return len(self.memory.mask_features)
 
     def rows(self, rows: slice) -> Embedding:
-        """Some of the images; shares their memory."""
+        """Some of the images, sharing their memory."""
         return self._replace(memory=_merge(lambda parts: parts[0][rows], [self.memory]))
 
     def enlarge(self, logits: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ Place = tuple[slice, slice]
 
 
 class Measures(NamedTuple):
-    """What is known of each label before labels are compared."""
+    """Measurements of each label before labels are compared."""
 
     sums: NDArray[np.float64]
     """``(P, 6)``: see ``presence.plane_sums``; 0 where the mask is empty."""
@@ -119,7 +119,7 @@ class LabelPlanes:
         )
 
     def winners(self, indices: Sequence[int], level: float) -> NDArray[np.unsignedinteger]:
-        """``(H, W)`` one more than the label with the highest logit above a level; 0 where none.
+        """``(H, W)`` one more than the label with the highest logit above a level, 0 where none.
 
         Labels must rise. ``best`` is then the highest logit.
         """
@@ -186,7 +186,7 @@ class LabelPlanes:
         return _Part(plane, (slice(0, self.size[0]), slice(0, self.size[1])))
 
     def _cut(self, index: int, band: slice) -> _Part | None:
-        """Where in a band a label may be; None if nowhere."""
+        """Where in a band a label may be, or None if nowhere."""
         # a place reaches half way into its neighbours, and they lean on their own
         first = max(band.start // STRIDE - 2, 0)
         low = self._low[index, first : -(-band.stop // STRIDE) + 2]
@@ -210,7 +210,7 @@ class LabelPlanes:
 
 
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities; in one thread, for the bands have their own."""
+    """Probabilities, in one thread, for the bands have their own."""
     import cv2
 
     chance: NDArray[np.float32] = np.asarray(cv2.exp(-logits))
@@ -219,7 +219,7 @@ def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _enlarged(low: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Four times larger; the weights of torch's interpolate, five times as fast."""
+    """Four times larger, with the weights of torch's interpolate but five times as fast."""
     import cv2
 
     size = (STRIDE * low.shape[1], STRIDE * low.shape[0])

@@ -1,4 +1,4 @@
-"""How much is computed at once, so that it fits.
+"""How much is computed at once, so that it fits into memory.
 
 An estimate from the sizes of the model, not a measurement: what the widest step keeps alive at
 once, with a fifth on top. Chunks bound the memory and never change a mask.
@@ -39,7 +39,7 @@ class WorkingSet(NamedTuple):
 
 
 class Chunks(NamedTuple):
-    """How many at once; at least one each."""
+    """How many at once, at least one each."""
 
     encoded: int
     """Images."""
@@ -48,7 +48,7 @@ class Chunks(NamedTuple):
 
 
 def working_set(model: PathSegmentor, seen: tuple[int, int], itemsize: int) -> WorkingSet:
-    """What encoding and decoding need, estimated.
+    """An estimate of the memory that encoding and decoding need.
 
     Args:
         model: The segmentor.
@@ -70,6 +70,6 @@ def working_set(model: PathSegmentor, seen: tuple[int, int], itemsize: int) -> W
 
 
 def chunks(needs: WorkingSet, memory_gb: float) -> Chunks:
-    """What fits into so many GiB."""
+    """How many images and prompts fit into so many GiB."""
     budget = memory_gb * GIB
     return Chunks(max(1, int(budget // needs.image)), max(1, int(budget // needs.prompt)))

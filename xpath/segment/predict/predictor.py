@@ -53,7 +53,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictorConfig:
-    """How masks are computed; none of it changes what they mean."""
+    """How masks are computed. Nothing here changes what they mean."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Type of matrix products and convolutions. Prompts, cosines, resizing and probabilities are
@@ -83,7 +83,7 @@ class PredictorConfig:
 
 
 class SegmentPredictor:
-    """Segments images with words; an image is encoded once and answers any number of prompts.
+    """Segments images with words. An image is encoded once for any number of prompts.
 
     Example::
 
@@ -138,7 +138,7 @@ class SegmentPredictor:
         device: str = "cpu",
         config: PredictorConfig = PredictorConfig(),
     ) -> SegmentPredictor:
-        """A predictor from a checkpoint folder or hub id; without one, the weights that ship.
+        """A predictor from a checkpoint folder or hub id, or from the weights that ship.
 
         Raises:
             CheckpointError: The checkpoint is missing or does not fit.
@@ -238,7 +238,7 @@ class SegmentPredictor:
     def logits(
         self, embedding: Embedding, prompts: Sequence[str], *, chunk: int | None = None
     ) -> Tensor:
-        """What masks are made from, before ``Embedding.enlarge``: ``(B, P, h, w)`` float32.
+        """Logits ``(B, P, h, w)`` float32 of the masks, before ``Embedding.enlarge``.
 
         One value for four by four pixels of the image the model saw, its padding included; on the
         device. Above 0 lies what belongs to the object. Raises as ``masks``.
@@ -251,13 +251,13 @@ class SegmentPredictor:
         return out
 
     def text(self, prompts: Sequence[str]) -> TextFeatures:
-        """Features of prompts, float32 on the device; each prompt is encoded once."""
+        """Features of prompts, float32 on the device. Each prompt is encoded once."""
         return self._prompts(prompts)
 
     def _decoded(
         self, embedding: Embedding, prompts: Sequence[str], chunk: int | None, *, coupled: bool
     ) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Which images, which prompts, and their logits; as many at once as fit."""
+        """Which images, which prompts, and their logits, as many at once as fit."""
         if chunk is not None and chunk < 1:
             raise ConfigError(f"chunk must be at least 1 prompt, got {chunk}; None picks one")
         self._warn(prompts)
@@ -279,7 +279,7 @@ class SegmentPredictor:
     def _enlarged(
         self, embedding: Embedding, prompts: Sequence[str], chunk: int | None, *, coupled: bool
     ) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Which images, which prompts, and their probabilities at full size; a few maps at once."""
+        """Which images, which prompts, and their probabilities at full size, a few maps at once."""
         pixels = PIXELS_ON_CPU if self.device.type == "cpu" else PIXELS_ON_GPU
         fits = max(1, pixels // (embedding.size[0] * embedding.size[1]))
         for rows, columns, logits in self._decoded(embedding, prompts, chunk, coupled=coupled):

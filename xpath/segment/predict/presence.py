@@ -58,7 +58,7 @@ Betas = tuple[tuple[float, float], ...]
 
 
 class MaskStatistics(NamedTuple):
-    """What is measured of masks, to tell whether their objects are there; ... are (B, P) or (P,).
+    """Measurements of masks ``(...)``, from which to decide whether their objects are there.
 
     Means are over pixels with a probability of 128 / 255 or more, and scaled to 0..255 / 256 as
     in BiomedParse. All are 0 where no pixel is sure enough.
@@ -159,7 +159,7 @@ def mean_probability(
 
 
 class PresenceTests(NamedTuple):
-    """P-values of masks; small ones speak against the object."""
+    """P-values of masks. Small ones speak against the object."""
 
     each: NDArray[np.float64]
     """``(..., P, 4)``: of the mean probability, red, green and blue."""
@@ -184,7 +184,7 @@ class PresenceModel:
     """Where the numbers come from."""
 
     def tests(self, statistics: MaskStatistics, labels: Sequence[str]) -> PresenceTests:
-        """P-values of masks for P labels; 0 where a mask is empty.
+        """P-values of masks for P labels, 0 where a mask is empty.
 
         Args:
             statistics: Of masks ``(..., P)``.
@@ -325,7 +325,7 @@ def _usable(label: str, values: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _matched(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> Betas:
-    """Beta distributions with these moments; a variance that no Beta has is made smaller."""
+    """Beta distributions with these moments. A variance that no Beta has is made smaller."""
     mean = mean.clip(1e-3, 1 - 1e-3)
     size = mean * (1 - mean) / np.minimum(variance, 0.9 * mean * (1 - mean)) - 1
     return tuple((float(m * n), float((1 - m) * n)) for m, n in zip(mean, size, strict=True))

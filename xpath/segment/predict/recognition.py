@@ -46,7 +46,7 @@ __all__ = ["CODE", "PAPER", "Recognition", "RecognitionRules", "recognise", "res
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecognitionRules:
-    """What counts as recognised; ``CODE`` and ``PAPER`` are BiomedParse's two versions."""
+    """Rules of recognition. ``CODE`` and ``PAPER`` are BiomedParse's two versions."""
 
     share: float = 0.5
     """Lambda: a label is selected if it wins at least this share of its own pixels."""
@@ -78,7 +78,7 @@ PAPER = RecognitionRules(candidate=0.5, overlap=None, keep_surest=False)
 
 
 class Recognition(NamedTuple):
-    """What is where; no pixel has two labels."""
+    """A label map of an image: no pixel has two labels."""
 
     labels: tuple[Label, ...]
     """P labels that were asked."""

@@ -75,7 +75,7 @@ class TextCache:
         return self.folder / f"{sha256(prompt.encode()).hexdigest()}.safetensors"
 
     def load(self, prompt: str) -> EncodedPrompt | None:
-        """What is known of a prompt; None if nothing, or nothing that can be trusted."""
+        """The stored features of a prompt, or None if there are none or damaged ones."""
         path = self.path(prompt)
         if not path.is_file():
             return None
@@ -92,7 +92,7 @@ class TextCache:
         return found
 
     def save(self, prompt: str, encoded: EncodedPrompt) -> None:
-        """Keeps a prompt; a folder that cannot be written is no error, and is tried only once."""
+        """Keeps a prompt. A folder that cannot be written is no error, and is tried only once."""
         if not self._writable:
             return
         tensors = {name: value.contiguous() for name, value in encoded._asdict().items()}
@@ -109,7 +109,7 @@ class TextCache:
             )
 
     def _about(self, prompt: str, encoded: EncodedPrompt) -> Mapping[str, str]:
-        """What the file says of itself; safetensors itself does not notice a flipped bit."""
+        """SHA-256 of the tensors, for safetensors itself does not notice a flipped bit."""
         content = sha256()
         for value in encoded:
             content.update(str((tuple(value.shape), value.dtype)).encode())

@@ -1,4 +1,4 @@
-"""What the segmentor is trained to do.
+"""Losses of the segmentor.
 
 For every prompt one query is matched, and only its mask is judged; the class loss teaches the
 prompt to pick that query. Axes: B images, P prompts, Q queries, D features, H W pixels.
@@ -32,7 +32,7 @@ stride 4 belongs to both."""
 
 
 class SegmentLoss(NamedTuple):
-    """Parts of the loss, averaged over prompts and heads; scalars."""
+    """Scalar parts of the loss, averaged over prompts and heads."""
 
     bce: Tensor
     dice: Tensor
@@ -47,7 +47,7 @@ class SegmentLoss(NamedTuple):
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor, known: Tensor | None = None) -> Tensor:
-    """One minus Dice over the last two axes; two empty masks cost nothing.
+    """One minus Dice over the last two axes. Two empty masks cost nothing.
 
     Args:
         logits: ``(..., H, W)``.
@@ -63,7 +63,7 @@ def soft_dice_loss(logits: Tensor, target: Tensor, known: Tensor | None = None) 
 
 
 class _Target(NamedTuple):
-    """What is wanted, at the resolution of the image and of the mask features."""
+    """Target masks at the resolution of the image and of the mask features."""
 
     mask: Tensor
     """``(B, P, H, W)`` in 0..1."""

@@ -51,7 +51,7 @@ class RunConfig:
 
 
 class TrainingRun:
-    """Makes steps, saves, logs; knows where it stopped.
+    """A training that makes steps, saves, logs, and resumes where it stopped.
 
     Args:
         folder: Made if need be.
@@ -119,7 +119,7 @@ class TrainingRun:
         on_step: Callable[[TrainStep], None] | None = None,
         validate: Callable[[], Mapping[str, tuple[int, float]]] | None = None,
     ) -> bool:
-        """Trains until the batches or the minutes run out; True if the schedule is finished.
+        """Trains until the batches or minutes run out and returns whether the schedule is finished.
 
         Args:
             batches: From the step the trainer is at.
@@ -178,7 +178,7 @@ class TrainingRun:
             )
 
     def _lead_says(self, *, yes: bool) -> bool:
-        """The lead's yes or no; the other processes wait for it.
+        """The lead's yes or no, for which the other processes wait.
 
         Clocks differ, and a process that goes on alone waits for the others' gradients for ever.
         """
@@ -231,7 +231,7 @@ class Process(NamedTuple):
 
 
 def join_processes(device: str) -> Process:
-    """Joins those that ``torchrun`` started, each with a GPU of its own; else there is one."""
+    """Joins the processes of ``torchrun``, each with its own GPU, or runs as the only one."""
     if "RANK" not in os.environ:
         return Process(0, 1, device)
     own = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
@@ -242,7 +242,7 @@ def join_processes(device: str) -> Process:
 
 
 def show_step(bar: tqdm, step: TrainStep) -> None:
-    """Moves a progress bar; looks at the loss now and then only, as that waits for the device."""
+    """Moves a progress bar, and reads the loss only now and then, as that waits for the device."""
     bar.update()
     if step.step % 20 == 0:
         bar.set_postfix({k: f"{float(v):.3f}" for k, v in step.loss._asdict().items()})
