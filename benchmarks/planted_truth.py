@@ -170,8 +170,8 @@ def painted(seed: int, slides: int) -> Cohort:
     """Paints the slides of a cohort and encodes them."""
     encoder, scenes, labels = Filters(), [], []
     plan = CohortPlan(slides=slides, planted=PLANTED, side=SIDE, mpp=MPP, seed=seed)
-    places = np.arange(0, SIDE, PATCH)
-    coords = np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 2)
+    corners = np.arange(0, SIDE, PATCH)
+    coords = np.stack(np.meshgrid(corners, corners), axis=-1).reshape(-1, 2)
     for index, (name, recipe) in enumerate(cohort_recipes(plan)):
         rng = np.random.default_rng([seed, index, 1])
         recipe = replace(recipe, stain=Stain())  # one laboratory: a blind encoder sees stain first

@@ -51,13 +51,13 @@ def main() -> None:
 
 def scene(name: str, count: int, size: int) -> torch.Tensor:
     """Logits ``(P, h, w)``."""
-    places = -(-size // 32) * 8
+    positions = -(-size // 32) * 8
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(count, places, places, generator=generator)
+    noise = torch.randn(count, positions, positions, generator=generator)
     if name == "noise":
         return noise * 4
     coarse = functional.avg_pool2d(noise[:, None], 16)
-    fields = functional.interpolate(coarse, size=(places, places), mode="bicubic")[:, 0] * 16
+    fields = functional.interpolate(coarse, size=(positions, positions), mode="bicubic")[:, 0] * 16
     first, second = fields.topk(2, dim=0).values
     logits = 4 * (fields - (first + second) / 2)  # a label is ahead where its field is highest
     if name == "tissue":

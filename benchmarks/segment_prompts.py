@@ -198,7 +198,7 @@ def naive_answer(model: PathSegmentor, image: Tensor, ids: Tensor, mask: Tensor)
     words = text.tokens[:, : int(mask.sum())] if not mask.is_meta else text.tokens
     decoder = model.decoder
     levels = [naive_level(decoder, features.scales[i], i) for i in range(3)]
-    place, word_place = decoder.query_position.weight[None], words
+    position, word_position = decoder.query_position.weight[None], words
     queries = decoder.query_content.weight[None]  # (1, Q, D)
     everything = torch.ones(1, 1, words.shape[1], dtype=torch.bool, device=words.device)
     masks, classes = naive_head(decoder, queries, features.mask_features)
@@ -208,10 +208,11 @@ def naive_answer(model: PathSegmentor, image: Tensor, ids: Tensor, mask: Tensor)
         size = features.scales[i % 3].shape[-2:]
         allowed = naive_attention_mask(masks, size, layer.cross.heads)
         source = layer.cross.project(tokens + where, tokens)
-        read = layer.cross(queries + place, source, allowed)
+        read = layer.cross(queries + position, source, allowed)
         queries = layer.cross_norm(queries + read)
-        heard, spoken = layer.listen(queries[:, None], place, words[:, None], word_place[:, None],
-                                     everything)  # fmt: skip
+        heard, spoken = layer.listen(
+            queries[:, None], position, words[:, None], word_position[:, None], everything
+        )
         queries, words = heard[:, 0], spoken[:, 0]
         masks, classes = naive_head(decoder, queries, features.mask_features)
         kept.append(masks)

@@ -90,8 +90,8 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     by_name = {row["image"]: row["group"] for row in groups}
     questions = questions_of(items, config, groups=by_name, ignore=ignore)
     with tqdm(total=len(questions), desc="evaluating", unit="image") as bar:
-        found = evaluate_segmentor(predictor, questions, config, on_images=bar.update)
-    evaluation = found._replace(problems=(*problems, *found.problems))
+        scored = evaluate_segmentor(predictor, questions, config, on_images=bar.update)
+    evaluation = scored._replace(problems=(*problems, *scored.problems))
     write_tables(args.out, evaluation, seed=args.seed)
     if args.compare:
         rows = comparison(evaluation.samples, args.compare)

@@ -81,7 +81,7 @@ def main() -> None:
         return
     run.record(scores := judge(best := averaged(), held_out, args.out))
     draw_curves(args.out)
-    text = "".join(f"- {kind}: {dice:.3f} ({n})\n" for kind, (n, dice) in scores.items())
+    text = "".join(f"- {name}: {dice:.3f} ({n})\n" for name, (n, dice) in scores.items())
     card = f"# {info.name}\n\nMean Dice (images) on held-out images:\n\n{text}"
     save_segmentor(args.out / "weights", best.model, config, tokenizer, info, card=card)
     print(text, "finished" if finished else "stopped; the same command goes on")
@@ -133,7 +133,7 @@ def arguments() -> argparse.Namespace:
     add("--lr", type=float, default=8e-4, help="largest learning rate")
     add("--encoder", type=Path, help="pretrained weights of the image encoder, a state dict")
     add("--encoder-lr", type=float, default=1, help="its learning rate, as a share of --lr")
-    add("--contrast", type=float, default=0, help="weight of the loss between kinds")
+    add("--contrast", type=float, default=0, help="weight of the loss between object classes")
     add("--prompts", type=int, default=4, help="questions per crop")
     add("--drop-path", type=float, default=0.1, help="stochastic depth")
     add("--precision", choices=("fp32", "bf16"), default="fp32")

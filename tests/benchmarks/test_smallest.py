@@ -19,7 +19,7 @@ SMALLEST = {
     ],
     "benchmarks/geojson_export.py": ["--objects=20 --touching=0.5"],
     "benchmarks/gpu/segment_cuda.py": ["--device=cpu --quick --out=cuda.json --commit=abc"],
-    "benchmarks/ome_tiff_export.py": ["--size=300 --kind=score", "--size=300 --kind=colour"],
+    "benchmarks/ome_tiff_export.py": ["--size=300 --map=score", "--size=300 --map=colour"],
     "benchmarks/packed_training.py": ["--bags=4 --median=3 --dim=4 --step=2 --repeats=1"],
     "benchmarks/planted_truth.py": ["--seeds=1 --permutations=1 --slides=8"],
     "benchmarks/recognise.py": ["--size=64 --labels=3 --repeats=1"],
@@ -60,9 +60,9 @@ def shared_folder(tmp_path_factory):
         Image.fromarray(mask).save(data / f"{name}_mask.png")
         source = {"source": "glas", "image": f"{name}.png", "mask": f"{name}_mask.png"}
         images.append({**source, "region": "colon", "group": group, "mpp": 0.5})
-        kind = "malignant" if number % 4 > 1 else "benign"
+        grade = "malignant" if number % 4 > 1 else "benign"
         label = "unspecified-nuclei-nuclei"
-        labels.append({**source, "value": 1, "label": label, "original": f"{kind} gland"})
+        labels.append({**source, "value": 1, "label": label, "original": f"{grade} gland"})
         held = "test" if number < 2 else "train"
         split.append({"source": "glas", "image": name, "group": group, "split": held})
     for name, rows in (("images", images), ("labels", labels), ("split", split)):

@@ -224,7 +224,7 @@ def test_masks_of_any_kind_are_nonzero(tmp_path):
     rgba = np.dstack([values * 0, values * 0, values, np.full((4, 5), 255, np.uint8)])
     palette = Image.fromarray(np.where(wanted, 0, 3).astype(np.uint8)).convert("P")
     palette.putpalette([9, 0, 0, *[0] * 765])  # index 0 has a colour, the others are black
-    kinds = {
+    pictures = {
         "gray": Image.fromarray(values),
         "bits": Image.fromarray(wanted),
         "deep": Image.fromarray(wanted.astype(np.uint16)),
@@ -233,7 +233,7 @@ def test_masks_of_any_kind_are_nonzero(tmp_path):
         "palette": palette,
     }
 
-    for name, picture in kinds.items():
+    for name, picture in pictures.items():
         picture.save(tmp_path / f"{name}.png")
         assert np.array_equal(read_binary_mask(tmp_path / f"{name}.png"), wanted), name
 

@@ -122,10 +122,10 @@ def score_figure(path: Path, rows: Sequence[Mapping[str, Any]], level: str) -> N
     low = scores - np.array([row["ci_low"] for row in each], np.float64)
     high = np.array([row["ci_high"] for row in each], np.float64) - scores
     reach = np.clip(np.stack((low, high)), 0, None).reshape(2, -1)
-    place = np.arange(len(each))[::-1]
+    heights = np.arange(len(each))[::-1]
     colours = [*[DOT] * max(0, len(each) - 1), "#555555"][: len(each)]
-    axis.barh(place, scores, xerr=reach, color=colours, ecolor="black", capsize=2)
-    axis.set_yticks(place)
+    axis.barh(heights, scores, xerr=reach, color=colours, ecolor="black", capsize=2)
+    axis.set_yticks(heights)
     axis.set_yticklabels([f"{row[level]} ({row['n']})" for row in each], fontsize=8)
     axis.set_xlim(0, 1)
     axis.set_xlabel("Dice, 95 % interval")
@@ -141,12 +141,12 @@ def trend_figure(path: Path, curves: Sequence[Trend]) -> None:
     columns = 4
     rows = math.ceil((len(curves) + 1) / columns)
     figure, axes = _figure(4 * columns, 3.4 * rows, rows, columns)
-    places = list(axes.flat)
-    for axis, trend in zip(places, curves, strict=False):
+    free = list(axes.flat)
+    for axis, trend in zip(free, curves, strict=False):
         _trend(axis, trend)
     counts = next((t.values for t in curves if t.trait.name == "instance_count"), np.zeros(0))
-    _counts(places[len(curves)], counts)
-    for axis in places[len(curves) + 1 :]:
+    _counts(free[len(curves)], counts)
+    for axis in free[len(curves) + 1 :]:
         axis.set_visible(False)
     _save(figure, path)
 

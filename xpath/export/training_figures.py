@@ -29,19 +29,19 @@ def draw_answers(
 
     out = folder / "answers"
     out.mkdir(parents=True, exist_ok=True)
-    seen = 0
+    count = 0
 
-    def draw(item: SourceImage, annotated: Annotated, found: NDArray[np.bool_]) -> None:
-        nonlocal seen
-        seen += 1
-        if seen % every:
+    def draw(item: SourceImage, annotated: Annotated, answers: NDArray[np.bool_]) -> None:
+        nonlocal count
+        count += 1
+        if count % every:
             return
         truth = [mask for _, mask in annotated.masks]
-        truth += [np.zeros_like(found[0])] * len(annotated.absent)
+        truth += [np.zeros_like(answers[0])] * len(annotated.absent)
         names = [label for label, _ in annotated.masks] + list(annotated.absent)
         panels = [
             _panel(annotated.image, name, wanted, answer)
-            for name, wanted, answer in zip(names, truth, found, strict=True)
+            for name, wanted, answer in zip(names, truth, answers, strict=True)
         ]
         picture = np.concatenate(panels, axis=1)[..., ::-1]
         cv2.imwrite(str(out / f"{item.source}-{item.name}.jpg"), picture)
@@ -81,10 +81,14 @@ def draw_curves(folder: Path) -> None:
     left.set(xlabel="step", ylabel="loss", title="training")
     left.legend()
     validation = _columns(folder / "validation.csv")
-    for kind in dict.fromkeys(validation["kind"]):
-        rows = [i for i, name in enumerate(validation["kind"]) if name == kind]
+    # the column of a training begun before 0.1.0 is called "kind"
+    classes = validation.get("object_class") or validation.get("kind", [])
+    for object_class in dict.fromkeys(classes):
+        rows = [i for i, name in enumerate(classes) if name == object_class]
         steps = [validation["step"][i] for i in rows]
-        right.plot(steps, [validation["dice"][i] for i in rows], marker=".", label=str(kind))
+        right.plot(
+            steps, [validation["dice"][i] for i in rows], marker=".", label=str(object_class)
+        )
     right.set(xlabel="step", ylabel="Dice", ylim=(0, 1), title="held-out images")
     right.legend(fontsize=7)
     figure.savefig(folder / "curves.png", dpi=150)

@@ -78,10 +78,10 @@ def read_biomedparse(
     """
     index = _Index.read(folder, split)
     keys = {plain(key): label for key, label in (mapping or {}).items()}
-    found, names = list[PromptedMask](), dict[str, int]()
-    for place, annotation in enumerate(index.annotations):
+    items, names = list[PromptedMask](), dict[str, int]()
+    for position, annotation in enumerate(index.annotations):
         try:
-            item = index.item(annotation, place, keys)
+            item = index.item(annotation, position, keys)
         except XPathError as error:
             if on_error is None:
                 raise
@@ -89,8 +89,8 @@ def read_biomedparse(
             continue
         names[item.name] = names.get(item.name, 0) + 1
         again = names[item.name] > 1
-        found.append(item._replace(name=f"{item.name}#{names[item.name]}") if again else item)
-    return found
+        items.append(item._replace(name=f"{item.name}#{names[item.name]}") if again else item)
+    return items
 
 
 def read_binary_mask(path: Path) -> NDArray[np.bool_]:
@@ -138,9 +138,9 @@ class _Index:
         names = {key: str(entry.get("name", "")) for key, entry in categories.items()}
         return cls(path, images, names, annotations)
 
-    def item(self, annotation: Any, place: int, keys: Mapping[str, str]) -> PromptedMask:
-        """The annotation at a place of the list, with its files found and looked at."""
-        where = f"{self.path}, annotation {place}"
+    def item(self, annotation: Any, position: int, keys: Mapping[str, str]) -> PromptedMask:
+        """The annotation at a position of the list, with its files found and looked at."""
+        where = f"{self.path}, annotation {position}"
         if not isinstance(annotation, dict):
             raise DataError(f"{where} is no object but {annotation!r:.60}; {ADVICE}")
         entry = self.images.get(str(annotation.get("image_id")), {})

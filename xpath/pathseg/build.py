@@ -184,10 +184,10 @@ def _open_ledger(path: Path, source: str, config: StandardConfig) -> None:
             draft.write_text(json.dumps(head) + "\n", encoding="utf-8")
         return
     with path.open(encoding="utf-8") as file:
-        found = _check_head(path, file.readline()).get("settings", {})
-    other = sorted(key for key in settings if settings[key] != found.get(key))
+        written = _check_head(path, file.readline()).get("settings", {})
+    other = sorted(key for key in settings if settings[key] != written.get(key))
     if other:
-        changes = ", ".join(f"{key} {found.get(key)} -> {settings[key]}" for key in other)
+        changes = ", ".join(f"{key} {written.get(key)} -> {settings[key]}" for key in other)
         raise StoreError(
             f"{path.parent} was built with other settings ({changes}); choose another folder, or "
             "remove this one"

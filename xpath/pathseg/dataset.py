@@ -164,13 +164,13 @@ def _between(reach: float, side: int, rng: np.random.Generator) -> float:
 
 def _place_of(image: Packed, label: str, rng: np.random.Generator) -> tuple[float, float]:
     """Some pixel of a label, x, y."""
-    place = image.labels.index(label) + 1
+    bit = image.labels.index(label) + 1
     height, width = image.planes.shape[:2]
     for _ in range(64):
         y, x = int(rng.integers(height)), int(rng.integers(width))
-        if image.planes[y, x, place // 8] >> (place % 8) & 1:
+        if image.planes[y, x, bit // 8] >> (bit % 8) & 1:
             return float(x), float(y)
-    inside = np.flatnonzero(image.planes[..., place // 8] >> (place % 8) & 1)
+    inside = np.flatnonzero(image.planes[..., bit // 8] >> (bit % 8) & 1)
     y, x = divmod(int(inside[rng.integers(len(inside))]), width) if len(inside) else (0, 0)
     return float(x), float(y)
 

@@ -152,10 +152,10 @@ def read_geojson(path: Path) -> tuple[Outline, ...]:
 
 def _feature(feature: dict[str, Any]) -> Iterator[Outline]:
     geometry = feature["geometry"]
-    kinds = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}
+    polygons_of = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}
     properties = feature.get("properties") or {}
     classification = properties.get("classification") or properties
-    for rings in kinds[geometry["type"]]:
+    for rings in polygons_of[geometry["type"]]:
         outer, *holes = (np.asarray(ring, np.float64)[:, :2] for ring in rings)
         yield Outline(str(classification.get("name") or ""), outer, tuple(holes))
 

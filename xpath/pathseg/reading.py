@@ -52,12 +52,12 @@ __all__ = [
 
 
 @contextmanager
-def refuse_damage(path: Path, kind: str) -> Iterator[None]:
+def refuse_damage(path: Path, expected: str) -> Iterator[None]:
     """Names the file where decoding meets damage.
 
     Args:
         path: The file.
-        kind: What it should be, for the message.
+        expected: Format it should have, for the message.
 
     Raises:
         DataError: Missing, truncated or of another format.
@@ -68,12 +68,12 @@ def refuse_damage(path: Path, kind: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise DataError(
-            f"{path} does not exist; wanted {kind}: unpack the archive again or remove what "
+            f"{path} does not exist; wanted {expected}: unpack the archive again or remove what "
             "belongs to it"
         ) from error
     except Exception as error:  # decoders raise whatever they like on damage
         raise DataError(
-            f"{path} is truncated or no {kind} ({type(error).__name__}: {error}); download it "
+            f"{path} is truncated or no {expected} ({type(error).__name__}: {error}); download it "
             "again, or remove it to go on without it"
         ) from error
 
@@ -216,8 +216,8 @@ def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
                 f"{path} has no column {column!r}, only {', '.join(header) or 'nothing'}; take "
                 "the file as distributed"
             )
-    cells = ([cell.strip() for cell in row] for row in rows if any(row))
-    return [dict(zip_longest(header, row[: len(header)], fillvalue="")) for row in cells]
+    values = ([cell.strip() for cell in row] for row in rows if any(row))
+    return [dict(zip_longest(header, row[: len(header)], fillvalue="")) for row in values]
 
 
 def read_xml(path: Path) -> ET.Element:
@@ -298,15 +298,18 @@ def masks_of_classes(
     for value, label in classes.items():
         if value in present:
             labels.setdefault(label, []).append(value)
-    return tuple(LabelMask(label, where_any(values, found)) for label, found in labels.items())
+    return tuple(
+        LabelMask(label, where_any(values, present_values))
+        for label, present_values in labels.items()
+    )
 
 
 def where_any(values: NDArray[np.integer], wanted: Collection[int]) -> NDArray[np.bool_]:
     """Where a map has one of the values."""
-    found = np.zeros(values.shape, dtype=bool)
+    inside = np.zeros(values.shape, dtype=bool)
     for value in wanted:
-        found |= values == value
-    return found
+        inside |= values == value
+    return inside
 
 
 def absent_labels(labels: Collection[str], masks: Collection[LabelMask]) -> tuple[str, ...]:
@@ -329,7 +332,8 @@ def file_safe(name: str) -> str:
 def list_files(folder: Path, *suffixes: str) -> list[Path]:
     """Files of a folder with one of these endings, in any case, sorted by name.
 
-    A folder that is not there has none. Hidden files, which some systems leave behind in archives, do not count.
+    A folder that is not there has none. Hidden files, which some systems leave behind in archives,
+    do not count.
     """
     if not folder.is_dir():
         return []
@@ -375,6 +379,6 @@ def unpaired(stems: Collection[str], folder: Path, suffix: str) -> list[str]:
     return [f"{stem}{suffix}" for stem in sorted(set(stems) - there)]
 
 
-def too_few(found: int, wanted: int, what: str) -> list[str]:
+def too_few(count: int, wanted: int, what: str) -> list[str]:
     """Says so if there are fewer files than published."""
-    return [f"{found} of {wanted} {what}"] if found < wanted else []
+    return [f"{count} of {wanted} {what}"] if count < wanted else []

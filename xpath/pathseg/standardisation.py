@@ -130,8 +130,8 @@ def tiles_of(
         if part.ignore is not None and part.ignore.all():
             continue
         if part.masks or config.keep_empty:
-            place = f"-r{window.row}c{window.column}" if len(parts) > 1 else ""
-            yield Tile(name + place, part, window)
+            corner = f"-r{window.row}c{window.column}" if len(parts) > 1 else ""
+            yield Tile(name + corner, part, window)
 
 
 def native_mpp(info: SourceInfo) -> float:

@@ -70,7 +70,7 @@ def starts(side: int, *, window: int = WINDOW, limit: int = LIMIT) -> tuple[int,
     if side <= limit:
         return (0,)
     last = ceil(side / window) - 1
-    return tuple(round(place * (side - window) / last) for place in range(last + 1))
+    return tuple(round(step * (side - window) / last) for step in range(last + 1))
 
 
 def windows(

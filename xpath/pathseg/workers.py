@@ -1,6 +1,6 @@
 """The same work on every image of a source, in one process or several, with failures isolated.
 
-A worker process lists the source for itself and is then told names, so that nothing an image
+A worker process lists the source for itself and is then given names, so that nothing an image
 carries has to travel between processes, and only a few images are decoded at any time.
 """
 
@@ -85,29 +85,29 @@ def _attempt(image: SourceImage, work: Callable[[SourceImage], dict[str, Any]]) 
 
 
 @dataclass(slots=True)
-class _Desk:
+class _WorkerState:
     """State of a worker process between two chunks."""
 
     images: dict[str, SourceImage]
     work: Callable[[SourceImage], dict[str, Any]]
 
 
-_desks: list[_Desk] = []
-"""The one desk of a worker process; stays empty in the main process."""
+_states: list[_WorkerState] = []
+"""The one state of a worker process; stays empty in the main process."""
 
 
 def _open_desk(
     source: Source, root: Path, names: frozenset[str], work: Callable[[SourceImage], dict[str, Any]]
 ) -> None:
     images = {image.name: image for image in source.images(root) if image.name in names}
-    _desks[:] = [_Desk(images, work)]
+    _states[:] = [_WorkerState(images, work)]
 
 
 def _work_on(names: Sequence[str]) -> list[Outcome]:
-    desk = _desks[0]
+    state = _states[0]
     return [
-        _attempt(desk.images[name], desk.work)
-        if name in desk.images
+        _attempt(state.images[name], state.work)
+        if name in state.images
         else Outcome(name, None, f"{name} has gone since the run began; run it again")
         for name in names
     ]

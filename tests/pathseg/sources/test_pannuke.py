@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from xpath.errors import DataError
-from xpath.pathseg.sources.pannuke import KINDS, ORGANS, SOURCE
+from xpath.pathseg.sources.pannuke import OBJECT_TYPES, ORGANS, SOURCE
 
 
 def write_fold(root, fold, organs, rng):
@@ -44,7 +44,7 @@ def test_patches_of_all_folds_with_their_kinds(tmp_path, rng):
     assert annotated.image.dtype == np.uint8
     assert np.array_equal(annotated.image, images[1])
     assert [mask.label for mask in annotated.masks] == [
-        f"head neck-nuclei-{kind}" for kind in KINDS
+        f"head neck-nuclei-{kind}" for kind in OBJECT_TYPES
     ]
     for channel, mask in enumerate(annotated.masks):
         assert mask.mask.sum() == 20
@@ -92,7 +92,8 @@ def test_labels_are_all_that_table_5_has_and_their_masks_add_up(shared):
     published = {
         label
         for label in counts
-        if label.split("-")[0] in regions and label.split("-")[1:] in [["nuclei", k] for k in KINDS]
+        if label.split("-")[0] in regions
+        and label.split("-")[1:] in [["nuclei", k] for k in OBJECT_TYPES]
     }
 
     assert set(SOURCE.info.labels) == published

@@ -18,7 +18,7 @@ for dtype, cells in (("fp32", ("i32", "i32")), ("bf16", ("constexpr", "constexpr
     signature = {
         "logits": f"*{dtype}",
         "results": ("*u8", "*i32", "*fp32", "*i32"),
-        "places": ("i32", "i32"),
+        "low_size": ("i32", "i32"),
         "size": ("i32", "i32"),
         "cells": cells,
         "threshold": "fp32",

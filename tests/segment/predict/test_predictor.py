@@ -160,7 +160,7 @@ def test_images_of_another_resolution_are_resampled(predictor, rng, mpp):
 
     embedding = predictor.encode(image, mpp=mpp)
 
-    assert (embedding.size, embedding.seen) == ((90, 120), size)
+    assert (embedding.size, embedding.model_size) == ((90, 120), size)
     torch.testing.assert_close(embedding.memory.mask_features, wanted, atol=1e-4, rtol=0)
     assert predictor.masks(embedding, PROMPTS).masks.shape == (1, 3, 90, 120)
 

@@ -115,7 +115,9 @@ def test_scores_and_order_of_the_better_one(rng):
 def test_another_score_may_be_passed_in(rng):
     logits = torch.full((2, 8, 8), 3.0)
     image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    labels = [Label("breast", "nuclei", kind) for kind in ("neoplastic", "inflammatory")]
+    labels = [
+        Label("breast", "nuclei", object_type) for object_type in ("neoplastic", "inflammatory")
+    ]
     model = biomedparse_pathology()
     found = resolve(logits, image, labels, score=model.geometric_mean)
 
@@ -151,7 +153,7 @@ def test_more_labels_than_a_byte_counts():
 def test_an_image_the_model_saw_at_another_size(rng):
     logits = scene(rng, 3, (8, 8))
     image = rng.integers(0, 256, (60, 50, 3), dtype=np.uint8)
-    found = resolve(logits, image, LABELS[:3], seen=(30, 25), rules=PAPER)
+    found = resolve(logits, image, LABELS[:3], model_size=(30, 25), rules=PAPER)
 
     assert found.label_map.shape == (60, 50)
     small = resolve(logits, image[::2, ::2], LABELS[:3], rules=PAPER)

@@ -73,7 +73,7 @@ def test_absence_teaches_no_choice(scene):
 
 
 def test_contrast_by_hand():
-    """Two kinds on a place each: the right prompt leads by 1 on one, lags by 2 on the other."""
+    """Two objects, a position each: the right prompt leads by 1 on one, lags by 2 on the other."""
     logits = torch.tensor([[[[3.0, 1.0]], [[2.0, -1.0]]]])
     share = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])
 
@@ -81,7 +81,7 @@ def test_contrast_by_hand():
     assert contrast_loss(logits, share).item() == pytest.approx(wanted)
 
 
-def test_absent_kinds_are_rivals_and_count_for_nothing_themselves():
+def test_absent_classes_are_rivals_and_count_for_nothing_themselves():
     logits, share = torch.zeros(1, 2, 1, 4), torch.zeros(1, 2, 1, 4)
     share[0, 0, 0, :2] = 1
 

@@ -98,7 +98,11 @@ def test_the_log_and_validations_are_tables(tmp_path, trainer, batches):
     with (tmp_path / "validation.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["3", "6"]
-    assert (rows[0]["kind"], rows[0]["images"], rows[0]["dice"]) == ("tissue-gland", "4", "0.5")
+    assert (rows[0]["object_class"], rows[0]["images"], rows[0]["dice"]) == (
+        "tissue-gland",
+        "4",
+        "0.5",
+    )
 
 
 def test_divergence_is_told(tmp_path, trainer, batches):

@@ -1,4 +1,4 @@
-"""CoNIC 2022: six kinds of nuclei in 4,981 patches of colon (the Lizard data)."""
+"""CoNIC 2022: six types of nuclei in 4,981 patches of colon (the Lizard data)."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Conic:
         lengths = {name: len(read_array(top / name, lazy=True)) for name in FILES[:2]}
         lengths[FILES[2]] = len(rows)
         if len(set(lengths.values())) > 1:
-            found = ", ".join(f"{name} {length}" for name, length in lengths.items())
-            raise DataError(f"{top} has files of different lengths ({found}); download it again")
+            counts = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise DataError(f"{top} has files of different lengths ({counts}); download it again")
         for index, row in enumerate(rows):
             yield INFO.image(
                 paths[0],

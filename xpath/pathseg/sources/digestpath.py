@@ -93,5 +93,5 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _slide(stem: str) -> str:
-    """Name of the slide: what stands before the time of scanning, or before the place on it."""
+    """Name of the slide: what stands before the time of scanning, or before the position on it."""
     return re.split(r"_\d{4}-\d\d-\d\d|-lv\d", stem)[0]

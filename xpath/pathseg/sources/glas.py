@@ -55,8 +55,8 @@ class Glas:
         gaps = [] if (top / "Grade.csv").is_file() else ["Grade.csv, which tells the patients"]
         pictures = _pictures(top)
         for part, wanted in ORIGINALS.items():
-            found = sum(name == part for _, name in pictures)
-            gaps += too_few(found, wanted, f"pictures {part}_*.bmp")
+            count = sum(name == part for _, name in pictures)
+            gaps += too_few(count, wanted, f"pictures {part}_*.bmp")
         masks = {path.stem for path in list_files(top, "_anno.bmp")}
         names = [f"{path.stem}_anno" for path, _ in pictures]
         return gaps + [f"{name}.bmp" for name in names if name not in masks]

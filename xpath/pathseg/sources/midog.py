@@ -101,10 +101,10 @@ class Midog:
             cells = _cells(table, content["annotations"])
         for number, name, size in entries:
             path = _picture(table.parent, name)
-            found = tuple(cells.get(number, ()))
+            own = tuple(cells.get(number, ()))
             yield INFO.image(
                 path,
-                partial(_read, path, table, size, found, self.shape),
+                partial(_read, path, table, size, own, self.shape),
             )
 
     def missing(self, root: Path) -> list[str]:
@@ -207,5 +207,5 @@ def _table(root: Path) -> Path | None:
 
 def _picture(top: Path, name: str) -> Path:
     """Path of the picture, beside the table if it is nowhere."""
-    places = [top / folder / name for folder in FOLDERS]
-    return next((place for place in places if place.is_file()), places[0])
+    candidates = [top / folder / name for folder in FOLDERS]
+    return next((path for path in candidates if path.is_file()), candidates[0])

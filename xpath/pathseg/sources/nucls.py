@@ -107,8 +107,8 @@ def _folders(root: Path) -> dict[str, Path]:
     """Where pictures, tables and masks are."""
     folders = {}
     for name, spellings in FOLDERS.items():
-        places = [(folder_with(root, spelling), spelling) for spelling in spellings]
-        folders[name] = next((top / spelling for top, spelling in places if top), root / name)
+        candidates = [(folder_with(root, spelling), spelling) for spelling in spellings]
+        folders[name] = next((top / spelling for top, spelling in candidates if top), root / name)
     return folders
 
 
@@ -125,8 +125,8 @@ def _read(path: Path, table_path: Path, mask_path: Path) -> Annotated:
         check_same_size(mask_path, codes.shape, path, image.shape)
     view = None if codes is None else codes != OUTSIDE_CODE
     if table_path.exists():
-        masks, unknown, told = _read_nuclei(table_path, (image.shape[0], image.shape[1]))
-        view = view if told is None else told
+        masks, unknown, own_view = _read_nuclei(table_path, (image.shape[0], image.shape[1]))
+        view = view if own_view is None else own_view
     elif codes is not None:
         table = dict(CLASSES.values())
         others = (OUTSIDE_CODE, UNLABELLED_CODE, VIEW_CODE)
@@ -154,38 +154,38 @@ def _read_nuclei(path: Path, size: tuple[int, int]) -> Table:
     Raises:
         DataError: The table is damaged or has an unknown class.
     """
-    found: dict[str, NDArray[np.bool_]] = {}
+    filled: dict[str, NDArray[np.bool_]] = {}
     unknown, view = np.zeros(size, bool), None
     for row in read_table(path, "type", "xmin", "ymin", "xmax", "ymax"):
-        kind = _kind(row, path)
+        name = _raw_class(row, path)
         with refuse_damage(path, "table of nuclei"):
             box = (float(row["xmin"]), float(row["ymin"]), float(row["xmax"]), float(row["ymax"]))
-        if kind == VIEW:
+        if name == VIEW:
             view = fill_boxes([box], size)
             continue
         outline = parse_points(row.get("coords_x", ""), row.get("coords_y", ""), path)
         boxed = row["type"] == "rectangle" or len(outline) < 3
         inside = fill_ellipses([box], size) if boxed else fill_polygons([outline], size)
-        if kind == UNLABELLED:
+        if name == UNLABELLED:
             unknown |= inside
             continue
-        label = CLASSES[kind][1]
-        found[label] = found.get(label, np.zeros(size, bool)) | inside
+        label = CLASSES[name][1]
+        filled[label] = filled.get(label, np.zeros(size, bool)) | inside
         if boxed:
             unknown |= fill_boxes([box], size) & ~inside
-    masks = (LabelMask(label, found[label]) for label in INFO.labels if label in found)
+    masks = (LabelMask(label, filled[label]) for label in INFO.labels if label in filled)
     return Table(tuple(mask for mask in masks if mask.mask.any()), unknown, view)
 
 
-def _kind(row: dict[str, str], path: Path) -> str:
+def _raw_class(row: dict[str, str], path: Path) -> str:
     """Raw class of a row, with the mark of reviewers' corrections taken off."""
     name = row.get("raw_classification") or row.get("group", "")
-    kind = name.lower().removeprefix("correction_")
-    if kind.startswith(VIEW):
+    name = name.lower().removeprefix("correction_")
+    if name.startswith(VIEW):
         return VIEW
-    if kind not in CLASSES and kind != UNLABELLED:
+    if name not in CLASSES and name != UNLABELLED:
         raise DataError(
             f"{path} has the unknown class {name!r}, known are {', '.join(CLASSES)} and "
             f"{UNLABELLED}; take the table as distributed, or remove it"
         )
-    return kind
+    return name

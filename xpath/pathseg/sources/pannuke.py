@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCE"]
 
-KINDS = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
+OBJECT_TYPES = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
 """Object type of the first five channels of ``masks.npy``; the sixth is background."""
 
 ORGANS = {
@@ -62,17 +62,17 @@ FOLDS = {"fold1": 2656, "fold2": 2523, "fold3": 2722}
 SIDE = 256
 
 
-def _label(region: str, kind: str) -> str:
-    return f"{region}-nuclei-{kind}"
+def _label(region: str, object_type: str) -> str:
+    return f"{region}-nuclei-{object_type}"
 
 
 # Table 1 counts 86 labels and, in its other rows, the background as one of them. Here it cannot:
 # the masks of these 86 add up to the 16,223 of the table, and only with all of them are there 160.
 LABELS = tuple(
-    _label(region, kind)
+    _label(region, object_type)
     for region in ORGANS.values()
-    for kind in KINDS
-    if (region, kind) not in NEVER
+    for object_type in OBJECT_TYPES
+    if (region, object_type) not in NEVER
 )
 
 INFO = published("PanNuke", LABELS)
@@ -113,14 +113,14 @@ class PanNuke:
 
     def missing(self, root: Path) -> list[str]:
         """Arrays that are not there, and how many patches."""
-        gaps, found = [], _folds(root)
+        gaps, folds = [], _folds(root)
         for fold, patches in FOLDS.items():
-            if fold not in found:
+            if fold not in folds:
                 gaps.append(f"Fold {fold[-1]}/images/{fold}/types.npy")
                 continue
             others = (
-                found[fold].with_name("images.npy"),
-                found[fold].parents[2] / "masks" / fold / "masks.npy",
+                folds[fold].with_name("images.npy"),
+                folds[fold].parents[2] / "masks" / fold / "masks.npy",
             )
             gaps += [
                 f"Fold {fold[-1]}/{path.parts[-3]}/{fold}/{path.name}"
@@ -128,7 +128,7 @@ class PanNuke:
                 if not path.exists()
             ]
             try:
-                gaps += too_few(len(_regions(found[fold])), patches, f"patches in {fold}")
+                gaps += too_few(len(_regions(folds[fold])), patches, f"patches in {fold}")
             except DataError as error:
                 gaps.append(str(error))
         return gaps
@@ -139,8 +139,8 @@ SOURCE = PanNuke()
 
 def _folds(root: Path) -> dict[str, Path]:
     """Fold to its list of organs, as archives unpack into ``Fold 1`` or one folder deeper."""
-    found = sorted(path for path in root.rglob("types.npy") if path.parent.name in FOLDS)
-    return {path.parent.name: path for path in sorted(found, key=lambda path: path.parent.name)}
+    lists = sorted(path for path in root.rglob("types.npy") if path.parent.name in FOLDS)
+    return {path.parent.name: path for path in sorted(lists, key=lambda path: path.parent.name)}
 
 
 def _regions(types: Path) -> list[str]:
@@ -162,16 +162,16 @@ def _read(images: Path, masks: Path, index: int, region: str, patches: int) -> A
         DataError: An array is missing, damaged or of another shape.
     """
     image = _patch(images, index, (patches, SIDE, SIDE, 3))
-    instances = _patch(masks, index, (patches, SIDE, SIDE, len(KINDS) + 1))
+    instances = _patch(masks, index, (patches, SIDE, SIDE, len(OBJECT_TYPES) + 1))
     if image.min() < 0 or image.max() > 255:
         raise DataError(f"{images} has values outside 0..255; take the file as distributed")
     labels, ignore = [], np.zeros(image.shape[:2], bool)
-    for channel, kind in enumerate(KINDS):
+    for channel, object_type in enumerate(OBJECT_TYPES):
         mask = instances[..., channel] > 0
-        if (region, kind) in NEVER:
+        if (region, object_type) in NEVER:
             ignore |= mask
         elif mask.any():
-            labels.append(LabelMask(_label(region, kind), mask))
+            labels.append(LabelMask(_label(region, object_type), mask))
     own = [label for label in LABELS if label.startswith(f"{region}-")]
     return Annotated(
         image.astype(np.uint8),

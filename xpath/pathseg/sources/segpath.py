@@ -36,7 +36,7 @@ ARCHIVES = {
 }
 """Archive, named antigen_celltype, to label id; what is stained region by region is tissue."""
 INSIDE = (1, 255)
-"""Values of a pixel of the stained kind: 1 as distributed, 255 in copies made visible."""
+"""Values of a pixel of the stained type: 1 as distributed, 255 in copies made visible."""
 SPLITS = {"train": "train", "val": "train", "test": "test"}
 """Value of ``train_val_test`` to our split; the paper knows no validation part."""
 

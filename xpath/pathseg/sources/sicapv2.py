@@ -159,7 +159,9 @@ def read_sheet(path: Path, *columns: str) -> list[dict[str, str]]:
             f"{path} has no column {lacking[0]!r}, only {', '.join(header.values()) or 'nothing'}; "
             "take the file as distributed"
         )
-    return [{name: row.get(place, "") for place, name in header.items()} for row in rows[1:] if row]
+    return [
+        {name: row.get(column, "") for column, name in header.items()} for row in rows[1:] if row
+    ]
 
 
 def _xml(archive: zipfile.ZipFile, name: str) -> ET.Element:

@@ -182,5 +182,5 @@ def _pyramid_place(match: re.Match[str]) -> str:
 
 
 def _mlp_place(match: re.Match[str]) -> str:
-    """Linear layers sit at every other place of a sequence with ReLUs between."""
+    """Linear layers sit at every other position of a sequence with ReLUs between."""
     return f"decoder.mask_projector.{2 * int(match[1])}"

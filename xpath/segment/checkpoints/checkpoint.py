@@ -222,13 +222,13 @@ def load_fitting(model: PathSegmentor, state: Mapping[str, Tensor], path: Path) 
         CheckpointError: They do not fit; every difference is named.
     """
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    problems = [f"missing {name}" for name in wanted.keys() - found.keys()]
-    problems += [f"unknown {name}" for name in found.keys() - wanted.keys()]
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    problems = [f"missing {name}" for name in wanted.keys() - shapes.keys()]
+    problems += [f"unknown {name}" for name in shapes.keys() - wanted.keys()]
     problems += [
-        f"{name} is {found[name]}, wanted {wanted[name]}"
-        for name in wanted.keys() & found.keys()
-        if wanted[name] != found[name]
+        f"{name} is {shapes[name]}, wanted {wanted[name]}"
+        for name in wanted.keys() & shapes.keys()
+        if wanted[name] != shapes[name]
     ]
     if problems:
         raise CheckpointError(f"{path} does not fit its config: " + "; ".join(sorted(problems)))

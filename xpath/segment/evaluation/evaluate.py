@@ -179,12 +179,12 @@ def _sample(
 ) -> Sample:
     """Scores masks ``(1 or 2, H, W)``: as asked, and as the nearest trained label."""
     mask = masks[0]
-    found, presence = verdict
+    answered, presence = verdict
     edges = edge_distances(mask, truth)
     return Sample(
         question,
         bool(truth.any()),
-        found and bool(mask.any()),  # what lies in the ignored part does not count
+        answered and bool(mask.any()),  # what lies in the ignored part does not count
         dice(mask, truth),
         iou(mask, truth),
         hausdorff(edges),

@@ -81,9 +81,9 @@ def _alike(label: Label, other: Label) -> bool:
         return True
     names = {
         name
-        for kind, others in SYNONYMS.items()
-        if label.object_type in {kind, *others}
-        for name in (kind, *others)
+        for object_type, synonyms in SYNONYMS.items()
+        if label.object_type in {object_type, *synonyms}
+        for name in (object_type, *synonyms)
     }
     return other.object_type in names and "tissue" not in {label.structure, other.structure}
 

@@ -44,8 +44,8 @@ def calibrate(
         asked = [*there, *annotated.absent]
         if not asked:
             continue
-        found = segmentor.masks(segmentor.encode(annotated.image), [prompt_of(it) for it in asked])
-        facts.append(mask_facts(found.masks[0], found.presence[0], found.peak[0]))
+        answer = segmentor.masks(segmentor.encode(annotated.image), [prompt_of(it) for it in asked])
+        facts.append(mask_facts(answer.masks[0], answer.presence[0], answer.peak[0]))
         labels += asked
         present += [True] * len(there) + [False] * len(annotated.absent)
     if not facts:

@@ -249,15 +249,15 @@ def _add_known_absent(
 
 def _add_absent(by_image: dict[Path, list[Question]]) -> None:
     """Adds a question without mask for every label of its source an image has no mask of."""
-    kinds: dict[tuple[str, str], Question] = {}
+    by_name: dict[tuple[str, str], Question] = {}
     for questions in by_image.values():
         for question in questions:
-            kinds.setdefault((question.source, question.name), question)
+            by_name.setdefault((question.source, question.name), question)
     for image, questions in by_image.items():
         first, has = questions[0], {question.name for question in questions}
         questions += [
-            replace(kind, image=image, mask=None, group=first.group, ignore=None, unknown=None)
-            for (source, name), kind in kinds.items()
+            replace(question, image=image, mask=None, group=first.group, ignore=None, unknown=None)
+            for (source, name), question in by_name.items()
             if source == first.source and name not in has
         ]
 

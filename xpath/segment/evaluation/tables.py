@@ -57,7 +57,7 @@ def write_tables(folder: Path, evaluation: Evaluation, *, seed: int = 0) -> tupl
 
     Args:
         folder: Made if it is not there; tables of earlier runs are replaced.
-        evaluation: What was found.
+        evaluation: Scores of all questions.
         seed: Of the intervals.
     """
     samples = evaluation.samples
@@ -149,12 +149,12 @@ PRESENCE_COLUMNS = (
 
 
 def presence_table(samples: Sequence[Sample]) -> list[Row]:
-    """Whether what is there was found and what is not was refused, by label and overall."""
+    """Recall of present and refusal of absent objects, by label and overall."""
     rows: list[Row] = []
     for name, part in (_grouped(samples, LEVELS["label"]) | {OVERALL: samples}).items():
-        found = np.array([sample.found for sample in part], bool)
+        answered = np.array([sample.found for sample in part], bool)
         truth = np.array([sample.present for sample in part], bool)
-        rows.append({"label": name, **presence_scores(found, truth)._asdict()})
+        rows.append({"label": name, **presence_scores(answered, truth)._asdict()})
     return rows
 
 
@@ -242,11 +242,11 @@ def examples(samples: Sequence[Sample]) -> dict[str, dict[str, Sample]]:
     for name, part in _grouped(present, LEVELS["label"]).items():
         order = sorted(part, key=lambda sample: -sample.dice)
         picks = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
-        seen: list[Sample] = []
+        shown: list[Sample] = []
         for word, sample in picks.items():
-            if not any(sample is other for other in seen):
+            if not any(sample is other for other in shown):
                 chosen.setdefault(name, {})[word] = sample
-                seen.append(sample)
+                shown.append(sample)
     return chosen
 
 
@@ -296,8 +296,8 @@ def _grouped(
 def _interval(samples: Sequence[Sample], seed: int, score: str = "dice") -> Row:
     values = [float(getattr(sample, score)) for sample in samples]
     groups = [sample.question.group for sample in samples]
-    found = bootstrap_mean(values, np.random.default_rng(seed), groups=groups)
-    return dict(zip(DICE_COLUMNS, found, strict=True))
+    interval = bootstrap_mean(values, np.random.default_rng(seed), groups=groups)
+    return dict(zip(DICE_COLUMNS, interval, strict=True))
 
 
 def _part(sample: Sample, part: str) -> str:

@@ -106,7 +106,7 @@ def trends(samples: Sequence[Sample]) -> tuple[Trend, ...]:
     """Every trait against Dice, over samples whose object is there."""
     present = [sample for sample in samples if sample.present]
     dice = np.array([sample.dice for sample in present], np.float64)
-    found = []
+    fitted = []
     for trait in TRAITS:
         values = np.array([getattr(s.traits, trait.name) for s in present], np.float64)
         defined = np.isfinite(values)
@@ -114,8 +114,8 @@ def trends(samples: Sequence[Sample]) -> tuple[Trend, ...]:
             defined &= values >= 1  # only specks: no instance to count
         x, y = values[defined], dice[defined]
         bins = bins_of(x, y, trait.edges)
-        found.append(Trend(trait, x, y, bins, fit_trend(x, y, saturating=trait.saturating)))
-    return tuple(found)
+        fitted.append(Trend(trait, x, y, bins, fit_trend(x, y, saturating=trait.saturating)))
+    return tuple(fitted)
 
 
 def bins_of(
@@ -135,12 +135,12 @@ def bins_of(
     if values.shape != dice.shape:
         raise ShapeError(f"values and dice must be (N,), got {values.shape} and {dice.shape}")
     borders = np.asarray(edges, np.float64)
-    place = np.searchsorted(borders, values, side="right") - 1
-    place[values == borders[-1]] = len(borders) - 2
+    interval = np.searchsorted(borders, values, side="right") - 1
+    interval[values == borders[-1]] = len(borders) - 2
     weight = _density(values)
     bins = []
-    for number in np.unique(place[place >= 0]):
-        inside = place == number
+    for number in np.unique(interval[interval >= 0]):
+        inside = interval == number
         x, y, w = values[inside], dice[inside], weight[inside]
         high = borders[number + 1] if number + 1 < len(borders) else math.inf
         weighted = float(np.average(x, weights=w)), float(np.average(y, weights=w))

@@ -47,8 +47,8 @@ class Sample(NamedTuple):
 
 def prompt_of(label: str) -> str:
     """The paper's sentence for a label id, published or not."""
-    region, structure, kind = label.split("-", 2)
-    return Label(region, structure, kind).prompt
+    region, structure, object_type = label.split("-", 2)
+    return Label(region, structure, object_type).prompt
 
 
 def validate(
@@ -72,10 +72,12 @@ def validate(
         labels = [mask.label for mask in annotated.masks] + list(annotated.absent)
         if not labels:
             continue
-        found = predict(segmentor, annotated.image, labels, None if mpp is None else item.mpp / mpp)
-        samples += _samples(item, annotated, labels, found)
+        answer = predict(
+            segmentor, annotated.image, labels, None if mpp is None else item.mpp / mpp
+        )
+        samples += _samples(item, annotated, labels, answer)
         if on_image:
-            on_image(item, annotated, found[0])
+            on_image(item, annotated, answer[0])
     return samples
 
 
@@ -108,7 +110,7 @@ def _samples(
     item: SourceImage,
     annotated: Annotated,
     labels: Sequence[str],
-    found: tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.bool_]],
+    answer: tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.bool_]],
 ) -> list[Sample]:
     known = np.ones(annotated.image.shape[:2], bool)
     if annotated.ignore is not None:
@@ -127,12 +129,12 @@ def _samples(
             int((mask & known).sum()),
             bool(present),
         )
-        for label, mask, presence, present in zip(labels, *found, strict=True)
+        for label, mask, presence, present in zip(labels, *answer, strict=True)
     ]
 
 
 def mean_by_label(samples: Sequence[Sample]) -> dict[str, tuple[int, float]]:
-    """Number of images and mean Dice per object kind, where it is present.
+    """Number of images and mean Dice per object class, where it is present.
 
     Organs are pooled: the key is ``structure-object type``.
 

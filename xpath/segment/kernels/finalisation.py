@@ -4,7 +4,7 @@ The logits of 22 prompts on a 1024 px image are 92 MB once enlarged; what anybod
 bits and a few numbers, is 3 MB. On CUDA one Triton kernel makes it in one pass
 (``xpath.segment.kernels.triton_kernel``); everywhere else the reference below does, mask by mask.
 
-Axes: N masks, h w places of the logits, H W pixels, i j cells of the coverage.
+Axes: N masks, h w positions of the logits, H W pixels, i j cells of the coverage.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def finalise(
 ) -> Finalised:
     """Masks of logits: enlarged four times, cut at a threshold, packed and measured.
 
-    Enlarging is bilinear between the centres of places, exactly ``interpolate(scale_factor=4,
+    Enlarging is bilinear between the centres of positions, exactly ``interpolate(scale_factor=4,
     mode="bilinear", align_corners=False)``, computed in float32 whatever the logits are.
 
     Args:
@@ -95,8 +95,8 @@ def enlarged(logits: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
 
 def unpack(packed: Tensor, width: int) -> Tensor:
     """Masks ``(..., H, W)``, bool, of packed ones ``(..., H, ceil(W / 8))``."""
-    places = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
-    bits = packed[..., None].bitwise_right_shift(places).bitwise_and(1)
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+    bits = packed[..., None].bitwise_right_shift(shifts).bitwise_and(1)
     return bits.flatten(-2)[..., :width].bool()
 
 

@@ -106,8 +106,8 @@ def sine_positions(height: int, width: int, dim: int, device: torch.device) -> T
     wavelength = 10000.0 ** (exponent.float() / features)
 
     def axis(length: int) -> Tensor:
-        place = torch.arange(1, length + 1, device=device, dtype=torch.float32)
-        angle = (place / (length + 1e-6) * 2 * math.pi)[:, None] / wavelength
+        position = torch.arange(1, length + 1, device=device, dtype=torch.float32)
+        angle = (position / (length + 1e-6) * 2 * math.pi)[:, None] / wavelength
         return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)
 
     y = axis(height)[:, None, :].expand(height, width, features)

@@ -156,22 +156,22 @@ def fit_calibration(
             f"{len(statistics.area)} masks, {len(labels)} labels and {len(truth)} answers;"
             " give one of each per mask"
         )
-    found = statistics.area > 0
-    if len(np.unique(truth[found])) < 2:
+    filled = statistics.area > 0
+    if len(np.unique(truth[filled])) < 2:
         raise DataError(
             "masks that are not empty must include present and absent objects, got"
-            f" {int(truth[found].sum())} present of {int(found.sum())}; add prompts of the others"
+            f" {int(truth[filled].sum())} present of {int(filled.sum())}; add prompts of the others"
         )
-    table = features(statistics)[found]
+    table = features(statistics)[filled]
     if not np.isfinite(table).all():
         raise DataError("statistics of some masks are not finite; leave those masks out")
-    names = np.asarray(labels)[found]
+    names = np.asarray(labels)[filled]
     known = np.unique(names)
     mean, scale = table.mean(axis=0), table.std(axis=0)
     scale = np.where(scale > 1e-9, scale, 1.0)
     # a column per label: the penalty pulls its weight, the label's offset, to the pooled zero
     columns = np.hstack(((table - mean) / scale, names[:, None] == known))
-    model = LogisticRegression(C=1.0, max_iter=1000).fit(columns, truth[found])
+    model = LogisticRegression(C=1.0, max_iter=1000).fit(columns, truth[filled])
     weights = model.coef_[0, : len(mean)] / scale
     fitted = PresenceCalibration(
         coefficients=tuple(map(float, weights)),

@@ -1,6 +1,6 @@
 """Images, encoded once.
 
-Axes: B images, P prompts, H W pixels, h w places of the logits.
+Axes: B images, P prompts, H W pixels, h w positions of the logits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Embedding(NamedTuple):
     """Their features, as the decoder needs them."""
     size: tuple[int, int]
     """Height and width of the images, and of their masks."""
-    seen: tuple[int, int]
+    model_size: tuple[int, int]
     """Height and width at which the model saw them."""
 
     @property
@@ -47,7 +47,7 @@ class Embedding(NamedTuple):
         Bilinear to four times the size as in the published code, cut to what is not padding, and
         resized once more if the images were.
         """
-        height, width = self.seen
+        height, width = self.model_size
         fine = functional.interpolate(logits, scale_factor=STRIDE, mode="bilinear")
         return resized(fine[:, :, :height, :width], self.size)
 
@@ -58,7 +58,7 @@ def joined(memories: Sequence[ImageMemory]) -> ImageMemory:
 
 
 def _merge(function: Callable[[list[Tensor]], Tensor], trees: Sequence[Any]) -> Any:
-    """Named tuples of tensors, all of one kind, made into one, tensor by tensor."""
+    """Named tuples of tensors, all of one type, made into one, tensor by tensor."""
     first = trees[0]
     if isinstance(first, Tensor):
         return function(list(trees))

@@ -47,25 +47,27 @@ class Chunks(NamedTuple):
     """Prompts times images."""
 
 
-def working_set(model: PathSegmentor, seen: tuple[int, int], itemsize: int) -> WorkingSet:
+def working_set(model: PathSegmentor, model_size: tuple[int, int], itemsize: int) -> WorkingSet:
     """An estimate of the memory that encoding and decoding need.
 
     Args:
         model: The segmentor.
-        seen: Height and width of the images the model sees.
+        model_size: Height and width of the images the model sees.
         itemsize: Bytes of the type the model computes in.
     """
-    rows, columns = -(-seen[0] // 32), -(-seen[1] // 32)
-    places = rows * columns  # at stride 32; 4, 16 and 64 times as many where it is finer
+    rows, columns = -(-model_size[0] // 32), -(-model_size[1] // 32)
+    positions = rows * columns  # at stride 32; 4, 16 and 64 times as many where it is finer
     queries, dim = model.decoder.query_content.weight.shape
     width = model.image_encoder.channels[0]
-    activations = 64 * places * max(FOCAL_ARRAYS * width, PYRAMID_ARRAYS * dim)
+    activations = 64 * positions * max(FOCAL_ARRAYS * width, PYRAMID_ARRAYS * dim)
     depth = len(model.decoder.layers)
-    kept = dim * places * (64 + 21 + 2 * 7 * depth)  # mask features, resized ones, keys and values
+    kept = (
+        dim * positions * (64 + 21 + 2 * 7 * depth)
+    )  # mask features, resized ones, keys and values
     # Under autocast sums and norms stay float32, so half of the activations are no smaller.
     image = (activations * (itemsize + FLOAT) // 2) + kept * itemsize
-    look = 16 * places * queries * (itemsize + FLOAT + 3 * BOOL)  # logits twice, where to look
-    answer = 64 * places * (itemsize + 2 * FLOAT)  # logits, in float32, and checked
+    look = 16 * positions * queries * (itemsize + FLOAT + 3 * BOOL)  # logits twice, where to look
+    answer = 64 * positions * (itemsize + 2 * FLOAT)  # logits, in float32, and checked
     return WorkingSet(int(MARGIN * image), int(MARGIN * (look + answer)))
 
 

@@ -3,7 +3,7 @@
 An image is encoded once; prompts are a batch, each answered on its own. For every prompt the query
 is chosen first and only its mask is computed.
 
-Axes: B images, P prompts, H W pixels, h w places of the logits.
+Axes: B images, P prompts, H W pixels, h w positions of the logits.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class SegmentPredictor:
 
         predictor = SegmentPredictor.from_pretrained()
         embedding = predictor.encode(image)  # (H, W, 3) uint8 at predictor.info.mpp
-        found = predictor.masks(embedding, ["nuclei-level lymphocyte in breast pathology."])
+        answer = predictor.masks(embedding, ["nuclei-level lymphocyte in breast pathology."])
 
     Args:
         model: The module; it is moved to the device.
@@ -99,7 +99,7 @@ class SegmentPredictor:
         config: How masks are computed.
         texts: Where encoded prompts are kept beyond this process; None for nowhere, as fits
             weights that still change.
-        calibration: What tells from a mask whether its object is there at all.
+        calibration: Decides from a mask whether its object is there at all.
     """
 
     stride = STRIDE
@@ -172,16 +172,16 @@ class SegmentPredictor:
         """
         batch = as_batch(images)
         size = (batch.shape[1], batch.shape[2])
-        seen = working_size(size, mpp, self.info.mpp)
-        step = self._at_once(seen).encoded
+        model_size = working_size(size, mpp, self.info.mpp)
+        step = self._at_once(model_size).encoded
         memories = []
         for start in range(0, len(batch), step):
-            pixels = as_pixels(batch[start : start + step], seen, self.device)
+            pixels = as_pixels(batch[start : start + step], model_size, self.device)
             if not self.config.channels_last:
                 pixels = pixels.contiguous()
             with self._precision():
                 memories.append(self._encode_image(pixels))
-        return Embedding(joined(memories), size, seen)
+        return Embedding(joined(memories), size, model_size)
 
     @torch.inference_mode()
     def masks(
@@ -219,14 +219,14 @@ class SegmentPredictor:
         masks = np.zeros((*shape, *embedding.size), np.bool_)
         presence, peak = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         values = np.zeros(masks.shape, np.float32) if probability else None
-        for rows, columns, found in self._enlarged(embedding, prompts, chunk, coupled=coupled):
-            inside = found > threshold
+        for rows, columns, chances in self._enlarged(embedding, prompts, chunk, coupled=coupled):
+            inside = chances > threshold
             area = inside.sum(dim=(2, 3)).clamp(min=1)
             masks[rows, columns] = inside.cpu().numpy()
-            presence[rows, columns] = ((found * inside).sum(dim=(2, 3)) / area).cpu().numpy()
-            peak[rows, columns] = found.amax(dim=(2, 3)).cpu().numpy()
+            presence[rows, columns] = ((chances * inside).sum(dim=(2, 3)) / area).cpu().numpy()
+            peak[rows, columns] = chances.amax(dim=(2, 3)).cpu().numpy()
             if values is not None:
-                values[rows, columns] = found.cpu().numpy()
+                values[rows, columns] = chances.cpu().numpy()
         present = np.asarray(masks.any(axis=(2, 3)))
         if self.calibration and present.any():
             statistics = mask_facts(masks, presence, peak)
@@ -262,7 +262,7 @@ class SegmentPredictor:
             raise ConfigError(f"chunk must be at least 1 prompt, got {chunk}; None picks one")
         self._warn(prompts)
         text = self.text(prompts)
-        fits = self._at_once(embedding.seen).decoded
+        fits = self._at_once(embedding.model_size).decoded
         wide = len(prompts) if coupled else chunk
         for rows, columns in _tiles(embedding.images, len(prompts), fits, wide):
             asked = TextFeatures(*(part[columns] for part in text))
@@ -284,16 +284,16 @@ class SegmentPredictor:
         fits = max(1, pixels // (embedding.size[0] * embedding.size[1]))
         for rows, columns, logits in self._decoded(embedding, prompts, chunk, coupled=coupled):
             for r, c in _tiles(len(logits), logits.shape[1], fits):
-                found = embedding.enlarge(logits[r, c]).sigmoid()
-                yield _shifted(r, rows.start), _shifted(c, columns.start), found
+                chances = embedding.enlarge(logits[r, c]).sigmoid()
+                yield _shifted(r, rows.start), _shifted(c, columns.start), chances
 
     def _precision(self) -> AbstractContextManager[object]:
         dtype = DTYPES[self.config.precision]
         return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
 
-    def _at_once(self, seen: tuple[int, int]) -> Chunks:
+    def _at_once(self, model_size: tuple[int, int]) -> Chunks:
         itemsize = DTYPES[self.config.precision].itemsize
-        return chunks(working_set(self.model, seen, itemsize), self.config.memory_gb)
+        return chunks(working_set(self.model, model_size, itemsize), self.config.memory_gb)
 
     def _warn(self, prompts: Sequence[str]) -> None:
         """Says once which prompts the weights were never taught."""
@@ -316,9 +316,9 @@ def _check_question(embedding: object, prompts: object) -> None:
         )
     if isinstance(prompts, str):
         raise DataError(f"prompts must be a list of sentences, got one string: [{prompts!r}]")
-    strangers = [one for one in prompts if not isinstance(one, str)]  # type: ignore[attr-defined]
-    if strangers:
-        raise DataError(f"prompts must be sentences, got {strangers[0]!r}; of a label pass .prompt")
+    others = [one for one in prompts if not isinstance(one, str)]  # type: ignore[attr-defined]
+    if others:
+        raise DataError(f"prompts must be sentences, got {others[0]!r}; of a label pass .prompt")
 
 
 def _tiles(

@@ -81,15 +81,15 @@ class TextCache:
             return None
         try:
             with safe_open(path, framework="pt") as file:
-                found = EncodedPrompt(file.get_tensor("tokens"), file.get_tensor("sentence"))
+                encoded = EncodedPrompt(file.get_tensor("tokens"), file.get_tensor("sentence"))
                 about = file.metadata() or {}
         except (OSError, SafetensorError, ValueError) as error:
             logger.info("%s is damaged and will be written again: %s", path, error)
             return None
-        if about != self._about(prompt, found):
+        if about != self._about(prompt, encoded):
             logger.info("%s is not what its name says and will be written again", path)
             return None
-        return found
+        return encoded
 
     def save(self, prompt: str, encoded: EncodedPrompt) -> None:
         """Keeps a prompt. A folder that cannot be written is no error, and is tried only once."""

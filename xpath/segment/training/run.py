@@ -2,7 +2,7 @@
 
 state.pt         weights, their average, optimiser, step; replaced every few minutes
 log.csv          a row every few steps
-validation.csv   a row per validation and object kind
+validation.csv   a row per validation and object class
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class TrainingRun:
             batches: From the step the trainer is at.
             config: How often to look up.
             on_step: Called after every step.
-            validate: Number of images and mean Dice per object kind; the lead alone asks.
+            validate: Number of images and mean Dice per object class; the lead alone asks.
 
         Raises:
             DataError: The loss or its gradient is no number any more.
@@ -196,7 +196,7 @@ class TrainingRun:
     def record(self, scores: Mapping[str, tuple[int, float]]) -> None:
         """Adds a validation to the record."""
         for name, (count, score) in scores.items():
-            row = {"step": self._trainer.step, "kind": name, "images": count, "dice": score}
+            row = {"step": self._trainer.step, "object_class": name, "images": count, "dice": score}
             self._append("validation.csv", row)
 
     def _append(self, name: str, row: Mapping[str, object]) -> None:
