@@ -85,7 +85,7 @@ def test_a_table_that_lacks_a_column_is_refused(folder):
 
 
 def test_the_real_images(shared):
-    """The data set's README: 1,090 images; the misnamed class is left out."""
+    """The data set's README: 1,090 images. The misnamed class is left out."""
     items = read_annotated(shared / "data")
     breast = [item for item in items if item.source == "pannuke_breast"]
 

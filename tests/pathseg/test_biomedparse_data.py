@@ -203,8 +203,8 @@ def test_broken_annotations_are_named_and_the_rest_stays(tmp_path):
     errors = []
 
     assert len(read_biomedparse(folder, "test", on_error=errors.append)) == 1
-    places = [str(error).partition("test.json, ")[2].split()[1].rstrip(":") for error in errors]
-    assert places == ["0", "1", "2", "4"]
+    positions = [str(error).partition("test.json, ")[2].split()[1].rstrip(":") for error in errors]
+    assert positions == ["0", "1", "2", "4"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"images": []}', '{"images": 1, "annotations": []}'])

@@ -191,7 +191,7 @@ def test_new_images_do_not_move_the_others(fake, tmp_path):
     report = build_source(fake, data, out, QUIET)
 
     after = read_splits(out / "splits.csv")
-    assert after[:10] == before  # the one that has gone keeps its place
+    assert after[:10] == before  # the one that has gone keeps its row
     assert len(after) == 20
     assert report.tally.images == 19
     assert sum(row.split == "test" for row in after) == 4

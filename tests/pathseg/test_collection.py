@@ -1,4 +1,4 @@
-"""Images of a folder, in either layout; in memory or left on disk."""
+"""Images of a folder, in either layout. In memory or left on disk."""
 
 import cv2
 import numpy as np

@@ -20,7 +20,7 @@ NAMES = ("colon-nuclei-inflammatory", "colon-nuclei-epithelial", "colon-nuclei-d
 
 @pytest.fixture
 def image(rng):
-    """Two of the three object types; each is where a colour channel is dark."""
+    """Two of the three object types. Each is where a colour channel is dark."""
     masks = [np.kron(rng.random((8, 8)) < 0.3, np.ones((16, 16))).astype(bool) for _ in range(2)]
     blue = np.full((128, 128), 230)
     channels = [np.where(mask, 10, 240) for mask in masks]

@@ -1,4 +1,4 @@
-"""What is there beside what is published."""
+"""Counts on this disk beside the published ones."""
 
 from __future__ import annotations
 

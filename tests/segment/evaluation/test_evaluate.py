@@ -83,7 +83,7 @@ def item(image, mask, sentence, **more):
 
 @pytest.fixture
 def items(tmp_path):
-    """Two images: lymphocytes found in full and by half; tumour found, and missed."""
+    """Two images: lymphocytes found in full and by half. Tumour found, and missed."""
     root = tmp_path / "hospital"
     one, two = picture(root / "test" / "a.png"), picture(root / "test" / "b.png")
     masks = root / "test_mask"
@@ -398,8 +398,8 @@ def sample(score, mask, *, name="breast-nuclei-lymphocyte", image="a.png"):
 
 def dots(number):
     mask = np.zeros((100, 100), bool)
-    for place in range(number):
-        row, column = divmod(place, 10)
+    for tile in range(number):
+        row, column = divmod(tile, 10)
         mask[10 * row : 10 * row + 6, 10 * column : 10 * column + 6] = True
     return mask
 

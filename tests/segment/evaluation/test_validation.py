@@ -29,7 +29,7 @@ class Oracle:
 
 @pytest.fixture
 def item():
-    """The left half is a gland; a quarter of the image, half of it gland, is unknown."""
+    """The left half is a gland. A quarter of the image, half of it gland, is unknown."""
     image = np.full((40, 40, 3), 220, np.uint8)
     image[:, :20] = 30
     gland = np.zeros((40, 40), bool)

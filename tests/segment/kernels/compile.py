@@ -1,4 +1,4 @@
-"""Compiles the kernel for a GPU that need not be there; called by ``test_finalisation.py``."""
+"""Compiles the kernel for a GPU that need not be there. Called by ``test_finalisation.py``."""
 
 import re
 import subprocess

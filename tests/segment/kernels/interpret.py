@@ -1,4 +1,4 @@
-"""Runs the kernel in Triton's interpreter; called by ``test_finalisation.py``."""
+"""Runs the kernel in Triton's interpreter. Called by ``test_finalisation.py``."""
 
 import sys
 

@@ -53,7 +53,7 @@ def test_no_prompts_are_no_features(encoder_type):
 
 @torch.no_grad()
 def test_words_behind_the_end_are_heard_by_bert_only():
-    """One reads from left to right, the other both ways; so its first token knows the last."""
+    """One reads from left to right, the other both ways. So its first token knows the last."""
     ids = torch.tensor([[4, 5, 6], [4, 5, 7]])
     mask = torch.ones(2, 3).bool()
 

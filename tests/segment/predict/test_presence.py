@@ -200,7 +200,7 @@ def test_a_damaged_file_is_refused(tmp_path, text):
 
 
 def drawn(rng, count, *, similarity=True):
-    """Masks of two labels; what is there is surer and larger, and label b is rarer."""
+    """Masks of two labels. What is there is surer and larger, and label b is rarer."""
     labels = np.where(np.arange(count) % 2, "x-nuclei-a", "x-nuclei-b")
     present = rng.random(count) < np.where(labels == "x-nuclei-a", 0.8, 0.2)
     shift = np.where(present, 0.15, 0.0)

@@ -50,9 +50,9 @@ def slowly(logits, size, scores, rules):
     return kept, label_map
 
 
-def scene(rng, count, places):
+def scene(rng, count, size):
     """Blobs of different size and height, some nowhere."""
-    noise = torch.from_numpy(rng.normal(size=(count, 1, *places))).float()
+    noise = torch.from_numpy(rng.normal(size=(count, 1, *size))).float()
     smooth = functional.avg_pool2d(noise, 5, stride=1, padding=2)[:, 0] * 8
     return smooth + torch.from_numpy(rng.normal(-0.5, 1.5, (count, 1, 1))).float()
 
@@ -85,7 +85,7 @@ def test_as_the_slow_way(rng, rules, size):
 
 
 def test_blobs_far_apart_are_found_where_they_are():
-    """Only the part of the image where a label may be is enlarged; the edges of it count."""
+    """Only the part of the image where a label may be is enlarged. The edges of it count."""
     logits = torch.full((3, 32, 32), -4.0)
     logits[0, 3, 5], logits[1, 31, 31], logits[2, 0, 30] = 8, 5, 3
     image = np.zeros((128, 128, 3), np.uint8)
