@@ -1,4 +1,4 @@
-"""Pictures of a training: its curves, and what it answers on held-out images."""
+"""Pictures of a training: its curves, and its answers on held-out images."""
 
 from __future__ import annotations
 
