@@ -103,8 +103,8 @@ class Segmentor(Protocol):
 
         Args:
             images: RGB ``(B, H, W, 3)`` uint8; of one image ``(H, W, 3)`` as well.
-            mpp: Their resolution, microns per pixel; masks come back at the size given. None takes
-                the pixels as they are.
+            mpp: Their resolution, microns per pixel, passed only where it is known; masks come back
+                at the size given. None takes the pixels as they are.
         """
         ...
 

@@ -133,9 +133,10 @@ def ask(
     votes = np.zeros((count, len(prompts), height, width), np.int8)
     presence = np.zeros((count, len(prompts)), np.float32)
     present = np.zeros((count, len(prompts)), np.bool_)
+    known = {} if mpp is None else {"mpp": mpp}
     for window in windows(height, width):
         crop = images[:, *window.slices]
-        answer = segmentor.masks(segmentor.encode(crop, mpp=mpp), list(prompts))
+        answer = segmentor.masks(segmentor.encode(crop, **known), list(prompts))
         wanted = (count, len(prompts), window.height, window.width)
         if answer.masks.shape != wanted:
             raise DataError(f"masks must be {wanted}, the segmentor gave {answer.masks.shape}")
