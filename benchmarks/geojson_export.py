@@ -40,7 +40,7 @@ class Blobs:
     """Masks of a slide, drawn when they are read: stands in for ``SlideMasks``."""
 
     def __init__(self, patches: int, touching: float) -> None:
-        """A square of patches, each of one of 16 drawings; this share of blobs are pairs."""
+        """A square of patches, each of one of 16 drawings, this share of blobs being pairs."""
         across = int(np.ceil(np.sqrt(patches)))
         number = np.arange(patches)
         coords = np.stack((number % across, number // across), axis=1) * (2 * SIDE)

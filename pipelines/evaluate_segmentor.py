@@ -42,7 +42,7 @@ from xpath.store.tables import write_table
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """From arguments to tables and figures; 1 if something was left out or nothing was found."""
+    """From arguments to tables and figures. Returns 1 if images were left out or none found."""
     args = _parser().parse_args(arguments)
     try:
         evaluation = _evaluate(args)
@@ -90,8 +90,8 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     by_name = {row["image"]: row["group"] for row in groups}
     questions = questions_of(items, config, groups=by_name, ignore=ignore)
     with tqdm(total=len(questions), desc="evaluating", unit="image") as bar:
-        found = evaluate_segmentor(predictor, questions, config, on_images=bar.update)
-    evaluation = found._replace(problems=(*problems, *found.problems))
+        scored = evaluate_segmentor(predictor, questions, config, on_images=bar.update)
+    evaluation = scored._replace(problems=(*problems, *scored.problems))
     write_tables(args.out, evaluation, seed=args.seed)
     if args.compare:
         rows = comparison(evaluation.samples, args.compare)
@@ -102,7 +102,7 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
 
 
 def _items(folder: Path, args: argparse.Namespace, problems: list[Problem]) -> list[PromptedMask]:
-    """Masks of the first images of a folder; what is broken goes to the problems."""
+    """Masks of the first images of a folder, with broken ones added to the problems."""
     mapping = read_mapping(args.mapping) if args.mapping else None
     index = folder / f"{args.split}.json"
     items = read_biomedparse(

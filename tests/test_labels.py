@@ -17,6 +17,7 @@ from xpath.labels import (
     activation_objects,
     importance_objects,
     load_labels,
+    parse_object,
     reliable_labels,
 )
 
@@ -369,3 +370,23 @@ def test_the_table_agrees_with_its_sources(shared):
 def _rows(path):
     with path.open(encoding="utf-8") as file:
         return list(csv.reader(file))[1:]
+
+
+@pytest.mark.parametrize(
+    ("text", "label_id", "prompt"),
+    [
+        ("dcis", "breast-tissue-dcis", "tissue-level dcis in breast pathology."),
+        ("dcis = Plump   cells", "breast-tissue-dcis", "Plump cells"),
+        ("lung-nuclei-new=a = b", "lung-nuclei-new", "a = b"),
+    ],
+)
+def test_a_label_may_carry_its_own_sentence(text, label_id, prompt):
+    label = parse_object(text)
+
+    assert (label.id, label.prompt) == (label_id, prompt)
+    assert parse_object(label.setting) == label
+
+
+def test_a_sentence_without_words_is_refused():
+    with pytest.raises(LabelError, match="no sentence after '='"):
+        parse_object("dcis= ")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from importlib.resources import files
@@ -27,6 +27,7 @@ __all__ = [
     "activation_objects",
     "importance_objects",
     "load_labels",
+    "parse_object",
     "reliable_labels",
 ]
 
@@ -49,6 +50,8 @@ class Label:
     """Masks in PathSeg (paper, Table 5); None outside the published set."""
     dice: float | None = None
     """Dice the paper reports for PathSegmentor (Table 15); None where it reports none."""
+    sentence: str = ""
+    """Words of one's own to ask with; empty for the paper's template."""
 
     @property
     def id(self) -> str:
@@ -58,7 +61,14 @@ class Label:
     @property
     def prompt(self) -> str:
         """The sentence the segmentor is asked with."""
+        if self.sentence:
+            return self.sentence
         return f"{self.structure}-level {self.object_type} in {self.region} pathology."
+
+    @property
+    def setting(self) -> str:
+        """As settings write it, for ``parse_object``: the id, with ``=sentence`` if it has one."""
+        return f"{self.id}={self.sentence}" if self.sentence else self.id
 
     @property
     def published(self) -> bool:
@@ -327,6 +337,23 @@ def load_labels() -> LabelTree:
     text = _table_text()
     labels = tuple(_label(row) for row in csv.DictReader(text.splitlines()))
     return LabelTree(labels, sha256(text.encode()).hexdigest())
+
+
+def parse_object(text: str) -> Label:
+    """An object to look for, as settings write it: ``LABEL`` or ``LABEL=sentence of one's own``.
+
+    Args:
+        text: Any spelling ``LabelTree.parse`` takes, then perhaps ``=`` and the words to ask with.
+
+    Raises:
+        LabelError: No label fits, several do, or nothing stands after ``=``.
+    """
+    name, equals, words = text.partition("=")
+    label = load_labels().parse(name.strip(), allow_new=True)
+    sentence = " ".join(words.split())
+    if equals and not sentence:
+        raise LabelError(f"{text!r} has no sentence after '='; write the words to ask with")
+    return replace(label, sentence=sentence)
 
 
 def importance_objects() -> tuple[Label, ...]:

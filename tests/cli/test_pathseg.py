@@ -24,6 +24,7 @@ class Fake:
         self.info = SourceInfo(
             name=name,
             magnification=40,
+            mpp=0.5,
             licence=f"licence of {name}",
             citation="c",
             url=f"http://{name}.example",

@@ -8,8 +8,8 @@ import pytest
 from xpath.grounded.interpreter import GroundedInterpreter
 from xpath.labels import load_labels
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage
-from xpath.segment.evaluation.calibrate import calibrate
 from xpath.segment.evaluation.evaluate import ask
+from xpath.segment.evaluation.presence_calibration import calibrate
 from xpath.segment.predict.calibration import mask_facts
 
 GLAND, NECROSIS = "colon-tissue-gland", "breast-tissue-necrosis or debris"

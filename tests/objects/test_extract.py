@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,11 @@ def found(grid):
 def masks(tmp_path, grid, found):
     labels = ["breast-tissue-tumor", "breast-cell-neoplastic"]
     path = tmp_path / "masks.zarr"
-    facts = {"segmentor": "tiny", "segmentor_sha256": "cd" * 32}
+    facts = {
+        "prompts": json.dumps(["tissue-level tumor in breast pathology.", "big pale cells"]),
+        "segmentor": "tiny",
+        "segmentor_sha256": "cd" * 32,
+    }
     return write_masks(path, grid, found, labels, provenance=facts)
 
 
@@ -98,7 +103,10 @@ def test_the_file_says_where_it_came_from(picture, masks, tmp_path):
     assert facts["encoder_sha256"] == "ab" * 32
     assert facts["segmentor"] == "tiny"
     assert facts["segmentor_sha256"] == "cd" * 32
-    assert "tissue-level tumor in breast pathology." in facts["prompts"]
+    assert json.loads(facts["prompts"]) == [
+        "tissue-level tumor in breast pathology.",
+        "big pale cells",  # the words that were asked, not those the label suggests
+    ]
 
 
 def test_masks_of_another_slide_are_refused(masks):

@@ -52,7 +52,7 @@ def test_the_draw_does_not_depend_on_the_order_but_on_the_seed():
 
 
 def test_the_draw_is_the_same_on_every_machine():
-    """Worked out once; another hash or another order would give other names."""
+    """Worked out once. Another hash or another order would give other names."""
     tested = {row.image for row in split_images(images(20)) if row.split == "test"}
 
     assert tested == TESTED_OF_20

@@ -15,6 +15,7 @@ import torch
 from xpath.batch.slides import SlideEntry
 from xpath.errors import DataError, StoreError
 from xpath.explain.explanation import read_explanation
+from xpath.labels import parse_object
 from xpath.mil.bag import pack
 from xpath.mil.classifier import load_classifier
 from xpath.store.features import read_features
@@ -42,7 +43,13 @@ def test_a_run_writes_every_stage(finished, small):
     assert explained
     for folder in explained:
         masks, features = open_masks(folder / "masks.zarr"), read_features(folder / "features.h5")
-        assert features.objects == (*small.objects.labels, "other")
+        asked = [parse_object(text) for text in small.objects.labels]
+        assert features.objects == (*(label.id for label in asked), "other")
+        prompts = json.dumps([label.prompt for label in asked])
+        assert masks.provenance["prompts"] == features.provenance["prompts"] == prompts
+        page = (folder / "export" / "report.html").read_text(encoding="utf-8")
+        assert "large dark nuclei" in page
+        assert "nuclei-level neoplastic in breast pathology" not in page
         assert features.provenance["segmentor_sha256"] == masks.provenance["segmentor_sha256"]
         for name in ("explanation.png", "objects.geojson", "report.html", "object_map.png"):
             assert (folder / "export" / name).stat().st_size > 500

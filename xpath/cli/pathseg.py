@@ -186,7 +186,7 @@ def _print_report(report: BuildReport, source: Source, out: Path) -> bool:
 def _config(args: argparse.Namespace) -> BuildConfig:
     from xpath.pathseg.build import BuildConfig
     from xpath.pathseg.splits import SplitConfig
-    from xpath.pathseg.standardise import StandardConfig
+    from xpath.pathseg.standardisation import StandardConfig
 
     progress = not args.quiet
     if "size" not in args:  # status counts as the paper does

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,9 @@ __all__ = ["COMMANDS", "add_study_options", "beside_known", "finish", "study_fro
 def add_study_options(parser: argparse.ArgumentParser) -> None:
     """Options that decide what a run does."""
     parser.add_argument(
-        "--objects", help="labels to look for, separated by commas; by default the paper's 21"
+        "--objects",
+        help="labels to look for, separated by commas, each perhaps with words of its own"
+        " (LABEL=SENTENCE); by default the paper's 21",
     )
     parser.add_argument("--mpp", type=float, help="microns per pixel of slides that store none")
     parser.add_argument("--device", help="where the networks run, such as cuda (default: cpu)")
@@ -53,14 +56,18 @@ def study_from(
     """
     from xpath.batch.slides import find_slides, read_labels, with_labels
     from xpath.config import load_config
+    from xpath.labels import parse_object
     from xpath.study.config import StudyConfig
     from xpath.study.folder import RunFolder
     from xpath.study.study import Study, open_study, save_study
 
     overrides = list(args.set)
     if args.objects:
-        quoted = ", ".join(f'"{name.strip()}"' for name in args.objects.split(","))
-        overrides += [f"objects.labels=[{quoted}]", f"explain.labels=[{quoted}]"]
+        asked = [parse_object(text) for text in args.objects.split(",")]
+        overrides += [
+            f"objects.labels={json.dumps([label.setting for label in asked])}",
+            f"explain.labels={json.dumps([label.id for label in asked])}",
+        ]
     if args.mpp is not None:
         overrides.append(f"default_mpp={args.mpp}")
     if args.device is not None:
@@ -76,7 +83,7 @@ def study_from(
     study = Study(folder, config, tuple(slides))
     study.require_tools()
     if args.objects:  # free spellings may mean another label than was thought
-        names = ", ".join(label.id for label in study.labels)
+        names = ", ".join(label.setting for label in study.labels)
         print(f"xpath: looking for {names}", file=sys.stderr)
     save_study(study)
     return study

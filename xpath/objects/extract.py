@@ -5,7 +5,6 @@ Axes: N patches, B patches of a batch, L object classes, D features.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +41,8 @@ def extract_objects(
 ) -> SlideFeatures:
     """Mean feature of every patch, and of every object in it, "other" included.
 
+    The provenance of the masks, with the sentences that were asked, goes on to the features.
+
     Args:
         slide: Open slide.
         masks: Its object masks; their grid is the grid of the features.
@@ -57,8 +58,6 @@ def extract_objects(
         SlideError: A patch cannot be read.
     """
     _check_masks(slide, masks)
-    tree = load_labels()
-    prompts = [tree.parse(label, allow_new=True).prompt for label in masks.labels]
     count, classes = len(masks.grid), len(masks.labels) + 1
     features = np.zeros((count, encoder.dim), np.float32)
     objects = np.zeros((count, classes, encoder.dim), np.float16)
@@ -82,7 +81,6 @@ def extract_objects(
         objects=(*masks.labels, OTHER),
         provenance={
             **masks.provenance,
-            "prompts": json.dumps(prompts),
             "encoder": encoder.name,
             "encoder_sha256": encoder.digest,
         },
@@ -99,6 +97,8 @@ def _check_masks(slide: Slide, masks: SlideMasks) -> None:
         raise DataError(
             f"{OTHER!r} means what no mask covers; give the segmented label another name"
         )
+    for label in masks.labels:
+        load_labels().parse(label, allow_new=True)
 
 
 def to_tensor(images: NDArray[np.uint8]) -> Tensor:

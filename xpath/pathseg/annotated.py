@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["divide", "read_annotated"]
+__all__ = ["read_annotated", "split_images"]
 
 NUCLEI = "unspecified-nuclei-nuclei"
 TYPED = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
-"""The kinds PanNuke tells apart; every nucleus is one of them."""
+"""The types PanNuke distinguishes; every nucleus is one of them."""
 
-UNKNOWN_KIND = 255
-"""PanNuke's nuclei of unknown kind: a nucleus, but no evidence for or against a kind."""
+UNKNOWN_TYPE = 255
+"""PanNuke's nuclei of unknown type: a nucleus, but no evidence for or against a type."""
 
 EXHAUSTIVE = {
     "pannuke_figures": TYPED,
@@ -48,9 +48,9 @@ ASSUMED_MPP = 0.25
 
 
 def read_annotated(folder: Path) -> list[SourceImage]:
-    """All images of ``folder/images.csv``, in the order of the table; none is decoded yet.
+    """All images of ``folder/images.csv``, in the order of the table, none decoded yet.
 
-    Nuclei of all kinds together are one more label, ``unspecified-nuclei-nuclei``, where every
+    Nuclei of all types together are one more label, ``unspecified-nuclei-nuclei``, where every
     nucleus was annotated.
 
     Raises:
@@ -67,7 +67,7 @@ def read_annotated(folder: Path) -> list[SourceImage]:
     return [_source_image(folder, row, labels.get(row["image"], [])) for row in images]
 
 
-def divide(
+def split_images(
     images: Iterable[SourceImage], split: Path
 ) -> tuple[list[SourceImage], list[SourceImage]]:
     """Images to train on, and images held out.
@@ -117,8 +117,8 @@ def _absent(row: Mapping[str, str], values: Mapping[int, str]) -> tuple[str, ...
     structure = "nuclei" if row["source"].startswith("pannuke") else "tissue"
     region = "unspecified" if row["source"] == "pannuke_figures" else row["region"]
     asked = (
-        f"{region.replace('-', ' ')}-{structure}-{kind}"
-        for kind in EXHAUSTIVE.get(row["source"], ())
+        f"{region.replace('-', ' ')}-{structure}-{object_type}"
+        for object_type in EXHAUSTIVE.get(row["source"], ())
     )
     return tuple(label for label in asked if label not in present)
 
@@ -135,7 +135,7 @@ def _read(image: Path, mask: Path, values: Mapping[int, str], absent: tuple[str,
     typed = bool(values) and all("-nuclei-" in label for label in values.values())
     if typed and NUCLEI not in values.values():
         masks.append(LabelMask(NUCLEI, ids > 0))
-    unknown = ids == UNKNOWN_KIND if UNKNOWN_KIND not in values else None
+    unknown = ids == UNKNOWN_TYPE if UNKNOWN_TYPE not in values else None
     ignore = unknown if unknown is not None and unknown.any() else None
     return Annotated(pixels, tuple(masks), ignore, absent)
 
@@ -146,9 +146,9 @@ def _decode(path: Path, *, colour: bool) -> NDArray[np.uint8]:
 
     if not path.is_file():
         raise DataError(f"{path} is missing; it is named in images.csv: copy it there")
-    found = cv2.imread(str(path), cv2.IMREAD_COLOR if colour else cv2.IMREAD_UNCHANGED)
-    if found is None:
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR if colour else cv2.IMREAD_UNCHANGED)
+    if pixels is None:
         raise DataError(f"{path} cannot be decoded: truncated or no picture; fetch it again")
     if colour:
-        return np.ascontiguousarray(found[..., ::-1])
-    return np.ascontiguousarray(found if found.ndim == 2 else found[..., 0])
+        return np.ascontiguousarray(pixels[..., ::-1])
+    return np.ascontiguousarray(pixels if pixels.ndim == 2 else pixels[..., 0])

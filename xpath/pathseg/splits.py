@@ -100,7 +100,7 @@ def split_images(
 
 
 def read_splits(path: Path) -> list[SplitRow]:
-    """Rows of a frozen split; none if there is no such file.
+    """Rows of a frozen split, none if there is no such file.
 
     Raises:
         DataError: No such split, an image that is named twice, or a group that was not split
@@ -163,7 +163,7 @@ def _tested(
     decided: Sequence[SplitRow],
     config: SplitConfig,
 ) -> set[str]:
-    """The groups to test on; with two or more and none tested on yet, at least the smallest."""
+    """Groups to test on: of two or more, with none tested on yet, at least the smallest."""
     before = [row for row in decided if row.reason.startswith("drawn")]
     total = len(before) + sum(map(len, groups.values()))
     wanted = int(config.test * total + 1e-9)  # 0.2 of 500 is 100, whatever binary fractions say

@@ -1,4 +1,4 @@
-"""The text-prompted segmentor: model, weights, masks for images and slides, training, evaluation."""
+"""The text-prompted segmentor: model, weights, masks of images and slides, training, scores."""
 
 import lazy_loader
 

@@ -6,7 +6,7 @@ from .model.segmentor import PathSegmentor as PathSegmentor
 from .model.variants import pathsegmentor_large as pathsegmentor_large
 from .model.variants import pathsegmentor_mini as pathsegmentor_mini
 from .predict.predictor import SegmentPredictor as SegmentPredictor
-from .predict.predictor import Segmentation as Segmentation
+from .predict.recognition import recognise as recognise
 from .predict.whole_slide import SegmentConfig as SegmentConfig
 from .predict.whole_slide import segment_slide as segment_slide
 from .training.trainer import Trainer as Trainer

@@ -28,7 +28,8 @@ class ObjectsConfig:
     """Which objects are segmented, and with which networks."""
 
     labels: tuple[str, ...] = field(default_factory=_activation_ids)
-    """Labels that are segmented, by default the paper's 21 breast objects (Table 20)."""
+    """Labels that are segmented, by default the paper's 21 breast objects (Table 20). A label may
+    carry words of one's own: ``breast-nuclei-lymphocyte=plump dark round cells``."""
     segmentor: str = ""
     """Checkpoint folder or hub id, empty for the weights that ship."""
     encoder: str = "segmentor"

@@ -19,7 +19,7 @@ from xpath.errors import CheckpointError, ConfigError, LabelError, SlideError, S
 from xpath.export.overlay import short_name
 from xpath.features.encoders import TimmEncoder
 from xpath.features.model_options import model_options
-from xpath.labels import Label, load_labels
+from xpath.labels import Label, load_labels, parse_object
 from xpath.segment.checkpoints.checkpoint import SegmentorInfo, locate, read_info
 from xpath.segment.predict.known_prompts import untaught
 from xpath.segment.predict.patch_features import SegmentorEncoder
@@ -118,8 +118,7 @@ class Study:
         Raises:
             LabelError: No such label, none at all, or one twice.
         """
-        tree = load_labels()
-        labels = tuple(tree.parse(text, allow_new=True) for text in self.config.objects.labels)
+        labels = tuple(map(parse_object, self.config.objects.labels))
         names = [label.id for label in labels]
         if not names or len(set(names)) < len(names):
             raise LabelError(f"objects must name each label once, and one at least, got {names}")
@@ -213,7 +212,7 @@ class Study:
             "masks",
             self.config,
             [entry.path.name, size, self.mpp_of(entry)],
-            [label.prompt for label in self.labels],
+            [label.setting if label.sentence else label.prompt for label in self.labels],
             self.segmentor.digest,
         )
 

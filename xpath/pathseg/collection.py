@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from xpath.errors import DataError
-from xpath.pathseg.annotated import divide, read_annotated
+from xpath.pathseg.annotated import read_annotated, split_images
 from xpath.pathseg.biomedparse_data import read_biomedparse
 from xpath.pathseg.biomedparse_source import images_of
 from xpath.pathseg.packed import Stored, pack_all
@@ -50,7 +50,7 @@ def collect(folder: Path, split: Path | None = None) -> Collected:
     """
     if (folder / "images.csv").is_file():
         images = read_annotated(folder)
-        return Collected(*divide(images, split)) if split else Collected(images, [])
+        return Collected(*split_images(images, split)) if split else Collected(images, [])
     sources = sorted(path.parent for path in folder.glob("*/train.json"))
     if (folder / "train.json").is_file():
         sources.append(folder)
@@ -88,17 +88,17 @@ def index_images(
         on_image: Called after each image.
     """
     known = {(row["source"], row["image"]): row for row in read_table(table)}
-    found: list[Stored] = []
+    stored: list[Stored] = []
     for image in images:
         row = known.get((image.source, image.name)) or _row(image)
         if row:
             known[image.source, image.name] = row
             labels = tuple(row["labels"].split("|")) if row["labels"] else ()
-            found.append(Stored(image, (int(row["height"]), int(row["width"])), labels))
+            stored.append(Stored(image, (int(row["height"]), int(row["width"])), labels))
         if on_image:
             on_image()
     write_table(table, known.values(), COLUMNS)
-    return found
+    return stored
 
 
 def _row(image: SourceImage) -> dict[str, str] | None:

@@ -58,7 +58,7 @@ TRAITS = (
 
 
 class TrendBin(NamedTuple):
-    """Samples whose trait lies in ``[low, high)``; the last interval is closed or open-ended."""
+    """Samples whose trait lies in ``[low, high)``. The last interval is closed or open-ended."""
 
     low: float
     high: float
@@ -106,7 +106,7 @@ def trends(samples: Sequence[Sample]) -> tuple[Trend, ...]:
     """Every trait against Dice, over samples whose object is there."""
     present = [sample for sample in samples if sample.present]
     dice = np.array([sample.dice for sample in present], np.float64)
-    found = []
+    fitted = []
     for trait in TRAITS:
         values = np.array([getattr(s.traits, trait.name) for s in present], np.float64)
         defined = np.isfinite(values)
@@ -114,14 +114,14 @@ def trends(samples: Sequence[Sample]) -> tuple[Trend, ...]:
             defined &= values >= 1  # only specks: no instance to count
         x, y = values[defined], dice[defined]
         bins = bins_of(x, y, trait.edges)
-        found.append(Trend(trait, x, y, bins, fit_trend(x, y, saturating=trait.saturating)))
-    return tuple(found)
+        fitted.append(Trend(trait, x, y, bins, fit_trend(x, y, saturating=trait.saturating)))
+    return tuple(fitted)
 
 
 def bins_of(
     values: NDArray[np.float64], dice: NDArray[np.float64], edges: Sequence[float]
 ) -> tuple[TrendBin, ...]:
-    """Means within intervals; empty intervals are left out.
+    """Means within intervals, without the empty ones.
 
     Args:
         values: ``(N,)`` the trait.
@@ -135,12 +135,12 @@ def bins_of(
     if values.shape != dice.shape:
         raise ShapeError(f"values and dice must be (N,), got {values.shape} and {dice.shape}")
     borders = np.asarray(edges, np.float64)
-    place = np.searchsorted(borders, values, side="right") - 1
-    place[values == borders[-1]] = len(borders) - 2
+    interval = np.searchsorted(borders, values, side="right") - 1
+    interval[values == borders[-1]] = len(borders) - 2
     weight = _density(values)
     bins = []
-    for number in np.unique(place[place >= 0]):
-        inside = place == number
+    for number in np.unique(interval[interval >= 0]):
+        inside = interval == number
         x, y, w = values[inside], dice[inside], weight[inside]
         high = borders[number + 1] if number + 1 < len(borders) else math.inf
         weighted = float(np.average(x, weights=w)), float(np.average(y, weights=w))
@@ -175,7 +175,7 @@ Curve = tuple[str, "Callable[[NDArray[np.float64]], NDArray[np.float64]]"]
 
 
 def _line(values: NDArray[np.float64], dice: NDArray[np.float64]) -> Curve:
-    """Least squares; level if all values are the same."""
+    """Least squares, level if all values are the same."""
     centre = float(values.mean()) if len(values) else 0.0
     level = float(dice.mean()) if len(dice) else math.nan
     spread = float(((values - centre) ** 2).sum())
@@ -185,7 +185,7 @@ def _line(values: NDArray[np.float64], dice: NDArray[np.float64]) -> Curve:
 
 
 def _exponential(values: NDArray[np.float64], dice: NDArray[np.float64]) -> Curve | None:
-    """``a exp(-b x) + c``; for each decay the rest is linear, so the decay is searched."""
+    """Least squares of ``a exp(-b x) + c``: linear for a given decay b, which is searched."""
     best: tuple[float, float, NDArray[np.float64]] | None = None
     for decay in np.geomspace(0.1, 1000, 81) / float(np.abs(values).max()):
         columns = np.stack((np.exp(-decay * values), np.ones_like(values)), axis=1)
@@ -203,7 +203,7 @@ def _exponential(values: NDArray[np.float64], dice: NDArray[np.float64]) -> Curv
 
 
 def _density(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gaussian kernel density at every value; 1 where there is nothing to estimate."""
+    """Gaussian kernel density at every value, 1 where there is nothing to estimate."""
     from scipy.stats import gaussian_kde
 
     if len(values) < 3 or not np.ptp(values) > 0:

@@ -27,7 +27,6 @@ __all__ = [
     "StandardConfig",
     "Tile",
     "native_mpp",
-    "region_wise",
     "resize_image",
     "resize_mask",
     "standardise",
@@ -39,7 +38,7 @@ MPP_AT_40X = 0.25
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StandardConfig:
-    """How images are brought to one magnification and size; the defaults are the paper's."""
+    """How images are brought to one magnification and size, by default as in the paper."""
 
     mpp: float = MPP_AT_40X
     """Micrometres per pixel images are brought to."""
@@ -110,7 +109,7 @@ def standardise(
 def tiles_of(
     name: str, annotated: Annotated, mpp: float, config: StandardConfig, *, cut: bool = True
 ) -> Iterator[Tile]:
-    """Standardised parts of a decoded image; only the part that is yielded is made.
+    """Standardised tiles of a decoded image, each made only when it is yielded.
 
     A label without a pixel in a part joins the labels absent from it: who drew it elsewhere in the
     image would have drawn it here. A part where nothing is known is left out.
@@ -131,24 +130,13 @@ def tiles_of(
         if part.ignore is not None and part.ignore.all():
             continue
         if part.masks or config.keep_empty:
-            place = f"-r{window.row}c{window.column}" if len(parts) > 1 else ""
-            yield Tile(name + place, part, window)
+            corner = f"-r{window.row}c{window.column}" if len(parts) > 1 else ""
+            yield Tile(name + corner, part, window)
 
 
 def native_mpp(info: SourceInfo) -> float:
     """Micrometres per pixel by the usual meaning of a magnification: 40x is 0.25."""
     return MPP_AT_40X * 40 / info.magnification
-
-
-def region_wise(label: str) -> str:
-    """The label of cells drawn as one region and not one by one: they are a tissue (paper, 4.1).
-
-    Raises:
-        LabelError: Not a label id.
-    """
-    found = load_labels().parse(label, allow_new=True)
-    structure = "tissue" if found.structure == "cell" else found.structure
-    return f"{found.region}-{structure}-{found.object_type}"
 
 
 def resize_image(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -195,7 +183,7 @@ def _resized(annotated: Annotated, height: int, width: int) -> Annotated:
 
 
 def _cropped(annotated: Annotated, window: Window, config: StandardConfig) -> Annotated:
-    """What a window shows, at the final size; the arrays are copies that outlive the image."""
+    """The crop of a window at the final size, in copies that outlive the image."""
     ignore = None if annotated.ignore is None else annotated.ignore[window.slices]
     part = Annotated(
         image=annotated.image[window.slices],

@@ -1,4 +1,4 @@
-"""Images of a folder, in either layout; in memory or left on disk."""
+"""Images of a folder, in either layout. In memory or left on disk."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from xpath.errors import DataError
 from xpath.pathseg.biomedparse_writer import PromptedImage, write_biomedparse
-from xpath.pathseg.collect import collect, in_memory_or_stored, index_images
+from xpath.pathseg.collection import collect, in_memory_or_stored, index_images
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.record import Annotated, LabelMask
 

@@ -2,9 +2,9 @@
 
 The logits of 22 prompts on a 1024 px image are 92 MB once enlarged; what anybody needs of them,
 bits and a few numbers, is 3 MB. On CUDA one Triton kernel makes it in one pass
-(``xpath.segment.kernels.finalise_triton``); everywhere else the reference below does, mask by mask.
+(``xpath.segment.kernels.triton_kernel``); everywhere else the reference below does, mask by mask.
 
-Axes: N masks, h w places of the logits, H W pixels, i j cells of the coverage.
+Axes: N masks, h w positions of the logits, H W pixels, i j cells of the coverage.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from xpath.errors import DataError, ShapeError
 from xpath.objects.pool import cover
+from xpath.protocols import STRIDE
 from xpath.segment.kernels.finalised import Finalised
 from xpath.shapes import check_shape
 
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["STRIDE", "enlarged", "finalise", "finalise_reference", "unpack"]
-
-STRIDE = 4
-"""Pixels per place of the logits, along each axis."""
+__all__ = ["enlarged", "finalise", "finalise_reference", "unpack"]
 
 
 def finalise(
@@ -43,7 +41,7 @@ def finalise(
 ) -> Finalised:
     """Masks of logits: enlarged four times, cut at a threshold, packed and measured.
 
-    Enlarging is bilinear between the centres of places, exactly ``interpolate(scale_factor=4,
+    Enlarging is bilinear between the centres of positions, exactly ``interpolate(scale_factor=4,
     mode="bilinear", align_corners=False)``, computed in float32 whatever the logits are.
 
     Args:
@@ -59,7 +57,7 @@ def finalise(
     """
     _check(logits, size, cells)
     if logits.is_cuda and _has_triton() and len(logits):
-        from xpath.segment.kernels.finalise_triton import finalise_triton
+        from xpath.segment.kernels.triton_kernel import finalise_triton
 
         return finalise_triton(logits, size, cells=cells, threshold=threshold)
     return finalise_reference(logits, size, cells=cells, threshold=threshold)
@@ -72,7 +70,7 @@ def finalise_reference(
     cells: tuple[int, int] = (1, 1),
     threshold: float = 0.0,
 ) -> Finalised:
-    """What ``finalise`` answers, in plain torch on any device."""
+    """The answer of ``finalise``, in plain torch on any device."""
     _check(logits, size, cells)
     rows = [_measured(plane, plane > threshold, cells) for plane in enlarged(logits, size)] or [
         _measured(*_nothing(logits, size), cells)
@@ -97,8 +95,8 @@ def enlarged(logits: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
 
 def unpack(packed: Tensor, width: int) -> Tensor:
     """Masks ``(..., H, W)``, bool, of packed ones ``(..., H, ceil(W / 8))``."""
-    places = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
-    bits = packed[..., None].bitwise_right_shift(places).bitwise_and(1)
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)
+    bits = packed[..., None].bitwise_right_shift(shifts).bitwise_and(1)
     return bits.flatten(-2)[..., :width].bool()
 
 
@@ -123,7 +121,7 @@ def _box(inside: Tensor) -> Tensor:
 
 
 def _extent(line: Tensor) -> tuple[Tensor, Tensor]:
-    """The first True and the place after the last; 0 and 0 if there is none."""
+    """The first True and the index after the last, both 0 if there is none."""
     line = line.long()
     first = line.argmax()
     last = (len(line) - line.flip(0).argmax()) * line.max()

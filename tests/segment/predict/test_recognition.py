@@ -6,7 +6,7 @@ from torch.nn import functional
 from xpath.errors import ConfigError, DataError, LabelError, ShapeError
 from xpath.labels import Label, load_labels
 from xpath.segment.predict.presence import biomedparse_pathology
-from xpath.segment.predict.recognise import CODE, PAPER, RecognitionRules, recognise, resolve
+from xpath.segment.predict.recognition import CODE, PAPER, RecognitionRules, recognise, resolve
 
 LABELS = tuple(load_labels())
 
@@ -50,9 +50,9 @@ def slowly(logits, size, scores, rules):
     return kept, label_map
 
 
-def scene(rng, count, places):
+def scene(rng, count, size):
     """Blobs of different size and height, some nowhere."""
-    noise = torch.from_numpy(rng.normal(size=(count, 1, *places))).float()
+    noise = torch.from_numpy(rng.normal(size=(count, 1, *size))).float()
     smooth = functional.avg_pool2d(noise, 5, stride=1, padding=2)[:, 0] * 8
     return smooth + torch.from_numpy(rng.normal(-0.5, 1.5, (count, 1, 1))).float()
 
@@ -85,7 +85,7 @@ def test_as_the_slow_way(rng, rules, size):
 
 
 def test_blobs_far_apart_are_found_where_they_are():
-    """Only the part of the image where a label may be is enlarged; the edges of it count."""
+    """Only the part of the image where a label may be is enlarged. The edges of it count."""
     logits = torch.full((3, 32, 32), -4.0)
     logits[0, 3, 5], logits[1, 31, 31], logits[2, 0, 30] = 8, 5, 3
     image = np.zeros((128, 128, 3), np.uint8)
@@ -115,7 +115,9 @@ def test_scores_and_order_of_the_better_one(rng):
 def test_another_score_may_be_passed_in(rng):
     logits = torch.full((2, 8, 8), 3.0)
     image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    labels = [Label("breast", "nuclei", kind) for kind in ("neoplastic", "inflammatory")]
+    labels = [
+        Label("breast", "nuclei", object_type) for object_type in ("neoplastic", "inflammatory")
+    ]
     model = biomedparse_pathology()
     found = resolve(logits, image, labels, score=model.geometric_mean)
 
@@ -151,7 +153,7 @@ def test_more_labels_than_a_byte_counts():
 def test_an_image_the_model_saw_at_another_size(rng):
     logits = scene(rng, 3, (8, 8))
     image = rng.integers(0, 256, (60, 50, 3), dtype=np.uint8)
-    found = resolve(logits, image, LABELS[:3], seen=(30, 25), rules=PAPER)
+    found = resolve(logits, image, LABELS[:3], model_size=(30, 25), rules=PAPER)
 
     assert found.label_map.shape == (60, 50)
     small = resolve(logits, image[::2, ::2], LABELS[:3], rules=PAPER)

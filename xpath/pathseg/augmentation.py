@@ -1,4 +1,4 @@
-"""What scanners, stains and compression do to a picture, done on purpose.
+"""Augmentation: changes such as scanners, stains and compression make to a picture.
 
 Axes: H W pixels.
 """
@@ -22,7 +22,7 @@ STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """How far pictures are changed; 0 leaves them alone."""
+    """How far pictures are changed, where 0 leaves them alone."""
 
     stain: float = 0.35
     """Amount of each stain is multiplied by 1 plus or minus this."""
@@ -45,7 +45,7 @@ class AugmentConfig:
 def augment(
     image: NDArray[np.uint8], config: AugmentConfig, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Another look of an RGB image ``(H, W, 3)``; shapes stay where they are."""
+    """An RGB image ``(H, W, 3)`` with other colours and sharpness, all shapes in place."""
     import cv2
 
     image = _restain(image, config, rng)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xpath.pathseg.augment import AugmentConfig, augment
+from xpath.pathseg.augmentation import AugmentConfig, augment
 
 NONE = AugmentConfig(stain=0, background=0, tint=0, gamma=0, grey=0, blur=0, noise=0, jpeg=0)
 

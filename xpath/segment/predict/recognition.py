@@ -9,7 +9,7 @@ All labels are asked on one encoded image, then (Zhao et al. 2024, Methods, "obj
 
 Probabilities are compared as logits, which order the same and never run into 1.
 
-Axes: P labels asked, K labels kept, h w places of the logits, H W pixels.
+Axes: P labels asked, K labels kept, h w positions of the logits, H W pixels.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = ["CODE", "PAPER", "Recognition", "RecognitionRules", "recognise", "res
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecognitionRules:
-    """What counts as recognised; ``CODE`` and ``PAPER`` are BiomedParse's two versions."""
+    """Rules of recognition. ``CODE`` and ``PAPER`` are BiomedParse's two versions."""
 
     share: float = 0.5
     """Lambda: a label is selected if it wins at least this share of its own pixels."""
@@ -78,7 +78,7 @@ PAPER = RecognitionRules(candidate=0.5, overlap=None, keep_surest=False)
 
 
 class Recognition(NamedTuple):
-    """What is where; no pixel has two labels."""
+    """A label map of an image: no pixel has two labels."""
 
     labels: tuple[Label, ...]
     """P labels that were asked."""
@@ -116,7 +116,7 @@ def recognise(
         labels: Ask for these instead; they should exclude each other.
         mpp: Resolution of the image, microns per pixel; None takes it as that of the segmentor.
         rules: What counts as recognised.
-        score: Presence of a mask, by which the better of two is told.
+        score: Presence of a mask, by which the better of two is chosen.
 
     Raises:
         DataError: Neither region nor labels, or both; an image that is none.
@@ -130,7 +130,7 @@ def recognise(
         return _nothing((), np.zeros(0), image.shape[:2])
     embedding = predictor.encode(image, mpp=mpp)
     logits = predictor.logits(embedding, [label.prompt for label in asked])[0]
-    return resolve(logits, image, asked, seen=embedding.seen, rules=rules, score=score)
+    return resolve(logits, image, asked, model_size=embedding.model_size, rules=rules, score=score)
 
 
 def resolve(
@@ -138,7 +138,7 @@ def resolve(
     image: NDArray[np.uint8],
     labels: Sequence[Label],
     *,
-    seen: tuple[int, int] | None = None,
+    model_size: tuple[int, int] | None = None,
     rules: RecognitionRules = CODE,
     score: PresenceScore = mean_probability,
     similarity: NDArray[np.floating] | None = None,
@@ -146,12 +146,12 @@ def resolve(
     """All of recognition that comes after the model.
 
     Args:
-        logits: ``(P, h, w)``, a place for 4 by 4 pixels of the image as the model saw it, padding
-            included.
+        logits: ``(P, h, w)``, a position for 4 by 4 pixels of the image as the model saw it,
+            padding included.
         image: ``(H, W, 3)`` uint8.
         labels: P labels.
-        seen: Height and width at which the model saw the image, without padding; None if they are
-            those of the image.
+        model_size: Height and width at which the model saw the image, without padding; None if
+            they are those of the image.
         rules: What counts as recognised.
         score: Presence of a mask.
         similarity: ``(P,)`` cosine of prompt and query, for scores that ask for it.
@@ -164,17 +164,17 @@ def resolve(
     sizes = check_shape("image", image, "H W 3")
     size = (sizes["H"], sizes["W"])
     level, inside = _logit(rules.candidate), _logit(rules.inside)
-    planes = LabelPlanes(logits, size, seen, lowest=min(level, 0.0, inside))
-    found = planes.measured(channel_planes(image), level)
-    statistics = stacked(found.sums, (len(asked),), similarity)
+    planes = LabelPlanes(logits, size, model_size, lowest=min(level, 0.0, inside))
+    measures = planes.measured(channel_planes(image), level)
+    statistics = stacked(measures.sums, (len(asked),), similarity)
     scores = np.asarray(score(statistics, [label.id for label in asked]), np.float64)
-    passed = _suppressed(found, scores, rules)
+    passed = _suppressed(measures, scores, rules)
     winner = planes.winners(passed, level)
-    chosen = _selected(passed, found, winner, rules)
+    chosen = _selected(passed, measures, winner, rules)
     if chosen != passed or inside < level:
         winner = planes.winners(chosen, inside)
     elif inside > level:
-        winner[planes.best <= inside] = 0  # who is ahead there was found above
+        winner[planes.best <= inside] = 0  # who is ahead there was decided above
     if not chosen:
         return _nothing(asked, scores, size)
     masks = np.stack([winner == index + 1 for index in chosen])
@@ -182,36 +182,39 @@ def resolve(
     return Recognition(asked, scores, np.array(chosen, np.int64), label_map, masks)
 
 
-def _suppressed(found: Measures, scores: NDArray[np.float64], rules: RecognitionRules) -> list[int]:
+def _suppressed(
+    measures: Measures, scores: NDArray[np.float64], rules: RecognitionRules
+) -> list[int]:
     """Labels that score enough and do not lie upon a better one, in the order asked."""
     kept: list[int] = []
-    areas = [_count(bits) for bits in found.bits]
+    areas = [_count(bits) for bits in measures.bits]
     for index in sorted(range(len(areas)), key=lambda it: -scores[it]):
         if not areas[index] or scores[index] < rules.min_score:
             continue
         most = math.inf if rules.overlap is None else rules.overlap * areas[index]
         larger = (other for other in kept if areas[other] > most)  # no other can hide so much of it
-        if all(_count(found.bits[index] & found.bits[other]) <= most for other in larger):
+        if all(_count(measures.bits[index] & measures.bits[other]) <= most for other in larger):
             kept.append(index)
     return sorted(kept)
 
 
 def _selected(
     indices: list[int],
-    found: Measures,
+    measures: Measures,
     winner: NDArray[np.unsignedinteger],
     rules: RecognitionRules,
 ) -> list[int]:
     """Labels that win enough of their own pixels."""
     won = {index: np.count_nonzero(winner == index + 1) for index in indices}
-    means = found.own_sum / found.own.clip(min=1)
+    means = measures.own_sum / measures.own.clip(min=1)
     surest = max(indices, key=means.__getitem__, default=None)
     return [
         index
         for index in indices
-        if found.own[index]
+        if measures.own[index]
         and (
-            won[index] >= rules.share * found.own[index] or (rules.keep_surest and index == surest)
+            won[index] >= rules.share * measures.own[index]
+            or (rules.keep_surest and index == surest)
         )
     ]
 

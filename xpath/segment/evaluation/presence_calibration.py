@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xpath.errors import DataError
-from xpath.segment.evaluation.validate import prompt_of
+from xpath.segment.evaluation.validation import prompt_of
 from xpath.segment.predict.calibration import fit_calibration, mask_facts
 from xpath.segment.predict.presence import MaskStatistics
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from xpath.pathseg.record import SourceImage
+    from xpath.protocols import Segmentor
     from xpath.segment.predict.calibration import PresenceCalibration
-    from xpath.segment.predict.predictor import SegmentPredictor
 
 __all__ = ["calibrate"]
 
 
 def calibrate(
-    predictor: SegmentPredictor, images: Iterable[SourceImage], *, threshold: float = 0.5
+    segmentor: Segmentor, images: Iterable[SourceImage], *, threshold: float = 0.5
 ) -> PresenceCalibration:
     """Asks for every label that is known to be present or absent, and learns from the masks.
 
     Args:
-        predictor: The segmentor; a calibration it has is not looked at.
+        segmentor: ``SegmentPredictor`` or one of one's own; a calibration it has is not looked at.
         images: At their own resolution; none of those that will judge the answers.
         threshold: Probability from which on an object is taken as present.
 
@@ -44,8 +44,8 @@ def calibrate(
         asked = [*there, *annotated.absent]
         if not asked:
             continue
-        found = predictor.masks(predictor.encode(annotated.image), [prompt_of(it) for it in asked])
-        facts.append(mask_facts(found.masks[0], found.presence[0], found.peak[0]))
+        answer = segmentor.masks(segmentor.encode(annotated.image), [prompt_of(it) for it in asked])
+        facts.append(mask_facts(answer.masks[0], answer.presence[0], answer.peak[0]))
         labels += asked
         present += [True] * len(there) + [False] * len(annotated.absent)
     if not facts:

@@ -30,7 +30,7 @@ TILE = (16, 128)
 def finalise_triton(
     logits: Tensor, size: tuple[int, int], *, cells: tuple[int, int], threshold: float
 ) -> Finalised:
-    """What ``xpath.segment.kernels.finalise.finalise`` answers, which checks the arguments."""
+    """The answer of ``xpath.segment.kernels.finalisation.finalise``, which checks the arguments."""
     (count, h, w), (height, width), device = logits.shape, size, logits.device
     tiles = triton.cdiv(height, TILE[0]) * triton.cdiv(width, TILE[1])
     packed = torch.empty(count, height, triton.cdiv(width, 8), dtype=torch.uint8, device=device)
@@ -61,7 +61,7 @@ def finalise_triton(
 def finalise_kernel(
     logits: tl.tensor,
     results: tl.tuple,
-    places: tl.tuple,
+    low_size: tl.tuple,
     size: tl.tuple,
     cells: tl.tuple,
     threshold: tl.tensor,
@@ -72,7 +72,7 @@ def finalise_kernel(
     Args:
         logits: ``(N, h, w)``.
         results: Packed masks; areas and boxes, probabilities and peaks by tile; covered cells.
-        places: h and w.
+        low_size: h and w.
         size: H and W.
         cells: Rows and columns of the coverage.
         threshold: Of a logit.
@@ -89,7 +89,7 @@ def finalise_kernel(
     top, left = (tile // across) * ROWS, (tile % across) * COLUMNS
     y, x = top + tl.arange(0, ROWS), left + tl.arange(0, COLUMNS)
 
-    value = _interpolated(logits + n * places[0] * places[1], places, y, x)
+    value = _interpolated(logits + n * low_size[0] * low_size[1], low_size, y, x)
     valid = (y < height)[:, None] & (x < width)[None, :]
     inside = valid & (value > threshold)
     ones = inside.to(tl.int32)
@@ -97,9 +97,9 @@ def finalise_kernel(
     bits = tl.reshape(ones, (ROWS, COLUMNS // 8, 8)) << (7 - tl.arange(0, 8))[None, None, :]
     row_bytes = tl.cdiv(width, 8)
     byte = left // 8 + tl.arange(0, COLUMNS // 8)
-    place = packed + (n * height + y)[:, None] * row_bytes + byte[None, :]
+    target = packed + (n * height + y)[:, None] * row_bytes + byte[None, :]
     kept = (y < height)[:, None] & (byte < row_bytes)[None, :]
-    tl.store(place, tl.sum(bits, axis=2).to(tl.uint8), mask=kept)
+    tl.store(target, tl.sum(bits, axis=2).to(tl.uint8), mask=kept)
 
     _add_coverage(covered + n * cells[0] * cells[1], ones, (y, x), size, cells, TILE[2])
     _store_extent(whole + program * 5, ones, y, x)
@@ -110,12 +110,12 @@ def finalise_kernel(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _interpolated(plane: tl.tensor, places: tl.tuple, y: tl.tensor, x: tl.tensor) -> tl.tensor:
+def _interpolated(plane: tl.tensor, low_size: tl.tuple, y: tl.tensor, x: tl.tensor) -> tl.tensor:
     """Logits at pixels, in float32, with the weights and the order of sums of torch."""
-    h, w = places
+    h, w = low_size
     v = tl.maximum((y.to(tl.float32) + 0.5) * 0.25 - 0.5, 0.0)
     u = tl.maximum((x.to(tl.float32) + 0.5) * 0.25 - 0.5, 0.0)
-    above = tl.minimum(v.to(tl.int32), h - 1)  # pixels beyond the image may lean on any place
+    above = tl.minimum(v.to(tl.int32), h - 1)  # pixels beyond the image may lean on any position
     before = tl.minimum(u.to(tl.int32), w - 1)
     v = (v - above.to(tl.float32))[:, None]
     u = (u - before.to(tl.float32))[None, :]
@@ -164,7 +164,7 @@ def _add_coverage(
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _store_extent(table: tl.tensor, ones: tl.tensor, y: tl.tensor, x: tl.tensor) -> None:
-    """Area, left, top, right and bottom of a tile; of an empty one, what no box will take."""
+    """Stores area, left, top, right and bottom of a tile, neutral values for an empty one."""
     far = 2147483647
     row, column = tl.max(ones, axis=1) > 0, tl.max(ones, axis=0) > 0
     tl.store(table, tl.sum(tl.sum(ones, axis=1), axis=0))

@@ -1,4 +1,4 @@
-"""The reference against numpy by hand; the kernel against the reference."""
+"""The reference against numpy by hand. The kernel against the reference."""
 
 import os
 import subprocess
@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from xpath.errors import DataError, ShapeError
 from xpath.objects.pool import cover
-from xpath.segment.kernels.finalise import STRIDE, finalise, unpack
+from xpath.protocols import STRIDE
+from xpath.segment.kernels.finalisation import finalise, unpack
 from xpath.segment.kernels.finalised import Finalised
 
 HERE = Path(__file__).parent
@@ -130,7 +131,7 @@ CASES = [
 
 
 def agree(kernel: Finalised, reference: Finalised, value, width):
-    """Same answer; pixels within rounding of the threshold may fall on either side."""
+    """Same answer. Pixels within rounding of the threshold may fall on either side."""
     differ = unpack(kernel.packed, width) != unpack(reference.packed, width)
     assert not (differ & (value.abs() > 1e-5)).any()
     ties = int(differ.sum())
@@ -172,7 +173,7 @@ def test_the_kernel_in_the_interpreter(tmp_path):
 
 
 def test_the_kernel_compiles_for_a_gpu(tmp_path):
-    """For Hopper, without one at hand; registers that do not suffice would spill to memory."""
+    """For Hopper, without one at hand. Registers that do not suffice would spill to memory."""
     pytest.importorskip("triton")
 
     lines = in_a_process("compile.py", tmp_path).splitlines()

@@ -9,11 +9,12 @@ import pytest
 
 from xpath.errors import DataError
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage
+from xpath.protocols import Segmentation
 from xpath.segment.checkpoints.checkpoint import save_segmentor
-from xpath.segment.evaluation.calibrate import calibrate
+from xpath.segment.evaluation.presence_calibration import calibrate
 from xpath.segment.predict.calibration import PRESENCE, mask_facts
 from xpath.segment.predict.known_prompts import taught_labels
-from xpath.segment.predict.predictor import Segmentation, SegmentPredictor
+from xpath.segment.predict.predictor import SegmentPredictor
 
 GLAND, NECROSIS = "colon-tissue-gland", "breast-tissue-necrosis or debris"
 

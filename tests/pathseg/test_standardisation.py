@@ -9,10 +9,9 @@ import pytest
 
 from xpath.errors import ConfigError, DataError, LabelError
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
-from xpath.pathseg.standardise import (
+from xpath.pathseg.standardisation import (
     StandardConfig,
     native_mpp,
-    region_wise,
     resize_image,
     resize_mask,
     standardise,
@@ -26,6 +25,7 @@ def info(magnification=40.0):
     return SourceInfo(
         name="Fake",
         magnification=magnification,
+        mpp=0.25,
         licence="CC0",
         citation="nobody",
         url="nowhere",
@@ -203,11 +203,6 @@ def test_what_a_source_must_not_give_is_named():
             list(standardise(source_image(broken), info()))
     with pytest.raises(LabelError, match="tumour"):
         list(standardise(source_image(strange), info()))
-
-
-def test_cells_drawn_as_regions_are_tissue():
-    assert region_wise("breast-cell-plasma cells") == "breast-tissue-plasma cells"
-    assert region_wise("breast-nuclei-lymphocyte") == "breast-nuclei-lymphocyte"
 
 
 def test_impossible_settings_are_refused():

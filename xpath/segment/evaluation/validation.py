@@ -1,4 +1,4 @@
-"""How good a segmentor is on images it was not trained on.
+"""Scores of a segmentor on images it was not trained on.
 
 Axes: P prompts, H W pixels.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.pathseg.record import Annotated, SourceImage
-    from xpath.segment.predict.predictor import SegmentPredictor
+    from xpath.protocols import Segmentor
 
 __all__ = ["Sample", "mean_by_label", "prompt_of", "read_samples", "validate", "write_samples"]
 
@@ -47,12 +47,12 @@ class Sample(NamedTuple):
 
 def prompt_of(label: str) -> str:
     """The paper's sentence for a label id, published or not."""
-    region, structure, kind = label.split("-", 2)
-    return Label(region, structure, kind).prompt
+    region, structure, object_type = label.split("-", 2)
+    return Label(region, structure, object_type).prompt
 
 
 def validate(
-    predictor: SegmentPredictor,
+    segmentor: Segmentor,
     images: Iterable[SourceImage],
     *,
     mpp: float | None = None,
@@ -61,7 +61,7 @@ def validate(
     """Asks for every label that is known to be present or absent.
 
     Args:
-        predictor: The segmentor.
+        segmentor: ``SegmentPredictor`` or one of one's own.
         images: Held-out images.
         mpp: Resolution to show them at; None for their own.
         on_image: Called with each image, its truth and the answers ``(P, H, W)``.
@@ -72,15 +72,17 @@ def validate(
         labels = [mask.label for mask in annotated.masks] + list(annotated.absent)
         if not labels:
             continue
-        found = predict(predictor, annotated.image, labels, None if mpp is None else item.mpp / mpp)
-        samples += _samples(item, annotated, labels, found)
+        answer = predict(
+            segmentor, annotated.image, labels, None if mpp is None else item.mpp / mpp
+        )
+        samples += _samples(item, annotated, labels, answer)
         if on_image:
-            on_image(item, annotated, found[0])
+            on_image(item, annotated, answer[0])
     return samples
 
 
 def predict(
-    predictor: SegmentPredictor,
+    segmentor: Segmentor,
     image: NDArray[np.uint8],
     labels: Sequence[str],
     zoom: float | None,
@@ -93,7 +95,7 @@ def predict(
         mode = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
         resized = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=mode)
         image = np.asarray(resized, np.uint8)
-    answer = predictor.masks(predictor.encode(image), [prompt_of(label) for label in labels])
+    answer = segmentor.masks(segmentor.encode(image), [prompt_of(label) for label in labels])
     masks = answer.masks[0]
     if masks.shape[1:] != (height, width):
         masks = np.stack([
@@ -108,7 +110,7 @@ def _samples(
     item: SourceImage,
     annotated: Annotated,
     labels: Sequence[str],
-    found: tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.bool_]],
+    answer: tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.bool_]],
 ) -> list[Sample]:
     known = np.ones(annotated.image.shape[:2], bool)
     if annotated.ignore is not None:
@@ -127,12 +129,12 @@ def _samples(
             int((mask & known).sum()),
             bool(present),
         )
-        for label, mask, presence, present in zip(labels, *found, strict=True)
+        for label, mask, presence, present in zip(labels, *answer, strict=True)
     ]
 
 
 def mean_by_label(samples: Sequence[Sample]) -> dict[str, tuple[int, float]]:
-    """Number of images and mean Dice per object kind, where it is present.
+    """Number of images and mean Dice per object class, where it is present.
 
     Organs are pooled: the key is ``structure-object type``.
 
@@ -154,5 +156,5 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> None:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """Samples that ``write_samples`` wrote."""
+    """Reads the table that ``write_samples`` writes."""
     return read_rows(path, Sample)

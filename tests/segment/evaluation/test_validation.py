@@ -5,8 +5,8 @@ import pytest
 
 from xpath.errors import DataError
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage
-from xpath.segment.evaluation.validate import mean_by_label, prompt_of, validate
-from xpath.segment.predict.predictor import Segmentation
+from xpath.protocols import Segmentation
+from xpath.segment.evaluation.validation import mean_by_label, prompt_of, validate
 
 
 class Oracle:
@@ -29,7 +29,7 @@ class Oracle:
 
 @pytest.fixture
 def item():
-    """The left half is a gland; a quarter of the image, half of it gland, is unknown."""
+    """The left half is a gland. A quarter of the image, half of it gland, is unknown."""
     image = np.full((40, 40, 3), 220, np.uint8)
     image[:, :20] = 30
     gland = np.zeros((40, 40), bool)
