@@ -18,7 +18,7 @@ from xpath.device import device_of
 from xpath.errors import CheckpointError, ConfigError, LabelError, SlideError, StoreError
 from xpath.export.overlay import short_name
 from xpath.features.encoders import TimmEncoder
-from xpath.features.model_options import model_options
+from xpath.features.options import model_options
 from xpath.labels import Label, load_labels, parse_object
 from xpath.segment.checkpoints.checkpoint import SegmentorInfo, locate, read_info
 from xpath.segment.predict.known_prompts import untaught
