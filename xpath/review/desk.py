@@ -51,7 +51,7 @@ class ReviewDesk:
     def run(self) -> dict[str, Any]:
         """The slides of the run."""
         folder = self.study.folder
-        parts = {row["slide_id"]: row["part"] for row in _table(folder.split)}
+        splits = {row["slide_id"]: row["split"] for row in _table(folder.split)}
         predicted = {
             row["slide_id"]: row["predicted"]
             for row in _table(folder.table("predictions"))
@@ -66,7 +66,7 @@ class ReviewDesk:
                 {
                     "id": entry.slide_id,
                     "label": entry.label,
-                    "part": parts.get(entry.slide_id, ""),
+                    "split": splits.get(entry.slide_id, ""),
                     "predicted": predicted.get(entry.slide_id, ""),
                     "explained": folder.explanation(entry.slide_id).exists(),
                     "report": (folder.exports(entry.slide_id) / "report.html").exists(),

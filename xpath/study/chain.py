@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from typing import TYPE_CHECKING
 
 from xpath.batch.runner import run_stage
-from xpath.study.cohort import load_classifiers, tabulate_importance, train_classifiers
+from xpath.store.tables import read_table
+from xpath.study.cohort import load_explained, tabulate_importance, train_classifiers
 from xpath.study.exports import export, export_index
 from xpath.study.pyramids import write_pyramids
 from xpath.study.slides import explain, extract, segment
@@ -52,11 +52,11 @@ def features_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> 
 
 def explain_stage(study: Study) -> StageReport:
     """Explanations of the slides that are to be explained, and ``tables/importance.csv``."""
-    classifiers = load_classifiers(study)
+    models = load_explained(study)
     report = run_stage(
         "explain",
         to_explain(study),
-        lambda entry: explain(study, entry, classifiers),
+        lambda entry: explain(study, entry, models[study.fold_of(entry)]),
         study.ledger,
     )
     tabulate_importance(study)
@@ -65,11 +65,11 @@ def explain_stage(study: Study) -> StageReport:
 
 def export_stage(study: Study, *, title: str) -> StageReport:
     """Pictures and pages of the explained slides, and ``index.html``."""
-    parts, importance = read_parts(study), tabulate_importance(study)
+    splits, importance = read_splits(study), tabulate_importance(study)
     report = run_stage(
         "export",
         to_explain(study),
-        lambda entry: export(study, entry, parts.get(entry.slide_id, "")),
+        lambda entry: export(study, entry, splits.get(entry.slide_id, "")),
         study.ledger,
     )
     export_index(study, importance, title=title)
@@ -100,20 +100,17 @@ def run_chain(study: Study, *, title: str) -> bool:
 
 
 def to_explain(study: Study) -> list[SlideEntry]:
-    """Slides of the chosen parts; all of them if nothing was held out; and those without label."""
-    parts = read_parts(study)
-    chosen = set(study.config.explain.parts) & set(parts.values()) or set(parts.values())
+    """Slides of the chosen splits (of all, if nothing was held out) and those without a label."""
+    splits = read_splits(study)
+    chosen = set(study.config.explain.splits) & set(splits.values()) or set(splits.values())
     return study.with_features(
-        entry for entry in study.slides if parts.get(entry.slide_id) in chosen or not entry.label
+        entry for entry in study.slides if splits.get(entry.slide_id) in chosen or not entry.label
     )
 
 
-def read_parts(study: Study) -> dict[str, str]:
-    """Part of every slide in ``tables/split.csv``; empty before training."""
-    if not study.folder.split.exists():
-        return {}
-    with study.folder.split.open(newline="") as file:
-        return {row["slide_id"]: row["part"] for row in csv.DictReader(file)}
+def read_splits(study: Study) -> dict[str, str]:
+    """Split of every slide in ``tables/split.csv``; empty before training."""
+    return {row["slide_id"]: row["split"] for row in read_table(study.folder.split, split=str)}
 
 
 def _those(study: Study, slide_ids: Sequence[str]) -> list[SlideEntry]:

@@ -39,7 +39,7 @@ from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
 from xpath.study.qupath import write_for_qupath
-from xpath.study.slides import explain_key
+from xpath.study.slides import EXPLAINED, explain_key
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ OVERVIEW = 1100
 """Longer side of pictures, pixels."""
 
 
-def export(study: Study, entry: SlideEntry, part: str) -> bool:
+def export(study: Study, entry: SlideEntry, split: str) -> bool:
     """Pictures, GeoJSON and page of an explained slide; True if they had to be made."""
     explanation = study.folder.explanation(entry.slide_id)
     study.require(explanation, explain_key(study, entry), "explain")
@@ -76,17 +76,17 @@ def export(study: Study, entry: SlideEntry, part: str) -> bool:
         _measure_objects(study, entry)
         with atomic(output) as draft:
             draft.mkdir()
-            _export_to(draft, study, entry, part)
+            _export_to(draft, study, entry, split)
 
     key = key_of(
         "export",
         explain_key(study, entry),
         study.classes,
-        part,
+        split,
         version("xpath-pathology"),
         # What the page shows of tables over all slides: these change with any slide.
         cohort_intervals(study.folder.table("importance"), measured),
-        temperatures(study.folder.table("calibration")),
+        temperatures(study.folder.table("calibration"), study.fold_of(entry)),
     )
     return make_once(output, key, produce)
 
@@ -99,7 +99,7 @@ def _measure_objects(study: Study, entry: SlideEntry) -> None:
         write_table(study.folder.morphometry(entry.slide_id), rows)
 
 
-def _export_to(folder: Path, study: Study, entry: SlideEntry, part: str) -> None:
+def _export_to(folder: Path, study: Study, entry: SlideEntry, split: str) -> None:
     found = read_explanation(study.folder.explanation(entry.slide_id))
     masks = open_masks(study.folder.masks(entry.slide_id))
     with study.open_slide(entry) as slide:
@@ -117,7 +117,7 @@ def _export_to(folder: Path, study: Study, entry: SlideEntry, part: str) -> None
         write_png(folder / f"{name}.png", stacked(overview, layer))
     write_for_qupath(folder, found, masks, tissue, classes=study.classes, bounds=bounds)
     figure = (folder / "explanation.png").read_bytes()
-    report = _report(study, entry, part, found, figure)
+    report = _report(study, entry, split, found, figure)
     report = replace(
         report,
         overview=jpeg_bytes(overview),
@@ -158,7 +158,7 @@ def _panels(
 def _report(
     study: Study,
     entry: SlideEntry,
-    part: str,
+    split: str,
     found: SlideExplanation,
     figure: bytes,
 ) -> SlideReport:
@@ -166,21 +166,22 @@ def _report(
     folder = study.folder
     features = read_features(folder.features(entry.slide_id))
     name, measured = study.classes[found.target], study.classes[found.importance_target]
-    warmth = temperatures(folder.table("calibration"))
+    fold = study.fold_of(entry)
+    temperature = temperatures(folder.table("calibration"), fold)
     intervals = cohort_intervals(folder.table("importance"), measured)
-    calibrated = ", ".join(f"{model} by {value:.3g}" for model, value in warmth.items())
+    calibrated = ", ".join(f"{model} by {value:.3g}" for model, value in temperature.items())
     return SlideReport(
         slide_id=entry.slide_id,
         label=entry.label,
-        part=part,
+        split=split,
         predicted=name,
         explained=name,
         probability={
             "object-aware": _softmax(
-                found.object_logits / warmth.get("object_aware", 1.0), study.classes
+                found.object_logits / temperature.get("object_aware", 1.0), study.classes
             ),
             "standard": _softmax(
-                found.attention_logits / warmth.get("attention", 1.0), study.classes
+                found.attention_logits / temperature.get("attention", 1.0), study.classes
             ),
         },
         figure=figure,
@@ -196,7 +197,7 @@ def _report(
         untaught=study.untaught,
         measured=measured,
         calibration=f"logits divided by a temperature, {calibrated}" if calibrated else "",
-        training=training_sentences(folder.model("object_aware"), folder.split),
+        training=training_sentences(study.model_folder("object_aware", fold), folder.split),
         morphometry=file_table(folder.morphometry(entry.slide_id), folder.root),
     )
 
@@ -233,15 +234,15 @@ def _softmax(logits: NDArray[np.float64], classes: Sequence[str]) -> dict[str, f
 
 def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title: str) -> None:
     """Writes ``index.html`` and ``figures/``."""
-    parts = {row["slide_id"]: row["part"] for row in _read_table(study.folder.split)}
+    splits = {row["slide_id"]: row["split"] for row in _read_table(study.folder.split)}
     predicted = {
         row["slide_id"]: row["predicted"]
         for row in _read_table(study.folder.table("predictions"))
         if row["model"] == "object_aware"
     }
-    slides = tuple(_slide_row(study, entry, parts, predicted) for entry in study.slides)
+    slides = tuple(_slide_row(study, entry, splits, predicted) for entry in study.slides)
     metrics = [
-        {**row, **{k: float(row.get(k, "nan")) for k in SCORES}}
+        {**row, **{k: float(row.get(k) or "nan") for k in SCORES}}
         for row in _read_table(study.folder.table("metrics"))
     ]
     rows = tuple(
@@ -259,7 +260,7 @@ def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title
         classes=study.classes,
         metrics=tuple(metrics),
         importance=rows,
-        examples=tuple(_examples(study, best, parts)),
+        examples=tuple(_examples(study, best, splits)),
         slides=slides,
         facts={
             "xpath": version("xpath-pathology"),
@@ -292,7 +293,7 @@ def _headline(
             )
         else:
             sentences.append(f"No object stands out for {name}.")
-    test = [row for row in metrics if row["part"] == "test"]
+    test = [row for row in metrics if row["split"] == "test" and row["model"] in EXPLAINED]
     for row in test:
         model = str(row["model"]).replace("_", "-")
         sentences.append(
@@ -311,11 +312,11 @@ def _doubt(row: Mapping[str, Any]) -> str:
 
 
 def _examples(
-    study: Study, best: Sequence[tuple[SlideEntry, SlideExplanation]], parts: Mapping[str, str]
+    study: Study, best: Sequence[tuple[SlideEntry, SlideExplanation]], splits: Mapping[str, str]
 ) -> Iterator[SlideReport]:
     for entry, found in best:
         picture = (study.folder.exports(entry.slide_id) / "explanation.png").read_bytes()
-        yield _report(study, entry, parts.get(entry.slide_id, ""), found, picture)
+        yield _report(study, entry, splits.get(entry.slide_id, ""), found, picture)
 
 
 def _best(study: Study) -> list[tuple[SlideEntry, SlideExplanation]]:
@@ -355,7 +356,7 @@ def _draw_figures(
 
 
 def _slide_row(
-    study: Study, entry: SlideEntry, parts: Mapping[str, str], predicted: Mapping[str, str]
+    study: Study, entry: SlideEntry, splits: Mapping[str, str], predicted: Mapping[str, str]
 ) -> dict[str, str]:
     lines = [
         study.ledger.line(entry.slide_id, s) for s in ("segment", "features", "explain", "export")
@@ -369,7 +370,7 @@ def _slide_row(
     return {
         "slide_id": entry.slide_id,
         "label": entry.label,
-        "part": parts.get(entry.slide_id, ""),
+        "split": splits.get(entry.slide_id, ""),
         "predicted": predicted.get(entry.slide_id, ""),
         "status": "; ".join(failed) or ("explained" if page.exists() else "done"),
         "link": page.relative_to(study.folder.root).as_posix() if page.exists() else "",

@@ -31,7 +31,7 @@ class RunFolder:
 
     @property
     def split(self) -> Path:
-        """Which slide is in which part."""
+        """Which slide is in which split."""
         return self.root / "tables" / "split.csv"
 
     @property
@@ -63,9 +63,14 @@ class RunFolder:
         """Pictures, GeoJSON and report of one slide."""
         return self.slide(slide_id) / "export"
 
+    @property
+    def models(self) -> Path:
+        """The slide classifiers, a checkpoint folder each."""
+        return self.root / "models"
+
     def model(self, name: str) -> Path:
-        """A slide classifier: ``attention`` or ``object_aware``."""
-        return self.root / "models" / name
+        """A slide classifier, such as ``attention``, or of a fold ``attention_0``."""
+        return self.models / name
 
     def table(self, name: str) -> Path:
         """A table of the run, by name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -33,12 +33,29 @@ if TYPE_CHECKING:
     from xpath.store.features import SlideFeatures
     from xpath.study.study import Study
 
-__all__ = ["Classifiers", "bags_of", "explain", "explain_key", "extract", "segment"]
+__all__ = [
+    "EXPLAINED",
+    "ExplainedModels",
+    "bags_of",
+    "explain",
+    "explain_key",
+    "extract",
+    "segment",
+]
 
-Classifiers = tuple["AttentionMIL", "ObjectAwareMIL"]
-"""The standard and the object-aware classifier."""
-OF_THE_COHORT = ("parts", "resamples")
+OF_THE_COHORT = ("splits", "resamples")
 """Settings of the explanations that no single one depends on."""
+
+
+class ExplainedModels(NamedTuple):
+    """The classifiers whose predictions are explained, by their names in the settings."""
+
+    attention: AttentionMIL
+    object_aware: ObjectAwareMIL
+
+
+EXPLAINED = ExplainedModels._fields
+"""Their names."""
 
 
 def segment(study: Study, entry: SlideEntry) -> bool:
@@ -74,7 +91,7 @@ def extract(study: Study, entry: SlideEntry) -> bool:
     return make_once(output, study.features_key(entry), produce)
 
 
-def explain(study: Study, entry: SlideEntry, classifiers: Classifiers) -> bool:
+def explain(study: Study, entry: SlideEntry, models: ExplainedModels) -> bool:
     """Activation maps and importances of a slide; True if they had to be made."""
     output = study.folder.explanation(entry.slide_id)
     features = study.folder.features(entry.slide_id)
@@ -82,7 +99,7 @@ def explain(study: Study, entry: SlideEntry, classifiers: Classifiers) -> bool:
     study.require(study.folder.masks(entry.slide_id), study.masks_key(entry), "segment")
 
     def produce() -> None:
-        write_explanation(output, _explanation(study, entry, features, classifiers))
+        write_explanation(output, _explanation(study, entry, features, models))
 
     return make_once(output, explain_key(study, entry), produce)
 
@@ -93,8 +110,7 @@ def explain_key(study: Study, entry: SlideEntry) -> str:
     return key_of(
         "explanation",
         study.features_key(entry),
-        read_key(study.folder.model("attention")),
-        read_key(study.folder.model("object_aware")),
+        *(read_key(study.model_folder(name, study.fold_of(entry))) for name in EXPLAINED),
         {name: value for name, value in settings.items() if name not in OF_THE_COHORT},
         study.config.objects.min_coverage,
         entry.label,
@@ -112,9 +128,9 @@ def bags_of(slide: SlideFeatures, label: int | None, min_coverage: float) -> tup
 
 
 def _explanation(
-    study: Study, entry: SlideEntry, path: Path, classifiers: Classifiers
+    study: Study, entry: SlideEntry, path: Path, models: ExplainedModels
 ) -> SlideExplanation:
-    standard, aware = classifiers
+    standard, aware = models.attention, models.object_aware
     slide = read_features(path)
     min_coverage = study.config.objects.min_coverage
     patches, objects = bags_of(slide, None, min_coverage)

@@ -78,7 +78,7 @@ def report():
     return SlideReport(
         slide_id="s",
         label="A",
-        part="test",
+        split="test",
         predicted="B",
         explained="B",
         measured="A",
@@ -150,8 +150,8 @@ def test_the_index_names_the_files_of_its_tables_and_asks_nobody(tmp_path, repor
     row = {"class_name": "B", "rank": 1, "name": "tumor", "colour": "#000000", "excess": 0.9}
     row |= {"excess_low": 0.5, "excess_high": 1.2, "q": 0.01, "effect": 1.0, "null": 0.1}
     row |= {"imp": 2.0, "slides": 4, "area": 0.1}
-    slide = {"slide_id": "s", "label": "A", "part": "test", "predicted": "B", "status": "done"}
-    metrics = {"model": "m", "part": "test", "slides": 4, "auc": 1.0, "f1": 1.0}
+    slide = {"slide_id": "s", "label": "A", "split": "test", "predicted": "B", "status": "done"}
+    metrics = {"model": "m", "split": "test", "slides": 4, "auc": 1.0, "f1": 1.0}
     metrics |= {"auc_low": 0.5, "auc_high": 1.0}
     cohort = CohortReport(
         title="t",

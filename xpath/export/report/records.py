@@ -104,7 +104,7 @@ class SlideReport:
     slide_id: str
     label: str
     """True class; empty where unknown."""
-    part: str
+    split: str
     """``train``, ``validation``, ``test`` or empty: how far the prediction can be believed."""
     predicted: str
     explained: str
@@ -161,7 +161,7 @@ class CohortReport:
     examples: tuple[SlideReport, ...]
     """Slides shown side by side."""
     slides: tuple[Mapping[str, str], ...]
-    """Rows: slide_id, label, predicted, part, status, link."""
+    """Rows: slide_id, label, predicted, split, status, link."""
     facts: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
     untaught: tuple[str, ...] = ()

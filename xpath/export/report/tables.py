@@ -34,16 +34,21 @@ def file_table(path: Path, root: Path, *, most: int = MOST_ROWS) -> FileTable | 
     )
 
 
-def temperatures(path: Path) -> dict[str, float]:
+def temperatures(path: Path, fold: int = 0) -> dict[str, float]:
     """Temperature of each calibrated model, ``tables/calibration.csv``; empty where there is none.
 
-    The table has the columns ``model`` and ``temperature``; logits are divided by it.
+    The table has the columns ``model``, ``temperature`` and, with several, ``fold``; logits are
+    divided by the temperature.
 
     Raises:
         StoreError: The file has other columns, or a temperature that is no positive number.
     """
     try:
-        found = {row["model"]: float(row["temperature"]) for row in _rows(path)}
+        found = {
+            row["model"]: float(row["temperature"])
+            for row in _rows(path)
+            if row.get("fold", str(fold)) == str(fold)
+        }
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{path} needs the columns model and temperature ({error})") from error
     wrong = [name for name, value in found.items() if not (math.isfinite(value) and value > 0)]
@@ -73,11 +78,11 @@ def training_sentences(model: Path, split: Path) -> tuple[str, ...]:
     about: Mapping[str, Any] = json.loads((model / "config.json").read_text()).get("metadata", {})
     label = {row["slide_id"]: row["label"] for row in _rows(split)}
     sentences = []
-    for part, slides in about.get("slides", {}).items():
+    for split_name, slides in about.get("slides", {}).items():
         count = Counter(label.get(slide, "unknown") for slide in slides)
         by_class = ", ".join(f"{number} {name}" for name, number in sorted(count.items()))
         verb = {"train": "trained on", "validation": "chosen on", "test": "judged on"}.get(
-            part, part
+            split_name, split_name
         )
         sentences.append(
             f"{verb[0].upper()}{verb[1:]} {len(slides)} slides ({by_class or 'none'})."
