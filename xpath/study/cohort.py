@@ -12,7 +12,7 @@ from tqdm import tqdm
 from xpath.batch.done import is_done
 from xpath.errors import StoreError
 from xpath.explain.cohort import cohort_importance
-from xpath.explain.importance import ObjectImportance
+from xpath.explain.explanation import read_explanation
 from xpath.export.classification_figures import reliability_figure, roc_figure
 from xpath.metrics.calibration import reliability
 from xpath.mil.attention_mil import AttentionMIL
@@ -29,7 +29,6 @@ from xpath.mil.cohort_training import TrainedClassifier, train_cohort
 from xpath.mil.feature_cache import FeatureCache
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.splits import patient_of
-from xpath.store.explanations import read_explanation
 from xpath.store.tables import write_table
 from xpath.study.slides import EXPLAINED, ExplainedModels, explain_key
 
@@ -169,21 +168,7 @@ def tabulate_importance(study: Study) -> list[dict[str, Any]]:
         path = study.folder.explanation(entry.slide_id)
         if not entry.label or not path.exists() or not is_done(path, explain_key(study, entry)):
             continue
-        found = read_explanation(path)
-        slides.append(
-            ObjectImportance(
-                slide_id=entry.slide_id,
-                target=found.importance_target,
-                objects=found.hidden,
-                probability=found.probability,
-                hidden_probability=found.hidden_probability,
-                imp=found.imp,
-                effect=found.effect,
-                null=found.null,
-                patches=found.patches,
-                area=found.area,
-            )
-        )
+        slides.append(read_explanation(path).importance)
     settings = study.config.explain
     rows = cohort_importance(
         slides,
