@@ -20,14 +20,15 @@ from xpath.mil.bag import pack
 from xpath.mil.classifier import load_classifier
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
+from xpath.store.tables import write_table
 from xpath.study.chain import (
     export_stage,
     features_stage,
-    read_parts,
+    read_splits,
     run_chain,
     segment_stage,
 )
-from xpath.study.cohort import train_classifiers, write_table
+from xpath.study.cohort import train_classifiers
 from xpath.study.exports import export
 from xpath.study.slides import bags_of
 from xpath.study.study import new_study, open_study
@@ -251,7 +252,7 @@ def test_a_page_follows_the_intervals_it_shows(finished, tmp_path):
             if row["class_name"] == label:
                 row |= {"excess_low": low, "excess_high": "7.654"}
         write_table(study.folder.table("importance"), table)
-        return export(study, entry, read_parts(study)[entry.slide_id])
+        return export(study, entry, read_splits(study)[entry.slide_id])
 
     other = next(name for name in study.classes if name != entry.label)
     page = study.folder.exports(entry.slide_id) / "report.html"

@@ -176,8 +176,8 @@ def read_cohort(
         on_slide: Called with the name of each slide that was read.
 
     Raises:
-        DataError: No slide could be read, slides of fewer than two classes, features of several
-            encoders, widths or sets of objects, or no classifier that they could train.
+        DataError: Slides of fewer than two classes could be read, features of several encoders,
+            widths or sets of objects, or no classifier that they could train.
         StoreError: No room on disk for features beyond the memory.
     """
     keep = cache.keep if cache else lambda tensor: tensor
@@ -193,14 +193,15 @@ def read_cohort(
         used.append(slide)
         if on_slide:
             on_slide(slide.slide_id)
-    if not used:
-        raise DataError(f"the features of no labelled slide can be read; {left_out[:1]}")
+    classes = tuple(sorted({slide.label for slide in used}))
+    if len(classes) < 2:
+        raise DataError(
+            f"training needs slides with features of two classes, got {list(classes)}; were the"
+            f" features made, and does the label table name the slides? {' '.join(left_out[:1])}"
+        )
     makers = Counter((one.about["encoder"], one.dim, one.objects) for one in read)
     if len(makers) > 1 or len({one.about.get("encoder_sha256") for one in read}) > 1:
         raise DataError(f"the features are of several encoders, widths or objects: {dict(makers)}")
-    classes = tuple(sorted({slide.label for slide in used}))
-    if len(classes) < 2:
-        raise DataError(f"training needs slides with features of two classes, got {list(classes)}")
     first = read[0]
     bags_of_view = {
         view: tuple(

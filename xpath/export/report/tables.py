@@ -60,7 +60,10 @@ def temperatures(path: Path, fold: int = 0) -> dict[str, float]:
 def cohort_intervals(path: Path, class_name: str) -> dict[str, tuple[float, float]]:
     """95 % interval of each object's excess for a class, from ``tables/importance.csv``."""
     return {
-        row["object"]: (float(row["excess_low"]), float(row["excess_high"]))
+        row["object"]: (
+            float(row["excess_low"] or "nan"),
+            float(row["excess_high"] or "nan"),
+        )
         for row in _rows(path)
         if row.get("class_name") == class_name
     }
