@@ -1,6 +1,5 @@
 """From slides to pages: what a run writes, and that nothing can spoil it."""
 
-import csv
 import json
 import shutil
 import subprocess
@@ -20,26 +19,21 @@ from xpath.mil.bag import pack
 from xpath.mil.classifier import load_classifier
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
-from xpath.store.tables import write_table
+from xpath.store.tables import read_table, write_table
 from xpath.study.chain import (
     export_stage,
     features_stage,
-    read_splits,
     run_chain,
     segment_stage,
 )
 from xpath.study.cohort import train_classifiers
 from xpath.study.exports import export
+from xpath.study.folder import slide_splits
 from xpath.study.slides import bags_of
 from xpath.study.study import new_study, open_study
 from xpath.testing.slides import write_slide
 
 pytestmark = pytest.mark.integration
-
-
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_run_writes_every_stage(finished, small):
@@ -52,7 +46,7 @@ def test_a_run_writes_every_stage(finished, small):
         assert features.provenance["segmentor_sha256"] == masks.provenance["segmentor_sha256"]
         for name in ("explanation.png", "objects.geojson", "report.html", "object_map.png"):
             assert (folder / "export" / name).stat().st_size > 500
-    assert {row["status"] for row in rows(finished / "slides.csv")} == {"done"}
+    assert {row["status"] for row in read_table(finished / "slides.csv")} == {"done"}
     assert (finished / "index.html").stat().st_size > 10_000
 
 
@@ -109,7 +103,7 @@ def test_a_second_run_changes_nothing(finished, slides, tmp_path, small, files_o
     assert run_chain(new_study(root, small, slides), title="six slides")
 
     assert files_of(root) == before
-    assert all(row["attempts"] == "1" for row in rows(root / "slides.csv"))
+    assert all(row["attempts"] == "1" for row in read_table(root / "slides.csv"))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +178,7 @@ def test_failing_slides_are_recorded_and_the_others_go_on(slides, tmp_path, smal
 
     assert report.failed == ("broken",)
     assert report.done == (slides[0].slide_id,)
-    line = next(row for row in rows(study.folder.ledger) if row["slide_id"] == "broken")
+    line = next(row for row in read_table(study.folder.ledger) if row["slide_id"] == "broken")
     assert line["status"] == "failed"
     assert "no slide OpenSlide can read" in line["reason"]
     assert (study.folder.logs / "broken.segment.log").exists()
@@ -200,7 +194,7 @@ def test_a_slide_without_resolution_is_refused_with_the_way_out(tmp_path, rng, s
     refused = segment_stage(new_study(tmp_path / "run", config, [entry]))
     accepted = segment_stage(new_study(tmp_path / "run", replace(config, default_mpp=0.5), [entry]))
 
-    line = rows(tmp_path / "run" / "slides.csv")[0]
+    line = read_table(tmp_path / "run" / "slides.csv")[0]
     assert refused.failed == ("bare",)
     assert accepted.done == ("bare",)
     assert line["attempts"] == "2"
@@ -212,7 +206,7 @@ def test_stages_ask_for_the_stage_before(slides, tmp_path, small):
     report = features_stage(study)
 
     assert report.failed == (slides[0].slide_id,)
-    assert "xpath segment" in rows(study.folder.ledger)[0]["reason"]
+    assert "xpath segment" in read_table(study.folder.ledger)[0]["reason"]
     with pytest.raises(DataError, match="two classes"):
         train_classifiers(study)
 
@@ -224,7 +218,7 @@ def test_a_run_folder_is_opened_as_it_was_saved(finished, small):
     assert len(study.slides) == 6
 
 
-def test_a_stranger_is_no_run_folder(tmp_path):
+def test_another_folder_is_no_run_folder(tmp_path):
     with pytest.raises(StoreError, match="no run folder"):
         open_study(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"schema": "else"}))
@@ -244,7 +238,7 @@ def test_a_page_follows_the_intervals_it_shows(finished, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(finished, root)
     study = open_study(root)
-    table = rows(study.folder.table("importance"))
+    table = read_table(study.folder.table("importance"))
     entry = next(e for e in study.slides if study.folder.exports(e.slide_id).exists())
 
     def changed(label, low):
@@ -252,7 +246,7 @@ def test_a_page_follows_the_intervals_it_shows(finished, tmp_path):
             if row["class_name"] == label:
                 row |= {"excess_low": low, "excess_high": "7.654"}
         write_table(study.folder.table("importance"), table)
-        return export(study, entry, read_splits(study)[entry.slide_id])
+        return export(study, entry, slide_splits(study.folder)[entry.slide_id])
 
     other = next(name for name in study.classes if name != entry.label)
     page = study.folder.exports(entry.slide_id) / "report.html"

@@ -70,6 +70,8 @@ class CohortConfig:
     """Of the bootstrap."""
     device: str = "cpu"
     """Where classifiers are trained: ``cpu``, ``cuda``, ``cuda:1`` ..."""
+    version: int = 1
+    """Number of the training; checkpoints that another one made are made again."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be.

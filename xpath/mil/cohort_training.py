@@ -6,10 +6,10 @@ Axes: B slides, F folds.
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpath.batch.done import key_of, make_once
-from xpath.mil.classifier import CLASSIFIERS
+from xpath.mil.classifier import CLASSIFIERS, ClassifierConfig
 from xpath.mil.cross_validation import (
     OutOfFold,
     model_temperature,
@@ -17,6 +17,7 @@ from xpath.mil.cross_validation import (
     seeded_build,
 )
 from xpath.mil.splits import SPLITS, Split
+from xpath.mil.training import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -107,7 +108,9 @@ def _train_one(
         for part, indices in zip(SPLITS, split, strict=True)
     }
     key = key_of(
-        name, settings, asdict(training), config.min_coverage, cohort.sizes.classes, slides,
+        name, config.version, config.min_coverage, cohort.sizes.classes, slides,
+        _changed(settings, ClassifierConfig().settings_of(name)),
+        _changed(asdict(training), asdict(TrainConfig())),
         [(slide.slide_id, slide.label, slide.key) for slide in cohort.slides],
     )  # fmt: skip
 
@@ -125,6 +128,11 @@ def _train_one(
         model.save_pretrained(output)
 
     make_once(output, key, produce)
+
+
+def _changed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that differ: one that is added with a default leaves what is done as it is."""
+    return {name: value for name, value in settings.items() if value != defaults.get(name)}
 
 
 def _temperature(model: Pretrained, bags: Sequence[Bag], asked: bool) -> float | None:  # noqa: FBT001 - private

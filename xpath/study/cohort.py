@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from xpath.batch.done import is_done
 from xpath.errors import StoreError
-from xpath.explain.cohort import cohort_importance
+from xpath.explain.cohort import ImportanceRow, cohort_importance
 from xpath.explain.explanation import read_explanation
 from xpath.export.classification_figures import reliability_figure, roc_figure
 from xpath.metrics.calibration import reliability
@@ -30,6 +30,7 @@ from xpath.mil.feature_cache import FeatureCache
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.splits import patient_of
 from xpath.store.tables import write_table
+from xpath.study.keys import STAGE_VERSIONS
 from xpath.study.slides import EXPLAINED, ExplainedModels, explain_key
 
 if TYPE_CHECKING:
@@ -177,9 +178,8 @@ def tabulate_importance(study: Study) -> list[dict[str, Any]]:
         resamples=settings.resamples,
         seed=settings.seed,
     )
-    table = [asdict(row) for row in rows]
-    write_table(study.folder.table("importance"), table, columns=("object", "class_name"))
-    return table
+    write_table(study.folder.table("importance"), rows, ImportanceRow)
+    return [asdict(row) for row in rows]
 
 
 def _cohort_config(config: StudyConfig, device: str) -> CohortConfig:
@@ -190,6 +190,7 @@ def _cohort_config(config: StudyConfig, device: str) -> CohortConfig:
         draws=config.explain.resamples,
         seed=config.explain.seed,
         device=device,
+        version=STAGE_VERSIONS["models"],
     )
 
 
