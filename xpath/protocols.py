@@ -23,7 +23,7 @@ class PatchEncoder(Protocol):
     name: str
     """For reports and file names."""
     digest: str
-    """SHA-256 of all that decides the features; other weights are other features."""
+    """SHA-256 of all that decides the features, weights included."""
     dim: int
     """Features D."""
 

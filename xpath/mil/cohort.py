@@ -93,7 +93,7 @@ class CohortSlide(NamedTuple):
     """Name of its class."""
     patient: str
     key: str
-    """What the features depend on: another key, other classifiers."""
+    """All that the features depend on: with another key the classifiers are trained again."""
 
 
 class Cohort(NamedTuple):
@@ -107,7 +107,7 @@ class Cohort(NamedTuple):
     """Names of the classifiers that these features can train."""
     sizes: FeatureSizes
     about: Mapping[str, Any]
-    """What wrote the features; kept with the models."""
+    """How the features were made, kept with the models."""
     left_out: tuple[str, ...]
     """Labelled slides that could not be used, with the reason."""
 
@@ -186,12 +186,12 @@ def read_cohort(
     used, read, left_out = [], [], []
     for slide in sorted(slides):
         try:
-            found = _read(slide.path, config)
+            features = _read(slide.path, config)
         except (StoreError, DataError) as error:
             left_out.append(f"{slide.slide_id}: {error}")
             continue
-        bags = {view: (keep(rows), present) for view, (rows, present) in found.bags.items()}
-        read.append(found._replace(bags=bags))
+        bags = {view: (keep(rows), present) for view, (rows, present) in features.bags.items()}
+        read.append(features._replace(bags=bags))
         used.append(slide)
         if on_slide:
             on_slide(slide.slide_id)

@@ -84,9 +84,9 @@ def train_cohort(
                 on_model(name, fold)
         used = [(t if config.classifier.calibrate else None) or 1.0 for t in temperatures]
         predictions = {
-            part: predict_held_out(models, bags, [split[number] for split in splits], used)
-            for number, part in enumerate(SPLITS)
-            if (len(splits) == 1 or part == "test") and len(splits[0][number])
+            split_name: predict_held_out(models, bags, [split[number] for split in splits], used)
+            for number, split_name in enumerate(SPLITS)
+            if (len(splits) == 1 or split_name == "test") and len(splits[0][number])
         }
         trained.append(TrainedClassifier(name, predictions, tuple(temperatures)))
     return trained
@@ -104,8 +104,8 @@ def _train_one(
     bags = cohort.bags[row.reads]
     training = replace(config.classifier.train, seed=config.classifier.train.seed + fold)
     slides = {
-        part: [cohort.slides[i].slide_id for i in indices]
-        for part, indices in zip(SPLITS, split, strict=True)
+        split_name: [cohort.slides[i].slide_id for i in indices]
+        for split_name, indices in zip(SPLITS, split, strict=True)
     }
     key = key_of(
         name, config.version, config.min_coverage, cohort.sizes.classes, slides,

@@ -49,7 +49,7 @@ class _Estimator:
     patience: int = 15
     """Epochs without a better validation score before it stops."""
     monitor: Literal["loss", "auc"] = "loss"
-    """What decides which epoch is best."""
+    """The score that decides which epoch is best."""
     validation: float = 0.125
     """Share of the slides that chooses the epoch and does not train; 0 to run all epochs."""
     bags_per_step: int = 8
@@ -129,13 +129,13 @@ class _Estimator:
         return predict(self.model_, self._bags(X, [None] * len(X))).probability
 
     def predict(self, X: Sequence[Slide]) -> NDArray[Any]:
-        """Most probable class ``(B,)``; raises as ``predict_proba``."""
+        """Most probable class ``(B,)``, raising as ``predict_proba`` does."""
         best = self.predict_proba(X).argmax(axis=1)
         classes: NDArray[Any] = self.classes_[best]
         return classes
 
     def score(self, X: Sequence[Slide], y: Sequence[Any]) -> float:
-        """Share of slides that are right; raises as ``predict_proba``."""
+        """Share of slides that are right, raising as ``predict_proba`` does."""
         return float(np.mean(self.predict(X) == np.asarray(y)))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002 - scikit-learn's

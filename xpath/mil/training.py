@@ -50,9 +50,9 @@ class TrainConfig:
     patience: int = 15
     """Epochs without a better validation score before it stops."""
     monitor: Literal["loss", "auc"] = "loss"
-    """What decides which epoch is best. ``loss``: on few slides it is steadier than the AUC, which
-    soon stands still at 1. ``auc``: ties go to the lower loss; without slides of every class there
-    is no AUC, and the loss decides."""
+    """The score that decides which epoch is best. ``loss``: on few slides it is steadier than the
+    AUC, which soon stands still at 1. ``auc``: ties go to the lower loss; without slides of every
+    class there is no AUC, and the loss decides."""
     bags_per_step: int = 8
     """Slides per optimiser step."""
     class_weight: Literal["balanced", "none"] = "balanced"
