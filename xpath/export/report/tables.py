@@ -38,8 +38,7 @@ def file_table(path: Path, root: Path, *, most: int = MOST_ROWS) -> FileTable | 
 def temperatures(path: Path, fold: int = 0) -> dict[str, float]:
     """Temperature of each calibrated model, ``tables/calibration.csv``, empty where there is none.
 
-    The table has the columns ``model``, ``temperature`` and, with several, ``fold``; logits are
-    divided by the temperature.
+    The table has the columns ``model``, ``fold`` and ``temperature``, by which logits are divided.
 
     Raises:
         StoreError: The file has other columns, or a temperature that is no positive number.
