@@ -298,7 +298,9 @@ def open_study(root: Path) -> Study:
         slides = [from_dict(SlideEntry, row, f"slides[{number}].") for number, row in rows]
     except (ConfigError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{folder.settings}: {error}; if a newer version of xpath wrote it, use that version"
+            f"{folder.settings}: {error}; if a newer version of xpath wrote it, use that version; if"
+            " an older one did, take the setting out, or run `xpath segment SLIDES --out` into a new"
+            " folder"
         ) from error
     return Study(folder, config, tuple(slides))
 
