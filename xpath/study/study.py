@@ -298,9 +298,8 @@ def open_study(root: Path) -> Study:
         slides = [from_dict(SlideEntry, row, f"slides[{number}].") for number, row in rows]
     except (ConfigError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{folder.settings}: {error}; if a newer version of xpath wrote it, use that version; if"
-            " an older one did, take the setting out, or run `xpath segment SLIDES --out` into a new"
-            " folder"
+            f"{folder.settings}: {error}; if a newer version of xpath wrote it, use that version;"
+            " of an older one take the setting out, or run `xpath segment SLIDES` into a new folder"
         ) from error
     return Study(folder, config, tuple(slides))
 
