@@ -161,7 +161,8 @@ def test_classifiers_do_not_depend_on_the_memory(finished, slides, small, tmp_pa
     files = []
     make = tempfile.TemporaryFile
     monkeypatch.setattr(
-        "xpath.mil.memory_map.tempfile.TemporaryFile", lambda **at: files.append(at) or make(**at)
+        "xpath.mil.feature_cache.tempfile.TemporaryFile",
+        lambda **at: files.append(at) or make(**at),
     )
     root = tmp_path / "run"
     shutil.copytree(finished, root)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xpath.batch.runner import run_stage
-from xpath.study.cohort import load_classifiers, tabulate_importance, train_classifiers
+from xpath.study.cohort import load_explained, tabulate_importance, train_classifiers
 from xpath.study.exports import export, export_index
 from xpath.study.folder import slide_splits
 from xpath.study.pyramids import write_pyramids
@@ -52,11 +52,11 @@ def features_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> 
 
 def explain_stage(study: Study) -> StageReport:
     """Explanations of the slides that are to be explained, and ``tables/importance.csv``."""
-    classifiers = load_classifiers(study)
+    models = load_explained(study)
     report = run_stage(
         "explain",
         to_explain(study),
-        lambda entry: explain(study, entry, classifiers),
+        lambda entry: explain(study, entry, models[study.fold_of(entry)]),
         study.ledger,
     )
     tabulate_importance(study)
@@ -102,7 +102,7 @@ def run_chain(study: Study, *, title: str) -> bool:
 def to_explain(study: Study) -> list[SlideEntry]:
     """Slides of the chosen splits, or of all if nothing was held out, and those without label."""
     splits = slide_splits(study.folder)
-    chosen = set(study.config.explain.parts) & set(splits.values()) or set(splits.values())
+    chosen = set(study.config.explain.splits) & set(splits.values()) or set(splits.values())
     return study.with_features(
         entry for entry in study.slides if splits.get(entry.slide_id) in chosen or not entry.label
     )

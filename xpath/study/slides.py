@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from xpath.study.study import Study
 
 __all__ = [
-    "Classifiers",
+    "EXPLAINED",
+    "ExplainedModels",
     "bags_of",
     "explain",
     "explain_key",
@@ -45,8 +46,16 @@ __all__ = [
     "segment",
 ]
 
-Classifiers = tuple["AttentionMIL", "ObjectAwareMIL"]
-"""The standard and the object-aware classifier."""
+
+class ExplainedModels(NamedTuple):
+    """The classifiers whose predictions are explained, by their names in the settings."""
+
+    attention: AttentionMIL
+    object_aware: ObjectAwareMIL
+
+
+EXPLAINED = ExplainedModels._fields
+"""Their names."""
 
 
 def segment(study: Study, entry: SlideEntry) -> bool:
@@ -103,7 +112,7 @@ def extract(study: Study, entry: SlideEntry) -> bool:
     return make_once(output, study.features_key(entry), produce)
 
 
-def explain(study: Study, entry: SlideEntry, classifiers: Classifiers) -> bool:
+def explain(study: Study, entry: SlideEntry, models: ExplainedModels) -> bool:
     """Makes the explanation of a slide, True if it had to be made."""
     output = study.folder.explanation(entry.slide_id)
     features = study.folder.features(entry.slide_id)
@@ -111,7 +120,7 @@ def explain(study: Study, entry: SlideEntry, classifiers: Classifiers) -> bool:
     study.require(study.folder.masks(entry.slide_id), study.masks_key(entry), "segment")
 
     def produce() -> None:
-        write_explanation(output, _explanation(study, entry, features, classifiers))
+        write_explanation(output, _explanation(study, entry, features, models))
 
     return make_once(output, explain_key(study, entry), produce)
 
@@ -122,8 +131,7 @@ def explain_key(study: Study, entry: SlideEntry) -> str:
         "explanation",
         study.config,
         study.features_key(entry),
-        read_key(study.folder.model("attention")),
-        read_key(study.folder.model("object_aware")),
+        *(read_key(study.model_folder(name, study.fold_of(entry))) for name in EXPLAINED),
         study.config.explain.labels,
         entry.label,
     )
@@ -140,9 +148,9 @@ def bags_of(slide: SlideFeatures, label: int | None, min_coverage: float) -> tup
 
 
 def _explanation(
-    study: Study, entry: SlideEntry, path: Path, classifiers: Classifiers
+    study: Study, entry: SlideEntry, path: Path, models: ExplainedModels
 ) -> Explanation:
-    standard, aware = classifiers
+    standard, aware = models.attention, models.object_aware
     slide = read_features(path)
     patches, objects = bags_of(slide, None, study.config.objects.min_coverage)
     by_object = object_activation(aware, objects)

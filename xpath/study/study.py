@@ -20,12 +20,14 @@ from xpath.export.overlay import short_name
 from xpath.features.encoders import TimmEncoder
 from xpath.features.options import model_options
 from xpath.labels import Label, load_labels, parse_object
+from xpath.mil.cohort_training import model_name
 from xpath.segment.checkpoints.checkpoint import SegmentorInfo, locate, read_info
 from xpath.segment.predict.known_prompts import untaught
 from xpath.segment.predict.patch_features import SegmentorEncoder
 from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.segment.predict.whole_slide import SegmentConfig
 from xpath.store.schema import atomic, check_schema
+from xpath.store.tables import read_table
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder
 from xpath.study.keys import stage_key
@@ -161,7 +163,7 @@ class Study:
         Raises:
             CheckpointError: The classifier in the run cannot be read.
         """
-        trained = self.folder.model("object_aware") / "config.json"
+        trained = self.model_folder(self.config.classifier.models[0]) / "config.json"
         if not trained.exists():
             return tuple(sorted({slide.label for slide in self.slides if slide.label}))
         try:
@@ -229,6 +231,17 @@ class Study:
         """Key of the features of a slide."""
         return stage_key("features", self.config, self.masks_key(entry), self.encoder_info.digest)
 
+    def fold_of(self, entry: SlideEntry) -> int:
+        """The fold whose models never saw a slide; 0 without folds, and for a slide of none."""
+        if self.config.split.folds == 1:
+            return 0
+        rows = read_table(self.folder.split, fold=int)
+        return next((row["fold"] for row in rows if row["slide_id"] == entry.slide_id), 0)
+
+    def model_folder(self, name: str, fold: int = 0) -> Path:
+        """Checkpoint of a classifier."""
+        return self.folder.model(model_name(name, fold, self.config.split.folds))
+
     def require(self, output: Path, key: str, stage: str) -> None:
         """Refuses to go on without an output of an earlier stage.
 
@@ -293,7 +306,8 @@ def open_study(root: Path) -> Study:
         slides = [from_dict(SlideEntry, row, f"slides[{number}].") for number, row in rows]
     except (ConfigError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{folder.settings}: {error}; if a newer version of xpath wrote it, use that version"
+            f"{folder.settings}: {error}; if a newer version of xpath wrote it, use that version;"
+            " of an older one take the setting out, or run `xpath segment SLIDES` into a new folder"
         ) from error
     return Study(folder, config, tuple(slides))
 

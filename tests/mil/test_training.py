@@ -7,9 +7,9 @@ import torch
 from xpath.errors import ConfigError, DataError
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag, pack
-from xpath.mil.evaluate import evaluate
 from xpath.mil.object_aware import ObjectAwareMIL
-from xpath.mil.train import Epoch, TrainConfig, _score, class_weight, slide_order, train
+from xpath.mil.prediction import evaluate
+from xpath.mil.training import Epoch, TrainConfig, _score, class_weight, slide_order, train
 
 DIM = 3
 
@@ -340,10 +340,12 @@ def test_one_patch_bags_and_slides_without_objects_train_to_numbers():
     assert evaluate(model, bags).auc == 0.5
 
 
-def test_large_slides_are_taken_in_portions_to_the_same_end(monkeypatch):
+def test_large_slides_are_taken_in_chunks_to_the_same_end(monkeypatch):
     config = TrainConfig(lr=0.01, epochs=2, bags_per_step=4)
     states, packed = [], []
-    monkeypatch.setattr("xpath.mil.train.pack", lambda bags: packed.append(len(bags)) or pack(bags))
+    monkeypatch.setattr(
+        "xpath.mil.training.pack", lambda bags: packed.append(len(bags)) or pack(bags)
+    )
     for most, sizes in ((2**27, {4}), (1, {1})):
         monkeypatch.setattr("xpath.mil.bag.AT_ONCE", most)
         packed.clear()
