@@ -6,7 +6,8 @@ from xpath.geometry import Box, Size
 from xpath.testing.slides import write_slide
 from xpath.wsi.grid import GridConfig, cut_grid
 from xpath.wsi.patches import iter_patches, read_patch
-from xpath.wsi.slide import Slide, on_white
+from xpath.wsi.resample import on_white
+from xpath.wsi.slide import Slide
 from xpath.wsi.tissue import find_tissue
 
 

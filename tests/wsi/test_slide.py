@@ -283,7 +283,7 @@ def test_large_areas_are_read_in_strips_without_seams(slide, monkeypatch, size):
     box = Box(-10, -10, 420, 310)
     whole = slide.read(box, size)
 
-    monkeypatch.setattr(module, "READ_PIXELS", 9000)
+    monkeypatch.setattr(module, "BLOCK_PIXELS", 9000)
     strips = slide.read(box, size)
 
     assert np.abs(strips.astype(int) - whole).max() <= 1
@@ -292,7 +292,7 @@ def test_large_areas_are_read_in_strips_without_seams(slide, monkeypatch, size):
 def test_enlarging_never_goes_in_strips(slide, monkeypatch):
     whole = slide.read(Box(0, 0, 100, 100), Size(200, 200))
 
-    monkeypatch.setattr(module, "READ_PIXELS", 900)
+    monkeypatch.setattr(module, "BLOCK_PIXELS", 900)
 
     np.testing.assert_array_equal(slide.read(Box(0, 0, 100, 100), Size(200, 200)), whole)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from xpath.batch.attempts import attempt
 from xpath.batch.done import key_of, make_once, read_key
 from xpath.explain.activation import object_activation, patch_activation
 from xpath.explain.importance import PerturbationConfig, Scene, object_importance
@@ -19,6 +20,7 @@ from xpath.store.explanations import SlideExplanation, write_explanation
 from xpath.store.features import read_features, write_features
 from xpath.store.masks import open_masks
 from xpath.wsi.grid import cut_grid
+from xpath.wsi.probe import probe
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
@@ -43,25 +45,27 @@ OF_THE_COHORT = ("parts", "resamples")
 
 def segment(study: Study, entry: SlideEntry) -> bool:
     """Object masks of a slide; True if they had to be made."""
-    output = study.folder.masks(entry.slide_id)
+    output, key = study.folder.masks(entry.slide_id), study.masks_key(entry)
 
     def produce() -> None:
-        with study.open_slide(entry) as slide:
+        probe(entry.path)  # in a child process, which a broken file may end
+        with attempt(output, key), study.open_slide(entry) as slide:
             grid = cut_grid(slide, find_tissue(slide, study.config.tissue), study.config.grid)
             segment_slide(
                 slide, grid, study.predictor, study.labels, output, config=study.segment_config
             )
 
-    return make_once(output, study.masks_key(entry), produce)
+    return make_once(output, key, produce)
 
 
 def extract(study: Study, entry: SlideEntry) -> bool:
     """Patch and object features of a slide; True if they had to be made."""
     masks, output = study.folder.masks(entry.slide_id), study.folder.features(entry.slide_id)
     study.require(masks, study.masks_key(entry), "segment")
+    key = study.features_key(entry)
 
     def produce() -> None:
-        with study.open_slide(entry) as slide:
+        with attempt(output, key), study.open_slide(entry) as slide:
             features = extract_objects(
                 slide,
                 open_masks(masks),
@@ -69,9 +73,9 @@ def extract(study: Study, entry: SlideEntry) -> bool:
                 slide_id=entry.slide_id,
                 batch=study.config.objects.batch,
             )
-        write_features(output, features)
+            write_features(output, features)
 
-    return make_once(output, study.features_key(entry), produce)
+    return make_once(output, key, produce)
 
 
 def explain(study: Study, entry: SlideEntry, classifiers: Classifiers) -> bool:
@@ -80,11 +84,13 @@ def explain(study: Study, entry: SlideEntry, classifiers: Classifiers) -> bool:
     features = study.folder.features(entry.slide_id)
     study.require(features, study.features_key(entry), "features")
     study.require(study.folder.masks(entry.slide_id), study.masks_key(entry), "segment")
+    key = explain_key(study, entry)
 
     def produce() -> None:
-        write_explanation(output, _explanation(study, entry, features, classifiers))
+        with attempt(output, key):
+            write_explanation(output, _explanation(study, entry, features, classifiers))
 
-    return make_once(output, explain_key(study, entry), produce)
+    return make_once(output, key, produce)
 
 
 def explain_key(study: Study, entry: SlideEntry) -> str:

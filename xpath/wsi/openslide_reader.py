@@ -1,0 +1,139 @@
+"""A slide as OpenSlide reads it; damage in one tile does not end the rest.
+
+Axes: H W pixels.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xpath.errors import SlideError
+from xpath.wsi.resample import on_white
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from xpath.geometry import Box
+
+__all__ = ["OpenSlideReader"]
+
+
+class OpenSlideReader:
+    """An open file of any format OpenSlide knows; threads may share it.
+
+    Raises:
+        SlideError: The file is missing, or OpenSlide cannot read it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        handle = _open(path)
+        self._handle: Any = handle  # None after a damaged tile: opened again by the next read
+        self._closed = False
+        self._lock = threading.Lock()
+        self.properties = _properties(handle, path)
+        """What the file says about itself, by OpenSlide's names."""
+        self.level_dimensions: tuple[tuple[int, int], ...] = handle.level_dimensions
+        """Width and height of each level."""
+        self.level_downsamples: tuple[float, ...] = handle.level_downsamples
+        """Level-0 pixels per pixel of each level: OpenSlide's mean of both axes."""
+
+    def close(self) -> None:
+        """Ends reading; what is known about the slide stays.
+
+        The handle is let go, not closed: OpenSlide ends the process if a handle is closed while
+        another thread reads from it. So the file is closed when the last of them is done.
+        """
+        with self._lock:
+            self._closed = True
+            self._handle = None
+
+    def region(self, index: int, box: Box) -> NDArray[np.uint8]:
+        """Pixels ``(H, W, 3)`` of a level; transparent ones are white.
+
+        Once a tile is damaged OpenSlide refuses every tile until the file is opened again. The
+        second try on a fresh handle tells damage here from damage another thread has met. The old
+        handle is let go, not closed: other threads may be reading from it.
+
+        Args:
+            index: The level.
+            box: In pixels of the level, inside it.
+
+        Raises:
+            SlideError: This part of the file is damaged, or the slide is closed.
+        """
+        import openslide
+
+        handle = self._open_handle()
+        try:
+            return self._pixels(handle, index, box)
+        except openslide.OpenSlideError:
+            with self._lock:
+                self._handle = None if self._handle is handle else self._handle
+        fresh = _open(self.path)
+        try:
+            pixels = self._pixels(fresh, index, box)
+        except openslide.OpenSlideError as error:
+            fresh.close()
+            raise SlideError(
+                f"{self.path.name} is damaged at {box} (pixels of level {index}): {error}"
+            ) from error
+        with self._lock:
+            if self._handle is None and not self._closed:
+                self._handle = fresh
+        return pixels
+
+    def shift(self, index: int, corner: int) -> float:
+        """How far past a corner a region really begins, along one axis, in pixels of the level.
+
+        OpenSlide takes corners in whole pixels of level 0, divides them by a downsample that is a
+        little off, and blends neighbours where that gives no whole pixel.
+        """
+        scale = self.level_downsamples[index]
+        return round(corner * scale) / scale - corner
+
+    def _open_handle(self) -> Any:
+        with self._lock:
+            if self._closed:
+                raise SlideError(f"{self.path.name} is closed; read within its with block")
+            if self._handle is None:
+                self._handle = _open(self.path)
+            return self._handle
+
+    def _pixels(self, handle: Any, index: int, box: Box) -> NDArray[np.uint8]:
+        """The region that begins nearest to where it should."""
+        scale = self.level_downsamples[index]
+        corner = (round(box.x * scale), round(box.y * scale))
+        region = handle.read_region(corner, index, (box.width, box.height))
+        return on_white(np.asarray(region, np.uint8))
+
+
+def _open(path: Path) -> Any:
+    """An OpenSlide handle."""
+    import openslide
+
+    if not path.exists():
+        raise SlideError(f"{path} does not exist")
+    if path.is_dir():
+        raise SlideError(f"{path} is a folder, not a slide; pass one of the files in it")
+    try:
+        return openslide.OpenSlide(path)
+    except (openslide.OpenSlideError, OSError) as error:
+        raise SlideError(
+            f"{path} is no slide OpenSlide can read ({error}); is the file complete?"
+        ) from error
+
+
+def _properties(handle: Any, path: Path) -> dict[str, str]:
+    try:
+        return dict(handle.properties)
+    except (KeyError, ValueError) as error:
+        raise SlideError(
+            f"{path} has properties that cannot be read ({error!r}), names that are not UTF-8 for"
+            " example; the file is damaged or foreign: copy or convert it again"
+        ) from error
