@@ -19,7 +19,7 @@ import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from xpath import errors
 from xpath.errors import ConfigError, SlideError
@@ -99,6 +99,14 @@ class Prober:
         self.limits = limits or ProbeLimits()
         self._child: _Child | None = None
         self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        """The prober itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Ends the child."""
+        self.close()
 
     def probe(self, path: str | Path, *, mpp: float | None = None) -> SlideProbe:
         """The first look at one slide; see the function ``probe``."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from xpath.errors import ResolutionError, SlideError, XPathError
 from xpath.geometry import Box, Size
+from xpath.wsi.resolution import contradiction
 from xpath.wsi.slide import Slide
 
 if TYPE_CHECKING:
@@ -65,19 +66,31 @@ def _problems(slide: Slide) -> Iterator[str]:
         _ = slide.mpp
     except ResolutionError as error:
         yield str(error)
+    doubt = contradiction(slide.mpp_or_none, slide.objective)
+    if doubt:
+        yield f"{slide.path.name}: {doubt}"
     if len(slide.levels) == 1 and slide.size.width * slide.size.height > LARGE:
         yield (
             f"{slide.path.name} has no pyramid: its overview is made from all"
             f" {slide.size.width} x {slide.size.height} pixels, which takes a while"
         )
-    for index, level in enumerate(slide.levels):
-        for part in (0.0, 0.5):  # the corner is often glass, the middle seldom
-            x, y = int(part * slide.size.width), int(part * slide.size.height)
-            side = math.ceil(TILE * level.downsample)
-            try:
-                slide.read(Box(x, y, side, side), Size(TILE, TILE))
-            except SlideError as error:
-                yield f"level {index}: {error}"
+    for index in range(len(slide.levels)):
+        try:
+            _read_samples(slide, index)
+        except SlideError as error:
+            yield f"level {index}: {error}"
+
+
+def _read_samples(slide: Slide, index: int) -> None:
+    """Reads a tile at the corner, which is often glass, and one in the middle.
+
+    Raises:
+        SlideError: One of them is damaged.
+    """
+    side = math.ceil(TILE * slide.levels[index].downsample)
+    for part in (0.0, 0.5):
+        x, y = int(part * slide.size.width), int(part * slide.size.height)
+        slide.read(Box(x, y, side, side), Size(TILE, TILE))
 
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:
