@@ -123,7 +123,7 @@ def _ome(properties: Mapping[str, str]) -> ET.Element | None:
         return None
     try:
         return ET.fromstring(text.encode())
-    except ET.ParseError:
+    except (ET.ParseError, ValueError):  # ValueError: no text that can be encoded
         return None
 
 

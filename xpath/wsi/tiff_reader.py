@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,6 +92,7 @@ class TiffReader:
         except BaseException:
             self._file.close()
             raise
+        weakref.finalize(self, self._file.close)  # for who does not close a slide
         self._known = len(reader.level_dimensions)
         self._size = os.fstat(self._file.fileno()).st_size
         self._lock = threading.Lock()
