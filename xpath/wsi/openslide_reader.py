@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenSlideReader"]
 
+TIFF = "TIFF is read if it is in tiles, not strips, with JPEG, LZW, Deflate, ZSTD or no compression"
+PICTURES = {
+    b"II*\0": TIFF,
+    b"MM\0*": TIFF,
+    b"II+\0": TIFF,
+    b"MM\0+": TIFF,
+    b"\x89PNG": "PNG is a picture, not a slide",
+    b"\xff\xd8": "JPEG is a picture, not a slide",
+}
+"""Forms of files by their first bytes."""
+
 
 class OpenSlideReader:
     """An open file of any format OpenSlide knows; threads may share it.
@@ -125,8 +136,21 @@ def _open(path: Path) -> Any:
         return openslide.OpenSlide(path)
     except (openslide.OpenSlideError, OSError) as error:
         raise SlideError(
-            f"{path} is no slide OpenSlide can read ({error}); is the file complete?"
+            f"{path} is no slide OpenSlide can read ({error}); is the file complete?{_advice(path)}"
         ) from error
+
+
+def _advice(path: Path) -> str:
+    """What to do with a file that is complete, but of a form OpenSlide does not read."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    form = next((form for start, form in PICTURES.items() if head.startswith(start)), "")
+    if not form:
+        return ""
+    return (
+        f" If so: {form}; convert it, for example with"
+        f" `vips tiffsave {path.name} {path.stem}.converted.tiff --tile --pyramid`"
+    )
 
 
 def _properties(handle: Any, path: Path) -> dict[str, str]:
