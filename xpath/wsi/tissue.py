@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xpath.errors import ConfigError
+from xpath.wsi.artefacts import find_pen, find_shadows, without_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,12 +47,16 @@ class TissueConfig:
     tissue Otsu's threshold falls between the two; it is then sought again among the paler pixels,
     until it is no higher than this."""
     ink: int = 40
-    """Brightness below which a pixel is black ink or the scanner's frame, 0..255. Coloured pen is
-    not told from tissue."""
+    """Brightness below which a pixel is black ink or the scanner's frame, 0..255."""
+    exclude_pen: bool = False
+    """Leave out strokes of pen in any colour but pale violet; else coloured pen is tissue."""
+    exclude_glass: bool = False
+    """Leave out bubbles and edges of glass: what is grey, or a line thinner than 40 microns. On
+    slides whose tissue is nearly grey, as some counterstains are, leave it off."""
     close_um: float = 40.0
     """Gaps narrower than this are closed."""
     min_area_um2: float = 40_000.0
-    """Smaller pieces are dust; 200 by 200 microns."""
+    """Smaller components are dust; 200 by 200 microns."""
     max_hole_um2: float = 40_000.0
     """Smaller holes are filled."""
 
@@ -130,7 +135,22 @@ def find_tissue(slide: Slide, config: TissueConfig | None = None) -> Tissue:
     overview = slide.thumbnail(side)
     downsample = (slide.size.width / overview.shape[1], slide.size.height / overview.shape[0])
     pixel_um = mpp * float(np.sqrt(downsample[0] * downsample[1]))
-    return Tissue(_clean(_colourful(overview, config), pixel_um, config), downsample)
+    mask = _colourful(_without_artefacts(overview, pixel_um, config), config)
+    if config.exclude_glass:
+        mask = without_lines(mask, pixel_um)
+    return Tissue(_clean(mask, pixel_um, config), downsample)
+
+
+def _without_artefacts(
+    overview: NDArray[np.uint8], pixel_um: float, config: TissueConfig
+) -> NDArray[np.uint8]:
+    """The overview ``(h, w, 3)``, white where what is to be left out was."""
+    left_out = np.zeros(overview.shape[:2], bool)
+    if config.exclude_pen:
+        left_out |= find_pen(overview, pixel_um)
+    if config.exclude_glass:
+        left_out |= find_shadows(overview)
+    return np.where(left_out[..., None], np.uint8(255), overview)
 
 
 def _colourful(overview: NDArray[np.uint8], config: TissueConfig) -> NDArray[np.bool_]:
@@ -181,23 +201,23 @@ def _glass(overview: NDArray[np.uint8], saturation: NDArray[np.uint8]) -> float:
 
 
 def _clean(mask: NDArray[np.bool_], pixel_um: float, config: TissueConfig) -> NDArray[np.bool_]:
-    """Gaps closed, small pieces removed, small holes filled."""
+    """Closes gaps, removes small components and fills small holes."""
     import cv2
 
     side = max(1, round(config.close_um / pixel_um))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel).astype(bool)
-    pieces = _without_small(closed, config.min_area_um2 / pixel_um**2, 8)
-    return ~_without_small(~pieces, config.max_hole_um2 / pixel_um**2, 4)
+    large = _without_small(closed, config.min_area_um2 / pixel_um**2, 8)
+    return ~_without_small(~large, config.max_hole_um2 / pixel_um**2, 4)
 
 
 def _without_small(mask: NDArray[np.bool_], smallest: float, neighbours: int) -> NDArray[np.bool_]:
-    """A mask without its connected parts of fewer than ``smallest`` pixels."""
+    """A mask without its connected components of fewer than ``smallest`` pixels."""
     import cv2
 
-    _, parts, table, _ = cv2.connectedComponentsWithStats(
+    _, components, table, _ = cv2.connectedComponentsWithStats(
         mask.astype(np.uint8), connectivity=neighbours
     )
     kept = table[:, cv2.CC_STAT_AREA] >= smallest
     kept[0] = False  # what is not in the mask
-    return np.asarray(kept[parts], bool)
+    return np.asarray(kept[components], bool)
