@@ -145,6 +145,15 @@ def test_no_tissue_is_refused_with_advice(fake_slide):
         cut_grid(slide, tissue)
 
 
+def test_a_slide_without_colour_is_not_told_to_lower_a_threshold(fake_slide):
+    tissue = Tissue(np.zeros((64, 64), bool), (16.0, 16.0), coloured=False)
+
+    with pytest.raises(EmptyTissueError, match="without colour") as refused:
+        cut_grid(fake_slide(1024, 1024), tissue)
+
+    assert "min_saturation" not in str(refused.value)
+
+
 def test_a_physical_grid_needs_a_resolution(fake_slide):
     slide = fake_slide(1024, 1024, mpp=None)
 

@@ -94,6 +94,15 @@ def test_blank_glass_has_no_tissue(find, rng, glass, noise):
     assert not find(painted(rng, glass=glass, noise=noise)).mask.any()
 
 
+def test_a_grey_slide_is_known_to_have_no_colour(find, rng):
+    picture = painted(rng, (640, 800, 1280, 640, DARK))
+    grey = np.repeat(picture[..., :1], 3, axis=2)
+
+    assert find(picture).coloured
+    assert not find(grey).coloured
+    assert not find(grey).mask.any()
+
+
 @pytest.mark.parametrize("pale", [PALE, (228, 212, 226), (240, 226, 239)])
 @pytest.mark.parametrize("noise", [1, 3])
 def test_pale_tissue_beside_dark_is_kept(find, rng, pale, noise):

@@ -140,13 +140,20 @@ def _corners(bounds: Box, side: float, overlap: float) -> NDArray[np.float64]:
 
 
 def _advice(slide: Slide, tissue: Tissue, config: GridConfig, most: float) -> str:
-    found = float(tissue.mask.mean())
-    if found == 0:
+    """Why there are no patches, and what to do."""
+    share = float(tissue.mask.mean())
+    if share == 0 and not tissue.coloured:
+        return (
+            f"{slide.path.name}: no tissue found: it is blank, or scanned without colour, by which"
+            " tissue is told from glass; scan it in colour"
+        )
+    if share == 0:
         return (
             f"{slide.path.name}: no tissue found; look at the slide: if it is not blank, lower"
-            " min_saturation (pale tissue) or min_area_um2 (small pieces) of the tissue settings"
+            " min_saturation (pale tissue) or min_area_um2 (small pieces) of TissueConfig"
+            " (--set tissue.min_saturation=5 for xpath segment)"
         )
     return (
-        f"{slide.path.name}: {found:.1%} of the slide is tissue, but no patch holds"
+        f"{slide.path.name}: {share:.1%} of the slide is tissue, but no patch holds"
         f" {config.min_tissue:.0%} (the best {most:.0%}); lower min_tissue or the patch size"
     )

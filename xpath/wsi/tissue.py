@@ -78,6 +78,8 @@ class Tissue:
     """``(h, w)``."""
     downsample: tuple[float, float]
     """Level-0 pixels per pixel of the mask, across and down."""
+    coloured: bool = True
+    """Whether the slide has any colour; without, no tissue can be found."""
 
     def integral(self) -> NDArray[np.float64]:
         """Sums of the mask above and to the left, ``(h + 1, w + 1)``, for fast shares."""
@@ -138,7 +140,8 @@ def find_tissue(slide: Slide, config: TissueConfig | None = None) -> Tissue:
     mask = _colourful(_without_artefacts(overview, pixel_um, config), config)
     if config.exclude_glass:
         mask = without_lines(mask, pixel_um)
-    return Tissue(_clean(mask, pixel_um, config), downsample)
+    coloured = bool((overview.max(axis=2) - overview.min(axis=2)).any())
+    return Tissue(_clean(mask, pixel_um, config), downsample, coloured)
 
 
 def _without_artefacts(
