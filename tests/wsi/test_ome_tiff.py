@@ -8,8 +8,9 @@ import tifffile
 
 from xpath.errors import SlideError
 from xpath.geometry import Box, Size
+from xpath.wsi.pyramid import Level
 from xpath.wsi.resolution import PixelSize, contradiction, stored_mpp, stored_objective
-from xpath.wsi.slide import Level, Slide
+from xpath.wsi.slide import Slide
 from xpath.wsi.tiff_reader import TiffReader
 
 MICRON = "\u00b5m"

@@ -42,7 +42,7 @@ def test_what_a_good_slide_is(good, prober):
 
 
 def test_it_costs_little(good, prober):
-    """The bound for a slide is a second; here there is room for a busy machine."""
+    """The bound for a slide is a second. Here there is room for a busy machine."""
     prober.probe(good)
 
     begin = time.monotonic()

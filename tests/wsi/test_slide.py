@@ -17,7 +17,8 @@ import tifffile
 from xpath.errors import ConfigError, ResolutionError, SlideError
 from xpath.geometry import Box, Size
 from xpath.wsi import slide as module
-from xpath.wsi.slide import Level, Slide
+from xpath.wsi.pyramid import Level
+from xpath.wsi.slide import Slide
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ MOST_DEATHS = 2
 
 @contextmanager
 def attempt(output: Path, key: str) -> Iterator[None]:
-    """Surrounds the making of an output; only its claimant may enter.
+    """Surrounds the making of an output, which only its claimant may enter.
 
     Work that ends, well or by an exception, leaves no trace. Other settings, hence another key,
     give an output a new chance.

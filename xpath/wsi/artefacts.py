@@ -21,11 +21,11 @@ __all__ = ["find_pen", "find_shadows", "without_lines"]
 GLASS = 244.0
 """Usual brightness of bare glass, 0..255."""
 STROKE_UM = 24.0
-"""Ink that is thinner is no stroke; single dark nuclei are not either."""
+"""Thinner ink is no stroke, and single dark nuclei are none either."""
 RIM_UM = 48.0
 """Pale ink around a stroke, which goes with it."""
 LINE_UM = 40.0
-"""What is nowhere wider is the edge of a glass, not tissue."""
+"""Width of the edge of a glass at most."""
 
 
 def find_pen(overview: NDArray[np.uint8], pixel_um: float) -> NDArray[np.bool_]:
@@ -53,7 +53,7 @@ def find_pen(overview: NDArray[np.uint8], pixel_um: float) -> NDArray[np.bool_]:
 
 
 def find_shadows(overview: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Grey pixels ``(h, w)``: rims of bubbles, edges of glass, dirt; no stain is grey."""
+    """Grey pixels ``(h, w)``: the rims of bubbles, the edges of glass, dirt. No stain is grey."""
     least, most = _extremes(*_densities(overview))
     return np.asarray((most > 0.12) & (least > 0.75 * most), bool)
 
@@ -70,7 +70,7 @@ def without_lines(mask: NDArray[np.bool_], pixel_um: float) -> NDArray[np.bool_]
 
 
 def _densities(overview: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
-    """Optical densities of red, green and blue, ``(h, w)`` each; 0 for glass."""
+    """Optical densities of red, green and blue, ``(h, w)`` each, 0 for glass."""
     light = overview.astype(np.float32) + 1
     density = np.log(np.float32(GLASS + 1) / light).clip(0)
     return density[..., 0], density[..., 1], density[..., 2]

@@ -38,15 +38,15 @@ class GridConfig:
     patch_um: float = 128.0
     """Side of a patch on the tissue, in microns."""
     mpp: float = 0.5
-    """Resolution patches are read at; 128 microns at 0.5 are 256 pixels."""
+    """Resolution patches are read at: 128 microns at 0.5 are 256 pixels."""
     patch_px: int = 0
-    """Side in level-0 pixels instead of microns; 0 to use ``patch_um``. Slides of different
+    """Side in level-0 pixels instead of microns, or 0 to use ``patch_um``. Slides of different
     resolution then get patches of different size. A slide that stores no resolution can only be
     cut so, and its patches are read pixel by pixel, whatever ``mpp`` says."""
     overlap: float = 0.0
     """Share of a side that neighbours have in common, 0 to 0.9."""
     min_tissue: float = 0.3
-    """Smallest share of a patch that is tissue; below it, blank glass dominates the features."""
+    """Smallest share of a patch that is tissue. Below it, blank glass dominates the features."""
 
     def __post_init__(self) -> None:
         """Refuses impossible numbers."""
@@ -67,7 +67,7 @@ def cut_grid(slide: Slide, tissue: Tissue, config: GridConfig | None = None) -> 
 
     Args:
         slide: Open slide.
-        tissue: What ``find_tissue`` found on it.
+        tissue: Its mask, from ``find_tissue``.
         config: Size, resolution and overlap of the patches.
 
     Raises:

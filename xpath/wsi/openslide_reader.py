@@ -1,4 +1,4 @@
-"""A slide as OpenSlide reads it; damage in one tile does not end the rest.
+"""A slide as OpenSlide reads it, where damage in one tile does not end the rest.
 
 Axes: H W pixels.
 """
@@ -35,7 +35,7 @@ PICTURES = {
 
 
 class OpenSlideReader:
-    """An open file of any format OpenSlide knows; threads may share it.
+    """An open file of any format OpenSlide knows, which threads may share.
 
     Raises:
         SlideError: The file is missing, or OpenSlide cannot read it.
@@ -48,14 +48,14 @@ class OpenSlideReader:
         self._closed = False
         self._lock = threading.Lock()
         self.properties = _properties(handle, path)
-        """What the file says about itself, by OpenSlide's names."""
+        """Properties the file stores, by OpenSlide's names."""
         self.level_dimensions: tuple[tuple[int, int], ...] = handle.level_dimensions
         """Width and height of each level."""
         self.level_downsamples: tuple[float, ...] = handle.level_downsamples
         """Level-0 pixels per pixel of each level: OpenSlide's mean of both axes."""
 
     def close(self) -> None:
-        """Ends reading; what is known about the slide stays.
+        """Ends reading, but keeps what is known about the slide.
 
         The handle is let go, not closed: OpenSlide ends the process if a handle is closed while
         another thread reads from it. So the file is closed when the last of them is done.
@@ -65,7 +65,7 @@ class OpenSlideReader:
             self._handle = None
 
     def region(self, index: int, box: Box) -> NDArray[np.uint8]:
-        """Pixels ``(H, W, 3)`` of a level; transparent ones are white.
+        """Pixels ``(H, W, 3)`` of a level, transparent ones white.
 
         Once a tile is damaged OpenSlide refuses every tile until the file is opened again. The
         second try on a fresh handle tells damage here from damage another thread has met. The old
@@ -141,7 +141,7 @@ def _open(path: Path) -> Any:
 
 
 def _advice(path: Path) -> str:
-    """What to do with a file that is complete, but of a form OpenSlide does not read."""
+    """Advice on a file that is complete, but of a form OpenSlide does not read."""
     with path.open("rb") as file:
         head = file.read(4)
     form = next((form for start, form in PICTURES.items() if head.startswith(start)), "")

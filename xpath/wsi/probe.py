@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from xpath import errors
 from xpath.errors import ConfigError, SlideError
 from xpath.geometry import Size
-from xpath.wsi.slide import Level
+from xpath.wsi.pyramid import Level
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -40,14 +40,14 @@ GRACE = 2.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeLimits:
-    """What the first look at a slide may cost."""
+    """Limits on time, memory and open files of the first look at a slide."""
 
     seconds: float = 60.0
-    """Time for one slide; network drives are slow, a hang is for ever."""
+    """Time for one slide. Network drives are slow, a hang is for ever."""
     memory: int = 4 * 2**30
     """Address space of the child in bytes."""
     files: int = 512
-    """Files the child may have open; a DICOM slide has one for each part of its pyramid."""
+    """Files the child may have open. A DICOM slide has one for each part of its pyramid."""
 
     def __post_init__(self) -> None:
         """Refuses limits within which nothing can be read."""
@@ -57,19 +57,19 @@ class ProbeLimits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SlideProbe:
-    """What the first look at a slide showed."""
+    """Facts about a slide from the first look at it."""
 
     size: Size
     """Level 0 in pixels."""
     levels: tuple[Level, ...]
     mpp: float | None
-    """Microns per pixel at level 0; None where unknown or absurd."""
+    """Microns per pixel at level 0, None where unknown or absurd."""
     vendor: str
-    """Format by OpenSlide's name, such as ``aperio``; empty where unknown."""
+    """Format by OpenSlide's name, such as ``aperio``, empty where unknown."""
     objective: float | None
-    """Objective power the slide was scanned with; None where it is not stored."""
+    """Objective power the slide was scanned with, None where it is not stored."""
     problems: tuple[str, ...]
-    """Sentences on what may go wrong later; the slide can be opened all the same."""
+    """Sentences on what may go wrong later, although the slide can be opened."""
 
 
 def probe(
@@ -93,7 +93,7 @@ def probe(
 
 
 class Prober:
-    """A child process that looks at slides, one after the other; threads take turns."""
+    """A child process that looks at slides, one after the other, for threads that take turns."""
 
     def __init__(self, limits: ProbeLimits | None = None) -> None:
         self.limits = limits or ProbeLimits()
@@ -109,7 +109,7 @@ class Prober:
         self.close()
 
     def probe(self, path: str | Path, *, mpp: float | None = None) -> SlideProbe:
-        """The first look at one slide; see the function ``probe``."""
+        """The first look at one slide, as by the function ``probe``."""
         path = Path(path)
         with self._lock:
             if self._child is None or self._child.process.poll() is not None:
@@ -159,10 +159,10 @@ class Prober:
 class _Child(NamedTuple):
     process: subprocess.Popen[bytes]
     stderr: BinaryIO
-    """What the child and the libraries in it write to stderr."""
+    """The stderr of the child and of the libraries in it."""
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer to one question; None if the child ended instead."""
+        """The answer to one question, or None if the child ended instead."""
         questions, answers = self.process.stdin, self.process.stdout
         if questions is None or answers is None:
             return None

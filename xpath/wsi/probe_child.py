@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
 
 
 def sample(path: Path, mpp: float | None) -> dict[str, Any]:
-    """What a first look at a slide shows, as JSON has it; see ``SlideProbe``.
+    """Facts about a slide for a ``SlideProbe``, as JSON has them.
 
     Raises:
         SlideError: It cannot be opened.
@@ -108,7 +108,7 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _limit(memory: int, files: int) -> None:
-    """Takes limits from the system; Windows has none, there only the time is limited."""
+    """Sets the limits of this process. Windows has none: there only the time is limited."""
     try:
         import resource
     except ImportError:

@@ -46,7 +46,7 @@ def scale_of(level: Size, full: Size) -> Scale:
 
 
 def _rest(full: int, pixels: int, whole: int) -> int:
-    """Level-0 pixels that a level leaves out; negative for those it adds."""
+    """Level-0 pixels that a level leaves out, negative for those it adds."""
     return full - pixels * whole
 
 

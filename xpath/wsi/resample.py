@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Span", "on_white", "resample", "resize"]
 
 Span = tuple[float, float]
-"""Start and stop along one axis, in pixels of the picture; may cut through a pixel."""
+"""Start and stop along one axis, in pixels of the picture. Either may cut through a pixel."""
 
 
 def on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

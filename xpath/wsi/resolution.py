@@ -23,7 +23,7 @@ SANE_MPP = (0.02, 20.0)
 OBJECTIVE_TIMES_MPP = (7.0, 15.0)
 """A 40x objective gives about 0.25 microns per pixel, a 20x one 0.5: their product is near 10."""
 MICRON = "\u00b5m"
-"""With the micro sign, as OME writes it; others take the Greek letter, or a u."""
+"""With the micro sign, as OME writes it. Others take the Greek letter, or a u."""
 MICRONS = {
     "m": 1e6,
     "dm": 1e5,
@@ -52,7 +52,7 @@ class PixelSize(NamedTuple):
 
 
 def stored_mpp(properties: Mapping[str, str], size: Size) -> PixelSize | None:
-    """Microns per pixel of level 0 as the file stores them, sane or not; None where it does not.
+    """Microns per pixel of level 0 as the file stores them, sane or not, or None.
 
     An OME-TIFF's own PhysicalSize goes first: its TIFF tags are often those of a screen.
 
@@ -72,7 +72,7 @@ def stored_mpp(properties: Mapping[str, str], size: Size) -> PixelSize | None:
 
 
 def stored_objective(properties: Mapping[str, str]) -> float | None:
-    """Objective power a slide was scanned with; None where it is not stored."""
+    """Objective power a slide was scanned with, None where it is not stored."""
     try:
         return float(properties["openslide.objective-power"])
     except (KeyError, ValueError):
@@ -85,7 +85,7 @@ def stored_objective(properties: Mapping[str, str]) -> float | None:
 
 
 def contradiction(mpp: float | None, objective: float | None) -> str:
-    """A sentence if a resolution does not go with an objective; empty if it does.
+    """A sentence if a resolution does not go with an objective, else an empty text.
 
     Not an error: some 20x scanners have 0.23 microns per pixel.
     """
@@ -128,7 +128,7 @@ def _ome(properties: Mapping[str, str]) -> ET.Element | None:
 
 
 def _microns(pixels: ET.Element, axis: str) -> float:
-    """Length of a pixel along an axis; NaN where it is not stored, or in no unit of length."""
+    """Length of a pixel along an axis, NaN where it is not stored, or in no unit of length."""
     unit = MICRONS.get(pixels.get(f"PhysicalSize{axis}Unit", MICRON), math.nan)
     return _number(pixels.get(f"PhysicalSize{axis}")) * unit
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Level", "Reader", "Slide"]
+__all__ = ["Reader", "Slide"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ EDGE_TOLERANCE = 1e-6
 """Level-0 pixels by which the edge of a read may miss whole pixels of a level and counts as them:
 rounding errors of the numbers."""
 BLOCK_PIXELS = 2**24
-"""Most pixels of a level read at once; larger areas are shrunk block by block, so that the overview
+"""Most pixels of a level read at once. Larger areas are shrunk block by block, so that the overview
 of a slide without pyramid does not need the memory of all of it."""
 BLOCK_THREADS = 2
 """Blocks in memory at the same time."""
@@ -54,11 +54,11 @@ SLOW_PIXELS = 2**28
 
 
 class Reader(Protocol):
-    """An open file that gives the pixels of its levels; threads may share it."""
+    """An open file that gives the pixels of its levels, also to several threads."""
 
     @property
     def properties(self) -> Mapping[str, str]:
-        """What the file says about itself, by OpenSlide's names."""
+        """Properties the file stores, by OpenSlide's names."""
 
     @property
     def level_dimensions(self) -> Sequence[tuple[int, int]]:
@@ -147,7 +147,7 @@ class Slide:
         return f"Slide({str(self.path)!r}, {self.size.width} x {self.size.height} px)"
 
     def close(self) -> None:
-        """Ends reading; what is known about the slide stays."""
+        """Ends reading, but keeps what is known about the slide."""
         self._reader.close()
 
     @property
@@ -166,14 +166,14 @@ class Slide:
             raise ResolutionError(f"{self.path.name} stores no resolution; {self._way_out()}")
         if not is_sane(self._mpp):
             raise ResolutionError(
-                f"{self.path.name} says {self._mpp:g} microns per pixel, which no microscope has;"
+                f"{self.path.name} stores {self._mpp:g} microns per pixel, which no microscope has;"
                 f" {self._way_out()}"
             )
         return Mpp(self._mpp)
 
     @property
     def mpp_or_none(self) -> float | None:
-        """Microns per pixel at level 0; None where unknown or absurd."""
+        """Microns per pixel at level 0, None where unknown or absurd."""
         try:
             return self.mpp
         except ResolutionError:
@@ -181,12 +181,12 @@ class Slide:
 
     @property
     def objective(self) -> float | None:
-        """Objective power the slide was scanned with; None where it is not stored."""
+        """Objective power the slide was scanned with, None where it is not stored."""
         return stored_objective(self.properties)
 
     @property
     def bounds(self) -> Box:
-        """The scanned part of level 0; QuPath measures from its corner."""
+        """The scanned part of level 0, from whose corner QuPath measures."""
         try:
             x, y, width, height = (
                 int(self.properties[f"openslide.bounds-{side}"])
@@ -206,7 +206,7 @@ class Slide:
         return max(fits, key=lambda index: max(self.scales[index]), default=0)
 
     def read(self, box: Box, size: Size | None = None) -> NDArray[np.uint8]:
-        """Pixels ``(H, W, 3)`` under a box; white outside the slide and where it is transparent.
+        """Pixels ``(H, W, 3)`` under a box, white outside the slide and where it is transparent.
 
         What is shown is the box to within half a level-0 pixel, whatever the level's downsample.
         Where a scanner cut a level short by a part of a pixel, its last pixel is continued.
@@ -330,7 +330,7 @@ class Slide:
 
 
 def _span(start: float, length: float, scale: float) -> Span:
-    """A stretch of level 0 in pixels of a level; whole numbers if it misses them by a hair.
+    """A stretch of level 0 in pixels of a level, in whole numbers if it misses them by a hair.
 
     Args:
         start: In level-0 pixels.
@@ -344,7 +344,7 @@ def _span(start: float, length: float, scale: float) -> Span:
 
 
 def _inside(region: Box, size: Size) -> Box:
-    """The part of a region inside a level; the nearest pixel where that would be empty."""
+    """The part of a region inside a level, or the nearest pixel where that would be empty."""
     left, right = _clipped(region.x, region.right, size.width)
     top, bottom = _clipped(region.y, region.bottom, size.height)
     return Box(left, top, right - left, bottom - top)

@@ -41,7 +41,7 @@ CACHE_BYTES = 2**25
 
 
 def faster(reader: OpenSlideReader) -> OpenSlideReader | TiffReader:
-    """A reader of the same pixels in less time or with more levels; else the one that was given.
+    """A reader of the same pixels in less time or with more levels, else the given one.
 
     Args:
         reader: The file as OpenSlide reads it.
@@ -65,14 +65,14 @@ class _Image(NamedTuple):
     tile: Size
     offsets: Sequence[int]
     counts: Sequence[int]
-    """Bytes of each tile; none of one that is not in the file."""
+    """Bytes of each tile, 0 for one that is not in the file."""
     tables: bytes | None
-    """What JPEG tiles have in common."""
+    """Tables that all JPEG tiles of the image share."""
     decode: Callable[..., Any]
 
 
 class TiffReader:
-    """An open TIFF file; threads may share it."""
+    """An open TIFF file, which threads may share."""
 
     def __init__(self, reader: OpenSlideReader) -> None:
         """Finds the image of each level.
@@ -106,7 +106,7 @@ class TiffReader:
         self._tile = lru_cache(max(4, CACHE_BYTES // largest))(self._decode)
 
     def close(self) -> None:
-        """Ends reading; a file that another thread reads from is closed when that is done."""
+        """Ends reading."""
         self._openslide.close()
         self.close_file()
 
@@ -128,7 +128,7 @@ class TiffReader:
             return False
 
     def region(self, index: int, box: Box) -> NDArray[np.uint8]:
-        """Pixels ``(H, W, 3)`` of a level; tiles that are not in the file are white.
+        """Pixels ``(H, W, 3)`` of a level, white where a tile is not in the file.
 
         Args:
             index: The level.
@@ -164,13 +164,13 @@ class TiffReader:
         return result
 
     def _decode(self, index: int, number: int) -> NDArray[np.uint8] | None:
-        """One tile ``(h, w, 3)``; None where the file has none."""
+        """One tile ``(h, w, 3)``, or None where the file has none."""
         image = self._images[index]
         count = image.counts[number]
         if count == 0:
             return None
         if count > self._size:
-            raise SlideError(f"tile {number} is said to have {count} bytes, more than the file")
+            raise SlideError(f"tile {number} has {count} bytes, more than the file")
         data = self._bytes(image.offsets[number], count)
         tile, _, _ = image.decode(data, number, jpegtables=image.tables)
         if tile is None or tile.shape[-1] != 3 or tile.dtype != np.uint8:
@@ -246,6 +246,6 @@ def _samples(image: _Image, downsample: float) -> list[Box]:
 
 
 def _overlap(start: int, length: int, first: int, wanted: int) -> tuple[slice, slice]:
-    """What a tile and a region share along one axis, in pixels of the region and of the tile."""
+    """Overlap of a tile and a region along one axis, in pixels of the region and of the tile."""
     low, high = max(start, first), min(start + length, first + wanted)
     return slice(low - first, high - first), slice(low - start, high - start)

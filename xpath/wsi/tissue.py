@@ -33,7 +33,7 @@ SMALLEST_GLASS = 0.005
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TissueConfig:
-    """How tissue is told from glass."""
+    """Settings that separate tissue from glass."""
 
     mpp: float = 8.0
     """Resolution of the overview in microns per pixel: a nucleus is one pixel."""
@@ -43,20 +43,20 @@ class TissueConfig:
     """Tissue is at least this much more colourful than glass, 0..255. Otsu's threshold always
     finds two classes, even on an empty slide."""
     max_saturation: int = 20
-    """What is this much more colourful than glass is tissue, 0..255. On a slide of dark and pale
+    """Pixels this much more colourful than glass are tissue, 0..255. On a slide of dark and pale
     tissue Otsu's threshold falls between the two; it is then sought again among the paler pixels,
     until it is no higher than this."""
     ink: int = 40
     """Brightness below which a pixel is black ink or the scanner's frame, 0..255."""
     exclude_pen: bool = False
-    """Leave out strokes of pen in any colour but pale violet; else coloured pen is tissue."""
+    """Leave out strokes of pen in any colour but pale violet. Else coloured pen is tissue."""
     exclude_glass: bool = False
     """Leave out bubbles and edges of glass: what is grey, or a line thinner than 40 microns. On
     slides whose tissue is nearly grey, as some counterstains are, leave it off."""
     close_um: float = 40.0
     """Gaps narrower than this are closed."""
     min_area_um2: float = 40_000.0
-    """Smaller components are dust; 200 by 200 microns."""
+    """Smaller components are dust: 200 by 200 microns."""
     max_hole_um2: float = 40_000.0
     """Smaller holes are filled."""
 
@@ -79,7 +79,7 @@ class Tissue:
     downsample: tuple[float, float]
     """Level-0 pixels per pixel of the mask, across and down."""
     coloured: bool = True
-    """Whether the slide has any colour; without, no tissue can be found."""
+    """Whether the slide has any colour. Without, no tissue can be found."""
 
     def integral(self) -> NDArray[np.float64]:
         """Sums of the mask above and to the left, ``(h + 1, w + 1)``, for fast shares."""
@@ -88,7 +88,7 @@ class Tissue:
         return table
 
     def share(self, box: Box) -> float:
-        """Share of a box that is tissue, 0 to 1; outside the slide there is none.
+        """Share of a box that is tissue, 0 to 1. Outside the slide there is none.
 
         For many boxes ``shares`` is faster.
         """
@@ -194,7 +194,7 @@ def _palest_otsu(saturation: NDArray[np.uint8], highest: float) -> float:
 
 
 def _glass(overview: NDArray[np.uint8], saturation: NDArray[np.uint8]) -> float:
-    """Saturation of empty glass, which may be tinted; 0 where there is none in sight."""
+    """Saturation of empty glass, which may be tinted, or 0 where there is none in sight."""
     darkest = overview.min(axis=2)
     padding = darkest == 255  # pure white was never under the microscope
     glass = saturation[(darkest >= GLASS_BRIGHTNESS) & ~padding]

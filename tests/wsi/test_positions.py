@@ -1,4 +1,4 @@
-"""Reads show the place that was asked for: measured on pictures whose colours are coordinates."""
+"""Reads show the box they are asked for, measured on pictures whose colours are coordinates."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ PYRAMIDS = {
 
 @pytest.mark.parametrize("reader", ["openslide", "tiff"])
 @pytest.mark.parametrize("pyramid", PYRAMIDS)
-def test_every_level_shows_the_place_to_half_a_pixel(write_tiff, pyramid, reader, rng, monkeypatch):
+def test_every_level_shows_the_box_to_half_a_pixel(write_tiff, pyramid, reader, rng, monkeypatch):
     """At any corner, also left of and above the slide, and up to its far border."""
     if reader == "openslide":
         monkeypatch.setattr("xpath.wsi.slide.faster", lambda reader: reader)
