@@ -196,6 +196,16 @@ def test_what_is_missing_and_what_is_a_folder(tmp_path):
         Slide.open(tmp_path)
 
 
+def test_a_size_that_no_glass_has_is_damage():
+    """Else its overview would take days."""
+    reader = SimpleNamespace(
+        properties={}, level_downsamples=(1.0,), level_dimensions=[(2**24, 2**24)]
+    )
+
+    with pytest.raises(SlideError, match=r"bare\.svs claims 16777216 x 16777216 pixels"):
+        Slide(Path("bare.svs"), reader, None)
+
+
 # Levels
 
 

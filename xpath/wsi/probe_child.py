@@ -6,14 +6,13 @@ It imports no torch: a first look must not cost more than the file it is about.
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xpath.errors import ResolutionError, SlideError, XPathError
-from xpath.geometry import Box, Size
+from xpath.geometry import Box
 from xpath.wsi.resolution import contradiction
 from xpath.wsi.slide import Slide
 
@@ -87,10 +86,10 @@ def _read_samples(slide: Slide, index: int) -> None:
     Raises:
         SlideError: One of them is damaged.
     """
-    side = math.ceil(TILE * slide.levels[index].downsample)
+    size = slide.levels[index].size
     for part in (0.0, 0.5):
-        x, y = int(part * slide.size.width), int(part * slide.size.height)
-        slide.read(Box(x, y, side, side), Size(TILE, TILE))
+        x, y = int(part * size.width), int(part * size.height)
+        slide.read_level(index, Box(x, y, min(TILE, size.width - x), min(TILE, size.height - y)))
 
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:

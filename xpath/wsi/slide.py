@@ -37,6 +37,8 @@ __all__ = ["Reader", "Slide"]
 
 logger = logging.getLogger(__name__)
 
+LARGEST_PIXELS = 2**38
+"""A whole glass of 75 by 25 mm at 0.1 microns a pixel has fewer."""
 SQUARE_TOLERANCE = 0.03
 """Pixels this much wider than high, or the reverse, are worth a warning."""
 LEVEL_TOLERANCE = 1.001
@@ -97,6 +99,11 @@ class Slide:
                 reader.level_downsamples, reader.level_dimensions, strict=True
             )
         )
+        if self.size.width * self.size.height > LARGEST_PIXELS:
+            raise SlideError(
+                f"{path.name} claims {self.size.width} x {self.size.height} pixels, more than"
+                " any glass holds; the file is damaged: copy or convert it again"
+            )
         self.scales: tuple[Scale, ...] = tuple(
             scale_of(level.size, self.size) for level in self.levels
         )
@@ -116,7 +123,7 @@ class Slide:
             mpp: Microns per pixel at level 0; overrides what the slide stores.
 
         Raises:
-            SlideError: The file is missing, or not a slide.
+            SlideError: The file is missing, not a slide, or damaged.
             ResolutionError: ``mpp`` is absurd.
         """
         path = Path(path)
@@ -230,10 +237,18 @@ class Slide:
             return self._read_part(box, index, size, Box(0, 0, size.width, size.height))
         return self._read_blocks(box, index, size)
 
-    def read_level(self, index: int) -> NDArray[np.uint8]:
-        """One whole picture of the pyramid ``(H, W, 3)``, pixel by pixel as it is stored."""
+    def read_level(self, index: int, box: Box | None = None) -> NDArray[np.uint8]:
+        """One picture of the pyramid ``(H, W, 3)``, pixel by pixel as it is stored.
+
+        Args:
+            index: The level.
+            box: In pixels of the level, by default all of it. White beyond the slide.
+
+        Raises:
+            SlideError: A part of the file is damaged, or the slide is closed.
+        """
         size = self.levels[index].size
-        return self._reader.region(index, Box(0, 0, size.width, size.height))
+        return self._region(index, box or Box(0, 0, size.width, size.height))
 
     def thumbnail(self, max_side: int) -> NDArray[np.uint8]:
         """The whole slide ``(H, W, 3)``, its longer side ``max_side`` pixels or less."""
