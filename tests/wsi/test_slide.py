@@ -155,7 +155,7 @@ def test_an_overview_without_pyramid_says_that_it_takes_a_while(slide, caplog, m
     with caplog.at_level(logging.WARNING, "xpath"):
         slide.thumbnail(40)
 
-    assert "slide.tiff: 0.12 million pixels are read for a picture of 40 x 30" in caplog.text
+    assert "slide.tiff: 120,000 pixels are read for a picture of 40 x 30" in caplog.text
 
 
 def test_bounds_are_the_scanned_part_or_all():

@@ -264,10 +264,10 @@ class Slide:
         pixels = box.width / scale.x * box.height / scale.y
         if pixels > SLOW_PIXELS:
             logger.warning(
-                "%s: %.3g million pixels are read for a picture of %d x %d, because the slide has"
-                " no level between; this takes a while",
+                "%s: %s pixels are read for a picture of %d x %d, because the slide has no level"
+                " between; this takes a while",
                 self.path.name,
-                pixels / 1e6,
+                f"{pixels:,.0f}",
                 size.width,
                 size.height,
             )
