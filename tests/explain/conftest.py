@@ -19,16 +19,16 @@ class Picture:
         self.patches = patches
         side = patches.shape[1]
         self.size = Size(side * len(patches), side)
-        self.read_places = []
+        self.read_patches = []
 
     def read(self, box, size):
         assert size == box.size
-        self.read_places.append(box.x // box.width)
+        self.read_patches.append(box.x // box.width)
         return self.patches[box.x // box.width]
 
 
 class Masks:
-    """What ``SlideMasks`` offers."""
+    """The members of ``SlideMasks``, over arrays."""
 
     def __init__(self, grid, labels, masks):
         self.grid, self.labels, self._masks = grid, tuple(labels), np.asarray(masks, bool)

@@ -16,13 +16,14 @@ import torch
 
 from xpath.batch.slides import SlideEntry
 from xpath.explain.activation import object_activation, patch_activation
+from xpath.explain.explanation import Explanation, write_explanation
+from xpath.explain.importance import ObjectImportance
 from xpath.geometry import Mpp, PatchGrid, Size
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.review.access import Access
 from xpath.review.desk import ReviewDesk
 from xpath.review.server import ReviewServer
-from xpath.store.explanations import SlideExplanation, write_explanation
 from xpath.store.features import SlideFeatures, write_features
 from xpath.store.masks import MaskWriter
 from xpath.study.config import ObjectsConfig, StudyConfig
@@ -76,20 +77,21 @@ def write_masks(path, grid, masks):
 
 def explanation_of(slide, standard, aware):
     patches, objects = bags_of(slide, None, 0.001)
-    patch = patch_activation(standard, patches, 0)
-    logits = [object_activation(aware, objects, k).logit for k in range(2)]
-    target = int(np.argmax(logits))
-    kind = object_activation(aware, objects, target)
-    return SlideExplanation(
-        slide_id=slide.slide_id, target=target, attention_logits=np.array([patch.logit, 0.0]),
-        object_logits=np.array(logits), attention=patch.attention, patch_scores=patch.scores,
-        class_scores=np.stack([patch_activation(standard, patches, k).scores for k in range(2)]),
-        patch_bias=patch.bias, objects=kind.objects, activation=kind.activation,
-        contribution=kind.contribution, patch_contribution=kind.patch_contribution,
-        object_bias=kind.bias, importance_target=0, hidden=(LABELS[0],), probability=0.9,
-        hidden_probability=np.array([0.5]), imp=np.array([6.58]), effect=np.array([2.2]),
-        null=np.array([0.25]), patches=np.array([3]), area=np.array([0.04]),
-    )  # fmt: skip
+    by_object = object_activation(aware, objects)
+    importance = ObjectImportance(
+        slide_id=slide.slide_id,
+        target=0,
+        objects=(LABELS[0],),
+        probability=0.9,
+        hidden_probability=np.array([0.5]),
+        imp=np.array([6.58]),
+        effect=np.array([2.2]),
+        null=np.array([0.25]),
+        patches=np.array([3]),
+        area=np.array([0.04]),
+    )
+    by_patch = patch_activation(standard, patches, 0)
+    return Explanation(patch=by_patch, object=by_object, importance=importance)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def test_a_finding_has_the_runs_numbers_not_the_pages(desk, run_folder):
     (kept,) = Findings(desk.findings.path).read("one")
     view = desk._views.get("one", dict)
     assert kept.numbers["contribution"] != 99
-    assert kept.numbers["contribution of its kind"] == view.found.contribution[0]
+    assert kept.numbers["contribution of its kind"] == view.found.object.contribution[0]
     assert len(kept.rings[0]) == 5  # a rectangle, closed
     assert kept.numbers["area um2"] == 50 * 160 * 0.25
 

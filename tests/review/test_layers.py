@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
+from xpath.explain.explanation import read_explanation
 from xpath.export.colour import AGAINST, FOR, object_colour
 from xpath.geometry import Box, Size
 from xpath.review.layers import LayerPainter
 from xpath.review.pyramid import Pyramid, Tile
 from xpath.review.refusal import Refused
-from xpath.store.explanations import read_explanation
 from xpath.store.masks import open_masks
 
 WHOLE = Tile(Box(0, 0, 512, 384), Size(512, 384))
@@ -53,9 +53,9 @@ def test_from_afar_objects_are_painted_from_their_areas(opened, monkeypatch):
 def test_maps_are_signed_and_no_positive_evidence_shows_no_red(opened):
     masks, found = opened
     for sign, colour in ((1, FOR), (-1, AGAINST)):
-        found.activation[:] = sign * np.abs(found.activation)
-        found.patch_contribution[:] = sign * np.abs(found.patch_contribution)
-        found.patch_scores[:] = sign * np.abs(found.patch_scores)
+        found.object.activation[:] = sign * np.abs(found.object.activation)
+        found.object.patch_contribution[:] = sign * np.abs(found.object.patch_contribution)
+        found.patch.scores[:] = sign * np.abs(found.patch.scores)
         for layer in ("patch_map", "object_map", "local_map"):
             picture = LayerPainter(masks, found).paint(layer, WHOLE, [0, 1, 2])
             seen = picture[picture[..., 3] > 0]

@@ -13,10 +13,13 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from xpath.batch.slides import SlideEntry
 from xpath.errors import DataError, StoreError
-from xpath.store.explanations import read_explanation
+from xpath.explain.explanation import read_explanation
+from xpath.mil.bag import pack
+from xpath.mil.classifier import load_classifier
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.study.chain import (
@@ -28,6 +31,7 @@ from xpath.study.chain import (
 )
 from xpath.study.cohort import train_classifiers, write_table
 from xpath.study.exports import export
+from xpath.study.slides import bags_of
 from xpath.study.study import new_study, open_study
 from xpath.testing.slides import write_slide
 from xpath.wsi.probe import ProbeLimits, probe
@@ -54,15 +58,26 @@ def test_a_run_writes_every_stage(finished, small):
     assert (finished / "index.html").stat().st_size > 10_000
 
 
-def test_explanations_sum_to_the_logit(finished):
+def test_explanations_sum_to_the_logit(finished, small):
+    models = [
+        load_classifier(finished / "models" / name).eval() for name in ("attention", "object_aware")
+    ]
     for path in finished.glob("slides/*/explanation.h5"):
-        found = read_explanation(path)
-        standard = found.attention_logits[found.target]
-        aware = found.object_logits[found.target]
+        explanation = read_explanation(path)
+        patch, by_object = explanation.patch, explanation.object
+        features = read_features(path.parent / "features.h5")
+        bags = bags_of(features, None, small.objects.min_coverage)
+        with torch.inference_mode():
+            logits = [model(pack([bag])).logits[0] for model, bag in zip(models, bags, strict=True)]
 
-        assert found.patch_scores.sum() + found.patch_bias == pytest.approx(standard, abs=1e-5)
-        assert found.contribution.sum() + found.object_bias == pytest.approx(aware, abs=1e-5)
-        total = found.patch_contribution.sum() + found.object_bias
+        np.testing.assert_allclose(patch.logits, logits[0], atol=1e-5)
+        np.testing.assert_allclose(by_object.logits, logits[1], atol=1e-5)
+        assert explanation.target == logits[1].argmax()
+        standard, aware = (each[explanation.target].item() for each in logits)
+        assert patch.scores.sum() + patch.bias == pytest.approx(standard, abs=1e-5)
+        np.testing.assert_array_equal(patch.class_scores[explanation.target], patch.scores)
+        assert by_object.contribution.sum() + by_object.bias == pytest.approx(aware, abs=1e-5)
+        total = by_object.patch_contribution.sum() + by_object.bias
         assert total == pytest.approx(aware, abs=1e-5)
 
 
@@ -72,7 +87,7 @@ def test_an_absent_object_contributes_nothing(finished, small):
         found = read_explanation(path)
         coverage = read_features(path.parent / "features.h5").object_coverage
         absent = coverage < small.objects.min_coverage
-        assert (found.patch_contribution[absent] == 0).all()
+        assert (found.object.patch_contribution[absent] == 0).all()
         checked += absent.sum()
     assert checked  # otherwise this test says nothing
 
@@ -81,9 +96,9 @@ def test_importance_of_an_object_that_no_patch_holds_is_none(finished):
     checked = 0
     for path in finished.glob("slides/*/explanation.h5"):
         found = read_explanation(path)
-        absent = found.patches == 0
-        np.testing.assert_array_equal(found.imp[absent], 1)
-        np.testing.assert_array_equal(found.effect[absent], 0)
+        absent = found.importance.patches == 0
+        np.testing.assert_array_equal(found.importance.imp[absent], 1)
+        np.testing.assert_array_equal(found.importance.effect[absent], 0)
         checked += absent.sum()
     assert checked  # otherwise this test says nothing
 

@@ -177,7 +177,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pyramids",
         action="store_true",
-        help="also the maps as OME-TIFF (scores and colours) and DeepZoom, slides/ID/pyramids/",
+        help="also the maps as OME-TIFF (scores and colours), slides/ID/pyramids/",
     )
     parser.add_argument(
         "--dicom-seg",

@@ -26,7 +26,7 @@ __all__ = ["Canvas", "Strip", "patch_canvas", "strips", "whole_canvas"]
 
 
 class Canvas(NamedTuple):
-    """Where the picture lies on the slide."""
+    """Position, scale and size of the picture on the slide."""
 
     corner: tuple[float, float]
     """x, y of its top left corner, level-0 pixels."""
@@ -34,7 +34,7 @@ class Canvas(NamedTuple):
     """Level-0 pixels per pixel of the picture, across and down."""
     size: Size
     shrink: int = 1
-    """Mask pixels, along each axis, that are made one before they are shown; at least half of
+    """Mask pixels, along each axis, that are made one before they are shown. At least half of
     them must be in."""
 
 
@@ -46,11 +46,11 @@ class Strip(NamedTuple):
     masks: NDArray[np.bool_]
     """``(L, h, w)``."""
     covered: NDArray[np.bool_]
-    """``(h, w)`` where there is a patch; outside, nothing is known."""
+    """``(h, w)`` where there is a patch. Outside, nothing is known."""
 
 
 def patch_canvas(masks: SlideMasks) -> Canvas:
-    """What the patches span, one pixel for a mask pixel, ending where the slide ends."""
+    """The canvas that the patches span, one pixel for a mask pixel, ending where the slide ends."""
     grid = masks.grid
     scale = grid.footprint / masks.size
     corner = grid.coords.min(axis=0)
@@ -81,7 +81,7 @@ def whole_canvas(masks: SlideMasks, most: int) -> Canvas:
 
 
 def strips(masks: SlideMasks, labels: Sequence[str], canvas: Canvas) -> Iterator[Strip]:
-    """All rows of the picture, in order; each patch is read once.
+    """All rows of the picture, in order. Each patch is read once.
 
     Args:
         masks: Object masks.

@@ -1,4 +1,4 @@
-"""Pictures of a training: its curves, and what it answers on held-out images."""
+"""Pictures of a training: its curves, and its answers on held-out images."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def draw_answers(
 
     out = folder / "answers"
     out.mkdir(parents=True, exist_ok=True)
-    seen = 0
+    count = 0
 
-    def draw(item: SourceImage, annotated: Annotated, found: NDArray[np.bool_]) -> None:
-        nonlocal seen
-        seen += 1
-        if seen % every:
+    def draw(item: SourceImage, annotated: Annotated, answers: NDArray[np.bool_]) -> None:
+        nonlocal count
+        count += 1
+        if count % every:
             return
         truth = [mask for _, mask in annotated.masks]
-        truth += [np.zeros_like(found[0])] * len(annotated.absent)
+        truth += [np.zeros_like(answers[0])] * len(annotated.absent)
         names = [label for label, _ in annotated.masks] + list(annotated.absent)
         panels = [
             _panel(annotated.image, name, wanted, answer)
-            for name, wanted, answer in zip(names, truth, found, strict=True)
+            for name, wanted, answer in zip(names, truth, answers, strict=True)
         ]
         picture = np.concatenate(panels, axis=1)[..., ::-1]
         cv2.imwrite(str(out / f"{item.source}-{item.name}.jpg"), picture)

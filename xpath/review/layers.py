@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from xpath.explain.explanation import Explanation
     from xpath.review.pyramid import Tile
-    from xpath.store.explanations import SlideExplanation
     from xpath.store.masks import SlideMasks
 
 __all__ = ["LAYERS", "LayerPainter"]
@@ -46,16 +46,16 @@ class _Seen(NamedTuple):
 class LayerPainter:
     """Paints tiles of one slide's layers."""
 
-    def __init__(self, masks: SlideMasks, found: SlideExplanation) -> None:
+    def __init__(self, masks: SlideMasks, found: Explanation) -> None:
         """Takes what the run knows; reads no mask yet."""
         self._masks, self._found = masks, found
         self._area = masks.area / masks.size**2  # (N, L) share of the patch
         kinds = len(masks.labels)
-        self._local = found.patch_contribution[:, :kinds]
+        self._local = found.object.patch_contribution[:, :kinds]
         present = masks.area.any(axis=0)
         self.limits = {
-            "patch_map": _limit(found.patch_scores),
-            "object_map": _limit(found.activation[:kinds][present]),
+            "patch_map": _limit(found.patch.scores),
+            "object_map": _limit(found.object.activation[:kinds][present]),
             "local_map": _limit(self._local),
         }
         """The absolute value shown in full colour, the same on every tile."""
@@ -77,7 +77,7 @@ class LayerPainter:
     def _patches(self, tile: Tile) -> NDArray[np.uint8]:
         values = np.full((tile.size.height, tile.size.width), np.nan)
         for seen in self._seen(tile, 1):
-            values[seen.rows, seen.columns] = self._found.patch_scores[seen.patch]
+            values[seen.rows, seen.columns] = self._found.patch.scores[seen.patch]
         return signed_rgba(values, self.limits["patch_map"])
 
     def _objects(self, tile: Tile, kinds: Sequence[int]) -> NDArray[np.uint8]:
@@ -95,7 +95,7 @@ class LayerPainter:
         values = np.full((tile.size.height, tile.size.width), np.nan)
         for seen, shares in self._shares(tile, kinds):
             if layer == "object_map":
-                weights = self._found.activation[list(kinds)]
+                weights = self._found.object.activation[list(kinds)]
             else:
                 weights = self._local[seen.patch, list(kinds)]
             painted = np.tensordot(weights, shares, axes=1)

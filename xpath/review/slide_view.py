@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpath.errors import XPathError
+from xpath.explain.explanation import read_explanation
 from xpath.export.colour import hex_colour, object_colour
 from xpath.export.overlay import short_name
 from xpath.mil.object_aware import ObjectAwareMIL
@@ -19,7 +20,6 @@ from xpath.review.layers import LayerPainter
 from xpath.review.pieces import piece_at, place_on
 from xpath.review.pyramid import TILE, Pyramid
 from xpath.review.what_if import WhatIf, what_if_of
-from xpath.store.explanations import read_explanation
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.study.slides import bags_of
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.batch.slides import SlideEntry
+    from xpath.explain.explanation import Explanation
     from xpath.review.pieces import Piece
-    from xpath.store.explanations import SlideExplanation
     from xpath.store.masks import SlideMasks
     from xpath.study.study import Study
 
@@ -58,7 +58,7 @@ class SlideView:
     entry: SlideEntry
     classes: tuple[str, ...]
     masks: SlideMasks
-    found: SlideExplanation
+    found: Explanation
     painter: LayerPainter
     what_if: WhatIf | None
     """None where the classifier is not the one that was explained."""
@@ -82,15 +82,15 @@ class SlideView:
             "last": pyramid.last,
             "patches": len(grid),
             "explained": target,
-            "measured": self.classes[self.found.importance_target],
+            "measured": self.classes[self.found.importance.target],
             "probability": {
-                "object-aware model": self._probability(self.found.object_logits),
-                "standard model": self._probability(self.found.attention_logits),
+                "object-aware model": self._probability(self.found.object.logits),
+                "standard model": self._probability(self.found.patch.logits),
             },
-            "bias": self.found.object_bias,
+            "bias": self.found.object.bias,
             "limits": self.painter.limits,
             "what_if": self.what_if is not None,
-            "kinds": [self._kind(kind) for kind in range(len(self.found.objects))],
+            "kinds": [self._kind(kind) for kind in range(len(self.found.object.objects))],
             "source": f"slides/{self.entry.slide_id}/explanation.h5",
         }
 
@@ -106,7 +106,7 @@ class SlideView:
         return [self._seen(piece) for piece in found]
 
     def _kind(self, kind: int) -> dict[str, Any]:
-        label, found = self.found.objects[kind], self.found
+        label, found = self.found.object.objects[kind], self.found
         masked = kind < len(self.masks.labels)
         share = float(self.masks.area[:, kind].mean() / self.masks.size**2) if masked else None
         row: dict[str, Any] = {
@@ -116,21 +116,26 @@ class SlideView:
             "colour": hex_colour(object_colour(label)),
             "masked": masked,
             "area": share,
-            "contribution": float(found.contribution[kind]),
+            "contribution": float(found.object.contribution[kind]),
             "centres": self._strongest(kind) if masked else [],
         }
         whole = self.what_if and self.what_if.without(found.target, kind, None)
         if whole:
             row["without"] = whole.log_odds
-        if label in found.hidden:
-            place = found.hidden.index(label)
-            row |= {"hidden": float(found.effect[place]), "random": float(found.null[place])}
+        if label in found.importance.objects:
+            place = found.importance.objects.index(label)
+            row |= {
+                "hidden": float(found.importance.effect[place]),
+                "random": float(found.importance.null[place]),
+            }
         return {name: value for name, value in row.items() if _tellable(value)}
 
     def _strongest(self, kind: int) -> list[list[float]]:
         """Centres of the patches in which a kind adds most, and least, to the logit."""
         held = np.flatnonzero(self.masks.area[:, kind])
-        order = held[np.argsort(-np.abs(self.found.patch_contribution[held, kind]), kind="stable")]
+        order = held[
+            np.argsort(-np.abs(self.found.object.patch_contribution[held, kind]), kind="stable")
+        ]
         half = self.masks.grid.footprint / 2
         centres: list[list[float]] = (self.masks.grid.coords[order[:8]] + half).tolist()
         return centres
@@ -138,7 +143,7 @@ class SlideView:
     def _seen(self, piece: Piece) -> Seen:
         kind, found = piece.kind, self.found
         total = self.masks.area[piece.patches, kind]
-        terms = found.patch_contribution[piece.patches, kind]
+        terms = found.object.patch_contribution[piece.patches, kind]
         pixel_um = (self.masks.grid.footprint / self.masks.size) * (
             self.masks.grid.slide_mpp or math.nan
         )
@@ -146,7 +151,7 @@ class SlideView:
             "area um2": float(piece.pixels.sum()) * pixel_um**2,
             "contribution": float((terms * piece.pixels / np.maximum(total, 1)).sum()),
             "contribution of its patches": float(terms.sum()),
-            "contribution of its kind": float(found.contribution[kind]),
+            "contribution of its kind": float(found.object.contribution[kind]),
             "presence score": float(self.masks.presence[piece.patches, kind].max()),
             "patches": float(len(piece.patches)),
         }
@@ -161,12 +166,12 @@ class SlideView:
 
     def _measured(self, label: str) -> dict[str, float]:
         """What blurring the kind did to the standard model."""
-        if label not in self.found.hidden:
+        if label not in self.found.importance.objects:
             return {}
-        place = self.found.hidden.index(label)
+        place = self.found.importance.objects.index(label)
         return {
-            "blurred: fall of log-odds": float(self.found.effect[place]),
-            "random, same area: fall of log-odds": float(self.found.null[place]),
+            "blurred: fall of log-odds": float(self.found.importance.effect[place]),
+            "random, same area: fall of log-odds": float(self.found.importance.null[place]),
         }
 
     def _probability(self, logits: NDArray[np.float64]) -> dict[str, float]:
@@ -192,7 +197,7 @@ def open_view(study: Study, entry: SlideEntry) -> SlideView:
     )
 
 
-def _what_if(study: Study, entry: SlideEntry, found: SlideExplanation) -> WhatIf | None:
+def _what_if(study: Study, entry: SlideEntry, found: Explanation) -> WhatIf | None:
     """None where features or classifier are gone, or are not those that were explained."""
     try:
         model = ObjectAwareMIL.from_pretrained(study.folder.model("object_aware"))
@@ -200,8 +205,8 @@ def _what_if(study: Study, entry: SlideEntry, found: SlideExplanation) -> WhatIf
         answer = what_if_of(model, bags_of(slide, None, study.config.objects.min_coverage)[1])
     except XPathError:
         return None
-    same = np.allclose(answer.logits(), found.object_logits, atol=SAME, rtol=SAME)
-    return answer if same and model.objects == found.objects else None
+    same = np.allclose(answer.logits(), found.object.logits, atol=SAME, rtol=SAME)
+    return answer if same and model.objects == found.object.objects else None
 
 
 def _tellable(value: Any) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from xpath.explain.activation import object_activation
-from xpath.explain.head import evaluate, log_odds
+from xpath.explain.head import forward, log_odds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,7 +85,7 @@ def what_if_of(model: ObjectAwareMIL, bag: Bag) -> WhatIf:
     """
     terms = [object_activation(model, bag, target) for target in range(len(model.classes))]
     return WhatIf(
-        attention=evaluate(model, bag).attention.numpy(),
+        attention=forward(model, bag).attention.numpy(),
         terms=np.stack([term.patch_contribution for term in terms], axis=-1),
         bias=np.array([term.bias for term in terms]),
         present_only=model.config.average == "present",

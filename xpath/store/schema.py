@@ -63,13 +63,14 @@ def atomic(path: Path) -> Iterator[Path]:
         _remove(draft)
 
 
-def check_schema(path: Path, found: object, wanted: str) -> None:
-    """Refuses files of strangers and of other versions.
+def check_schema(path: Path, found: object, wanted: str, *, remedy: str = "make it again") -> None:
+    """Refuses files that are not ours, and those of other versions.
 
     Args:
         path: The file, for the message.
         found: What it says its schema is; None if it says nothing.
         wanted: Name and version, such as ``xpath.features/1``.
+        remedy: What to do about a file of another version.
 
     Raises:
         StoreError: ``found`` is not ``wanted``.
@@ -80,7 +81,7 @@ def check_schema(path: Path, found: object, wanted: str) -> None:
         raise StoreError(f"{path} was not written by xpath; wanted a file of schema {wanted!r}")
     name = wanted.rpartition("/")[0]
     if str(found).rpartition("/")[0] == name:
-        advice = "make it again, or use the version of xpath that wrote it"
+        advice = f"{remedy}, or use the version of xpath that wrote it"
     else:
         advice = "it is another kind of file; check the path"
     raise StoreError(f"{path} has schema {found!r}, wanted {wanted!r}: {advice}")

@@ -77,7 +77,7 @@ def export_stage(study: Study, *, title: str) -> StageReport:
 
 
 def pyramids_stage(study: Study) -> StageReport:
-    """Maps of the explained slides as OME-TIFF and DeepZoom."""
+    """Maps of the explained slides as OME-TIFF."""
     return run_stage(
         "pyramids", to_explain(study), lambda entry: write_pyramids(study, entry), study.ledger
     )

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from xpath.batch.done import is_done, key_of, make_once
 from xpath.errors import DataError, StoreError
 from xpath.explain.cohort import cohort_importance
-from xpath.explain.importance import ObjectImportance
+from xpath.explain.explanation import read_explanation
 from xpath.metrics.calibration import fit_temperature
 from xpath.metrics.classification_intervals import classification_intervals
 from xpath.mil.attention_mil import AttentionMIL
@@ -24,7 +24,6 @@ from xpath.mil.group_folds import patient_of
 from xpath.mil.memory_map import Spool
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.train import train
-from xpath.store.explanations import read_explanation
 from xpath.store.features import read_features
 from xpath.store.schema import atomic
 from xpath.study.slides import bags_of, explain_key
@@ -157,21 +156,7 @@ def tabulate_importance(study: Study) -> list[dict[str, Any]]:
         path = study.folder.explanation(entry.slide_id)
         if not entry.label or not path.exists() or not is_done(path, explain_key(study, entry)):
             continue
-        found = read_explanation(path)
-        slides.append(
-            ObjectImportance(
-                slide_id=entry.slide_id,
-                target=found.importance_target,
-                objects=found.hidden,
-                probability=found.probability,
-                hidden_probability=found.hidden_probability,
-                imp=found.imp,
-                effect=found.effect,
-                null=found.null,
-                patches=found.patches,
-                area=found.area,
-            )
-        )
+        slides.append(read_explanation(path).importance)
     settings = study.config.explain
     rows = cohort_importance(
         slides,

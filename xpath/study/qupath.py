@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from xpath.explain.explanation import Explanation
     from xpath.export.qupath.geojson import Feature
     from xpath.geometry import Box
-    from xpath.store.explanations import SlideExplanation
     from xpath.store.masks import SlideMasks
     from xpath.wsi.tissue import Tissue
 
@@ -30,7 +30,7 @@ GEOJSON, SCRIPT = "objects.geojson", "open_in_qupath.groovy"
 
 def write_for_qupath(
     folder: Path,
-    found: SlideExplanation,
+    found: Explanation,
     masks: SlideMasks,
     tissue: Tissue,
     *,
@@ -66,40 +66,38 @@ def write_for_qupath(
 
 
 def _features(
-    found: SlideExplanation, masks: SlideMasks, tissue: Tissue, classes: Sequence[str]
+    found: Explanation, masks: SlideMasks, tissue: Tissue, classes: Sequence[str]
 ) -> Iterator[Feature]:
     name = classes[found.target]
     yield from region_features(tissue.mask, tissue.downsample, "tissue", title="tissue")
     yield from tile_features(
         masks.grid,
         {
-            "attention": found.attention,
+            "attention": found.patch.attention,
             **{
                 f"activation: {each}": scores
-                for each, scores in zip(classes, found.class_scores, strict=True)
+                for each, scores in zip(classes, found.patch.class_scores, strict=True)
             },
-            f"object activation: {name}": found.patch_contribution.sum(axis=1),
+            f"object activation: {name}": found.object.patch_contribution.sum(axis=1),
         },
     )
     yield from object_features(masks, _numbers(found, masks, classes))
 
 
-def _numbers(
-    found: SlideExplanation, masks: SlideMasks, classes: Sequence[str]
-) -> list[ObjectNumbers]:
+def _numbers(found: Explanation, masks: SlideMasks, classes: Sequence[str]) -> list[ObjectNumbers]:
     """What is told of each kind of object."""
-    name, measured = classes[found.target], classes[found.importance_target]
-    hidden = {label: e for e, label in enumerate(found.hidden)}
+    name, measured = classes[found.target], classes[found.importance.target]
+    hidden = {label: e for e, label in enumerate(found.importance.objects)}
     numbers = []
     for j, label in enumerate(masks.labels):
-        kind = {f"kind's contribution: {name}": float(found.contribution[j])}
+        kind = {f"kind's contribution: {name}": float(found.object.contribution[j])}
         if (e := hidden.get(label)) is not None:
             kind |= {
-                f"kind hidden, fall of log-odds: {measured}": float(found.effect[e]),
-                f"kind hidden, random same area: {measured}": float(found.null[e]),
-                f"kind hidden, IMP (Eq. 12): {measured}": float(found.imp[e]),
+                f"kind hidden, fall of log-odds: {measured}": float(found.importance.effect[e]),
+                f"kind hidden, random same area: {measured}": float(found.importance.null[e]),
+                f"kind hidden, IMP (Eq. 12): {measured}": float(found.importance.imp[e]),
             }
-        shared = {_contribution(name): found.patch_contribution[:, j]}
+        shared = {_contribution(name): found.object.patch_contribution[:, j]}
         numbers.append(ObjectNumbers(label=label, kind=kind, shared=shared))
     return numbers
 

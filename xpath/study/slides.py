@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from xpath.batch.attempts import attempt
 from xpath.batch.done import key_of, make_once, read_key
 from xpath.explain.activation import object_activation, patch_activation
-from xpath.explain.importance import PerturbationConfig, Scene, object_importance
+from xpath.explain.explanation import SCHEMA, Explanation, write_explanation
+from xpath.explain.importance import PerturbationConfig, SegmentedSlide, object_importance
 from xpath.explain.perturbation import Blur
 from xpath.mil.bag import Bag, pack
 from xpath.objects.extract import extract_objects
 from xpath.segment.predict.whole_slide import segment_slide
-from xpath.store.explanations import SlideExplanation, write_explanation
 from xpath.store.features import read_features, write_features
 from xpath.store.masks import open_masks
 from xpath.wsi.grid import cut_grid
@@ -26,10 +25,10 @@ from xpath.wsi.tissue import find_tissue
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from xpath.batch.slides import SlideEntry
+    from xpath.explain.importance import ObjectImportance
     from xpath.mil.attention_mil import AttentionMIL
     from xpath.mil.object_aware import ObjectAwareMIL
     from xpath.store.features import SlideFeatures
@@ -44,7 +43,7 @@ OF_THE_COHORT = ("parts", "resamples")
 
 
 def segment(study: Study, entry: SlideEntry) -> bool:
-    """Object masks of a slide; True if they had to be made."""
+    """Makes the object masks of a slide, True if they had to be made."""
     output, key = study.folder.masks(entry.slide_id), study.masks_key(entry)
 
     def produce() -> None:
@@ -59,7 +58,7 @@ def segment(study: Study, entry: SlideEntry) -> bool:
 
 
 def extract(study: Study, entry: SlideEntry) -> bool:
-    """Patch and object features of a slide; True if they had to be made."""
+    """Makes patch and object features of a slide, True if they had to be made."""
     masks, output = study.folder.masks(entry.slide_id), study.folder.features(entry.slide_id)
     study.require(masks, study.masks_key(entry), "segment")
     key = study.features_key(entry)
@@ -79,7 +78,7 @@ def extract(study: Study, entry: SlideEntry) -> bool:
 
 
 def explain(study: Study, entry: SlideEntry, classifiers: Classifiers) -> bool:
-    """Activation maps and importances of a slide; True if they had to be made."""
+    """Makes the explanation of a slide, True if it had to be made."""
     output = study.folder.explanation(entry.slide_id)
     features = study.folder.features(entry.slide_id)
     study.require(features, study.features_key(entry), "features")
@@ -94,10 +93,10 @@ def explain(study: Study, entry: SlideEntry, classifiers: Classifiers) -> bool:
 
 
 def explain_key(study: Study, entry: SlideEntry) -> str:
-    """What the explanation of a slide depends on."""
+    """The key of a slide's explanation: all it depends on."""
     settings = asdict(study.config.explain)
     return key_of(
-        "explanation",
+        SCHEMA,
         study.features_key(entry),
         read_key(study.folder.model("attention")),
         read_key(study.folder.model("object_aware")),
@@ -119,21 +118,23 @@ def bags_of(slide: SlideFeatures, label: int | None, min_coverage: float) -> tup
 
 def _explanation(
     study: Study, entry: SlideEntry, path: Path, classifiers: Classifiers
-) -> SlideExplanation:
+) -> Explanation:
     standard, aware = classifiers
     slide = read_features(path)
-    min_coverage = study.config.objects.min_coverage
-    patches, objects = bags_of(slide, None, min_coverage)
-    with torch.inference_mode():
-        logits = [model(pack([bag])).logits[0].double().numpy()
-                  for model, bag in ((standard, patches), (aware, objects))]  # fmt: skip
-    target = int(logits[1].argmax())
-    patch = patch_activation(standard, patches, target)
-    kind = object_activation(aware, objects, target)
-    classes = aware.classes
-    true = classes.index(entry.label) if entry.label in classes else target
-    settings = study.config.explain
-    asked = [name for name in settings.labels if name in slide.objects]
+    patches, objects = bags_of(slide, None, study.config.objects.min_coverage)
+    by_object = object_activation(aware, objects)
+    return Explanation(
+        patch=patch_activation(standard, patches, by_object.target),
+        object=by_object,
+        importance=_importance(study, entry, slide, standard, by_object.target),
+    )
+
+
+def _importance(
+    study: Study, entry: SlideEntry, slide: SlideFeatures, standard: AttentionMIL, predicted: int
+) -> ObjectImportance:
+    """Importance of objects for the true class, or the predicted one where it is not known."""
+    classes, settings = standard.classes, study.config.explain
 
     def predict(features: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -142,12 +143,14 @@ def _explanation(
 
     with study.open_slide(entry) as opened:
         masks = open_masks(study.folder.masks(entry.slide_id))
-        importance = object_importance(
+        return object_importance(
             predict,
             study.encoder,
-            Scene(slide_id=entry.slide_id, slide=opened, masks=masks, features=slide.features),
-            objects=asked,
-            target=true,
+            SegmentedSlide(
+                slide_id=entry.slide_id, slide=opened, masks=masks, features=slide.features
+            ),
+            objects=[name for name in settings.labels if name in slide.objects],
+            target=classes.index(entry.label) if entry.label in classes else predicted,
             perturbation=Blur(settings.sigma_um),
             config=PerturbationConfig(
                 feather_um=settings.feather_um,
@@ -156,33 +159,3 @@ def _explanation(
                 seed=settings.seed,
             ),
         )
-    return SlideExplanation(
-        slide_id=entry.slide_id,
-        target=target,
-        attention_logits=logits[0],
-        object_logits=logits[1],
-        attention=patch.attention,
-        patch_scores=patch.scores,
-        class_scores=_class_scores(standard, patches),
-        patch_bias=patch.bias,
-        objects=kind.objects,
-        activation=kind.activation,
-        contribution=kind.contribution,
-        patch_contribution=kind.patch_contribution,
-        object_bias=kind.bias,
-        importance_target=true,
-        hidden=importance.objects,
-        probability=importance.probability,
-        hidden_probability=importance.hidden_probability,
-        imp=importance.imp,
-        effect=importance.effect,
-        null=importance.null,
-        patches=importance.patches,
-        area=importance.area,
-    )
-
-
-def _class_scores(standard: AttentionMIL, patches: Bag) -> NDArray[np.float64]:
-    """What each patch adds to the logit of each class, ``(K, N)``."""
-    classes = range(len(standard.classes))
-    return np.stack([patch_activation(standard, patches, k).scores for k in classes])

@@ -1,4 +1,4 @@
-"""What a page takes from tables and models of the run folder, where it has them."""
+"""Content of a page from the tables and models of the run folder, where it has them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_ROWS = 40
 
 
 def file_table(path: Path, root: Path, *, most: int = MOST_ROWS) -> FileTable | None:
-    """A CSV file as it is, its first rows; None where the run has none."""
+    """The first rows of a CSV file as they are, None where the run has no such file."""
     rows = _rows(path)
     if not rows:
         return None
@@ -35,7 +35,7 @@ def file_table(path: Path, root: Path, *, most: int = MOST_ROWS) -> FileTable | 
 
 
 def temperatures(path: Path) -> dict[str, float]:
-    """Temperature of each calibrated model, ``tables/calibration.csv``; empty where there is none.
+    """Temperature of each calibrated model, ``tables/calibration.csv``, empty where there is none.
 
     The table has the columns ``model`` and ``temperature``; logits are divided by it.
 
@@ -62,7 +62,7 @@ def cohort_intervals(path: Path, class_name: str) -> dict[str, tuple[float, floa
 
 
 def training_sentences(model: Path, split: Path) -> tuple[str, ...]:
-    """What a classifier was trained on, with the files that say so.
+    """The training data of a classifier in sentences.
 
     Args:
         model: Its folder, with ``config.json``.
@@ -73,11 +73,11 @@ def training_sentences(model: Path, split: Path) -> tuple[str, ...]:
     about: Mapping[str, Any] = json.loads((model / "config.json").read_text()).get("metadata", {})
     label = {row["slide_id"]: row["label"] for row in _rows(split)}
     sentences = []
-    for part, slides in about.get("slides", {}).items():
+    for which, slides in about.get("slides", {}).items():
         count = Counter(label.get(slide, "unknown") for slide in slides)
         by_class = ", ".join(f"{number} {name}" for name, number in sorted(count.items()))
         verb = {"train": "trained on", "validation": "chosen on", "test": "judged on"}.get(
-            part, part
+            which, which
         )
         sentences.append(
             f"{verb[0].upper()}{verb[1:]} {len(slides)} slides ({by_class or 'none'})."

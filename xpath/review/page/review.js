@@ -67,7 +67,7 @@ async function openSlide(listed) {
   byId("verdict").replaceChildren(
     "The object-aware model says ", make("b", { textContent: `${slide.explained} (${percent(p)})` }),
     slide.label ? `; labelled ${slide.label}` : "; no label", listed.part ? ` · ${listed.part} slide` : "");
-  byId("verdict").title = `${slide.source}: object_logits`;
+  byId("verdict").title = `${slide.source}: object/logits`;
   byId("report").hidden = !listed.report;
   byId("report").href = `run/slides/${slidePath(slide.id)}/export/report.html`;
   byId("geojson").href = `findings/${slidePath(slide.id)}.geojson`;
@@ -134,7 +134,7 @@ function listKinds() {
     const name = make("button", { type: "button", className: "name", textContent: kind.name, title: `${kind.label}; ${kind.area === undefined ? "what no mask covers" : `${percent(kind.area)} of the patches' area`}. Click: to the patches where it counts most` });
     name.disabled = !kind.centres.length;
     name.addEventListener("click", () => { const [x, y] = kind.centres[visit++ % kind.centres.length]; viewer.go(x, y, Math.max(viewer.scale, 0.5)); });
-    const value = make("span", { className: `value ${side(kind.contribution)}`, textContent: signed(kind.contribution), title: `${source}: contribution${kind.without === undefined ? "" : `; without it the log-odds change by ${signed(kind.without)} (models/object_aware)`}` });
+    const value = make("span", { className: `value ${side(kind.contribution)}`, textContent: signed(kind.contribution), title: `${source}: object/contribution${kind.without === undefined ? "" : `; without it the log-odds change by ${signed(kind.without)} (models/object_aware)`}` });
     return make("li", { className: kind.area === 0 ? "absent" : "" }, box, swatch, name, make("span", { className: "bar" }, bar), value);
   });
   byId("kinds").replaceChildren(...rows);
@@ -195,14 +195,14 @@ function numberTable(object) {
   const number = (name) => (n[name] === undefined ? null : signed(n[name]));
   const rows = [
     ["What it adds to the score", "", ""],
-    ["this object (its patches' share, by area)", number("contribution"), `${source}: patch_contribution`],
-    ["all of its kind on the slide", number("contribution of its kind"), `${source}: contribution`],
+    ["this object (its patches' share, by area)", number("contribution"), `${source}: object/patch_contribution`],
+    ["all of its kind on the slide", number("contribution of its kind"), `${source}: object/contribution`],
     [`If it were not there: change of the log-odds of ${target}`, "", ""],
     [`none of its kind in ${here}`, change("without it here"), "exact for the object-aware model, from models/object_aware and features.h5; attention moves to what is left"],
     ["none of its kind on the slide", change("without its kind"), "exact for the object-aware model, from models/object_aware and features.h5"],
     [`Blurred on the slide: fall of the standard model's log-odds of ${state.slide.measured}`, "", ""],
-    ["this kind", number("blurred: fall of log-odds") || "not asked", `${source}: effect`],
-    ["random places of the same area", number("random, same area: fall of log-odds"), `${source}: null`],
+    ["this kind", number("blurred: fall of log-odds") || "not asked", `${source}: importance/effect`],
+    ["random places of the same area", number("random, same area: fall of log-odds"), `${source}: importance/null`],
     ["Mask", "", ""],
     ["area", n["area um2"] === undefined ? null : n["area um2"] < 1e5 ? `${n["area um2"].toFixed(0)} µm²` : `${(n["area um2"] / 1e6).toFixed(2)} mm²`, "masks.zarr"],
     ["segmentor's confidence that it is there", n["presence score"] === undefined ? null : n["presence score"].toFixed(2), "masks.zarr: presence"],

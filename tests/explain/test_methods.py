@@ -4,8 +4,9 @@ import torch
 
 from xpath.errors import ConfigError
 from xpath.explain.activation import object_activation, patch_activation
-from xpath.explain.attention_pool import attention_pools, leave_out_cells, leave_out_patches
-from xpath.explain.patch_object import METHODS, attribute
+from xpath.explain.attention_pool import attention_pools, leave_out_patch_objects, leave_out_patches
+from xpath.explain.attribution import METHODS
+from xpath.explain.methods import attribute
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag
 from xpath.mil.object_aware import ObjectAwareMIL
@@ -31,30 +32,30 @@ def aware(average="all", **changes):
 def test_every_method_answers_alike(method, case):
     model, bag = case()
 
-    found = attribute(model, bag, method, 1, contrast="mean")
+    result = attribute(model, bag, method, 1, contrast="mean")
 
-    assert (found.method, found.target) == (method, 1)
-    assert found.patches.shape == (15,)
-    assert found.patches.dtype == np.float64
-    assert np.isfinite(found.patches).all()
-    assert found.logit == pytest.approx(attention_pools(model, bag, 1, contrast="mean").logit)
-    if found.cells is not None:
-        assert found.cells.shape == (15, 3)
-        assert (found.cells[~bag.present.numpy()] == 0).all()
-        assert found.objects[2] == 0
+    assert (result.method, result.target) == (method, 1)
+    assert result.patches.shape == (15,)
+    assert result.patches.dtype == np.float64
+    assert np.isfinite(result.patches).all()
+    assert result.logit == pytest.approx(attention_pools(model, bag, 1, contrast="mean").logit)
+    if result.patch_objects is not None:
+        assert result.patch_objects.shape == (15, 3)
+        assert (result.patch_objects[~bag.present.numpy()] == 0).all()
+        assert result.objects[2] == 0
 
 
 @pytest.mark.parametrize("contrast", ["none", "mean", "runner_up", 0])
 @pytest.mark.parametrize("case", [standard, aware, lambda: aware("present")])
 @pytest.mark.parametrize("method", METHODS)
 def test_what_promises_a_sum_keeps_it(method, case, contrast):
-    found = attribute(*case(), method, 1, contrast=contrast)
+    result = attribute(*case(), method, 1, contrast=contrast)
 
     if method in COMPLETE:
-        assert abs(found.delta) < 1e-6
-        assert found.patches.sum() == pytest.approx(found.logit - found.reference, abs=1e-6)
+        assert abs(result.delta) < 1e-6
+        assert result.patches.sum() == pytest.approx(result.logit - result.reference, abs=1e-6)
     else:
-        assert np.isnan(found.delta)
+        assert np.isnan(result.delta)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "attention"])
@@ -84,18 +85,18 @@ def test_each_name_is_its_function():
     np.testing.assert_allclose(
         attribute(model, bag, "attention", 1).patches, wanted.attention, atol=1e-12
     )
-    found = attribute(model, bag, "leave_one_out", 1)
-    np.testing.assert_array_equal(found.patches, leave_out_patches(pools))
-    assert found.cells is None
+    result = attribute(model, bag, "leave_one_out", 1)
+    np.testing.assert_array_equal(result.patches, leave_out_patches(pools))
+    assert result.patch_objects is None
 
     model, bag = aware()
     pools = attention_pools(model, bag, 1)
-    found = attribute(model, bag, "activation", 1)
+    result = attribute(model, bag, "activation", 1)
     wanted = object_activation(model, bag, 1)
-    np.testing.assert_allclose(found.objects, wanted.contribution, atol=1e-12)
-    np.testing.assert_array_equal(found.cells, wanted.patch_contribution)
-    found = attribute(model, bag, "leave_one_out", 1)
-    np.testing.assert_array_equal(found.cells, leave_out_cells(pools))
+    np.testing.assert_allclose(result.objects, wanted.contribution, atol=1e-12)
+    np.testing.assert_array_equal(result.patch_objects, wanted.patch_contribution)
+    result = attribute(model, bag, "leave_one_out", 1)
+    np.testing.assert_array_equal(result.patch_objects, leave_out_patch_objects(pools))
     assert attribute(model, bag, "attention", 1).patches.sum() == pytest.approx(1)
 
 
@@ -116,8 +117,8 @@ def test_patches_in_another_order_have_the_same_values(case):
     for method in METHODS:
         if method in ("random", "shapley"):
             continue
-        found, wanted = (attribute(model, each, method, 1).patches for each in (turned, bag))
-        np.testing.assert_allclose(found, wanted[order], atol=1e-10)
+        result, wanted = (attribute(model, each, method, 1).patches for each in (turned, bag))
+        np.testing.assert_allclose(result, wanted[order], atol=1e-10)
 
 
 def test_one_patch_takes_all():
@@ -125,9 +126,9 @@ def test_one_patch_takes_all():
     one = Bag(bag.features[:1])
 
     for method in ("activation", "leave_one_out", "shapley"):
-        found = attribute(model, one, method, 1)
+        result = attribute(model, one, method, 1)
         bias = model.classifier.bias[1].item()
-        assert found.patches[0] == pytest.approx(found.logit - bias)
+        assert result.patches[0] == pytest.approx(result.logit - bias)
     assert attribute(model, one, "centred", 1).patches[0] == pytest.approx(0)
 
 
