@@ -5,6 +5,7 @@ Axes: H W pixels.
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -103,10 +104,11 @@ class OpenSlideReader:
         """How far past a corner a region really begins, along one axis, in pixels of the level.
 
         OpenSlide takes corners in whole pixels of level 0, divides them by a downsample that is a
-        little off, and blends neighbours where that gives no whole pixel.
+        little off, and blends neighbours where that gives no whole pixel. So a region begins a
+        little before its corner: were it past it, its end would be blended with what is no slide.
         """
         scale = self.level_downsamples[index]
-        return round(corner * scale) / scale - corner
+        return _full(corner, scale) / scale - corner
 
     def _open_handle(self) -> Any:
         with self._lock:
@@ -117,11 +119,16 @@ class OpenSlideReader:
             return self._handle
 
     def _pixels(self, handle: Any, index: int, box: Box) -> NDArray[np.uint8]:
-        """The region that begins nearest to where it should."""
+        """The region that begins where it should, or a little before."""
         scale = self.level_downsamples[index]
-        corner = (round(box.x * scale), round(box.y * scale))
+        corner = (_full(box.x, scale), _full(box.y, scale))
         region = handle.read_region(corner, index, (box.width, box.height))
         return on_white(np.asarray(region, np.uint8))
+
+
+def _full(corner: int, scale: float) -> int:
+    """The last pixel of level 0 that is not past a corner."""
+    return math.floor(corner * scale + 1e-6)
 
 
 def _open(path: Path) -> Any:

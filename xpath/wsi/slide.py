@@ -16,8 +16,8 @@ import numpy as np
 from xpath.errors import ConfigError, ResolutionError, SlideError
 from xpath.geometry import Box, Mpp, Size
 from xpath.wsi.openslide_reader import OpenSlideReader
-from xpath.wsi.pyramid import Level, Scale, scale_of
-from xpath.wsi.resample import Span, resample
+from xpath.wsi.pyramid import Level, Scale, Stretch, continued, inside_of, scale_of, span_of
+from xpath.wsi.resample import resample
 from xpath.wsi.resolution import (
     SANE_MPP,
     contradiction,
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from xpath.wsi.resample import Span
+
 __all__ = ["Reader", "Slide"]
 
 logger = logging.getLogger(__name__)
@@ -43,9 +45,6 @@ SQUARE_TOLERANCE = 0.03
 """Pixels this much wider than high, or the reverse, are worth a warning."""
 LEVEL_TOLERANCE = 1.001
 """A level counts as fine enough up to this factor: 4.0002 serves a request for 4."""
-EDGE_TOLERANCE = 1e-6
-"""Level-0 pixels by which the edge of a read may miss whole pixels of a level and counts as them:
-rounding errors of the numbers."""
 BLOCK_PIXELS = 2**24
 """Most pixels of a level read at once. Larger areas are shrunk block by block, so that the overview
 of a slide without pyramid does not need the memory of all of it."""
@@ -248,7 +247,10 @@ class Slide:
             SlideError: A part of the file is damaged, or the slide is closed.
         """
         size = self.levels[index].size
-        return self._region(index, box or Box(0, 0, size.width, size.height))
+        box = box or Box(0, 0, size.width, size.height)
+        return self._region(
+            index, Stretch(box.x, box.width, box.x), Stretch(box.y, box.height, box.y)
+        )
 
     def thumbnail(self, max_side: int) -> NDArray[np.uint8]:
         """The whole slide ``(H, W, 3)``, its longer side ``max_side`` pixels or less."""
@@ -294,33 +296,39 @@ class Slide:
         """A part of the picture that ``read`` gives, in pixels of that picture."""
         scale = self.scales[index]
         step_x, step_y = box.width / size.width, box.height / size.height
-        across = _span(box.x + part.x * step_x, part.width * step_x, scale.x)
-        down = _span(box.y + part.y * step_y, part.height * step_y, scale.y)
-        left, top = math.floor(across[0]), math.floor(down[0])
-        region = Box(left, top, math.ceil(across[1]) - left, math.ceil(down[1]) - top)
-        pixels = self._region(index, region)
-        x = left + self._reader.shift(index, max(0, left))
-        y = top + self._reader.shift(index, max(0, top))
+        across = span_of(box.x + part.x * step_x, part.width * step_x, scale.x)
+        down = span_of(box.y + part.y * step_y, part.height * step_y, scale.y)
+        stored = self.levels[index].size
+        columns = self._stretch(index, across, stored.width)
+        rows = self._stretch(index, down, stored.height)
         return resample(
-            pixels,
-            (across[0] - x, across[1] - x),
-            (down[0] - y, down[1] - y),
+            self._region(index, columns, rows),
+            (across[0] - columns.begin, across[1] - columns.begin),
+            (down[0] - rows.begin, down[1] - rows.begin),
             part.size,
+            even=max(scale) > 1,
         )
 
-    def _region(self, index: int, region: Box) -> NDArray[np.uint8]:
-        """Pixels under a box in pixels of a level, which may reach beyond it."""
+    def _stretch(self, index: int, span: Span, stored: int) -> Stretch:
+        """Pixels of a level that hold a span along one axis."""
+        first, last = math.floor(span[0]), math.ceil(span[1])
+        begin = first + self._reader.shift(index, max(0, first))
+        if last < stored:
+            last = max(last, first + math.ceil(span[1] - begin))
+        return Stretch(first, last - first, begin)
+
+    def _region(self, index: int, columns: Stretch, rows: Stretch) -> NDArray[np.uint8]:
+        """Pixels of a level, which may reach beyond it."""
         stored, scale = self.levels[index].size, self.scales[index]
-        inside = _inside(region, stored)
+        region = Box(columns.first, rows.first, columns.pixels, rows.pixels)
+        inside = inside_of(region, stored)
         if inside == region:
             return self._reader.region(index, region)
-        rows, down = _continued(region.y, region.height, stored.height, self.size.height / scale.y)
-        columns, across = _continued(
-            region.x, region.width, stored.width, self.size.width / scale.x
-        )
+        x, across = continued(columns, stored.width, self.size.width / scale.x)
+        y, down = continued(rows, stored.height, self.size.height / scale.y)
         if not (down.any() and across.any()):
-            return np.full((region.height, region.width, 3), 255, np.uint8)
-        pixels = self._reader.region(index, inside)[rows - inside.y][:, columns - inside.x]
+            return np.full((rows.pixels, columns.pixels, 3), 255, np.uint8)
+        pixels = self._reader.region(index, inside)[y - inside.y][:, x - inside.x]
         weight = (down[:, None] * across)[..., None]
         return np.rint(pixels * weight + 255 * (1 - weight)).astype(np.uint8)
 
@@ -342,48 +350,6 @@ class Slide:
                 stored.y,
             )
         return (stored.x + stored.y) / 2
-
-
-def _span(start: float, length: float, scale: float) -> Span:
-    """A stretch of level 0 in pixels of a level, in whole numbers if it misses them by a hair.
-
-    Args:
-        start: In level-0 pixels.
-        length: Likewise.
-        scale: Level-0 pixels per pixel of the level.
-    """
-    first, last = start / scale, (start + length) / scale
-    whole = round(first), max(round(first) + 1, round(last))
-    off = max(abs(whole[0] - first), abs(whole[1] - last)) * scale
-    return whole if off <= EDGE_TOLERANCE else (first, last)
-
-
-def _inside(region: Box, size: Size) -> Box:
-    """The part of a region inside a level, or the nearest pixel where that would be empty."""
-    left, right = _clipped(region.x, region.right, size.width)
-    top, bottom = _clipped(region.y, region.bottom, size.height)
-    return Box(left, top, right - left, bottom - top)
-
-
-def _clipped(first: int, last: int, length: int) -> tuple[int, int]:
-    low = min(max(first, 0), length - 1)
-    return low, max(min(last, length), low + 1)
-
-
-def _continued(
-    first: int, count: int, stored: int, length: float
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Which stored pixels serve a stretch that reaches beyond them, and how far each is slide.
-
-    Args:
-        first: First pixel of the stretch.
-        count: Its pixels.
-        stored: Pixels the level has.
-        length: Pixels it would have, had nothing been cut off.
-    """
-    wanted = np.arange(first, first + count)
-    share = np.where(wanted < 0, 0.0, np.clip(max(length, stored) - wanted, 0.0, 1.0))
-    return wanted.clip(0, stored - 1), share
 
 
 def _open(path: Path) -> Reader:
