@@ -35,10 +35,10 @@ from xpath.segment.evaluation.tables import (
     comparison,
     dice_by,
     examples,
-    write_csv,
     write_tables,
 )
 from xpath.segment.predict.predictor import SegmentPredictor
+from xpath.store.tables import write_table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,7 +95,7 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     write_tables(args.out, evaluation, seed=args.seed)
     if args.compare:
         rows = comparison(evaluation.samples, args.compare)
-        write_csv(args.out / "comparison.csv", rows, COMPARISON_COLUMNS)
+        write_table(args.out / "comparison.csv", rows, COMPARISON_COLUMNS)
     if evaluation.samples:
         _draw(args.out, evaluation, predictor, config, args.seed)
     return evaluation

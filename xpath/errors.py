@@ -75,4 +75,4 @@ class CheckpointError(XPathError):
 
 
 class MissingDependencyError(XPathError, ImportError):
-    """An optional package is not installed; the message carries the pip command."""
+    """An optional package is not installed. The message carries the pip command."""

@@ -79,7 +79,7 @@ def study_of(slide, out, *options):
     return study_from(parser.parse_args([str(slide), "--out", str(out), *options]), keep=True)
 
 
-def test_what_free_words_were_taken_for_is_said(tmp_path, slide, capsys):
+def test_labels_meant_by_free_words_are_printed(tmp_path, slide, capsys):
     study_of(slide, tmp_path / "run", "--objects", "breast tissue tumour")
 
     assert "looking for breast-tissue-tumor\n" in capsys.readouterr().err

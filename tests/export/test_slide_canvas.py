@@ -7,8 +7,8 @@ import pytest
 
 from xpath.errors import ConfigError
 from xpath.export.slide_canvas import Canvas, patch_canvas, strips, whole_canvas
-from xpath.geometry import PatchGrid, Size
-from xpath.store.masks import MaskWriter, open_masks
+from xpath.geometry import Size
+from xpath.testing.masks import grid_at, write_masks
 
 LABELS = ("breast-tissue-tumor", "breast-tissue-stroma")
 SLIDE = Size(300, 250)
@@ -19,21 +19,11 @@ def masks(tmp_path_factory):
     """Patches of 80 level-0 pixels, 32 mask pixels; some overlap, one leaves the slide."""
     generator = np.random.default_rng(1)
     path = tmp_path_factory.mktemp("canvas") / "masks.zarr"
-    coords = np.array([[10, 20], [90, 20], [130, 20], [10, 100], [230, 110], [90, 190]])
-    grid = PatchGrid(
-        coords=coords,
-        footprint=80,
-        pixels=32,
-        mpp=None,
-        overlap=0,
-        slide_size=SLIDE,
-        slide_mpp=None,
-    )
-    found = generator.random((6, 2, 32, 32)) < 0.3
-    found[2, 1] = False
-    with MaskWriter(path, grid=grid, labels=LABELS, size=32, provenance={}) as writer:
-        writer.write(0, found, np.ones((6, 2), np.float32))
-    return open_masks(path)
+    corners = [[10, 20], [90, 20], [130, 20], [10, 100], [230, 110], [90, 190]]
+    grid = grid_at(corners, 80, pixels=32, slide_size=SLIDE, slide_mpp=None)
+    masks = generator.random((6, 2, 32, 32)) < 0.3
+    masks[2, 1] = False
+    return write_masks(path, grid, masks, LABELS)
 
 
 def whole(masks, canvas, labels=LABELS):

@@ -7,9 +7,9 @@ from xpath.features.model_options import model_options
 def test_texts_become_what_they_mean():
     texts = ["init_values=1e-5", "depth = 24", "a=true", "b=False", "c=none", "act_layer=SiLU"]
 
-    found = model_options([*texts, "mean=0.7,0.6,0.7", "d=3.0"])
+    options = model_options([*texts, "mean=0.7,0.6,0.7", "d=3.0"])
 
-    assert found == {
+    assert options == {
         "init_values": 1e-5,
         "depth": 24,
         "a": True,
@@ -19,7 +19,7 @@ def test_texts_become_what_they_mean():
         "mean": (0.7, 0.6, 0.7),
         "d": 3.0,
     }
-    assert isinstance(found["depth"], int)
+    assert isinstance(options["depth"], int)
     assert model_options([]) == {}
 
 

@@ -6,10 +6,10 @@ import torch
 from torch.nn import functional
 
 from xpath.errors import DataError, LabelError, ShapeError
-from xpath.geometry import PatchGrid, Size
+from xpath.geometry import Size
 from xpath.objects.extract import extract_objects
 from xpath.store.features import read_features, write_features
-from xpath.store.masks import MaskWriter, open_masks
+from xpath.testing.masks import grid_at, write_masks
 
 SIDE = 16
 
@@ -39,16 +39,7 @@ class Colours:
 
 @pytest.fixture
 def grid():
-    coords = np.array([[x * SIDE, y * SIDE] for y in range(2) for x in range(3)])
-    return PatchGrid(
-        coords=coords,
-        footprint=SIDE,
-        pixels=SIDE,
-        mpp=0.5,
-        overlap=0,
-        slide_size=Size(3 * SIDE, 2 * SIDE),
-        slide_mpp=0.5,
-    )
+    return grid_at([[x * SIDE, y * SIDE] for y in range(2) for x in range(3)], SIDE)
 
 
 @pytest.fixture
@@ -70,9 +61,7 @@ def masks(tmp_path, grid, found):
     labels = ["breast-tissue-tumor", "breast-cell-neoplastic"]
     path = tmp_path / "masks.zarr"
     facts = {"segmentor": "tiny", "segmentor_sha256": "cd" * 32}
-    with MaskWriter(path, grid=grid, labels=labels, size=SIDE, provenance=facts) as writer:
-        writer.write(0, found, np.ones((len(grid), 2), np.float32))
-    return open_masks(path)
+    return write_masks(path, grid, found, labels, provenance=facts)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 8])

@@ -16,13 +16,13 @@ from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.train import TrainConfig
 from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.store.features import SlideFeatures, write_features
+from xpath.store.tables import write_table
 from xpath.study.chain import to_explain
 from xpath.study.cohort import (
     divide,
     load_classifiers,
     tabulate_importance,
     train_classifiers,
-    write_table,
 )
 from xpath.study.config import ClassifierConfig, ObjectsConfig, StudyConfig
 from xpath.study.folder import RunFolder

@@ -52,6 +52,6 @@ def test_what_is_no_fault_of_a_slide_stops_the_stage(tmp_path, override, error):
     assert not study.folder.ledger.exists()
 
 
-def test_explaining_before_training_says_what_to_run(tmp_path):
+def test_explaining_before_training_names_what_to_run(tmp_path):
     with pytest.raises(StoreError, match=r"run `xpath train LABELS.csv --out .*` first"):
         explain_stage(new_study(tmp_path / "run", StudyConfig(), []))

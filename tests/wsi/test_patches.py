@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from xpath.errors import ConfigError, DataError, SlideError
-from xpath.geometry import PatchGrid, Size
+from xpath.geometry import Size
+from xpath.testing.masks import grid_at
 from xpath.wsi import patches as module
 from xpath.wsi.patches import iter_patches, read_patch
 from xpath.wsi.slide import Slide
@@ -17,16 +18,8 @@ from xpath.wsi.slide import Slide
 
 def make_grid(count, *, footprint=8, pixels=4):
     """A row of patches: patch ``i`` starts at x = 8 i."""
-    coords = np.stack((np.arange(count) * 8, np.zeros(count)), axis=1).astype(np.int64)
-    return PatchGrid(
-        coords=coords,
-        footprint=footprint,
-        pixels=pixels,
-        mpp=1.0,
-        overlap=0,
-        slide_size=Size(8 * count, 8),
-        slide_mpp=0.5,
-    )
+    corners = np.stack((np.arange(count) * 8, np.zeros(count)), axis=1)
+    return grid_at(corners, footprint, pixels=pixels, slide_size=Size(8 * count, 8))
 
 
 class Recorder:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xpath.cli.command import Command
 from xpath.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from xpath.study.corrections import Corrections
     from xpath.study.study import Study
 
-__all__ = ["add_parser"]
+__all__ = ["COMMAND"]
 
 DESCRIPTION = """\
 Says how far the objects the model found on a slide agree with those a person drew or corrected:
@@ -50,15 +51,8 @@ A label that neither has shows - for Dice and IoU.
 """
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the sub-command."""
-    parser = commands.add_parser(
-        "compare",
-        help="compare masks with objects drawn or corrected in QuPath",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="the run folder")
     parser.add_argument(
         "corrected", metavar="CORRECTED.geojson", type=Path, help="QuPath's export, also zipped"
@@ -70,7 +64,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         " by default those of the file",
     )
     parser.add_argument("--out", metavar="FILE.csv", type=Path, help="write the table there, too")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -135,7 +128,7 @@ def _tell(masks: SlideMasks, found: Corrections) -> None:
 
 
 def _where(compared: Comparison, regions: int) -> str:
-    """What was compared, in words."""
+    """Where it was compared, in words."""
     unit = compared.rows[0].unit
     area = _area(compared.area, unit)
     if not regions:
@@ -177,3 +170,13 @@ def _table(rows: Sequence[Agreement]) -> list[str]:
 
 def _share(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+COMMAND = Command(
+    name="compare",
+    help="compare masks with objects drawn or corrected in QuPath",
+    description=DESCRIPTION,
+    epilog=EPILOG,
+    arguments=add_arguments,
+    run=run,
+)

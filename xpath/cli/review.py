@@ -6,12 +6,14 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xpath.cli.command import Command
+
 if TYPE_CHECKING:
     import argparse
 
     from xpath.review.desk import ReviewDesk
 
-__all__ = ["add_parser"]
+__all__ = ["COMMAND"]
 
 DESCRIPTION = """\
 Serves a finished run as a page for the browser: the slides at full resolution, objects and maps
@@ -21,11 +23,8 @@ as a table or for QuPath. Only this machine can reach the page, unless --host sa
 """
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the sub-command."""
-    parser = commands.add_parser(
-        "review", help="look at a run in the browser and note findings", description=DESCRIPTION
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="the run folder")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8765, help="0 takes a free one")
@@ -35,7 +34,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--export", metavar="FOLDER", type=Path, help="write the findings there and stop"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,3 +72,12 @@ def _serve(desk: ReviewDesk, host: str, port: int, token: str) -> int:
         except KeyboardInterrupt:
             print("stopped; findings are in", desk.findings.path)
     return 0
+
+
+COMMAND = Command(
+    name="review",
+    help="look at a run in the browser and note findings",
+    description=DESCRIPTION,
+    arguments=add_arguments,
+    run=run,
+)

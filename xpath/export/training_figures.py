@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from xpath.store.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,11 +93,8 @@ def draw_curves(folder: Path) -> None:
 
 def _columns(path: Path) -> dict[str, list[float | str]]:
     """Columns of a CSV, numbers where they are numbers; none of a missing file."""
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [_number(row[name]) for row in rows] for name in rows[0]}
+    rows = read_table(path)
+    return {name: [_number(row[name]) for row in rows] for name in rows[0]} if rows else {}
 
 
 def _number(text: str) -> float | str:

@@ -22,16 +22,16 @@ def model_options(texts: Iterable[str]) -> dict[str, Any]:
     Raises:
         ConfigError: No ``=``, or a name twice.
     """
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
-        if not (equals and name.isidentifier() and value) or name in found:
+        if not (equals and name.isidentifier() and value) or name in options:
             raise ConfigError(
                 f"options of an encoder are name=value, each once, such as init_values=1e-5; got"
                 f" {text!r}"
             )
-        found[name] = _meant(value)
-    return found
+        options[name] = _meant(value)
+    return options
 
 
 def _meant(text: str) -> Any:

@@ -155,7 +155,7 @@ def fit_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) ->
 
 
 def scaled_probability(logits: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """``softmax(logits / temperature)``, ``(B, K)``.
+    """``softmax(logits / temperature)`` over the last axis, ``(..., K)``.
 
     Raises:
         DataError: A temperature that is not positive, or logits that are not finite.
@@ -167,7 +167,7 @@ def scaled_probability(logits: NDArray[np.floating], temperature: float) -> NDAr
     values = np.asarray(logits, np.float64)
     if not np.isfinite(values).all():
         raise DataError("logits must be finite")
-    probability: NDArray[np.float64] = softmax(values / temperature, axis=1)
+    probability: NDArray[np.float64] = softmax(values / temperature, axis=-1)
     return probability
 
 

@@ -7,7 +7,6 @@ map, has the value, the image shows the label. Paths are relative to the folder 
 
 from __future__ import annotations
 
-import csv
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import numpy as np
 
 from xpath.errors import DataError
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage
+from xpath.store.tables import read_user_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,9 +56,13 @@ def read_annotated(folder: Path) -> list[SourceImage]:
     Raises:
         DataError: A table is missing or lacks a column.
     """
-    images = _rows(folder / "images.csv", ("source", "image", "mask", "region", "group", "mpp"))
+    images = read_user_table(
+        folder / "images.csv", "source", "image", "mask", "region", "group", "mpp"
+    )
     labels: dict[str, list[dict[str, str]]] = {}
-    for row in _rows(folder / "labels.csv", ("source", "image", "value", "label", "original")):
+    for row in read_user_table(
+        folder / "labels.csv", "source", "image", "value", "label", "original"
+    ):
         labels.setdefault(row["image"], []).append(row)
     return [_source_image(folder, row, labels.get(row["image"], [])) for row in images]
 
@@ -75,7 +79,7 @@ def divide(
     Raises:
         DataError: The table is missing or broken, or part of a patient is held out.
     """
-    rows = _rows(split, ("source", "image", "group", "split"))
+    rows = read_user_table(split, "source", "image", "group", "split")
     held = {(row["source"], row["image"]) for row in rows if row["split"] == "test"}
     train: list[SourceImage] = []
     test: list[SourceImage] = []
@@ -87,18 +91,6 @@ def divide(
             f"{split} holds out only a part of {sorted(torn)[:3]}; hold out all or none"
         )
     return train, test
-
-
-def _rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    lacking = [name for name in columns if rows and name not in rows[0]]
-    if lacking or not rows:
-        raise DataError(f"{path} needs rows with the columns {', '.join(columns)}; no {lacking}")
-    return rows
 
 
 def _source_image(

@@ -7,7 +7,6 @@ sources; it is read again and never changes for an image that is in it.
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from xpath.pathseg.standardise import StandardConfig, standardise
 from xpath.pathseg.tally import Tally
 from xpath.pathseg.workers import each_image
 from xpath.store.schema import atomic, check_schema
+from xpath.store.tables import write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -249,10 +249,8 @@ def _write_failed(path: Path, failed: Mapping[str, str], paths: Mapping[str, Pat
     if not failed:
         path.unlink(missing_ok=True)
         return
-    with atomic(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("image", "path", "reason"))
-        writer.writerows((name, paths[name], reason) for name, reason in failed.items())
+    rows = [{"image": n, "path": paths[n], "reason": reason} for n, reason in failed.items()]
+    write_table(path, rows)
 
 
 def _write_indices(folder: Path, info: SourceInfo, splits: Mapping[str, str]) -> Tally:

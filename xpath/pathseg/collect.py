@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +10,7 @@ from xpath.pathseg.annotated import divide, read_annotated
 from xpath.pathseg.biomedparse_data import read_biomedparse
 from xpath.pathseg.biomedparse_source import images_of
 from xpath.pathseg.packed import Stored, pack_all
-from xpath.store.schema import atomic
+from xpath.store.tables import read_table, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -88,7 +87,7 @@ def index_images(
         table: A CSV that is read if it exists, and written.
         on_image: Called after each image.
     """
-    known = _read_index(table)
+    known = {(row["source"], row["image"]): row for row in read_table(table)}
     found: list[Stored] = []
     for image in images:
         row = known.get((image.source, image.name)) or _row(image)
@@ -98,18 +97,8 @@ def index_images(
             found.append(Stored(image, (int(row["height"]), int(row["width"])), labels))
         if on_image:
             on_image()
-    with atomic(table) as draft, draft.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(known.values())
+    write_table(table, known.values(), COLUMNS)
     return found
-
-
-def _read_index(table: Path) -> dict[tuple[str, str], dict[str, str]]:
-    if not table.exists():
-        return {}
-    with table.open(newline="") as file:
-        return {(row["source"], row["image"]): row for row in csv.DictReader(file)}
 
 
 def _row(image: SourceImage) -> dict[str, str] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from xpath.review.pixels import Recent, SlidePixels, encoded
 from xpath.review.refusal import Refused
 from xpath.review.slide_view import SlideView, open_view
 from xpath.store.schema import atomic
+from xpath.study.folder import slide_predictions, slide_splits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,12 +51,7 @@ class ReviewDesk:
     def run(self) -> dict[str, Any]:
         """The slides of the run."""
         folder = self.study.folder
-        parts = {row["slide_id"]: row["part"] for row in _table(folder.split)}
-        predicted = {
-            row["slide_id"]: row["predicted"]
-            for row in _table(folder.table("predictions"))
-            if row["model"] == "object_aware"
-        }
+        parts, predicted = slide_splits(folder), slide_predictions(folder)
         count = self.findings.count()
         return {
             "run": folder.root.name,
@@ -224,10 +219,3 @@ class ReviewDesk:
 def _short(finding: Finding) -> dict[str, Any]:
     names = ("slide_id", "object", "label", "reviewer", "verdict", "comment", "x", "y", "changed")
     return {"id": finding.id} | {name: getattr(finding, name) for name in names}
-
-
-def _table(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))

@@ -15,6 +15,7 @@ from xpath.errors import XPathError
 from xpath.explain.explanation import read_explanation
 from xpath.export.colour import hex_colour, object_colour
 from xpath.export.overlay import short_name
+from xpath.metrics.calibration import scaled_probability
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.review.layers import LayerPainter
 from xpath.review.pieces import piece_at, place_on
@@ -175,8 +176,7 @@ class SlideView:
         }
 
     def _probability(self, logits: NDArray[np.float64]) -> dict[str, float]:
-        weight = np.exp(logits - logits.max())
-        return dict(zip(self.classes, (weight / weight.sum()).tolist(), strict=True))
+        return dict(zip(self.classes, scaled_probability(logits, 1.0).tolist(), strict=True))
 
 
 def open_view(study: Study, entry: SlideEntry) -> SlideView:

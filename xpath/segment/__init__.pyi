@@ -5,8 +5,8 @@ from .evaluation.evaluate import evaluate_segmentor as evaluate_segmentor
 from .model.segmentor import PathSegmentor as PathSegmentor
 from .model.variants import pathsegmentor_large as pathsegmentor_large
 from .model.variants import pathsegmentor_mini as pathsegmentor_mini
-from .predict.predictor import SegmentPredictor as SegmentPredictor
 from .predict.predictor import Segmentation as Segmentation
+from .predict.predictor import SegmentPredictor as SegmentPredictor
 from .predict.whole_slide import SegmentConfig as SegmentConfig
 from .predict.whole_slide import segment_slide as segment_slide
 from .training.trainer import Trainer as Trainer

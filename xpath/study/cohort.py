@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from xpath.batch.done import is_done, key_of, make_once
+from xpath.batch.done import is_done, make_once
 from xpath.errors import DataError, StoreError
-from xpath.explain.cohort import cohort_importance
+from xpath.explain.cohort import ImportanceRow, cohort_importance
 from xpath.explain.explanation import read_explanation
 from xpath.metrics.calibration import fit_temperature
 from xpath.metrics.classification_intervals import classification_intervals
@@ -25,7 +24,8 @@ from xpath.mil.memory_map import Spool
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.train import train
 from xpath.store.features import read_features
-from xpath.store.schema import atomic
+from xpath.store.tables import write_table
+from xpath.study.keys import stage_key
 from xpath.study.slides import bags_of, explain_key
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from xpath.study.slides import Classifiers
     from xpath.study.study import Study
 
-__all__ = ["divide", "load_classifiers", "tabulate_importance", "train_classifiers", "write_table"]
+__all__ = ["divide", "load_classifiers", "tabulate_importance", "train_classifiers"]
 
 logger = logging.getLogger(__name__)
 
@@ -107,12 +107,7 @@ def train_classifiers(study: Study) -> dict[str, str]:
     slides = [entry for entry in study.slides if entry.slide_id in parts]
     # Not of all labels: a class whose slides failed cannot be learnt.
     classes = tuple(sorted({entry.label for entry in slides}))
-    key = key_of(
-        [[e.slide_id, e.label, parts[e.slide_id], study.features_key(e)] for e in slides],
-        asdict(study.config.classifier),
-        study.config.objects.min_coverage,
-        classes,
-    )
+    inputs = [[e.slide_id, e.label, parts[e.slide_id], study.features_key(e)] for e in slides]
     bags = _read_bags(study, slides, classes)
     for which, name in enumerate(NAMES):
         chosen = {
@@ -120,7 +115,8 @@ def train_classifiers(study: Study) -> dict[str, str]:
         }
         output = study.folder.model(name)
         untrained = _builder(study, name, chosen["train"][0], classes)
-        make_once(output, key_of(name, key), lambda: _train_one(study, untrained, chosen, output))  # noqa: B023 - called at once
+        key = stage_key("models", study.config, name, inputs, classes)
+        make_once(output, key, lambda: _train_one(study, untrained, chosen, output))  # noqa: B023 - called at once
     _write_predictions(study, parts, bags)
     _write_calibration(study, parts, bags)
     return parts
@@ -165,19 +161,8 @@ def tabulate_importance(study: Study) -> list[dict[str, Any]]:
         resamples=settings.resamples,
         seed=settings.seed,
     )
-    table = [asdict(row) for row in rows]
-    write_table(study.folder.table("importance"), table)
-    return table
-
-
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes a CSV table, floats to six significant digits."""
-    with atomic(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else ["empty"], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            short = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-            writer.writerow(short)
+    write_table(study.folder.table("importance"), rows, ImportanceRow)
+    return [asdict(row) for row in rows]
 
 
 def _read_bags(
@@ -297,4 +282,4 @@ def _write_calibration(
             found = predict(model, [pair[which] for pair in held])
             warmth = fit_temperature(found.logits, found.label)
             rows.append({"model": name, "temperature": warmth, "slides": len(held)})
-    write_table(study.folder.table("calibration"), rows)
+    write_table(study.folder.table("calibration"), rows, ("model", "temperature", "slides"))

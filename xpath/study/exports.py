@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpath.batch.done import is_done, key_of, make_once
+from xpath.batch.done import is_done, make_once
 from xpath.explain.explanation import read_explanation
 from xpath.explain.maps import object_map, object_shares, patch_map
 from xpath.export.colour import hex_colour, object_colour, signed_rgba
@@ -34,10 +33,14 @@ from xpath.export.report.tables import (
 )
 from xpath.geometry import Size
 from xpath.labels import OTHER
+from xpath.metrics.calibration import scaled_probability
 from xpath.objects.morphometry import morphometry, write_table
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
+from xpath.store.tables import read_table
+from xpath.study.folder import slide_predictions, slide_splits
+from xpath.study.keys import stage_key
 from xpath.study.qupath import write_for_qupath
 from xpath.study.slides import explain_key
 from xpath.wsi.tissue import find_tissue
@@ -78,12 +81,12 @@ def export(study: Study, entry: SlideEntry, split: str) -> bool:
             draft.mkdir()
             _export_to(draft, study, entry, split)
 
-    key = key_of(
+    key = stage_key(
         "export",
+        study.config,
         explain_key(study, entry),
         study.classes,
         split,
-        version("xpath-pathology"),
         # Tables over all slides, parts of which the page shows, change with any slide.
         cohort_intervals(study.folder.table("importance"), measured),
         temperatures(study.folder.table("calibration")),
@@ -176,11 +179,11 @@ def _report(
         predicted=name,
         explained=name,
         probability={
-            "object-aware": _softmax(
-                explanation.object.logits / temperature.get("object_aware", 1.0), study.classes
+            "object-aware": _probability(
+                explanation.object.logits, study.classes, temperature.get("object_aware", 1.0)
             ),
-            "standard": _softmax(
-                explanation.patch.logits / temperature.get("attention", 1.0), study.classes
+            "standard": _probability(
+                explanation.patch.logits, study.classes, temperature.get("attention", 1.0)
             ),
         },
         figure=figure,
@@ -227,24 +230,17 @@ def _rows(
     return tuple(rows)
 
 
-def _softmax(logits: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
-    weight = np.exp(logits - logits.max())
-    return {name: float(w) for name, w in zip(classes, weight / weight.sum(), strict=True)}
+def _probability(
+    logits: NDArray[np.float64], classes: Sequence[str], temperature: float = 1.0
+) -> dict[str, float]:
+    return dict(zip(classes, scaled_probability(logits, temperature).tolist(), strict=True))
 
 
 def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title: str) -> None:
     """Writes ``index.html`` and ``figures/``."""
-    parts = {row["slide_id"]: row["part"] for row in _read_table(study.folder.split)}
-    predicted = {
-        row["slide_id"]: row["predicted"]
-        for row in _read_table(study.folder.table("predictions"))
-        if row["model"] == "object_aware"
-    }
+    parts, predicted = slide_splits(study.folder), slide_predictions(study.folder)
     slides = tuple(_slide_row(study, entry, parts, predicted) for entry in study.slides)
-    metrics = [
-        {**row, **{k: float(row.get(k, "nan")) for k in SCORES}}
-        for row in _read_table(study.folder.table("metrics"))
-    ]
+    metrics = read_table(study.folder.table("metrics"), **dict.fromkeys(SCORES, float))
     rows = tuple(
         {
             **row,
@@ -329,7 +325,7 @@ def _best(study: Study) -> list[tuple[SlideEntry, Explanation]]:
             continue
         explanation = read_explanation(path)
         right = study.classes[explanation.target] == entry.label
-        score = max(_softmax(explanation.object.logits, study.classes).values()) if right else -1.0
+        score = scaled_probability(explanation.object.logits, 1.0).max() if right else -1.0
         group = entry.label or entry.slide_id
         if group not in best or score > best[group][0]:
             best[group] = (score, entry, explanation)
@@ -358,13 +354,11 @@ def _draw_figures(
 def _slide_row(
     study: Study, entry: SlideEntry, parts: Mapping[str, str], predicted: Mapping[str, str]
 ) -> dict[str, str]:
-    lines = [
-        study.ledger.line(entry.slide_id, s) for s in ("segment", "features", "explain", "export")
-    ]
+    stages = ("segment", "features", "explain", "export")
     failed = [
-        f"{line.stage} failed: {line.reason}"
-        for line in lines
-        if line.status == "failed" and line.reason
+        f"{known.stage} failed: {known.reason}"
+        for known in (study.ledger.entry(entry.slide_id, stage) for stage in stages)
+        if known.status == "failed" and known.reason
     ]
     page = study.folder.exports(entry.slide_id) / "report.html"
     return {
@@ -375,10 +369,3 @@ def _slide_row(
         "status": "; ".join(failed) or ("explained" if page.exists() else "done"),
         "link": page.relative_to(study.folder.root).as_posix() if page.exists() else "",
     }
-
-
-def _read_table(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))

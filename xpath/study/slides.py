@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import torch
 
 from xpath.batch.attempts import attempt
-from xpath.batch.done import key_of, make_once, read_key
+from xpath.batch.done import make_once, read_key
 from xpath.explain.activation import object_activation, patch_activation
-from xpath.explain.explanation import SCHEMA, Explanation, write_explanation
+from xpath.explain.explanation import Explanation, write_explanation
 from xpath.explain.importance import PerturbationConfig, SegmentedSlide, object_importance
 from xpath.explain.perturbation import Blur
 from xpath.mil.bag import Bag, pack
@@ -18,6 +17,7 @@ from xpath.objects.extract import extract_objects
 from xpath.segment.predict.whole_slide import segment_slide
 from xpath.store.features import read_features, write_features
 from xpath.store.masks import open_masks
+from xpath.study.keys import stage_key
 from xpath.wsi.grid import cut_grid
 from xpath.wsi.probe import probe
 from xpath.wsi.tissue import find_tissue
@@ -38,8 +38,6 @@ __all__ = ["Classifiers", "bags_of", "explain", "explain_key", "extract", "segme
 
 Classifiers = tuple["AttentionMIL", "ObjectAwareMIL"]
 """The standard and the object-aware classifier."""
-OF_THE_COHORT = ("parts", "resamples")
-"""Settings of the explanations that no single one depends on."""
 
 
 def segment(study: Study, entry: SlideEntry) -> bool:
@@ -93,15 +91,14 @@ def explain(study: Study, entry: SlideEntry, classifiers: Classifiers) -> bool:
 
 
 def explain_key(study: Study, entry: SlideEntry) -> str:
-    """The key of a slide's explanation: all it depends on."""
-    settings = asdict(study.config.explain)
-    return key_of(
-        SCHEMA,
+    """Key of the explanation of a slide."""
+    return stage_key(
+        "explanation",
+        study.config,
         study.features_key(entry),
         read_key(study.folder.model("attention")),
         read_key(study.folder.model("object_aware")),
-        {name: value for name, value in settings.items() if name not in OF_THE_COHORT},
-        study.config.objects.min_coverage,
+        study.config.explain.labels,
         entry.label,
     )
 

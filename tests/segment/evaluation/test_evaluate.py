@@ -166,7 +166,7 @@ def test_tables_by_hand(items, tmp_path):
         ("breast-tissue-tumor", "2", "0.5"),
         ("overall", "4", "0.625"),
     ]
-    assert (rows[0]["ci_low"], rows[0]["ci_high"]) == ("0.5", "1")
+    assert (rows[0]["ci_low"], rows[0]["ci_high"]) == ("0.5", "1.0")
     structures = {row["structure"]: row["dice"] for row in dice_by(evaluation.samples, "structure")}
     assert structures == {"nuclei": 0.75, "tissue": 0.5, "overall": 0.625}
     names = {path.name for path in (tmp_path / "out").iterdir()}

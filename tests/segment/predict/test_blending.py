@@ -7,22 +7,16 @@ import pytest
 import torch
 
 from xpath.errors import ConfigError, DataError, ShapeError
-from xpath.geometry import PatchGrid, Size
+from xpath.geometry import Size
 from xpath.segment.predict.blending import SeamBlender, check_overlap, taper, widened
+from xpath.testing.masks import grid_at
 
 SIDE, OVERLAP = 32, 16
 
 
 def make_grid(coords, *, footprint=SIDE, pixels=SIDE):
-    return PatchGrid(
-        coords=np.asarray(coords, np.int64).reshape(-1, 2),
-        footprint=footprint,
-        pixels=pixels,
-        mpp=0.5,
-        overlap=0,
-        slide_size=Size(4096, 4096),
-        slide_mpp=0.5 * pixels / footprint,
-    )
+    mpp = 0.5 * pixels / footprint
+    return grid_at(coords, footprint, pixels=pixels, slide_size=Size(4096, 4096), slide_mpp=mpp)
 
 
 def lattice(columns, rows, step=SIDE):

@@ -15,12 +15,13 @@ from torch.nn import functional
 from xpath.errors import ConfigError, DataError, ResolutionError, SlideError
 from xpath.explain.maps import object_shares
 from xpath.export.qupath.geojson import mask_features
-from xpath.geometry import PatchGrid, Size
+from xpath.geometry import Size
 from xpath.labels import load_labels
 from xpath.objects.pool import cover
 from xpath.segment.predict.predictor import Segmentation
 from xpath.segment.predict.whole_slide import SegmentConfig, segment_slide
 from xpath.store.masks import open_masks
+from xpath.testing.masks import grid_at
 from xpath.testing.slides import write_slide
 from xpath.wsi.slide import Slide
 
@@ -100,15 +101,9 @@ class BlindAtBorders:
 def make_grid(coords=None, **changes):
     if coords is None:
         coords = [[x, y] for y in range(0, SIDE, PATCH) for x in range(0, SIDE, PATCH)]
-    values = {
-        "footprint": PATCH,
-        "pixels": PATCH,
-        "mpp": 0.5,
-        "overlap": 0,
-        "slide_size": Size(SIDE, SIDE),
-        "slide_mpp": 0.5,
-    }
-    return PatchGrid(coords=np.asarray(coords, np.int64), **(values | changes))
+    return grid_at(
+        coords, **({"footprint": PATCH, "mpp": 0.5, "slide_size": Size(SIDE, SIDE)} | changes)
+    )
 
 
 @pytest.fixture

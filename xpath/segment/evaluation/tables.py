@@ -7,7 +7,6 @@ groups are known) drawn whole.
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -19,10 +18,10 @@ from xpath.metrics.bootstrap import bootstrap_mean, paired_t_test
 from xpath.metrics.presence import presence_scores
 from xpath.pathseg.reading import read_table
 from xpath.segment.evaluation.trends import trends
-from xpath.store.schema import atomic
+from xpath.store.tables import write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from xpath.segment.evaluation.evaluate import Evaluation, Sample
@@ -43,7 +42,6 @@ __all__ = [
     "sample_rows",
     "trend_rows",
     "untrained_table",
-    "write_csv",
     "write_tables",
 ]
 
@@ -75,18 +73,9 @@ def write_tables(folder: Path, evaluation: Evaluation, *, seed: int = 0) -> tupl
     tables["samples"] = (rows, tuple(rows[0]) if rows else ("image", "label", "dice"))
     problems: list[Row] = [{"path": p.path, "problem": p.what} for p in evaluation.problems]
     tables["problems"] = (problems, ("path", "problem"))
-    return tuple(
-        write_csv(folder / f"{name}.csv", rows, columns) for name, (rows, columns) in tables.items()
-    )
-
-
-def write_csv(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> Path:
-    """Writes rows, whole or not at all; floats with six digits, what is not defined empty."""
-    with atomic(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_cell(row[column]) for column in columns] for row in rows)
-    return path
+    for name, (rows, columns) in tables.items():
+        write_table(folder / f"{name}.csv", rows, columns)
+    return tuple(folder / f"{name}.csv" for name in tables)
 
 
 DICE_COLUMNS = ("n", "dice", "ci_low", "ci_high")
@@ -307,9 +296,3 @@ def _part(sample: Sample, part: str) -> str:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
-
-
-def _cell(value: object) -> object:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else value

@@ -5,7 +5,6 @@ Axes: P prompts, H W pixels.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 from xpath.errors import DataError
 from xpath.labels import Label
 from xpath.metrics.overlap import dice
+from xpath.store.tables import read_rows, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -150,27 +150,9 @@ def mean_by_label(samples: Sequence[Sample]) -> dict[str, tuple[int, float]]:
 
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     """Writes a row per sample."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Sample._fields)
-        writer.writerows(samples)
+    write_table(path, samples, Sample)
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """What ``write_samples`` wrote."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        Sample(
-            row["source"],
-            row["image"],
-            row["group"],
-            row["label"],
-            row["present"] == "True",
-            float(row["dice"]),
-            float(row["presence"]),
-            int(row["found"]),
-            row["answered"] == "True",
-        )
-        for row in rows
-    ]
+    """Samples that ``write_samples`` wrote."""
+    return read_rows(path, Sample)

@@ -7,7 +7,6 @@ validation.csv   a row per validation and object kind
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -21,6 +20,7 @@ import torch
 
 from xpath.errors import CheckpointError, DataError
 from xpath.store.schema import atomic
+from xpath.store.tables import append_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -200,15 +200,8 @@ class TrainingRun:
             self._append("validation.csv", row)
 
     def _append(self, name: str, row: Mapping[str, object]) -> None:
-        if not self._lead:
-            return
-        path = self._folder / name
-        fresh = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+        if self._lead:
+            append_row(self._folder / name, row)
 
 
 def _settings(facts: Mapping[str, str]) -> dict[str, Any]:
