@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from xpath.batch.attempts import attempt
 from xpath.batch.done import make_once, read_key
 from xpath.explain.activation import object_activation, patch_activation
 from xpath.explain.explanation import Explanation, write_explanation
@@ -20,6 +21,7 @@ from xpath.store.masks import open_masks
 from xpath.store.objects import read_objects, write_objects
 from xpath.study.keys import stage_key
 from xpath.wsi.grid import cut_grid
+from xpath.wsi.probe import probe
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
@@ -60,16 +62,17 @@ EXPLAINED = ExplainedModels._fields
 
 def segment(study: Study, entry: SlideEntry) -> bool:
     """Makes masks of a slide and the table of its objects, True if any had to be made."""
-    output = study.folder.masks(entry.slide_id)
+    output, key = study.folder.masks(entry.slide_id), study.masks_key(entry)
 
     def produce() -> None:
-        with study.open_slide(entry) as slide:
+        probe(entry.path)  # in a child process, which a broken file may end
+        with attempt(output, key), study.open_slide(entry) as slide:
             grid = cut_grid(slide, find_tissue(slide, study.config.tissue), study.config.grid)
             segment_slide(
                 slide, grid, study.predictor, study.labels, output, config=study.segment_config
             )
 
-    made = make_once(output, study.masks_key(entry), produce)
+    made = make_once(output, key, produce)
     return _count_objects(study, entry) or made
 
 
@@ -97,9 +100,10 @@ def extract(study: Study, entry: SlideEntry) -> bool:
     """Makes patch and object features of a slide, True if they had to be made."""
     masks, output = study.folder.masks(entry.slide_id), study.folder.features(entry.slide_id)
     study.require(masks, study.masks_key(entry), "segment")
+    key = study.features_key(entry)
 
     def produce() -> None:
-        with study.open_slide(entry) as slide:
+        with attempt(output, key), study.open_slide(entry) as slide:
             features = extract_objects(
                 slide,
                 open_masks(masks),
@@ -107,9 +111,9 @@ def extract(study: Study, entry: SlideEntry) -> bool:
                 slide_id=entry.slide_id,
                 batch=study.config.objects.batch,
             )
-        write_features(output, features)
+            write_features(output, features)
 
-    return make_once(output, study.features_key(entry), produce)
+    return make_once(output, key, produce)
 
 
 def explain(study: Study, entry: SlideEntry, models: ExplainedModels) -> bool:
@@ -118,11 +122,13 @@ def explain(study: Study, entry: SlideEntry, models: ExplainedModels) -> bool:
     features = study.folder.features(entry.slide_id)
     study.require(features, study.features_key(entry), "features")
     study.require(study.folder.masks(entry.slide_id), study.masks_key(entry), "segment")
+    key = explain_key(study, entry)
 
     def produce() -> None:
-        write_explanation(output, _explanation(study, entry, features, models))
+        with attempt(output, key):
+            write_explanation(output, _explanation(study, entry, features, models))
 
-    return make_once(output, explain_key(study, entry), produce)
+    return make_once(output, key, produce)
 
 
 def explain_key(study: Study, entry: SlideEntry) -> str:

@@ -31,6 +31,7 @@ from xpath.store.tables import read_table
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder
 from xpath.study.keys import stage_key
+from xpath.wsi.probe import probe
 from xpath.wsi.slide import Slide
 
 if TYPE_CHECKING:
@@ -189,8 +190,7 @@ class Study:
             return entry.mpp
         if entry.path not in self._stores_mpp:
             try:
-                with Slide.open(entry.path) as slide:
-                    self._stores_mpp[entry.path] = slide.mpp_or_none is not None
+                self._stores_mpp[entry.path] = probe(entry.path).mpp is not None
             except SlideError:  # whoever works on the slide will hear of it
                 return None
         return None if self._stores_mpp[entry.path] else self.config.default_mpp
