@@ -1,13 +1,14 @@
 """Measure a segmentor on images with masks in the layout of BiomedParseData.
 
     python pipelines/evaluate_segmentor.py --data DIR --out OUT
-    python pipelines/evaluate_segmentor.py --data CRAG CONSEP --out OUT --weights W --mpp 0.25
+    python pipelines/evaluate_segmentor.py --data CRAG CONSEP --out OUT --weights W --mpp CRAG=0.5
     python pipelines/evaluate_segmentor.py --data DIR --out OUT --mapping words.csv --limit 20
 
 Every DIR holds test/ (images), test_mask/ (non-zero is the object) and test.json; its name is the
 name of the source. The label is read from sentences like "nuclei-level lymphocyte in breast
 pathology.", or from --mapping: CSV "sentence,label[,ignore]" or JSON {"sentence": "label"}. Other
-sentences are asked as they are and reported under their own words.
+sentences are asked as they are and reported under their own words. Folders of `xpath pathseg build`
+tell the resolution of every image; for others it is given by --mpp.
 
 OUT gets dice_by_label.csv (last row "overall") and further tables, figures/ and answers/. Broken
 items are named and left out; the exit code is then 1.
@@ -26,6 +27,7 @@ from xpath.errors import XPathError
 from xpath.export.evaluation_figures import Answer, answers_figure, file_name, write_figures
 from xpath.pathseg.biomedparse_data import PromptedMask, read_biomedparse
 from xpath.pathseg.reading import read_image, read_table
+from xpath.pathseg.resolution import Resolutions
 from xpath.pathseg.sentences import read_mapping
 from xpath.segment.evaluation.evaluate import Evaluation, ask, evaluate_segmentor
 from xpath.segment.evaluation.mapping import read_ignore_values
@@ -39,6 +41,8 @@ from xpath.segment.evaluation.tables import (
 )
 from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.store.tables import write_table
+
+MPP = "microns per pixel of images that say nothing of it (default: pixels as they are)"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--weights", help="checkpoint folder or hub id (default: the weights that ship)")
     add("--mapping", type=Path, help="what the sentences mean: CSV or JSON")
     add("--groups", type=Path, help="CSV image,group: patients are drawn whole in intervals")
-    add("--mpp", type=float, help="microns per pixel of the images (default: pixels as they are)")
+    add("--mpp", action="append", default=[], metavar="[SOURCE=]X", help=MPP)
     add("--batch", type=int, default=4, help="images encoded at once")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", default=device, help=f"cpu, cuda, cuda:1 ... (default: {device})")
@@ -82,9 +86,7 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     problems: list[Problem] = []
     items = [item for folder in args.data for item in _items(folder, args, problems)]
     predictor = SegmentPredictor.from_pretrained(args.weights, device=args.device)
-    config = EvaluationConfig(
-        trained=predictor.info.labels, mpp=args.mpp, batch=args.batch, absent=args.absent
-    )
+    config = EvaluationConfig(trained=predictor.info.labels, batch=args.batch, absent=args.absent)
     groups = read_table(args.groups, "image", "group") if args.groups else []
     ignore = read_ignore_values(args.mapping) if args.mapping else {}
     by_name = {row["image"]: row["group"] for row in groups}
@@ -97,7 +99,7 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
         rows = comparison(evaluation.samples, args.compare)
         write_table(args.out / "comparison.csv", rows, COMPARISON_COLUMNS)
     if evaluation.samples:
-        _draw(args.out, evaluation, predictor, config, args.seed)
+        _draw(args.out, evaluation, predictor, args.seed)
     return evaluation
 
 
@@ -113,14 +115,17 @@ def _items(folder: Path, args: argparse.Namespace, problems: list[Problem]) -> l
     )
     images = list(dict.fromkeys(item.image for item in items))[: args.limit]
     kept = set(images)
-    return [item for item in items if item.image in kept]
+    return Resolutions.parse(args.mpp).fill(
+        [item for item in items if item.image in kept],
+        folder.resolve().name,
+        otherwise="are taken as they are",
+    )
 
 
 def _draw(
     out: Path,
     evaluation: Evaluation,
     predictor: SegmentPredictor,
-    config: EvaluationConfig,
     seed: int,
 ) -> None:
     write_figures(out / "figures", evaluation.samples, seed=seed)
@@ -130,7 +135,7 @@ def _draw(
             question = sample.question
             image = read_image(question.image)
             truth, _ = read_mask(question.mask, ignore=question.ignore, unknown=question.unknown)
-            mask = ask(predictor, image[None], [question.prompt], mpp=config.mpp).masks[0, 0]
+            mask = ask(predictor, image[None], [question.prompt], mpp=question.mpp).masks[0, 0]
             title = f"{word}: Dice {sample.dice:.3f}\n{question.image.name}"
             answers.append(Answer(title, image, mask, truth))
         answers_figure(out / "answers" / f"{file_name(name)}.png", name, answers)

@@ -25,6 +25,7 @@ from xpath.export.training_figures import draw_answers, draw_curves
 from xpath.pathseg.collection import collect, in_memory_or_stored, index_images
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.record import SourceImage
+from xpath.pathseg.resolution import Resolutions
 from xpath.segment.checkpoints.checkpoint import load_segmentor, save_segmentor
 from xpath.segment.checkpoints.pretrained import pretrain
 from xpath.segment.evaluation.validation import mean_by_label, validate, write_samples
@@ -43,7 +44,7 @@ def main() -> None:
     rank, world, device = join_processes(args.device)
     torch.manual_seed(args.seed)
     torch.set_float32_matmul_precision("high")  # TF32 on CUDA: the loss needs no more
-    train, held_out = collect(args.data, args.split)
+    train, held_out = collect(args.data, args.split, mpp=Resolutions.parse(args.mpp))
     train += drawn_images(range(args.drawn))
     with tqdm(desc="reading", total=len(train)) as bar:
         stored = index_images(train, args.out / f"index-{rank}.csv", on_image=bar.update)
@@ -105,7 +106,12 @@ def judge(
     predictor: SegmentPredictor, images: list[SourceImage], out: Path
 ) -> dict[str, tuple[int, float]]:
     """Scores held-out images and writes samples.csv and pictures."""
-    samples = validate(predictor, tqdm(images, desc="validating"), on_image=draw_answers(out))
+    samples = validate(
+        predictor,
+        tqdm(images, desc="validating"),
+        mpp=predictor.info.mpp_range,
+        on_image=draw_answers(out),
+    )
     write_samples(out / "samples.csv", samples)
     return mean_by_label(samples)
 
@@ -117,6 +123,7 @@ def arguments() -> argparse.Namespace:
     )
     add, split = parser.add_argument, Path(__file__).parent / "splits" / "annotated.csv"
     add("--data", type=Path, required=True, help="annotated images, see above")
+    add("--mpp", action="append", default=[], metavar="SOURCE=X", help="where SOURCE does not tell")
     add("--out", type=Path, required=True, help="folder of the run")
     add("--split", type=Path, default=split, help="which images are held out")
     add("--preset", choices=options.PRESETS, help="paper: FocalNet-L, 20 epochs, 32 x 1024 px")

@@ -106,6 +106,8 @@ def test_a_source_becomes_a_trainable_folder(fake, tmp_path):
     wanted = source[rows][:, np.arange(64) // 2, 0] > 127
     assert np.array_equal(read_binary_mask(one.mask), wanted)
     assert read_binary_mask(one.ignore)[-1].all()
+    # 24 x 32 px at 0.5 um are 64 x 64 in the end
+    assert one.mpp == pytest.approx(0.5 * (24 * 32) ** 0.5 / 64, abs=1e-6)
     info = json.loads((out / "train.json").read_text())["info"]
     assert info == {"source": "Fake", "licence": "CC0", "citation": "c", "url": "http://fake"}
 

@@ -96,6 +96,24 @@ def test_magnification_counts_and_not_the_scanner_s_resolution_unless_asked():
     assert physical.annotated.image.shape[0] == 248
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "magnification", "size", "mpp"),
+    [
+        (256, 256, 40, 1024, 0.0625),  # 256 px at 0.25 become 1024
+        (256, 256, 40, None, 0.25),
+        (100, 100, 20, None, 0.31),  # 0.62 um as published, 20x taken for 0.5: 200 px
+        (64, 256, 40, 1024, 0.03125),  # sqrt(0.25 / 16 * 0.25 / 4): stretched to a square
+    ],
+)
+def test_a_tile_knows_its_true_resolution(height, width, magnification, size, mpp):
+    whole = annotated(height, width, [LabelMask(TUMOR, np.ones((height, width), bool))])
+    image = source_image(whole, mpp=0.62 if magnification == 20 else 0.25)
+
+    (tile,) = standardise(image, info(magnification), StandardConfig(size=size))
+
+    assert tile.mpp == pytest.approx(mpp)
+
+
 def test_a_resolution_close_enough_is_not_resampled():
     whole = annotated(100, 100, [LabelMask(TUMOR, np.ones((100, 100), bool))])
 

@@ -134,8 +134,9 @@ def test_it_is_evaluated(picture, tmp_path):
         label=TUMOR.id,
         name="a_mask",
         absent=(STROMA.id,),
+        mpp=0.5,
     )
-    config = EvaluationConfig(trained=(TUMOR.id, STROMA.id), mpp=0.5)
+    config = EvaluationConfig(trained=(TUMOR.id, STROMA.id))
 
     scores = evaluate_segmentor(Darkness(), questions_of([item], config), config)
 

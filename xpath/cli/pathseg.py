@@ -67,7 +67,8 @@ what is written, for every source:
   DIR/SOURCE/train/IMG_pathology_REGION.png                 pixels
   DIR/SOURCE/train_mask/IMG_pathology_REGION_TARGET.png     one mask per label, 255 is the object
   DIR/SOURCE/train_ignore/IMG_pathology_REGION.png          where nothing is known, if anywhere
-  DIR/SOURCE/train.json                                     images, masks, sentences; test alike
+  DIR/SOURCE/train.json                                     images with their mpp, masks, sentences;
+                                                            test alike
 
 then: train with pipelines/train_segmentor.py, evaluate with pipelines/evaluate_segmentor.py.
 """

@@ -13,6 +13,7 @@ and the same with ``train``. Every annotation is one triple of image, mask and s
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +24,7 @@ from xpath.errors import DataError, XPathError
 from xpath.pathseg.image_files import image_size
 from xpath.pathseg.reading import refuse_damage
 from xpath.pathseg.sentences import plain, template_label
+from xpath.pathseg.standardisation import MPP_AT_40X
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -50,6 +52,8 @@ class PromptedMask(NamedTuple):
     """Mask of what is unknown; only in folders written by xpath."""
     absent: tuple[str, ...] = ()
     """Label ids known not to be in the image; only in folders written by xpath."""
+    mpp: float | None = None
+    """Microns per pixel of the image; only in folders written by xpath."""
 
 
 def read_biomedparse(
@@ -164,6 +168,7 @@ class _Index:
             name=mask.stem,
             ignore=_existing(folder, f"{split}_ignore", str(ignore), where) if ignore else None,
             absent=tuple(map(str, entry.get("absent", ()))),
+            mpp=_resolution(entry, where),
         )
 
     def _label(
@@ -189,6 +194,22 @@ class _Index:
                 f"{where}: {mask} is {width} x {height} pixels, but its image {image} is "
                 f"{wide} x {high}; {ADVICE}"
             )
+
+
+def _resolution(entry: Mapping[str, Any], where: str) -> float | None:
+    """Microns per pixel as the entry of an image gives it, or as its window at 40x tells.
+
+    Folders built before resolutions were written hold the window alone.
+    """
+    mpp = entry.get("mpp")
+    if mpp is None and {"window", "height", "width"} <= entry.keys():
+        high, wide = entry["window"][-2:]
+        mpp = MPP_AT_40X * math.sqrt(high * wide / (entry["height"] * entry["width"]))
+    if mpp is None:
+        return None
+    if isinstance(mpp, int | float) and math.isfinite(mpp) and mpp > 0:
+        return float(mpp)
+    raise DataError(f"{where}: mpp is {mpp!r}, wanted microns per pixel above 0; {ADVICE}")
 
 
 def _by_id(entries: Iterable[Any]) -> dict[str, dict[str, Any]]:

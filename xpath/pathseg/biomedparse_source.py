@@ -32,8 +32,7 @@ def images_of(
         items: What ``read_biomedparse`` gave.
         source: A name for the folder.
         split: ``train`` or ``test``.
-        mpp: Micrometres per pixel: the layout does not tell. Images that were enlarged to 1024 are
-            finer than the slide they come from.
+        mpp: Micrometres per pixel of images whose entry in the index says nothing of it.
     """
     grouped: dict[Path, list[PromptedMask]] = {}
     for item in items:
@@ -45,7 +44,7 @@ def images_of(
             name=path.stem,
             group=path.stem,
             split=split,
-            mpp=mpp,
+            mpp=members[0].mpp or mpp,
             region=str(members[0].label).split("-", 1)[0],
             path=path,
             read=partial(_read, path, tuple(members)),

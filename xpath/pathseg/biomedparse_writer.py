@@ -1,8 +1,8 @@
 """Writes annotated images in the layout of BiomedParseData, which ``biomedparse_data`` reads.
 
-Two things are added that other readers skip: ``SPLIT_ignore/`` holds masks of what is unknown,
-named by ``ignore_file`` of the image, and ``absent`` of the image lists labels known not to be
-there.
+Three things are added that other readers skip: ``SPLIT_ignore/`` holds masks of what is unknown,
+named by ``ignore_file`` of the image, ``absent`` of the image lists labels known not to be there,
+and ``mpp`` is its resolution in microns per pixel.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class PromptedImage(NamedTuple):
     region: str
     """Anatomical region, for the file name; the sentences follow the labels."""
     annotated: Annotated
+    mpp: float | None = None
+    """Microns per pixel, if known."""
 
 
 def write_biomedparse(
@@ -81,6 +83,8 @@ def write_image(folder: Path, split: str, item: PromptedImage) -> Entry:
     _make_folders(folder, split)
     height, width = annotated.image.shape[:2]
     entry: Entry = {"file_name": f"{stem}.png", "height": height, "width": width, "masks": []}
+    if item.mpp is not None:
+        entry["mpp"] = round(item.mpp, 6)
     for label, mask in masks:
         name = f"{stem}_{_target(label)}.png"
         write_png(folder / f"{split}_mask" / name, mask)

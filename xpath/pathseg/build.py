@@ -84,7 +84,11 @@ class Converter:
         """
         split = self.splits[image.name]
         entries = [
-            write_image(self.folder, split, PromptedImage(tile.name, image.region, tile.annotated))
+            write_image(
+                self.folder,
+                split,
+                PromptedImage(tile.name, image.region, tile.annotated, tile.mpp),
+            )
             | {"window": list(tile.window)}
             for tile in standardise(image, self.info, self.config)
         ]

@@ -10,6 +10,7 @@ from xpath.pathseg.annotated import read_annotated, split_images
 from xpath.pathseg.biomedparse_data import read_biomedparse
 from xpath.pathseg.biomedparse_source import images_of
 from xpath.pathseg.packed import Stored, pack_all
+from xpath.pathseg.resolution import Resolutions
 from xpath.store.tables import read_table, write_table
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ class Collected(NamedTuple):
     held_out: list[SourceImage]
 
 
-def collect(folder: Path, split: Path | None = None) -> Collected:
+def collect(
+    folder: Path, split: Path | None = None, *, mpp: Resolutions | None = None
+) -> Collected:
     """Images to train on and images held out.
 
     Args:
@@ -44,6 +47,8 @@ def collect(folder: Path, split: Path | None = None) -> Collected:
             layout of BiomedParseData, as ``xpath pathseg build`` writes them; those know their own
             split.
         split: Which images of ``images.csv`` are held out; none if not given.
+        mpp: Of folders in BiomedParseData's layout whose images say nothing of their resolution;
+            0.25 for sources it does not name.
 
     Raises:
         DataError: Neither layout is found, or a table is broken.
@@ -59,14 +64,20 @@ def collect(folder: Path, split: Path | None = None) -> Collected:
             f"{folder} holds neither images.csv nor SOURCE/train.json;"
             " `xpath pathseg build` makes such folders"
         )
-    return Collected(*(_from_biomedparse(sources, part) for part in ("train", "test")))
+    return Collected(
+        *(_from_biomedparse(sources, part, mpp or Resolutions()) for part in ("train", "test"))
+    )
 
 
-def _from_biomedparse(folders: Iterable[Path], part: str) -> list[SourceImage]:
+def _from_biomedparse(
+    folders: Iterable[Path], part: str, resolutions: Resolutions
+) -> list[SourceImage]:
     images: list[SourceImage] = []
     for folder in folders:
         if (folder / f"{part}.json").is_file():
-            items = read_biomedparse(folder, part, on_error=_say)
+            items = resolutions.fill(
+                read_biomedparse(folder, part, on_error=_say), folder.name, otherwise="are 0.25"
+            )
             images += images_of(items, source=folder.name, split=part)
     return images
 

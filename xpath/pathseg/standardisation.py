@@ -6,6 +6,7 @@ every window to 1024 x 1024. Axes: H W pixels of the source, h w of the result.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -87,6 +88,9 @@ class Tile(NamedTuple):
     """Pixels ``(h, w, 3)`` and masks ``(h, w)``."""
     window: Window
     """Which part of the image at 40x this is."""
+    mpp: float
+    """Micrometres per pixel of ``annotated``; the geometric mean where it was stretched to a
+    square."""
 
 
 def standardise(
@@ -103,7 +107,8 @@ def standardise(
     _check(annotated, image)
     physical = config.physical or image.source in config.misnamed
     mpp = image.mpp if physical else native_mpp(info)
-    yield from tiles_of(image.name, annotated, mpp, config, cut=image.source not in config.whole)
+    for tile in tiles_of(image.name, annotated, mpp, config, cut=image.source not in config.whole):
+        yield tile._replace(mpp=tile.mpp * image.mpp / mpp)  # as published, not as nominal
 
 
 def tiles_of(
@@ -125,13 +130,15 @@ def tiles_of(
     limit = config.limit if cut else max(height, width, config.window)
     parts = windows(height, width, window=config.window, limit=limit)
     scaled = _resized(annotated, height, width)
+    scaled_mpp = mpp * math.sqrt(annotated.image[..., 0].size / (height * width))
     for window in parts:
         part = _cropped(scaled, window, config)
         if part.ignore is not None and part.ignore.all():
             continue
         if part.masks or config.keep_empty:
             corner = f"-r{window.row}c{window.column}" if len(parts) > 1 else ""
-            yield Tile(name + corner, part, window)
+            shrunk = window.height * window.width / part.image[..., 0].size
+            yield Tile(name + corner, part, window, scaled_mpp * math.sqrt(shrunk))
 
 
 def native_mpp(info: SourceInfo) -> float:

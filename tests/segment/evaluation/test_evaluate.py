@@ -127,10 +127,25 @@ def test_dice_by_hand_and_each_image_encoded_once(items):
 def test_batches_change_nothing_and_a_resolution_is_passed_on(items):
     predictor = Reader()
 
-    together = evaluated(items, predictor, batch=8, mpp=0.5)
+    known = [item._replace(mpp=0.5) for item in items]
+    together = evaluated(known, predictor, batch=8)
 
     assert predictor.mpp == [0.5]
     assert scores(together) == scores(evaluated(items, batch=1))
+
+
+def test_images_of_several_resolutions_are_each_asked_at_their_own(items):
+    """Also where an absent object is asked for whose question was copied from another image."""
+    mixed = [item._replace(mpp=0.25 if item.image.stem == "a" else 0.0625) for item in items[:3]]
+    predictor = Reader()
+
+    together = evaluated(mixed, predictor, batch=8, absent=True)
+
+    assert predictor.mpp == [0.25, 0.0625]
+    assert {(s.question.image.stem, s.question.mpp) for s in together.samples} == {
+        ("a", 0.25),
+        ("b", 0.0625),
+    }
 
 
 def test_images_of_any_size_are_not_mixed(items, tmp_path):
@@ -378,8 +393,6 @@ def test_large_images_are_asked_window_by_window():
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ConfigError, match="batch"):
         EvaluationConfig(batch=0)
-    with pytest.raises(ConfigError, match="mpp"):
-        EvaluationConfig(mpp=-1.0)
 
 
 def sample(score, mask, *, name="breast-nuclei-lymphocyte", image="a.png"):

@@ -70,6 +70,15 @@ def test_another_resolution_is_shown_and_scored_at_the_first(item):
     assert gland.dice == 1.0
 
 
+def test_a_resolution_outside_a_range_is_shown_at_the_nearest_within(item):
+    oracle = Oracle()
+
+    validate(oracle, [item], mpp=(1.0, 2.0))
+    validate(oracle, [item], mpp=(0.3, 1.0))
+
+    assert oracle.seen == [(20, 20), (40, 40)]
+
+
 def test_any_label_has_a_sentence():
     assert prompt_of("bile duct-nuclei-dead") == "nuclei-level dead in bile duct pathology."
 

@@ -156,7 +156,8 @@ def _answered(
     prompts = prompts_of(batch)
     if not prompts:
         return []
-    answers = ask(segmentor, np.stack([asked.pixels for asked in batch]), prompts, mpp=config.mpp)
+    images = np.stack([asked.pixels for asked in batch])
+    answers = ask(segmentor, images, prompts, mpp=batch[0].mpp)
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
     jobs = []
     for asked, masks, presence, present in zip(batch, *answers, strict=True):

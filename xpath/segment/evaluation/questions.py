@@ -5,7 +5,6 @@ Axes: H W pixels.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,8 +48,6 @@ class EvaluationConfig:
 
     trained: tuple[str, ...] = ()
     """Label ids the weights were taught; without any, every label counts as taught."""
-    mpp: float | None = None
-    """Resolution of the images, microns per pixel; None takes the pixels as they are."""
     batch: int = 4
     """Images of one size encoded at once."""
     tolerance: float = 2.0
@@ -62,8 +59,6 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ConfigError(f"batch must be 1 image at least, got {self.batch}")
-        if self.mpp is not None and not (math.isfinite(self.mpp) and self.mpp > 0):
-            raise ConfigError(f"mpp must be microns per pixel above 0, got {self.mpp}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +82,8 @@ class Question:
     """Value of the mask where nothing is known."""
     unknown: Path | None = None
     """A second mask, of where nothing is known."""
+    mpp: float | None = None
+    """Microns per pixel of the image; None takes the pixels as they are."""
 
     @property
     def name(self) -> str:
@@ -117,6 +114,11 @@ class Asked(NamedTuple):
     """``(H, W)`` each."""
     ignored: tuple[NDArray[np.bool_] | None, ...]
     problems: tuple[Problem, ...]
+
+    @property
+    def mpp(self) -> float | None:
+        """Microns per pixel of the image, if known."""
+        return self.questions[0].mpp
 
 
 def questions_of(
@@ -151,7 +153,7 @@ def questions_of(
 def batches(
     threads: ThreadPoolExecutor, questions: Mapping[Path, Sequence[Question]], size: int
 ) -> Iterator[list[Asked]]:
-    """Images in order, neighbours of one size together, decoded while the model is busy.
+    """Images in order, decoded while the model is busy, neighbours of a size and mpp together.
 
     Args:
         threads: Decode the images.
@@ -161,7 +163,8 @@ def batches(
     batch: list[Asked] = []
     for asked in _ahead(threads, questions, 2 * size):
         together = [*batch, asked]
-        same = asked.pixels.shape == together[0].pixels.shape
+        first = together[0]
+        same = (asked.pixels.shape, asked.mpp) == (first.pixels.shape, first.mpp)
         masks = len(together) * len(prompts_of(together))
         if batch and (len(batch) == size or not same or masks > MASKS_AT_ONCE):
             yield batch
@@ -225,6 +228,7 @@ def _question(
         trained=trained,
         ignore=ignore,
         unknown=item.ignore,
+        mpp=item.mpp,
     )
 
 
@@ -256,10 +260,13 @@ def _add_absent(by_image: dict[Path, list[Question]]) -> None:
     for image, questions in by_image.items():
         first, has = questions[0], {question.name for question in questions}
         questions += [
-            replace(question, image=image, mask=None, group=first.group, ignore=None, unknown=None)
+            replace(
+                question, image=image, mask=None, group=first.group, ignore=None, unknown=None,
+                mpp=first.mpp,
+            )
             for (source, name), question in by_name.items()
             if source == first.source and name not in has
-        ]
+        ]  # fmt: skip
 
 
 def _ahead(

@@ -55,7 +55,7 @@ def validate(
     segmentor: Segmentor,
     images: Iterable[SourceImage],
     *,
-    mpp: float | None = None,
+    mpp: float | tuple[float, float] | None = None,
     on_image: Callable[[SourceImage, Annotated, NDArray[np.bool_]], None] | None = None,
 ) -> list[Sample]:
     """Asks for every label that is known to be present or absent.
@@ -63,7 +63,8 @@ def validate(
     Args:
         segmentor: ``SegmentPredictor`` or one of one's own.
         images: Held-out images.
-        mpp: Resolution to show them at; None for their own.
+        mpp: Resolution to show them at, or the range within which they are shown at their own;
+            None for their own in any case.
         on_image: Called with each image, its truth and the answers ``(P, H, W)``.
     """
     samples: list[Sample] = []
@@ -72,13 +73,19 @@ def validate(
         labels = [mask.label for mask in annotated.masks] + list(annotated.absent)
         if not labels:
             continue
-        answer = predict(
-            segmentor, annotated.image, labels, None if mpp is None else item.mpp / mpp
-        )
+        answer = predict(segmentor, annotated.image, labels, _zoom(item.mpp, mpp))
         samples += _samples(item, annotated, labels, answer)
         if on_image:
             on_image(item, annotated, answer[0])
     return samples
+
+
+def _zoom(own: float, mpp: float | tuple[float, float] | None) -> float | None:
+    """Factor by which an image of resolution ``own`` is enlarged to be shown."""
+    if mpp is None:
+        return None
+    low, high = mpp if isinstance(mpp, tuple) else (mpp, mpp)
+    return own / min(max(own, low), high)
 
 
 def predict(
