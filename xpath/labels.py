@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OTHER",
+    "PAPER_TEMPLATE",
     "Label",
     "LabelTree",
     "activation_objects",
@@ -31,6 +32,8 @@ __all__ = [
     "reliable_labels",
 ]
 
+PAPER_TEMPLATE = "{structure}-level {object} in {region} pathology."
+"""The paper's sentence (section 4.1)."""
 OTHER = "other"
 """Name of what no mask covers; never a label."""
 
@@ -61,9 +64,13 @@ class Label:
     @property
     def prompt(self) -> str:
         """The sentence the segmentor is asked with."""
-        if self.sentence:
-            return self.sentence
-        return f"{self.structure}-level {self.object_type} in {self.region} pathology."
+        return self.sentence or self.said()
+
+    def said(self, template: str = PAPER_TEMPLATE) -> str:
+        """The label in a sentence with blanks for structure, object and region."""
+        return template.format(
+            structure=self.structure, object=self.object_type, region=self.region
+        )
 
     @property
     def setting(self) -> str:

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from xpath.cli import compare, demo, doctor, grid, labels, pathseg, review, sample, stages
+from xpath.cli import compare, demo, doctor, grid, labels, pathseg, review, sample, stages, weights
 from xpath.cli.command import add_commands
 from xpath.errors import XPathError
 
@@ -20,7 +20,7 @@ __all__ = ["main"]
 COMMANDS = (
     *(module.COMMAND for module in (doctor, labels, sample, grid)),
     *stages.COMMANDS,
-    *(module.COMMAND for module in (review, compare, pathseg, demo)),
+    *(module.COMMAND for module in (review, compare, pathseg, weights, demo)),
 )
 
 EPILOG = """\

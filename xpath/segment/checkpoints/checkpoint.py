@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from xpath.errors import CheckpointError, ConfigError
+from xpath.labels import PAPER_TEMPLATE
 from xpath.segment.model.tokenizer import PromptTokenizer
 from xpath.segment.model.variants import SegmentorConfig, empty_segmentor
 from xpath.store.schema import atomic, sha256_of
@@ -67,6 +68,12 @@ class SegmentorInfo:
     """True if no real tissue was seen in training: such masks are no findings."""
     mpp_range: tuple[float, float] | None = None
     """Finest and coarsest resolution seen in training, microns per pixel; None if only ``mpp``."""
+    template: str = PAPER_TEMPLATE
+    """Sentence it was trained with, with blanks for structure, object and region: labels are asked
+    for in its words."""
+    square: bool = False
+    """True if it was trained on images enlarged to squares of ``image_size``, whatever their
+    resolution, as BiomedParse and the published PathSegmentor are: so it is shown them."""
     digest: str = ""
     """SHA-256 over architecture and weights; filled in when loaded."""
 

@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from xpath.errors import CheckpointError
 from xpath.segment.model.text_encoder import TextEncoder, TextFeatures, check_length, last_real
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from pathlib import Path
 
-__all__ = ["BertTextEncoder"]
+    from tokenizers import Tokenizer
+    from torch import Tensor
+    from transformers import BertModel
+
+__all__ = ["BertTextEncoder", "read_bert", "read_bert_tokenizer"]
 
 POSITIONS = 512
 """Rows of BERT's position table, whatever the longest prompt."""
@@ -75,3 +80,35 @@ class BertTextEncoder(TextEncoder):
         ).last_hidden_state
         tokens = hidden @ self.projection
         return TextFeatures(tokens, mask, last_real(tokens, mask))
+
+
+def read_bert(folder: Path) -> BertModel:
+    """A BERT such as PubMedBERT from a folder in the layout of transformers, without its pooler.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    from transformers import BertModel
+
+    try:
+        return BertModel.from_pretrained(folder, add_pooling_layer=False, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} is no BERT in the layout of transformers (config.json and weights): {error}"
+        ) from error
+
+
+def read_bert_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of such a folder, from its ``vocab.txt``.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    from transformers import BertTokenizerFast
+
+    if not (folder / "vocab.txt").is_file():
+        raise CheckpointError(f"{folder} holds neither tokenizer.json nor vocab.txt")
+    tokenizer: Tokenizer = BertTokenizerFast.from_pretrained(
+        folder, local_files_only=True
+    ).backend_tokenizer
+    return tokenizer

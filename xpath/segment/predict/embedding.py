@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xpath.protocols import STRIDE
-from xpath.segment.predict.images import resized
+from xpath.segment.predict.images import resized, square_corner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +31,8 @@ class Embedding(NamedTuple):
     """Height and width of the images, and of their masks."""
     model_size: tuple[int, int]
     """Height and width at which the model saw them."""
+    square: bool = False
+    """Whether the model saw them in the middle of a square."""
 
     @property
     def images(self) -> int:
@@ -49,7 +51,26 @@ class Embedding(NamedTuple):
         """
         height, width = self.model_size
         fine = functional.interpolate(logits, scale_factor=STRIDE, mode="bilinear")
+        if self.square:
+            (top, left), full = square_corner(self.size), max(self.size)
+            whole = resized(fine[:, :, :height, :width], (full, full))
+            return whole[:, :, top : top + self.size[0], left : left + self.size[1]]
         return resized(fine[:, :, :height, :width], self.size)
+
+    def at_stride(self, logits: Tensor) -> Tensor:
+        """Logits with one value for four by four pixels of the images, padding included.
+
+        Those of the model are just that, unless it saw the images in squares.
+        """
+        return resized(self.enlarge(logits), self.positions) if self.square else logits
+
+    @property
+    def positions(self) -> tuple[int, int]:
+        """Height and width of what ``at_stride`` returns."""
+        if self.square:
+            return -(-self.size[0] // STRIDE), -(-self.size[1] // STRIDE)
+        height, width = self.memory.mask_features.shape[-2:]
+        return height, width
 
 
 def joined(memories: Sequence[ImageMemory]) -> ImageMemory:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["as_batch", "as_pixels", "resized", "working_size"]
+__all__ = ["as_batch", "as_pixels", "as_square", "resized", "square_corner", "working_size"]
 
 FARTHEST = 16.0
 """Images are enlarged or shrunk by at most this; more is a resolution that was mistaken."""
@@ -65,6 +65,29 @@ def as_pixels(batch: NDArray[np.uint8], size: tuple[int, int], device: torch.dev
     # numpy arrays may run backwards or be read-only, and torch takes neither
     whole = np.require(batch, requirements=["C", "W"])
     return resized(torch.from_numpy(whole).to(device).permute(0, 3, 1, 2).float(), size)
+
+
+def as_square(batch: NDArray[np.uint8], side: int, device: torch.device) -> Tensor:
+    """Float RGB ``(B, 3, side, side)`` in 0..255: black borders to a square, then bicubic.
+
+    As BiomedParse reads its images: equal borders on both sides, cubic splines with antialiasing,
+    rounded to whole grey levels.
+    """
+    high, wide = batch.shape[1:3]
+    top, left = square_corner((high, wide))
+    full = max(high, wide)
+    pixels = as_pixels(batch, (high, wide), device)
+    borders = (left, full - wide - left, top, full - high - top)
+    padded = functional.pad(pixels, borders)
+    if full != side:
+        padded = functional.interpolate(padded, size=(side, side), mode="bicubic", antialias=True)
+    return padded.round().clamp(0, 255)
+
+
+def square_corner(size: tuple[int, int]) -> tuple[int, int]:
+    """Row and column of an image in the middle of the smallest square that holds it."""
+    full = max(size)
+    return (full - size[0]) // 2, (full - size[1]) // 2
 
 
 def working_size(size: tuple[int, int], mpp: float | None, wanted: float) -> tuple[int, int]:

@@ -9,12 +9,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from xpath.errors import LabelError
-from xpath.labels import load_labels
+from xpath.labels import PAPER_TEMPLATE, Label, load_labels
+from xpath.pathseg.sentences import template_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["published", "taught_labels", "untaught"]
+__all__ = ["in_template", "published", "taught_labels", "untaught"]
 
 
 def published(prompts: Sequence[str]) -> tuple[bool, ...]:
@@ -39,6 +40,19 @@ def taught_labels(prompts: Sequence[str], labels: Iterable[str]) -> tuple[str, .
     """For each prompt the label id it is the sentence of, or itself if it is none of them."""
     ids = {_sentence(label): label for label in labels}
     return tuple(ids.get(_plain(prompt), prompt) for prompt in prompts)
+
+
+def in_template(prompt: str, template: str) -> str:
+    """A label's sentence of the paper in another template; any other words as they are.
+
+    Args:
+        prompt: A sentence.
+        template: With blanks for structure, object and region.
+    """
+    if template == PAPER_TEMPLATE:
+        return prompt
+    label = template_label(prompt)
+    return Label(*label.split("-", 2)).said(template) if label else prompt
 
 
 @lru_cache(maxsize=1)

@@ -23,8 +23,8 @@ from xpath.segment.checkpoints.checkpoint import load_segmentor, locate, text_di
 from xpath.segment.model.text_encoder import TextFeatures
 from xpath.segment.predict.calibration import PRESENCE, PresenceCalibration, mask_facts
 from xpath.segment.predict.embedding import Embedding, joined
-from xpath.segment.predict.images import as_batch, as_pixels, working_size
-from xpath.segment.predict.known_prompts import published, taught_labels, untaught
+from xpath.segment.predict.images import as_batch, as_pixels, as_square, working_size
+from xpath.segment.predict.known_prompts import in_template, published, taught_labels, untaught
 from xpath.segment.predict.memory import chunks, working_set
 from xpath.segment.predict.prompt_features import PromptFeatures
 from xpath.segment.predict.text_cache import TextCache
@@ -164,7 +164,8 @@ class SegmentPredictor:
         Args:
             images: RGB ``(H, W, 3)`` or ``(B, H, W, 3)``, uint8; any size.
             mpp: Their resolution, microns per pixel: they are resampled to ``info.mpp``, and masks
-                come back at the size given. None takes the pixels as they are.
+                come back at the size given. None takes the pixels as they are. Weights trained on
+                squares (``info.square``) are shown the image as one, whatever its resolution.
 
         Raises:
             DataError: Not uint8, or of another shape.
@@ -172,16 +173,22 @@ class SegmentPredictor:
         """
         batch = as_batch(images)
         size = (batch.shape[1], batch.shape[2])
-        model_size = working_size(size, mpp, self.info.mpp)
+        side = self.info.image_size
+        square = self.info.square
+        model_size = (side, side) if square else working_size(size, mpp, self.info.mpp)
         step = self._at_once(model_size).encoded
         memories = []
         for start in range(0, len(batch), step):
-            pixels = as_pixels(batch[start : start + step], model_size, self.device)
+            some = batch[start : start + step]
+            if square:
+                pixels = as_square(some, side, self.device)
+            else:
+                pixels = as_pixels(some, model_size, self.device)
             if not self.config.channels_last:
                 pixels = pixels.contiguous()
             with self._precision():
                 memories.append(self._encode_image(pixels))
-        return Embedding(joined(memories), size, model_size)
+        return Embedding(joined(memories), size, model_size, square)
 
     @torch.inference_mode()
     def masks(
@@ -244,15 +251,18 @@ class SegmentPredictor:
         device. Above 0 lies what belongs to the object. Raises as ``masks``.
         """
         _check_question(embedding, prompts)
-        shape = (embedding.images, len(prompts), *embedding.memory.mask_features.shape[-2:])
+        shape = (embedding.images, len(prompts), *embedding.positions)
         out = torch.empty(shape, device=self.device)
         for rows, columns, logits in self._decoded(embedding, prompts, chunk, coupled=False):
-            out[rows, columns] = logits
+            out[rows, columns] = embedding.at_stride(logits)
         return out
 
     def text(self, prompts: Sequence[str]) -> TextFeatures:
-        """Features of prompts, float32 on the device. Each prompt is encoded once."""
-        return self._prompts(prompts)
+        """Features of prompts, float32 on the device. Each prompt is encoded once.
+
+        A label's sentence is put into the words the weights were trained with.
+        """
+        return self._prompts([in_template(prompt, self.info.template) for prompt in prompts])
 
     def _decoded(
         self, embedding: Embedding, prompts: Sequence[str], chunk: int | None, *, coupled: bool
