@@ -2,12 +2,16 @@
 
     python pipelines/train_segmentor.py --data DIR --out run --shapes 8x256 --drawn 24 --workers 1
     torchrun --nproc-per-node 4 pipelines/train_segmentor.py ...      # one batch, four GPUs
-    python pipelines/train_segmentor.py --preset paper --data DIR --out run     # as in the paper
+    python pipelines/train_segmentor.py --preset paper --init START --data DIR --out run
 
 DIR holds SOURCE/train.json as `xpath pathseg build` makes it, or images.csv and labels.csv; then
 --split names a table source,image,group,split. Images of the test part are validated, never trained
 on. --drawn N adds N fields of drawn tissue, which alone show fat, vessels and necrosis. Out come
 tables, pictures, weights/ to use and state.pt, from which the same command goes on.
+
+--preset paper trains as PathSegmentor's paper does (sections 4.2 and 4.4), from START, which
+`xpath weights import biomedparse_v1.pt --bert PUBMEDBERT --out START` makes of the weights that the
+paper starts from. The default, own, is the recipe of the weights that ship.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from tqdm import tqdm
 from xpath.config import to_json
 from xpath.export.training_figures import draw_answers, draw_curves
 from xpath.pathseg.collection import collect, in_memory_or_stored, index_images
-from xpath.pathseg.dataset import CropConfig, PromptedCrops
+from xpath.pathseg.dataset import PromptedCrops
 from xpath.pathseg.record import SourceImage
 from xpath.pathseg.resolution import Resolutions
 from xpath.segment.checkpoints.checkpoint import load_segmentor, save_segmentor
@@ -41,6 +45,7 @@ from xpath.testing.crops import drawn_images
 def main() -> None:
     """From arguments to weights."""
     args = arguments()
+    options.check_preset(args.preset, args.model, args.init)
     rank, world, device = join_processes(args.device)
     torch.manual_seed(args.seed)
     torch.set_float32_matmul_precision("high")  # TF32 on CUDA: the loss needs no more
@@ -55,14 +60,16 @@ def main() -> None:
         shapes=args.shapes, seed=args.seed, part=(rank, world), workers=args.workers
     )
     total = args.steps * max(count for count, _ in args.shapes)
-    views = CropConfig(emphasis=args.emphasis, prompts=args.prompts)
+    views = options.views_of(args.preset, prompts=args.prompts, emphasis=args.emphasis)
     crops = PromptedCrops(images, views, total=total, seed=args.seed)
     batches = Batches(crops, tokenizer, batching)
     trainer = begin(config, args, device, batches)
     # The number of steps may be changed on the way: the schedule stretches.
     fixed = {"train": dataclasses.replace(trainer.config, steps=1), "model": config, "crops": views}
-    facts = {name: to_json(it) for name, it in fixed.items()}
-    facts |= {"shapes": str(args.shapes), "drop_path": str(args.drop_path)}
+    facts = {name: to_json(it) for name, it in fixed.items()} | {
+        "shapes": str(args.shapes),
+        "drop_path": str(args.drop_path),
+    }
     run = TrainingRun(args.out, trainer, facts, lead=rank == 0)
     name, largest = options.name_of(args.model, args.init), max(size for _, size in args.shapes)
     info = options.describe(name, crops.labels, views, image_size=largest)
@@ -97,7 +104,7 @@ def begin(
         print(f"taken over: {take_over(model, load_segmentor(args.init)[0])} tensors")
     if args.encoder:
         pretrain(model, args.encoder, (batches[number].images for number in range(32)))
-    names = ("steps", "lr", "encoder_lr", "contrast", "accumulate", "precision", "seed")
+    names = ("steps", "lr", "encoder_lr", "contrast", "accumulate", "ema", "precision", "seed")
     settings = TrainConfig(warmup=200, **{name: getattr(args, name) for name in names})
     return Trainer(model, settings, device=device)
 
@@ -126,7 +133,7 @@ def arguments() -> argparse.Namespace:
     add("--mpp", action="append", default=[], metavar="SOURCE=X", help="where SOURCE does not tell")
     add("--out", type=Path, required=True, help="folder of the run")
     add("--split", type=Path, default=split, help="which images are held out")
-    add("--preset", choices=options.PRESETS, help="paper: FocalNet-L, 20 epochs, 32 x 1024 px")
+    add("--preset", choices=options.PRESETS, default="own", help="paper: see above")
     add("--model", choices=options.MODELS, default="mini", help="init: as the checkpoint of --init")
     add("--init", type=Path, help="checkpoint to take fitting weights from")
     add("--epochs", type=float, default=200, help="length of the schedule, in crops per image")
@@ -141,6 +148,7 @@ def arguments() -> argparse.Namespace:
     add("--encoder", type=Path, help="pretrained weights of the image encoder, a state dict")
     add("--encoder-lr", type=float, default=1, help="its learning rate, as a share of --lr")
     add("--contrast", type=float, default=0, help="weight of the loss between object classes")
+    add("--ema", type=float, default=0.999, help="decay of the mean of the weights; 0: none")
     add("--prompts", type=int, default=4, help="questions per crop")
     add("--drop-path", type=float, default=0.1, help="stochastic depth")
     add("--precision", choices=("fp32", "bf16"), default="fp32")
@@ -148,7 +156,7 @@ def arguments() -> argparse.Namespace:
     add("--workers", type=int, default=0, help="processes that make batches")
     add("--validate-steps", type=int, default=0, help="steps between validations")
     add("--seed", type=int, default=0, help="decides everything random")
-    parser.set_defaults(**options.PRESETS.get(parser.parse_known_args()[0].preset, {}))
+    parser.set_defaults(**options.PRESETS[parser.parse_known_args()[0].preset])
     return parser.parse_args()
 
 

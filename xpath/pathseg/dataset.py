@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from xpath.pathseg.packed import Packed, Stored
 
-__all__ = ["Crop", "CropConfig", "PromptedCrops"]
+__all__ = ["Crop", "CropConfig", "PromptedCrops", "whole_view"]
 
 
 class Crop(NamedTuple):
@@ -48,7 +48,7 @@ class CropConfig:
     prompts: int = 4
     """Questions per crop."""
     absent: float = 0.3
-    """Share of questions for what is known not to be there, if anything is."""
+    """Share of questions for what is known not to be there, if anything is; 0 for none at all."""
     fine: tuple[float, float] = (0.2, 0.5)
     """Microns per pixel at which nuclei and cells are shown, drawn log-uniformly."""
     coarse: tuple[float, float] = (0.35, 1.0)
@@ -57,7 +57,12 @@ class CropConfig:
     """Share of crops of bare glass, where every answer is "nothing"."""
     emphasis: Mapping[str, float] = field(default_factory=dict)
     """A source counts as if it were so many times as large; 1 for those not named."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    whole: tuple[float, float] | None = None
+    """Instead of a place at a resolution, the whole image with its longer side as long as the crop,
+    times a factor in this range, upright, cut or padded to the crop: detectron2's ResizeScale and
+    FixedSizeCrop."""
+    augment: AugmentConfig | None = field(default_factory=AugmentConfig)
+    """Changes of colour and sharpness; None for none."""
     words: PromptConfig = field(default_factory=PromptConfig)
 
 
@@ -124,11 +129,17 @@ class PromptedCrops:
         images = holders[label]
         image = images[int(rng.integers(len(images)))].load()
         asked = _questions(image, label, self._config, rng)
-        pixels, target = cut(image, self._view(image, label, size, rng), size, asked)
+        if self._config.whole:
+            view = whole_view(image.size, size, self._config.whole, rng)
+        else:
+            view = self._view(image, label, size, rng)
+        pixels, target = cut(image, view, size, asked)
         if rng.random() < self._config.blank:
             pixels, target = _glass(size, rng), np.zeros_like(target)
         prompts = tuple(say(name, self._config.words, rng) for name in asked)
-        return Crop(augment(pixels, self._config.augment, rng), target, prompts, asked)
+        if self._config.augment:
+            pixels = augment(pixels, self._config.augment, rng)
+        return Crop(pixels, target, prompts, asked)
 
     def _view(self, image: Packed, label: str, size: int, rng: np.random.Generator) -> View:
         """A place where the label is, more often than not, at a random turn and resolution."""
@@ -149,6 +160,25 @@ class PromptedCrops:
         if rng.random() < 0.5:
             turn += rng.uniform(-np.pi / 4, np.pi / 4)
         return View((x, y), scale, float(turn), bool(rng.random() < 0.5))
+
+
+def whole_view(
+    image: tuple[int, int], size: int, factors: tuple[float, float], rng: np.random.Generator
+) -> View:
+    """A whole image enlarged to about the size of a crop, at a random offset where it is larger.
+
+    Where it is smaller the crop is padded at the right and below.
+
+    Args:
+        image: Its height and width.
+        size: Side of the crop, pixels.
+        factors: Smallest and largest side of the image, in sides of the crop.
+        rng: Decides.
+    """
+    scale = max(image) / (size * rng.uniform(*factors))
+    spare = [max(0.0, side / scale - size) for side in reversed(image)]
+    x, y = ((rng.uniform(0, room) + size / 2) * scale - 0.5 for room in spare)
+    return View((float(x), float(y)), float(scale), 0.0, mirror=False, padded=True)
 
 
 def _patches(image: Packed | Stored) -> float:
@@ -185,7 +215,7 @@ def _questions(
     rng.shuffle(absent)
     wanted = min(len(absent), int(rng.binomial(config.prompts - 1, config.absent)))
     there = [label, *others][: config.prompts - wanted]
-    asked = there + absent[: config.prompts - len(there)]
+    asked = there + absent[: config.prompts - len(there) if config.absent else 0]
     while len(asked) < config.prompts:
         asked.append(asked[int(rng.integers(len(asked)))])
     return tuple(asked)

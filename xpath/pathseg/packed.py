@@ -24,6 +24,8 @@ IGNORE = 255
 """In a target: nothing is known here."""
 
 BITS = 8
+GREY = (128, 128, 128)
+"""Beyond a padded image, as in BiomedParse's training."""
 
 
 class View(NamedTuple):
@@ -37,6 +39,8 @@ class View(NamedTuple):
     """Turn in radians."""
     mirror: bool
     """Left and right exchanged."""
+    padded: bool = False
+    """Grey beyond the image, where no object is, instead of its mirror image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +117,20 @@ def cut(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The crop ``(size, size, 3)`` and its targets ``(P, size, size)``: 0, 1 or ``IGNORE``.
 
-    Beyond the image its mirror image is seen, masks included. Labels that the image does not hold
-    give an empty target.
+    Beyond the image its mirror image is seen, masks included, or grey (``View.padded``). Labels
+    that the image does not hold give an empty target.
     """
     import cv2
 
+    border = cv2.BORDER_CONSTANT if view.padded else cv2.BORDER_REFLECT_101
     level = min(max(0, int(np.log2(max(view.scale, 1)))), len(packed.levels) - 1)
     image = cv2.warpAffine(
         packed.levels[level],
         _affine(view, size, 2**level),
         (size, size),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REFLECT_101,
+        borderMode=border,
+        borderValue=GREY,
     )
     matrix = _affine(view, size, 1)
     planes = [
@@ -134,7 +140,8 @@ def cut(
                 matrix,
                 (size, size),
                 flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_REFLECT_101,
+                borderMode=border,
+                borderValue=0,
             ),
             np.uint8,
         )

@@ -104,11 +104,11 @@ def read_bert_tokenizer(folder: Path) -> Tokenizer:
     Raises:
         CheckpointError: There is none.
     """
-    from transformers import BertTokenizerFast
+    from transformers import AutoTokenizer
 
     if not (folder / "vocab.txt").is_file():
         raise CheckpointError(f"{folder} holds neither tokenizer.json nor vocab.txt")
-    tokenizer: Tokenizer = BertTokenizerFast.from_pretrained(
+    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
         folder, local_files_only=True
     ).backend_tokenizer
     return tokenizer

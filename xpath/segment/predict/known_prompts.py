@@ -52,7 +52,10 @@ def in_template(prompt: str, template: str) -> str:
     if template == PAPER_TEMPLATE:
         return prompt
     label = template_label(prompt)
-    return Label(*label.split("-", 2)).said(template) if label else prompt
+    if label is None:
+        return prompt
+    region, structure, object_type = label.split("-", 2)
+    return Label(region, structure, object_type).said(template)
 
 
 @lru_cache(maxsize=1)

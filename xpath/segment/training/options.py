@@ -8,33 +8,56 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xpath.errors import ConfigError
-from xpath.pathseg.prompts import sentences
+from xpath.pathseg.dataset import CropConfig
+from xpath.pathseg.prompts import PromptConfig, sentences
 from xpath.segment.checkpoints.checkpoint import SegmentorInfo, locate, read_config
 from xpath.segment.model.tokenizer import PromptTokenizer, fit_tokenizer
 from xpath.segment.model.variants import large_config, mini_config, tiny_config
 
 if TYPE_CHECKING:
-    from xpath.pathseg.dataset import CropConfig
+    from collections.abc import Mapping
+
     from xpath.segment.model.variants import SegmentorConfig
 
-__all__ = ["MODELS", "PRESETS", "architecture", "describe", "factors", "name_of", "steps_of"]
+__all__ = [
+    "MODELS",
+    "PRESETS",
+    "architecture",
+    "check_preset",
+    "describe",
+    "factors",
+    "name_of",
+    "steps_of",
+    "views_of",
+]
 
 MODELS = ("mini", "tiny", "large", "init")
 """``large`` has the paper's sizes and BiomedParse's causal text encoder; ``init`` is whatever the
 checkpoint given with it is: the way to fine-tune PubMedBERT or BiomedParse weights."""
 
 PRESETS: dict[str, dict[str, Any]] = {
+    "own": {},
     "paper": {
-        "model": "large",
+        "model": "init",
         "shapes": ((32, 1024),),
         "epochs": 20,
         "lr": 8e-4,
+        "encoder_lr": 1.0,
+        "contrast": 0.0,
+        "drop_path": 0.3,
+        "ema": 0.0,
         "precision": "bf16",
         "device": "cuda",
         "workers": 8,
-    }
+    },
 }
-"""PathSegmentor paper, section 4.4; weight decay 0.05 is the default of every training."""
+"""Defaults of a training by the name of its recipe. ``own``: that of the weights that ship.
+
+``paper``: sections 4.1, 4.2 and 4.4 of PathSegmentor's paper; weight decay 0.05 is the default of
+every training. Drop path, clipping and the loss that teaches which query answers, on which the
+paper is silent, are those of BiomedParse, where it starts. Warm-up and cosine of the learning rate,
+four questions to an image and the balance of sources are ours: no source states them."""
+PAPER_WORDS = PromptConfig(other_region=0, no_region=0, synonym=0, phrase=0, cell=0)
 
 
 def architecture(model: str, init: Path | None) -> tuple[SegmentorConfig, PromptTokenizer]:
@@ -64,6 +87,44 @@ def architecture(model: str, init: Path | None) -> tuple[SegmentorConfig, Prompt
     return make(tokenizer.vocabulary), tokenizer
 
 
+def views_of(preset: str, *, prompts: int, emphasis: Mapping[str, float]) -> CropConfig:
+    """How images are shown and asked about.
+
+    Args:
+        preset: ``paper`` for whole images at 0.9 to 1.1 of the crop, unchanged, asked for what is
+            there in the template sentence; ``own`` for crops at many resolutions in many words.
+        prompts: Questions per image.
+        emphasis: Source to how much more of it is seen.
+    """
+    if preset == "paper":
+        return CropConfig(
+            prompts=prompts,
+            emphasis=emphasis,
+            absent=0,
+            blank=0,
+            whole=(0.9, 1.1),
+            augment=None,
+            words=PAPER_WORDS,
+        )
+    return CropConfig(prompts=prompts, emphasis=emphasis)
+
+
+def check_preset(preset: str, model: str, init: Path | None) -> None:
+    """Refuses to call a training the paper's that does not start where the paper starts.
+
+    Raises:
+        ConfigError: The paper's recipe without BiomedParse's weights and a BERT.
+    """
+    if preset != "paper":
+        return
+    how = "make it by `xpath weights import biomedparse_v1.pt --bert PUBMEDBERT --out START`"
+    if model != "init" or init is None:
+        raise ConfigError(f"the paper starts from BiomedParse's weights: --init START; {how}")
+    config, _ = read_config(locate(init))
+    if config.text_encoder != "bert":
+        raise ConfigError(f"the paper's text encoder is PubMedBERT, {init} has another; {how}")
+
+
 def name_of(model: str, init: Path | None) -> str:
     """Name of the weights to come. A fine-tuned checkpoint keeps its own.
 
@@ -89,7 +150,8 @@ def describe(
     return SegmentorInfo(
         name=name,
         mpp=0.25,
-        mpp_range=(views.fine[0], views.coarse[1]),
+        mpp_range=None if views.whole else (views.fine[0], views.coarse[1]),
+        square=views.whole is not None,
         image_size=image_size,
         labels=labels,
         licence="CC BY-NC-SA 4.0",
