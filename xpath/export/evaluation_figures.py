@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from xpath.export.colour import hex_colour, object_colour
+from xpath.segment.evaluation.curves import best_curve
 from xpath.segment.evaluation.tables import LEVELS, dice_by, prompt_cost
 from xpath.segment.evaluation.trend_lines import trends
 from xpath.store.schema import atomic
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from xpath.segment.evaluation.curves import Curve
     from xpath.segment.evaluation.evaluate import Sample
     from xpath.segment.evaluation.trend_lines import Trend
 
@@ -209,16 +211,25 @@ def _trend(axis: Any, trend: Trend) -> None:
     step = max(1, math.ceil(len(trend.values) / MAX_DOTS))
     axis.scatter(trend.values[::step], trend.dice[::step], s=4, color="#bbbbbb", linewidths=0)
     axis.plot([b.trait for b in trend.bins], [b.dice for b in trend.bins], "o", color=DOT, ms=4)
-    if len(trend.values):
-        reach = np.linspace(trend.values.min(), trend.values.max(), 200)
-        axis.plot(reach, trend.fit.at(reach), "--", color=LINE)
+    curve = best_curve(trend.curves)
+    if curve:
+        draw_curve(axis, curve, [b.trait_weighted for b in trend.bins], LINE)
+    equation = curve.equation if curve else ""
     axis.set_title(
-        f"{trend.fit.curve}\nSpearman {trend.fit.spearman:.2f}, n = {trend.fit.n}", fontsize=8
+        f"{equation}\nSpearman {trend.spearman:.2f}, n = {len(trend.values)}", fontsize=8
     )
     axis.set_ylim(-0.02, 1.02)
     axis.set_xlabel(trend.trait.title)
     axis.set_ylabel("Dice")
     _plain(axis)
+
+
+def draw_curve(axis: Any, curve: Curve, over: Sequence[float], colour: str) -> None:
+    """A curve over the reach of its points, with its confidence band."""
+    reach = np.linspace(min(over), max(over), 200)
+    middle, half = curve.at(reach), curve.band(reach)
+    axis.plot(reach, middle, "--", color=colour)
+    axis.fill_between(reach, middle - half, middle + half, color=colour, alpha=0.15, linewidth=0)
 
 
 def _counts(axis: Any, counts: NDArray[np.float64]) -> None:

@@ -25,7 +25,7 @@ from xpath.segment.evaluation.tables import (
     untrained_table,
     write_tables,
 )
-from xpath.segment.evaluation.trend_lines import bins_of, fit_trend, trends
+from xpath.segment.evaluation.trend_lines import bins_of, trends
 
 LYMPHOCYTE = "nuclei-level lymphocyte in breast pathology."
 TUMOR = "tissue-level tumor in breast pathology."
@@ -424,11 +424,12 @@ def test_trends_by_hand():
     count = next(trend for trend in found if trend.trait.name == "instance_count")
     assert [(b.low, b.high, b.n) for b in count.bins] == [(1, 2, 1), (2, 4, 2), (12, 14, 1)]
     assert count.bins[1].dice == pytest.approx(1 - 2.5 / 20)
-    assert count.fit.spearman == pytest.approx(-1)
-    assert count.fit.at(np.array([0.0, 20.0])) == pytest.approx([1.0, 0.0])
-    assert count.fit.curve == "y = -0.05 x +1"
+    assert count.spearman == pytest.approx(-1)
+    line = count.curves[0]
+    assert line.at(np.array([0.0, 20.0])) == pytest.approx([1.0, 0.0])
+    assert line.equation == "y = -0.05 x +1"
     ratio = next(trend for trend in found if trend.trait.name == "instance_ratio")
-    assert math.isnan(ratio.fit.spearman)  # all dots are of one size
+    assert math.isnan(ratio.spearman)  # all dots are of one size
 
 
 def test_intervals_and_their_ends():
@@ -441,24 +442,6 @@ def test_intervals_and_their_ends():
     assert closed[1].dice == pytest.approx(1.4 / 3)
     assert [(b.low, b.high, b.n) for b in opened][-1] == (1, math.inf, 1)
     assert min(values[1:4]) < closed[1].trait_weighted < closed[1].trait  # where most samples lie
-
-
-def test_an_exponential_is_found_again():
-    x = np.linspace(0.001, 0.9, 60)
-
-    fit = fit_trend(x, -0.48 * np.exp(-17.3 * x) + 0.96, saturating=True)
-
-    assert fit.at(np.array([0.02, 0.5])) == pytest.approx(
-        [-0.48 * math.exp(-17.3 * 0.02) + 0.96, 0.96], abs=0.01
-    )
-    assert fit.spearman == pytest.approx(1)
-    assert "exp" in fit.curve
-
-
-def test_too_few_samples_have_a_level_line():
-    assert fit_trend(np.zeros(0), np.zeros(0)).n == 0
-    one = fit_trend(np.array([0.5]), np.array([0.7]), saturating=True)
-    assert one.at(np.array([0.0, 1.0])) == pytest.approx([0.7, 0.7])
 
 
 def test_cost_of_prompts_by_hand():

@@ -17,6 +17,7 @@ from xpath.errors import DataError
 from xpath.metrics.bootstrap import bootstrap_mean, paired_t_test
 from xpath.metrics.presence import presence_scores
 from xpath.pathseg.reading import read_table
+from xpath.segment.evaluation.curves import best_curve
 from xpath.segment.evaluation.trend_lines import trends
 from xpath.store.tables import write_table
 
@@ -182,7 +183,7 @@ def prompt_cost(samples: Sequence[Sample]) -> list[Row]:
 TREND_COLUMNS = (
     "trait", "low", "high", "n", "mean_trait", "dice", "weighted_trait", "weighted_dice"
 )  # fmt: skip
-FIT_COLUMNS = ("trait", "n", "spearman", "p", "curve", "rmse")
+FIT_COLUMNS = ("trait", "n", "spearman", "p", "form", "curve", "mae", "rmse", "best")
 
 
 def trend_rows(curves: Sequence[Trend]) -> list[Row]:
@@ -195,9 +196,15 @@ def trend_rows(curves: Sequence[Trend]) -> list[Row]:
 
 
 def _fit_rows(curves: Sequence[Trend]) -> list[Row]:
-    return [
-        dict(zip(FIT_COLUMNS, (curve.trait.name, *curve.fit[:5]), strict=True)) for curve in curves
-    ]
+    """Curves of every form through the means of the intervals (Table 7)."""
+    rows: list[Row] = []
+    for trend in curves:
+        head = (trend.trait.name, len(trend.values), trend.spearman, trend.p)
+        best = best_curve(trend.curves)
+        for curve in trend.curves:
+            fit = (curve.form, curve.equation, curve.mae, curve.rmse, curve is best)
+            rows.append(dict(zip(FIT_COLUMNS, (*head, *fit), strict=True)))
+    return rows
 
 
 def sample_rows(samples: Sequence[Sample]) -> list[Row]:

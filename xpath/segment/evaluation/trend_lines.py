@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from xpath.errors import ShapeError
+from xpath.segment.evaluation.curves import fit_curves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from xpath.segment.evaluation.curves import Curve
     from xpath.segment.evaluation.evaluate import Sample
 
-__all__ = ["TRAITS", "Trait", "Trend", "TrendBin", "TrendFit", "bins_of", "fit_trend", "trends"]
+__all__ = ["TRAITS", "Trait", "Trend", "TrendBin", "bins_of", "trend_of", "trends"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,8 +34,6 @@ class Trait:
     """For the axis of a figure."""
     edges: tuple[float, ...]
     """Borders of the intervals; the last one takes all that is larger."""
-    saturating: bool = False
-    """Fitted with ``a exp(-b x) + c`` (Table 7: instance size) instead of a line."""
 
 
 def _steps(start: float, stop: float, step: float) -> tuple[float, ...]:
@@ -42,12 +42,7 @@ def _steps(start: float, stop: float, step: float) -> tuple[float, ...]:
 
 TRAITS = (
     Trait(name="irregularity", title="irregularity", edges=_steps(0, 1, 0.05)),
-    Trait(
-        name="instance_ratio",
-        title="instance size / image size",
-        edges=_steps(0, 1, 0.05),
-        saturating=True,
-    ),
+    Trait(name="instance_ratio", title="instance size / image size", edges=_steps(0, 1, 0.05)),
     Trait(name="instance_count", title="instances per mask", edges=(1.0, *_steps(2, 74, 2))),
     Trait(name="dispersion", title="largest distance of instances [px]", edges=_steps(0, 1400, 50)),
     Trait(name="box_ratio", title="box ratio", edges=_steps(0, 1, 0.05)),
@@ -73,22 +68,6 @@ class TrendBin(NamedTuple):
     """Mean Dice, weighted likewise."""
 
 
-class TrendFit(NamedTuple):
-    """Rank correlation and best-fit curve."""
-
-    n: int
-    spearman: float
-    """NaN with fewer than three samples, or if one side is constant."""
-    p: float
-    """Two-sided, of the rank correlation."""
-    curve: str
-    """The equation, as in Table 7."""
-    error: float
-    """Root mean square of what the curve leaves."""
-    at: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-    """The curve."""
-
-
 class Trend(NamedTuple):
     """One trait against Dice."""
 
@@ -99,23 +78,40 @@ class Trend(NamedTuple):
     """``(N,)``."""
     bins: tuple[TrendBin, ...]
     """Intervals that hold samples."""
-    fit: TrendFit
+    curves: tuple[Curve, ...]
+    """Through the weighted means of the intervals, as in Table 7; none through a single one."""
+    spearman: float
+    """Rank correlation of the samples; NaN with fewer than three, or if one side is constant."""
+    p: float
+    """Two-sided, of the rank correlation."""
 
 
 def trends(samples: Sequence[Sample]) -> tuple[Trend, ...]:
     """Every trait against Dice, over samples whose object is there."""
     present = [sample for sample in samples if sample.present]
     dice = np.array([sample.dice for sample in present], np.float64)
-    fitted = []
-    for trait in TRAITS:
-        values = np.array([getattr(s.traits, trait.name) for s in present], np.float64)
-        defined = np.isfinite(values)
-        if trait.name == "instance_count":
-            defined &= values >= 1  # only specks: no instance to count
-        x, y = values[defined], dice[defined]
-        bins = bins_of(x, y, trait.edges)
-        fitted.append(Trend(trait, x, y, bins, fit_trend(x, y, saturating=trait.saturating)))
-    return tuple(fitted)
+    return tuple(
+        trend_of(trait, np.array([getattr(s.traits, trait.name) for s in present], float), dice)
+        for trait in TRAITS
+    )
+
+
+def trend_of(trait: Trait, values: NDArray[np.float64], dice: NDArray[np.float64]) -> Trend:
+    """One trait against Dice.
+
+    Args:
+        trait: Which.
+        values: ``(N,)``; samples without a value are left out.
+        dice: ``(N,)``.
+    """
+    defined = np.isfinite(values)
+    if trait.name == "instance_count":
+        defined &= values >= 1  # only specks: no instance to count
+    x, y = values[defined], dice[defined]
+    bins = bins_of(x, y, trait.edges)
+    weighted = np.array([(b.trait_weighted, b.dice_weighted) for b in bins]).reshape(-1, 2)
+    curves = fit_curves(weighted[:, 0], weighted[:, 1])
+    return Trend(trait, x, y, bins, curves, *_spearman(x, y))
 
 
 def bins_of(
@@ -149,57 +145,13 @@ def bins_of(
     return tuple(bins)
 
 
-def fit_trend(
-    values: NDArray[np.float64], dice: NDArray[np.float64], *, saturating: bool = False
-) -> TrendFit:
-    """Spearman's rank correlation, and a curve through the samples.
-
-    Args:
-        values: ``(N,)`` the trait.
-        dice: ``(N,)``.
-        saturating: Fit an exponential that levels off; a line where that does not converge.
-    """
+def _spearman(values: NDArray[np.float64], dice: NDArray[np.float64]) -> tuple[float, float]:
     from scipy.stats import spearmanr
 
-    rho = p = math.nan
-    varied = len(values) >= 3 and np.ptp(values) > 0
-    if varied and np.ptp(dice) > 0:
-        rho, p = (float(number) for number in spearmanr(values, dice))
-    exponential = _exponential(values, dice) if saturating and varied else None
-    curve, at = exponential or _line(values, dice)
-    error = float(np.sqrt(np.mean((at(values) - dice) ** 2))) if len(values) else math.nan
-    return TrendFit(len(values), rho, p, curve, error, at)
-
-
-Curve = tuple[str, "Callable[[NDArray[np.float64]], NDArray[np.float64]]"]
-
-
-def _line(values: NDArray[np.float64], dice: NDArray[np.float64]) -> Curve:
-    """Least squares, level if all values are the same."""
-    centre = float(values.mean()) if len(values) else 0.0
-    level = float(dice.mean()) if len(dice) else math.nan
-    spread = float(((values - centre) ** 2).sum())
-    slope = float(((values - centre) * (dice - level)).sum()) / spread if spread else 0.0
-    start = level - slope * centre
-    return f"y = {slope:.4g} x {start:+.4g}", lambda x: slope * x + start
-
-
-def _exponential(values: NDArray[np.float64], dice: NDArray[np.float64]) -> Curve | None:
-    """Least squares of ``a exp(-b x) + c``: linear for a given decay b, which is searched."""
-    best: tuple[float, float, NDArray[np.float64]] | None = None
-    for decay in np.geomspace(0.1, 1000, 81) / float(np.abs(values).max()):
-        columns = np.stack((np.exp(-decay * values), np.ones_like(values)), axis=1)
-        solution, _, rank, _ = np.linalg.lstsq(columns, dice, rcond=None)
-        left = float(((columns @ solution - dice) ** 2).sum())
-        if rank == 2 and (best is None or left < best[0]):
-            best = (left, float(decay), solution)
-    if best is None:
-        return None
-    _, decay, (amplitude, level) = best
-    return (
-        f"y = {amplitude:.4g} exp(-{decay:.4g} x) {level:+.4g}",
-        lambda x: amplitude * np.exp(-decay * x) + level,
-    )
+    if len(values) < 3 or not np.ptp(values) > 0 or not np.ptp(dice) > 0:
+        return math.nan, math.nan
+    rho, p = spearmanr(values, dice)
+    return float(rho), float(p)
 
 
 def _density(values: NDArray[np.float64]) -> NDArray[np.float64]:
