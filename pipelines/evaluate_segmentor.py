@@ -8,7 +8,8 @@ Every DIR holds test/ (images), test_mask/ (non-zero is the object) and test.jso
 name of the source. The label is read from sentences like "nuclei-level lymphocyte in breast
 pathology.", or from --mapping: CSV "sentence,label[,ignore]" or JSON {"sentence": "label"}. Other
 sentences are asked as they are and reported under their own words. Folders of `xpath pathseg build`
-tell the resolution of every image; for others it is given by --mpp.
+tell the resolution of every image; for others it is given by --mpp. With --against or
+--predictions OUT also gets what compare_segmentors.py writes.
 
 OUT gets dice_by_label.csv (last row "overall") and further tables, figures/ and answers/. Broken
 items are named and left out; the exit code is then 1.
@@ -24,24 +25,31 @@ import torch
 from tqdm import tqdm
 
 from xpath.errors import XPathError
+from xpath.export.comparison_figures import write_comparison_figures
 from xpath.export.evaluation_figures import Answer, answers_figure, file_name, write_figures
 from xpath.pathseg.biomedparse_data import PromptedMask, read_biomedparse
 from xpath.pathseg.reading import read_image, read_table
 from xpath.pathseg.resolution import Resolutions
 from xpath.pathseg.sentences import read_mapping
+from xpath.segment.evaluation.compared import named_paths, read_compared, write_comparison
 from xpath.segment.evaluation.evaluate import Evaluation, ask, evaluate_segmentor
 from xpath.segment.evaluation.mapping import read_ignore_values
-from xpath.segment.evaluation.questions import EvaluationConfig, Problem, questions_of, read_mask
-from xpath.segment.evaluation.tables import (
-    COMPARISON_COLUMNS,
-    comparison,
-    dice_by,
-    examples,
-    write_tables,
+from xpath.segment.evaluation.predictions import MaskFolder, score_masks
+from xpath.segment.evaluation.questions import (
+    EvaluationConfig,
+    Problem,
+    Question,
+    questions_of,
+    read_mask,
 )
+from xpath.segment.evaluation.tables import dice_by, examples, write_tables
 from xpath.segment.predict.predictor import SegmentPredictor
-from xpath.store.tables import write_table
 
+AGAINST = "samples.csv of another model on the same data; may be given several times"
+PREDICTIONS = (
+    "masks another tool wrote: named as the data's own, or label maps named as the images beside"
+    " labels.csv (value,label)"
+)
 MPP = "microns per pixel of images that say nothing of it (default: pixels as they are)"
 
 
@@ -77,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default=device, help=f"cpu, cuda, cuda:1 ... (default: {device})")
     add("--limit", type=int, help="only the first images of every folder")
     add("--absent", action="store_true", help="labels an image has no mask of are absent: ask them")
-    add("--compare", type=Path, help="samples.csv of another model on the same data")
+    add("--name", default="PathSegmentor", help="name of this model in comparisons")
+    add("--against", action="append", default=[], metavar="NAME=CSV", help=AGAINST)
+    add("--predictions", action="append", default=[], metavar="NAME=DIR", help=PREDICTIONS)
     add("--seed", type=int, default=0, help="of the intervals")
     return parser
 
@@ -93,14 +103,32 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     questions = questions_of(items, config, groups=by_name, ignore=ignore)
     with tqdm(total=len(questions), desc="evaluating", unit="image") as bar:
         scored = evaluate_segmentor(predictor, questions, config, on_images=bar.update)
-    evaluation = scored._replace(problems=(*problems, *scored.problems))
+    problems += scored.problems
+    evaluation = scored._replace(problems=tuple(problems))
     write_tables(args.out, evaluation, seed=args.seed)
-    if args.compare:
-        rows = comparison(evaluation.samples, args.compare)
-        write_table(args.out / "comparison.csv", rows, COMPARISON_COLUMNS)
+    problems += _compare(args, questions, config)
+    evaluation = evaluation._replace(problems=tuple(problems))
     if evaluation.samples:
         _draw(args.out, evaluation, predictor, args.seed)
     return evaluation
+
+
+def _compare(
+    args: argparse.Namespace, questions: dict[Path, list[Question]], config: EvaluationConfig
+) -> list[Problem]:
+    """Scores masks of other tools, and compares all models. Returns masks that were left out."""
+    tables = {args.name: args.out / "samples.csv"} | named_paths(args.against)
+    problems: list[Problem] = []
+    for name, folder in named_paths(args.predictions).items():
+        scored = score_masks(MaskFolder(folder), questions, config)
+        problems += scored.problems
+        write_tables(args.out / "models" / name, scored, seed=args.seed)
+        tables[name] = args.out / "models" / name / "samples.csv"
+    if len(tables) > 1:
+        compared = read_compared(tables)
+        rows = write_comparison(args.out, compared, seed=args.seed)
+        write_comparison_figures(args.out / "figures", compared, rows)
+    return problems
 
 
 def _items(folder: Path, args: argparse.Namespace, problems: list[Problem]) -> list[PromptedMask]:

@@ -127,9 +127,36 @@ def test_the_first_images_only_and_again_against_itself(quick, data, tmp_path):
     assert quick.main(common) == 0
     assert len(table(out / "samples.csv")) == 2
 
-    assert quick.main([*common, "--compare", str(out / "samples.csv"), "--absent"]) == 0
+    before = tmp_path / "before.csv"
+    before.write_bytes((out / "samples.csv").read_bytes())
 
-    assert {row["difference"] for row in table(out / "comparison.csv")} == {"0.0"}
+    assert quick.main([*common, "--against", f"Twin={before}", "--absent"]) == 0
+
+    rows = table(out / "compare_by_label.csv")
+    assert {row["difference"] for row in rows} == {"0.0", ""}
+    assert rows[-1]["p"] == "0.5"
+    assert (out / "figures" / "bars_by_source.png").is_file()
+
+
+def test_masks_of_another_tool_are_scored_beside_ours(quick, data, tmp_path, capsys):
+    """Its masks are the truth itself but for one of another size, which is named."""
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for path in (data / "test_mask").iterdir():
+        (masks / path.name).write_bytes(path.read_bytes())
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(masks / "3.png")
+
+    code = quick.main([
+        *("--data", str(data), "--out", str(tmp_path / "out"), "--name", "Ours"),
+        *("--predictions", f"Oracle={masks}"),
+    ])
+
+    assert code == 1
+    assert "3.png is 9 x 9 px" in capsys.readouterr().err
+    overall = table(tmp_path / "out" / "compare_by_source.csv")[-1]
+    assert (overall["n"], overall["Oracle"], overall["best"]) == ("3", "1.0", "Oracle")
+    assert float(overall["p"]) > 0.5
+    assert len(table(tmp_path / "out" / "models" / "Oracle" / "samples.csv")) == 3
 
 
 def test_a_folder_that_is_none_is_named(pipeline, tmp_path, capsys):

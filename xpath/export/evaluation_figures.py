@@ -30,9 +30,13 @@ __all__ = [
     "TRUTH",
     "Answer",
     "answers_figure",
+    "draw_curve",
     "file_name",
     "marked",
+    "new_figure",
+    "plain_axis",
     "prompt_cost_figure",
+    "save_figure",
     "score_figure",
     "spread_figure",
     "trend_figure",
@@ -97,7 +101,7 @@ def answers_figure(path: Path, name: str, answers: Sequence[Answer]) -> None:
     """Answers for one label side by side, above the plain image, below with answer and truth."""
     columns = max(1, len(answers))
     tall = max((a.image.shape[0] / a.image.shape[1] for a in answers), default=1.0)
-    figure, axes = _figure(3.6 * columns, 1.0 + 7.2 * min(tall, 2.0), 2, columns)
+    figure, axes = new_figure(3.6 * columns, 1.0 + 7.2 * min(tall, 2.0), 2, columns)
     for column, answer in enumerate(answers):
         pictures = (answer.image, marked(answer, object_colour(name)))
         for axis, picture in zip(axes[:, column], pictures, strict=True):
@@ -105,7 +109,7 @@ def answers_figure(path: Path, name: str, answers: Sequence[Answer]) -> None:
             axis.set_axis_off()
         axes[0, column].set_title(answer.title, fontsize=9)
     figure.suptitle(f"{name}: answer tinted, truth outlined in blue", fontsize=11)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def score_figure(path: Path, rows: Sequence[Mapping[str, Any]], level: str) -> None:
@@ -118,7 +122,7 @@ def score_figure(path: Path, rows: Sequence[Mapping[str, Any]], level: str) -> N
     """
     rated = [row for row in rows if row["n"]]
     each = sorted(rated[:-1], key=lambda row: -row["dice"]) + rated[-1:]
-    figure, axes = _figure(7.5, 1.2 + 0.28 * max(1, len(each)))
+    figure, axes = new_figure(7.5, 1.2 + 0.28 * max(1, len(each)))
     axis = axes[0, 0]
     scores = np.array([row["dice"] for row in each], np.float64)
     low = scores - np.array([row["ci_low"] for row in each], np.float64)
@@ -131,8 +135,8 @@ def score_figure(path: Path, rows: Sequence[Mapping[str, Any]], level: str) -> N
     axis.set_yticklabels([f"{row[level]} ({row['n']})" for row in each], fontsize=8)
     axis.set_xlim(0, 1)
     axis.set_xlabel("Dice, 95 % interval")
-    _plain(axis)
-    _save(figure, path)
+    plain_axis(axis)
+    save_figure(figure, path)
 
 
 def trend_figure(path: Path, curves: Sequence[Trend]) -> None:
@@ -142,7 +146,7 @@ def trend_figure(path: Path, curves: Sequence[Trend]) -> None:
     """
     columns = 4
     rows = math.ceil((len(curves) + 1) / columns)
-    figure, axes = _figure(4 * columns, 3.4 * rows, rows, columns)
+    figure, axes = new_figure(4 * columns, 3.4 * rows, rows, columns)
     panels = list(axes.flat)
     for axis, trend in zip(panels, curves, strict=False):
         _trend(axis, trend)
@@ -150,7 +154,7 @@ def trend_figure(path: Path, curves: Sequence[Trend]) -> None:
     _counts(panels[len(curves)], counts)
     for axis in panels[len(curves) + 1 :]:
         axis.set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def prompt_cost_figure(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -160,7 +164,7 @@ def prompt_cost_figure(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         path: A PNG.
         rows: Of ``evaluation.tables.prompt_cost``.
     """
-    figure, axes = _figure(6, 4.2)
+    figure, axes = new_figure(6, 4.2)
     axis = axes[0, 0]
     marks = {"text": "*", "union box": "s", "instance boxes": "o"}
     names = list(dict.fromkeys(row["structure"] for row in rows))
@@ -180,8 +184,8 @@ def prompt_cost_figure(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     axis.set_xlabel("prompts per mask")
     axis.set_ylabel("Dice (boxes taken for the mask)")
     axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    _plain(axis)
-    _save(figure, path)
+    plain_axis(axis)
+    save_figure(figure, path)
 
 
 def spread_figure(path: Path, samples: Sequence[Sample]) -> None:
@@ -190,7 +194,7 @@ def spread_figure(path: Path, samples: Sequence[Sample]) -> None:
     for sample in samples:
         if sample.traits.instance_count:
             by_label.setdefault(sample.question.name, []).append(sample)
-    figure, axes = _figure(7.5, 4.6)
+    figure, axes = new_figure(7.5, 4.6)
     axis = axes[0, 0]
     for name, group in sorted(by_label.items()):
         counts = np.array([sample.traits.instance_count for sample in group], np.float64)
@@ -203,8 +207,8 @@ def spread_figure(path: Path, samples: Sequence[Sample]) -> None:
     axis.set_ylabel("largest distance of instances [px]")
     if 0 < len(by_label) <= 30:
         axis.legend(fontsize=6, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    _plain(axis)
-    _save(figure, path)
+    plain_axis(axis)
+    save_figure(figure, path)
 
 
 def _trend(axis: Any, trend: Trend) -> None:
@@ -221,7 +225,7 @@ def _trend(axis: Any, trend: Trend) -> None:
     axis.set_ylim(-0.02, 1.02)
     axis.set_xlabel(trend.trait.title)
     axis.set_ylabel("Dice")
-    _plain(axis)
+    plain_axis(axis)
 
 
 def draw_curve(axis: Any, curve: Curve, over: Sequence[float], colour: str) -> None:
@@ -240,10 +244,10 @@ def _counts(axis: Any, counts: NDArray[np.float64]) -> None:
         axis.set_title(f"90 % of masks hold up to {most:.0f} instances", fontsize=8)
     axis.set_xlabel("instances per mask")
     axis.set_ylabel("masks")
-    _plain(axis)
+    plain_axis(axis)
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
     """A figure in inches and its axes ``(rows, columns)``, without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -253,11 +257,13 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _plain(axis: Any) -> None:
+def plain_axis(axis: Any) -> None:
+    """Takes away the frame above and at the right."""
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes a PNG, whole or not at all, equal bytes for equal figures."""
     with atomic(path) as draft:
         figure.savefig(draft, format="png", metadata={"Software": None})

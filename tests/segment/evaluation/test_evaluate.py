@@ -17,7 +17,6 @@ from xpath.segment.evaluation.evaluate import Sample, ask, evaluate_segmentor
 from xpath.segment.evaluation.mapping import nearest_label, nearest_to_words, read_ignore_values
 from xpath.segment.evaluation.questions import EvaluationConfig, Question, questions_of, read_mask
 from xpath.segment.evaluation.tables import (
-    comparison,
     dice_by,
     examples,
     presence_table,
@@ -466,28 +465,6 @@ def test_examples_are_best_median_and_worst():
         "best": 0.9, "median": 0.5, "worst": 0.2
     }  # fmt: skip
     assert list(chosen["breast-tissue-fat"]) == ["best"]
-
-
-def test_comparison_with_another_model(items, tmp_path):
-    evaluation = evaluated(items)
-    write_tables(tmp_path, evaluation)
-    table = tmp_path / "samples.csv"
-    rows = list(csv.DictReader(table.read_text().splitlines()))
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({**row, "dice": float(row["dice"]) / 2} for row in rows)
-
-    overall = comparison(evaluation.samples, table)[-1]
-
-    assert (overall["label"], overall["n"], overall["dice_other"]) == ("overall", 4, 0.3125)
-    assert overall["difference"] == pytest.approx(0.3125)
-    differences = np.array([0.5, 0.25, 0.5, 0])
-    t = differences.mean() / (differences.std(ddof=1) / 2)
-    assert overall["t"] == pytest.approx(t)
-    table.write_text("source,image,label,dice\nelsewhere,z.png,x,0.5\n")
-    with pytest.raises(DataError, match="no image and label"):
-        comparison(evaluation.samples, table)
 
 
 def test_the_real_predictor_fits(predictor, tmp_path):

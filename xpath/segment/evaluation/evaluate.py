@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from xpath.protocols import Segmentor
     from xpath.segment.evaluation.questions import Asked, EvaluationConfig
 
-__all__ = ["Answers", "Evaluation", "Sample", "ask", "evaluate_segmentor"]
+__all__ = ["Answers", "Evaluation", "Sample", "ask", "evaluate_segmentor", "sample_of"]
 
 READERS = 4
 """Threads that decode and score beside the model."""
@@ -167,12 +167,12 @@ def _answered(
             asked_masks = masks[rows] if unknown is None else masks[rows] & ~unknown
             verdict = (bool(present[rows[0]]), float(presence[rows[0]]))
             jobs.append(
-                threads.submit(_sample, question, truth, asked_masks, verdict, config.tolerance)
+                threads.submit(sample_of, question, truth, asked_masks, verdict, config.tolerance)
             )
     return [job.result() for job in jobs]
 
 
-def _sample(
+def sample_of(
     question: Question,
     truth: NDArray[np.bool_],
     masks: NDArray[np.bool_],

@@ -8,15 +8,12 @@ groups are known) drawn whole.
 from __future__ import annotations
 
 import math
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpath.errors import DataError
 from xpath.metrics.bootstrap import bootstrap_mean, paired_t_test
 from xpath.metrics.presence import presence_scores
-from xpath.pathseg.reading import read_table
 from xpath.segment.evaluation.curves import best_curve
 from xpath.segment.evaluation.trend_lines import trends
 from xpath.store.tables import write_table
@@ -31,11 +28,9 @@ if TYPE_CHECKING:
     Row = dict[str, object]
 
 __all__ = [
-    "COMPARISON_COLUMNS",
     "LEVELS",
     "OVERALL",
     "WITHOUT_LABEL",
-    "comparison",
     "dice_by",
     "examples",
     "presence_table",
@@ -244,39 +239,6 @@ def examples(samples: Sequence[Sample]) -> dict[str, dict[str, Sample]]:
                 chosen.setdefault(name, {})[word] = sample
                 shown.append(sample)
     return chosen
-
-
-COMPARISON_COLUMNS = ("label", "n", "dice", "dice_other", "difference", "t", "p")
-
-
-def comparison(samples: Sequence[Sample], other: Path) -> list[Row]:
-    """Against ``samples.csv`` of another model on the same images: one-sided paired t-tests.
-
-    ``p`` is small where this evaluation is better.
-
-    Raises:
-        DataError: The table is damaged, or shares no sample with this evaluation.
-    """
-    theirs = {
-        (row["source"], PurePath(row["image"]).name, row["label"]): float(row["dice"])
-        for row in read_table(other, "source", "image", "label", "dice")
-    }
-    shared = [s for s in samples if s.present and _key(s) in theirs]
-    if not shared:
-        raise DataError(f"{other} has no image and label of this evaluation; compare equal data")
-    rows: list[Row] = []
-    for name, part in (_grouped(shared, LEVELS["label"]) | {OVERALL: shared}).items():
-        ours = [sample.dice for sample in part]
-        pairs = [theirs[_key(sample)] for sample in part]
-        test = paired_t_test(ours, pairs) if len(part) > 1 else (1, ours[0] - pairs[0], None, None)
-        row = (name, test[0], _mean(ours), _mean(pairs), *test[1:])
-        rows.append(dict(zip(COMPARISON_COLUMNS, row, strict=True)))
-    return rows
-
-
-def _key(sample: Sample) -> tuple[str, str, str]:
-    """The same on every machine."""
-    return sample.question.source, sample.question.image.name, sample.question.name
 
 
 def _grouped(
