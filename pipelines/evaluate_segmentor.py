@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
 from tqdm import tqdm
@@ -31,6 +33,7 @@ from xpath.pathseg.biomedparse_data import PromptedMask, read_biomedparse
 from xpath.pathseg.reading import read_image, read_table
 from xpath.pathseg.resolution import Resolutions
 from xpath.pathseg.sentences import read_mapping
+from xpath.segment.baselines.box_segmenter import BoxSegmenter, score_boxes
 from xpath.segment.evaluation.compared import named_paths, read_compared, write_comparison
 from xpath.segment.evaluation.evaluate import Evaluation, ask, evaluate_segmentor
 from xpath.segment.evaluation.mapping import read_ignore_values
@@ -45,7 +48,12 @@ from xpath.segment.evaluation.questions import (
 from xpath.segment.evaluation.tables import dice_by, examples, write_tables
 from xpath.segment.predict.predictor import SegmentPredictor
 
+WAYS: tuple[Literal["union", "instance"], ...] = ("union", "instance")
 AGAINST = "samples.csv of another model on the same data; may be given several times"
+BOXES = (
+    "a box-prompted model such as MedSAM, folder, hub id or .pth: asked with the union box and the"
+    " instance boxes of the truth"
+)
 PREDICTIONS = (
     "masks another tool wrote: named as the data's own, or label maps named as the images beside"
     " labels.csv (value,label)"
@@ -87,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--absent", action="store_true", help="labels an image has no mask of are absent: ask them")
     add("--name", default="PathSegmentor", help="name of this model in comparisons")
     add("--against", action="append", default=[], metavar="NAME=CSV", help=AGAINST)
+    add("--boxes", action="append", default=[], metavar="NAME=WEIGHTS", help=BOXES)
     add("--predictions", action="append", default=[], metavar="NAME=DIR", help=PREDICTIONS)
     add("--seed", type=int, default=0, help="of the intervals")
     return parser
@@ -119,8 +128,7 @@ def _compare(
     """Scores masks of other tools, and compares all models. Returns masks that were left out."""
     tables = {args.name: args.out / "samples.csv"} | named_paths(args.against)
     problems: list[Problem] = []
-    for name, folder in named_paths(args.predictions).items():
-        scored = score_masks(MaskFolder(folder), questions, config)
+    for name, scored in _others(args, questions, config):
         problems += scored.problems
         write_tables(args.out / "models" / name, scored, seed=args.seed)
         tables[name] = args.out / "models" / name / "samples.csv"
@@ -129,6 +137,18 @@ def _compare(
         rows = write_comparison(args.out, compared, seed=args.seed)
         write_comparison_figures(args.out / "figures", compared, rows)
     return problems
+
+
+def _others(
+    args: argparse.Namespace, questions: dict[Path, list[Question]], config: EvaluationConfig
+) -> Iterator[tuple[str, Evaluation]]:
+    """Names and scores of masks in files, then of box-prompted models in both ways."""
+    for name, folder in named_paths(args.predictions).items():
+        yield name, score_masks(MaskFolder(folder), questions, config)
+    for name, weights in named_paths(args.boxes).items():
+        segmenter = BoxSegmenter.from_pretrained(weights, device=args.device)
+        for way in WAYS:
+            yield f"{name} {way}", score_boxes(segmenter, questions, config, way)
 
 
 def _items(folder: Path, args: argparse.Namespace, problems: list[Problem]) -> list[PromptedMask]:

@@ -21,7 +21,11 @@ DOORS = {
     "matplotlib": ("xpath/export/",),
     "h5py": ("xpath/store/", "xpath/pathseg/sources/cocahis.py"),
     "zarr": ("xpath/store/",),
-    "transformers": ("xpath/segment/model/bert_encoder.py", "xpath/grounded/"),
+    "transformers": (
+        "xpath/segment/model/bert_encoder.py",
+        "xpath/segment/baselines/box_segmenter.py",
+        "xpath/grounded/",
+    ),
     "peft": ("xpath/grounded/lora.py",),
 }
 """Package to the only places that may import it."""

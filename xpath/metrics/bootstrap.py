@@ -103,7 +103,7 @@ def bootstrap_means(
     index: NDArray[np.intp] = np.arange(count)
     if groups is not None:
         index = np.unique(np.asarray(groups), return_inverse=True)[1]
-    sums = np.stack([np.bincount(index, column) for column in numbers.T], axis=1)
+    sums = np.stack([np.bincount(index, column) for column in numbers.T], axis=1).astype(float)
     means = _drawn_means(sums, np.bincount(index), rng, draws)
     low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2), axis=0)
     return [

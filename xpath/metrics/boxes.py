@@ -8,7 +8,7 @@ Axes: N boxes, H W pixels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,15 @@ from xpath.metrics.overlap import dice
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CLICKS_PER_BOX", "BoxCost", "box_cost", "fill_boxes", "instance_boxes", "union_box"]
+__all__ = [
+    "CLICKS_PER_BOX",
+    "BoxCost",
+    "box_cost",
+    "boxes_of",
+    "fill_boxes",
+    "instance_boxes",
+    "union_box",
+]
 
 CLICKS_PER_BOX = 2
 """Two opposite corners."""
@@ -64,6 +72,22 @@ def fill_boxes(boxes: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.b
     return filled
 
 
+def boxes_of(
+    truth: NDArray[np.bool_],
+    way: Literal["union", "instance"],
+    *,
+    min_pixels: int = MIN_PIXELS,
+) -> NDArray[np.int64]:
+    """Boxes ``(N, 4)`` an annotator draws: one around everything, or one around each instance.
+
+    If all regions are smaller than ``min_pixels``, each needs its box all the same.
+    """
+    each = instance_boxes(truth, min_pixels=min_pixels)
+    if not len(each):
+        each = instance_boxes(truth, min_pixels=1)
+    return _union(each) if way == "union" else each
+
+
 def box_cost(truth: NDArray[np.bool_], *, min_pixels: int = MIN_PIXELS) -> BoxCost:
     """Number of boxes and clicks an annotator has to give for a mask.
 
@@ -73,9 +97,7 @@ def box_cost(truth: NDArray[np.bool_], *, min_pixels: int = MIN_PIXELS) -> BoxCo
         DataError: A mask that is not boolean.
         ShapeError: A mask that is not two-dimensional.
     """
-    each = instance_boxes(truth, min_pixels=min_pixels)
-    if not len(each):
-        each = instance_boxes(truth, min_pixels=1)
+    each = boxes_of(truth, "instance", min_pixels=min_pixels)
     one = _union(each)
     return BoxCost(
         len(one),

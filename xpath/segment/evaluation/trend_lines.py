@@ -36,6 +36,10 @@ class Trait:
     """Borders of the intervals; the last one takes all that is larger."""
 
 
+GRID = 1024
+"""Positions at which the density of a trait is computed."""
+
+
 def _steps(start: float, stop: float, step: float) -> tuple[float, ...]:
     return tuple(round(start + step * i, 6) for i in range(round((stop - start) / step) + 1))
 
@@ -160,5 +164,10 @@ def _density(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
     if len(values) < 3 or not np.ptp(values) > 0:
         return np.ones_like(values)
-    grid = np.linspace(values.min(), values.max(), 1024)  # exact enough, and linear in N
-    return np.asarray(np.interp(values, grid, gaussian_kde(values)(grid)), np.float64)
+    grid = np.linspace(values.min(), values.max(), GRID)  # exact enough, and linear in N
+    points, weights = values, None
+    if len(values) > GRID:  # as many as the grid has, each as heavy as the samples it stands for
+        weights, edges = np.histogram(values, bins=GRID)
+        points = (edges[:-1] + edges[1:]) / 2
+    density = gaussian_kde(points, bw_method=len(values) ** -0.2, weights=weights)  # Scott's rule
+    return np.asarray(np.interp(values, grid, density(grid)), np.float64)
