@@ -71,8 +71,9 @@ class BoxSegmenter:
 
     def __init__(self, model: SamModel, *, device: str = "cpu") -> None:
         self.device = device_of(device)
-        self._model = model.to(self.device).eval()
-        self._side = int(model.config.vision_config.image_size)
+        self._model: Any = model.eval()  # transformers' own types do not fit its modules
+        self._model.to(self.device)
+        self._side = int(self._model.config.vision_config.image_size)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, device: str = "cpu") -> BoxSegmenter:
@@ -172,7 +173,7 @@ def _answered(
         boxes = boxes_of(truth, way)
         mask = np.zeros_like(truth)
         if len(boxes):
-            mask = segmenter.masks(embedding, boxes).any(axis=0)
+            mask = np.asarray(segmenter.masks(embedding, boxes).any(axis=0))
         mask = mask if unknown is None else mask & ~unknown
         verdict = (bool(mask.any()), float(mask.any()))
         samples.append(sample_of(question, truth, mask[None], verdict, config.tolerance))
