@@ -37,7 +37,7 @@ from xpath.explain.cohort import BenefitRow, ImportanceRow, class_benefit, cohor
 from xpath.explain.importance import (
     ObjectImportance,
     PerturbationConfig,
-    Scene,
+    SegmentedSlide,
     object_importance,
 )
 from xpath.explain.perturbation import Blur, Fill, Removal
@@ -45,8 +45,8 @@ from xpath.geometry import Box, PatchGrid, Size
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag, pack
 from xpath.mil.cross_validation import seeded_build
-from xpath.mil.evaluate import evaluate
-from xpath.mil.train import TrainConfig, train
+from xpath.mil.prediction import evaluate
+from xpath.mil.training import TrainConfig, train
 from xpath.testing.cohort import CohortPlan, cohort_recipes
 from xpath.testing.stain import Stain
 from xpath.testing.tissue import paint_tissue
@@ -115,21 +115,21 @@ class Filters:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Scenes and their classes; even slides of each class learn, odd ones are explained."""
+    """Slides and their classes, even ones of each class to learn from, odd ones to explain."""
 
-    scenes: list[Scene]
+    slides: list[SegmentedSlide]
     labels: np.ndarray
     encoder: Filters
 
     @property
     def held_out(self) -> np.ndarray:
         """True for slides the classifier does not see."""
-        return np.arange(len(self.scenes)) // 2 % 2 == 1
+        return np.arange(len(self.slides)) // 2 % 2 == 1
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one classifier's importances say."""
+    """Verdict of one classifier's importances."""
 
     accuracy: float
     rows: list[ImportanceRow]
@@ -168,10 +168,10 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
 
 def painted(seed: int, slides: int) -> Cohort:
     """Paints the slides of a cohort and encodes them."""
-    encoder, scenes, labels = Filters(), [], []
+    encoder, segmented, labels = Filters(), [], []
     plan = CohortPlan(slides=slides, planted=PLANTED, side=SIDE, mpp=MPP, seed=seed)
-    places = np.arange(0, SIDE, PATCH)
-    coords = np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 2)
+    starts = np.arange(0, SIDE, PATCH)
+    coords = np.stack(np.meshgrid(starts, starts), axis=-1).reshape(-1, 2)
     for index, (name, recipe) in enumerate(cohort_recipes(plan)):
         rng = np.random.default_rng([seed, index, 1])
         recipe = replace(recipe, stain=Stain())  # one laboratory: a blind encoder sees stain first
@@ -181,22 +181,22 @@ def painted(seed: int, slides: int) -> Cohort:
         patches = np.stack([tissue.image[y : y + PATCH, x : x + PATCH] for x, y in coords])
         features = encoder.maps(torch.from_numpy(patches).permute(0, 3, 1, 2)).mean(dim=(2, 3))
         labels.append(plan.classes.index(name))
-        scenes.append(
-            Scene(
+        segmented.append(
+            SegmentedSlide(
                 slide_id=f"{seed}-{index}",
                 slide=Painting(tissue.image),
                 masks=Masks(grid, tissue.masks),
                 features=features.numpy(),
             )
         )
-    return Cohort(scenes, np.array(labels), encoder)
+    return Cohort(segmented, np.array(labels), encoder)
 
 
 def explained(cohort: Cohort, labels: np.ndarray, hiding: str) -> Found:
     """Trains on one half, hides objects in the other."""
     bags = [
-        Bag(torch.from_numpy(scene.features), None, int(label), scene.slide_id)
-        for scene, label in zip(cohort.scenes, labels, strict=True)
+        Bag(torch.from_numpy(slide.features), None, int(label), slide.slide_id)
+        for slide, label in zip(cohort.slides, labels, strict=True)
     ]
     model = seeded_build(lambda: AttentionMIL(bags[0].features.shape[1], 2, hidden=32), 0)
     learnt = [bag for bag, held in zip(bags, cohort.held_out, strict=True) if not held]
@@ -211,7 +211,7 @@ def explained(cohort: Cohort, labels: np.ndarray, hiding: str) -> Found:
         object_importance(
             predict,
             cohort.encoder,
-            cohort.scenes[i],
+            cohort.slides[i],
             objects=OBJECTS,
             target=int(labels[i]),
             perturbation=HIDING[hiding],
@@ -219,7 +219,7 @@ def explained(cohort: Cohort, labels: np.ndarray, hiding: str) -> Found:
         )
         for i in asked
     ]
-    truth = {cohort.scenes[i].slide_id: int(labels[i]) for i in asked}
+    truth = {cohort.slides[i].slide_id: int(labels[i]) for i in asked}
     return Found(
         evaluate(model, [bags[i] for i in asked]).accuracy,
         cohort_importance(slides, ["class-A", "class-B"]),

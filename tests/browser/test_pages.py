@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from xpath.explain.explanation import read_explanation
 from xpath.explain.maps import object_map, object_shares, patch_map
 from xpath.export.overlay import Panels, png_bytes
 from xpath.export.report.pages import write_report
 from xpath.export.report.pictures import jpeg_bytes, patch_strips, report_layers
 from xpath.export.report.records import ObjectRow, SlideReport
 from xpath.geometry import Size
-from xpath.review.desk import ReviewDesk
-from xpath.store.explanations import read_explanation
+from xpath.review.service import ReviewService
 from xpath.store.masks import open_masks
 from xpath.wsi.slide import Slide
 
@@ -28,11 +28,11 @@ patched, made, run_folder = _by_hand.patched, _by_hand.made, _by_hand.run_folder
 
 @pytest.fixture
 def review(run_folder, new_page):
-    with _by_hand.serving(ReviewDesk(run_folder.study)) as client:
+    with _by_hand.serving(ReviewService(run_folder.study)) as client:
         address = f"http://127.0.0.1:{client.port}/"
         page = new_page()
         page.open(address)
-        page.until("document.querySelectorAll('#kinds li').length === 4")
+        page.until("document.querySelectorAll('#object-classes li').length === 4")
         yield SimpleNamespace(page=page, address=address, client=client, slides=run_folder.slides)
 
 
@@ -104,7 +104,7 @@ def test_a_slide_that_was_moved_away_is_said_and_objects_stay(review):
     page.until("!byId('notice').hidden")
 
     assert "not where it was" in page.run("byId('notice').textContent")
-    page.until("document.querySelectorAll('#kinds li').length === 4")
+    page.until("document.querySelectorAll('#object-classes li').length === 4")
     page.until(
         "[...viewer.tiles].some(([a, i]) => a.includes('two%20words/objects/') && i.naturalWidth)"
     )
@@ -116,23 +116,25 @@ def test_a_slide_that_was_moved_away_is_said_and_objects_stay(review):
 def report(made, tmp_path):
     """The page of the first slide."""
     folder = made / "run" / "slides" / "one"
-    masks, found = open_masks(folder / "masks.zarr"), read_explanation(folder / "explanation.h5")
+    masks = open_masks(folder / "masks.zarr")
+    explanation = read_explanation(folder / "explanation.h5")
+    by_object = explanation.object
     with Slide.open(made / "slides" / "one.tiff") as slide:
-        overview, strips = slide.thumbnail(512), patch_strips(slide, masks, found)
+        overview, strips = slide.thumbnail(512), patch_strips(slide, masks, explanation)
     size = Size(overview.shape[1], overview.shape[0])
     shares = object_shares(masks, size)
     panels = Panels(
         title="one", overview=overview, um_per_pixel=0.5, objects=masks.labels, shares=shares,
-        patch_map=patch_map(found.patch_scores, masks.grid, size),
-        object_map=object_map(found.activation[:3], shares), contribution=found.contribution,
-        contribution_names=found.objects, class_name="A",
+        patch_map=patch_map(explanation.patch.scores, masks.grid, size),
+        object_map=object_map(by_object.activation[:3], shares),
+        contribution=by_object.contribution, contribution_names=by_object.objects, class_name="A",
     )  # fmt: skip
     rows = [
         ObjectRow(name=name, colour="#cc3311", area=0.1, contribution=float(value))
-        for name, value in zip(found.objects, found.contribution, strict=True)
+        for name, value in zip(by_object.objects, by_object.contribution, strict=True)
     ]
     page = SlideReport(
-        slide_id="one", label="A", part="test", predicted="A", explained="A",
+        slide_id="one", label="A", split="test", predicted="A", explained="A",
         probability={"object-aware": {"A": 0.9, "B": 0.1}}, figure=png_bytes(overview),
         overview=jpeg_bytes(overview), layers=report_layers(panels, "slides/one"),
         rows=tuple(rows), strips=strips, um_per_pixel=0.5, width=512,

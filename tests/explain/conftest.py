@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xpath.geometry import PatchGrid, Size
+from xpath.geometry import Size
+from xpath.testing.masks import grid_at
 
 
 class Picture:
@@ -19,16 +20,16 @@ class Picture:
         self.patches = patches
         side = patches.shape[1]
         self.size = Size(side * len(patches), side)
-        self.read_places = []
+        self.read_patches = []
 
     def read(self, box, size):
         assert size == box.size
-        self.read_places.append(box.x // box.width)
+        self.read_patches.append(box.x // box.width)
         return self.patches[box.x // box.width]
 
 
 class Masks:
-    """What ``SlideMasks`` offers."""
+    """The members of ``SlideMasks``, over arrays."""
 
     def __init__(self, grid, labels, masks):
         self.grid, self.labels, self._masks = grid, tuple(labels), np.asarray(masks, bool)
@@ -40,14 +41,8 @@ class Masks:
 
 
 def make_grid(coords, footprint, slide_size, *, pixels=None, mpp=0.5):
-    return PatchGrid(
-        coords=np.asarray(coords, np.int64),
-        footprint=footprint,
-        pixels=pixels or footprint,
-        mpp=mpp,
-        overlap=0,
-        slide_size=Size(*slide_size),
-        slide_mpp=mpp,
+    return grid_at(
+        coords, footprint, pixels=pixels or 0, slide_size=Size(*slide_size), slide_mpp=mpp, mpp=mpp
     )
 
 

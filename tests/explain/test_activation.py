@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +28,7 @@ def patch_bag(seed=0):
 
 
 def object_bag(seed=0):
-    """Seven patches; the third kind is nowhere."""
+    """Seven patches without the third object."""
     generator = torch.Generator().manual_seed(seed)
     present = torch.rand(7, 4, generator=generator) > 0.4
     present[0], present[:, 2] = True, False
@@ -51,12 +53,12 @@ def test_patches_by_hand():
     model = by_hand(AttentionMIL(2, 2), [[1.0, 0.0], [2.0, -1.0]], [0.5, 0.25])
     bag = Bag(torch.tensor([[4.0, 0.0], [0.0, 8.0]]))
 
-    found = patch_activation(model, bag, target=1)
+    result = patch_activation(model, bag, target=1)
 
-    np.testing.assert_allclose(found.attention, [0.5, 0.5])
-    np.testing.assert_allclose(found.scores, [4.0, -4.0])
-    assert found.bias == 0.25
-    assert found.logit == pytest.approx(0.25)
+    np.testing.assert_allclose(result.attention, [0.5, 0.5])
+    np.testing.assert_allclose(result.scores, [4.0, -4.0])
+    assert result.bias == 0.25
+    assert result.logit == pytest.approx(0.25)
 
 
 def test_objects_by_hand():
@@ -64,14 +66,14 @@ def test_objects_by_hand():
     features = torch.tensor([[[3.0], [5.0], [7.0]], [[9.0], [5.0], [7.0]]])
     bag = Bag(features, torch.tensor([[True, False, False], [True, True, False]]))
 
-    found = object_activation(model, bag, target=1)
+    result = object_activation(model, bag, target=1)
 
-    np.testing.assert_allclose(found.activation, [2 * 6, 2 * 5, 0])
-    np.testing.assert_allclose(found.contribution, [4, 10 / 3, 0])
-    np.testing.assert_allclose(found.patch_contribution, [[1, 0, 0], [3, 10 / 3, 0]])
-    assert found.divisor == 3
-    assert found.logit == pytest.approx(4 + 10 / 3 + 1)
-    assert found.present.tolist() == [True, True, False]
+    np.testing.assert_allclose(result.activation, [2 * 6, 2 * 5, 0])
+    np.testing.assert_allclose(result.contribution, [4, 10 / 3, 0])
+    np.testing.assert_allclose(result.patch_contribution, [[1, 0, 0], [3, 10 / 3, 0]])
+    assert result.divisor == 3
+    assert result.logit == pytest.approx(4 + 10 / 3 + 1)
+    assert result.present.tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("proj", [None, 5])
@@ -82,9 +84,9 @@ def test_patches_add_up_to_the_models_own_logit(seed, gated, proj):
     wanted = logits(model, bag)
 
     for target in range(3):
-        found = patch_activation(model, bag, target)
-        assert found.scores.sum() + found.bias == pytest.approx(wanted[target], abs=1e-5)
-        assert abs(found.delta) < 1e-12
+        result = patch_activation(model, bag, target)
+        assert result.scores.sum() + result.bias == pytest.approx(wanted[target], abs=1e-5)
+        assert abs(result.delta) < 1e-12
 
 
 @pytest.mark.parametrize("proj", [None, 5])
@@ -95,43 +97,59 @@ def test_objects_add_up_to_the_models_own_logit(seed, average, proj):
     wanted = logits(model, bag)
 
     for target in range(3):
-        found = object_activation(model, bag, target)
-        assert found.contribution.sum() + found.bias == pytest.approx(wanted[target], abs=1e-5)
-        assert found.patch_contribution.sum() + found.bias == pytest.approx(
+        result = object_activation(model, bag, target)
+        assert result.contribution.sum() + result.bias == pytest.approx(wanted[target], abs=1e-5)
+        assert result.patch_contribution.sum() + result.bias == pytest.approx(
             wanted[target], abs=1e-5
         )
         np.testing.assert_allclose(
-            found.patch_contribution.sum(axis=0), found.contribution, atol=1e-12
+            result.patch_contribution.sum(axis=0), result.contribution, atol=1e-12
         )
-        np.testing.assert_allclose(found.activation, found.contribution * found.divisor)
-        assert abs(found.delta) < 1e-12
+        np.testing.assert_allclose(result.activation, result.contribution * result.divisor)
+        assert abs(result.delta) < 1e-12
+
+
+def test_scores_of_all_classes_come_from_one_copy_of_the_model(monkeypatch):
+    model, bag = standard(), patch_bag()
+    alone = [patch_activation(model, bag, target) for target in range(len(model.classes))]
+    copies = []
+    monkeypatch.setattr(
+        "xpath.explain.head.double_precision",
+        lambda one: copies.append(one) or copy.deepcopy(one).double().eval(),
+    )
+
+    result = patch_activation(model, bag, 1, contrast="mean")
+
+    assert len(copies) == 1
+    np.testing.assert_array_equal(result.class_scores, [one.scores for one in alone])
+    np.testing.assert_array_equal(result.logits, [one.logit for one in alone])
 
 
 def test_the_scaler_is_part_of_the_sum():
     model, bag = standard(), patch_bag()
     model.scaler.fit([Bag(torch.randn(50, 6) * 3 + 7)])
 
-    found = patch_activation(model, bag, 0)
+    result = patch_activation(model, bag, 0)
 
-    assert found.scores.sum() + found.bias == pytest.approx(logits(model, bag)[0], abs=1e-5)
+    assert result.scores.sum() + result.bias == pytest.approx(logits(model, bag)[0], abs=1e-5)
 
 
 def test_an_absent_object_adds_exactly_nothing():
     bag = object_bag()
     bag.features[:, 2] = 1e6  # whatever stands there
 
-    found = object_activation(aware(proj=5), bag)
+    result = object_activation(aware(proj=5), bag)
 
-    assert found.contribution[2] == found.activation[2] == 0
-    assert (found.patch_contribution[~bag.present.numpy()] == 0).all()
+    assert result.contribution[2] == result.activation[2] == 0
+    assert (result.patch_contribution[~bag.present.numpy()] == 0).all()
 
 
 def test_the_predicted_class_is_explained_unless_told_otherwise():
     bag = patch_bag()
 
-    found = patch_activation(standard(), bag)
+    result = patch_activation(standard(), bag)
 
-    assert found.target == logits(standard(), bag).argmax()
+    assert result.target == logits(standard(), bag).argmax()
 
 
 @pytest.mark.parametrize(
@@ -195,22 +213,22 @@ def test_against_one_other_class_is_the_difference_of_both():
     model, bag = standard(), patch_bag()
     one, other = (patch_activation(model, bag, target).scores for target in (1, 2))
 
-    found = patch_activation(model, bag, 1, contrast=2)
+    result = patch_activation(model, bag, 1, contrast=2)
 
-    np.testing.assert_allclose(found.scores, one - other, atol=1e-12)
+    np.testing.assert_allclose(result.scores, one - other, atol=1e-12)
     back = patch_activation(model, bag, 2, contrast=1)
-    np.testing.assert_allclose(back.scores, -found.scores, atol=1e-12)
-    assert back.logit == pytest.approx(-found.logit)
+    np.testing.assert_allclose(back.scores, -result.scores, atol=1e-12)
+    assert back.logit == pytest.approx(-result.logit)
 
 
 def test_of_two_classes_the_contrast_is_the_log_odds():
     torch.manual_seed(0)
     model, bag = AttentionMIL(6, 2, hidden=8), patch_bag()
 
-    found = patch_activation(model, bag, 1, contrast="runner_up")
+    result = patch_activation(model, bag, 1, contrast="runner_up")
 
     chance = torch.from_numpy(logits(model, bag)).double().softmax(0)[1]
-    assert found.scores.sum() + found.bias == pytest.approx(float(torch.logit(chance)), abs=1e-6)
+    assert result.scores.sum() + result.bias == pytest.approx(float(torch.logit(chance)), abs=1e-6)
 
 
 def test_it_is_the_class_map_of_dtfd():
@@ -222,8 +240,8 @@ def test_it_is_the_class_map_of_dtfd():
         wanted = torch.einsum("nd,kd->kn", weighted, model.classifier.weight)
 
     for target in range(3):
-        found = patch_activation(model, bag, target).scores
-        np.testing.assert_allclose(found, wanted[target], atol=1e-6)
+        result = patch_activation(model, bag, target).scores
+        np.testing.assert_allclose(result, wanted[target], atol=1e-6)
 
 
 def test_the_pool_equals_captum_on_attention_weighted_features():
@@ -254,11 +272,11 @@ def test_a_kind_nobody_has_changes_no_contribution():
         torch.cat((bag.present, torch.zeros(7, 1, dtype=torch.bool)), dim=1),
     )
 
-    found, wanted = object_activation(more, wide, 1), object_activation(model, bag, 1)
+    result, wanted = object_activation(more, wide, 1), object_activation(model, bag, 1)
 
-    np.testing.assert_allclose(found.contribution[:4], wanted.contribution, atol=1e-12)
-    assert found.contribution[4] == 0
-    assert found.logit == pytest.approx(wanted.logit, abs=1e-12)
+    np.testing.assert_allclose(result.contribution[:4], wanted.contribution, atol=1e-12)
+    assert result.contribution[4] == 0
+    assert result.logit == pytest.approx(wanted.logit, abs=1e-12)
 
 
 def test_patches_in_another_order_have_the_same_scores():

@@ -12,13 +12,11 @@ from xpath.explain.attention_pool import (
     attention_pools,
     centred_activation,
     deletion_curve,
-    greedy_order,
     insertion_curve,
-    leave_out_cells,
     leave_out_objects,
+    leave_out_patch_objects,
     leave_out_patches,
     merged,
-    single_patches,
     subset_logits,
 )
 from xpath.mil.attention_mil import AttentionMIL
@@ -37,7 +35,7 @@ def standard(**changes):
 
 
 def aware(average="all", **changes):
-    """The third kind is nowhere, the last in one patch only."""
+    """The third object is nowhere, the last in one patch only."""
     torch.manual_seed(0)
     model = ObjectAwareMIL(6, 4, 3, hidden=8, average=average, **changes).double()
     present = torch.rand(PATCHES, 4) > 0.5
@@ -61,7 +59,7 @@ def a_case(request):
 
 
 def ask(model, bag, *, keep=None, target=1):
-    """The model's own logit of a bag with these patches; of none, the bias."""
+    """The model's own logit of a bag with these patches, of none the bias."""
     keep = np.arange(len(bag.features)) if keep is None else np.asarray(keep)
     if not len(keep):
         return model.classifier.bias[target].item()
@@ -83,7 +81,7 @@ def test_by_hand():
     np.testing.assert_allclose(leave_out_patches(pools), [8 - 11, 8 - 9, 8 - 4])
     np.testing.assert_allclose(deletion_curve(pools, np.array([2, 0, 1])), [13, 9, 11, 5])
     np.testing.assert_allclose(insertion_curve(pools, np.array([2, 0, 1])), [5, 21, 14, 13])
-    np.testing.assert_allclose(single_patches(pools), [7, 11, 21])
+    np.testing.assert_allclose(subset_logits(pools, np.eye(3)), [7, 11, 21])
 
 
 def test_any_set_of_patches_equals_the_model_itself(case):
@@ -91,23 +89,23 @@ def test_any_set_of_patches_equals_the_model_itself(case):
     rng = np.random.default_rng(0)
     sets = rng.random((6, PATCHES)) > np.array([[0.1], [0.3], [0.5], [0.9], [0.97], [1.0]])
 
-    found = subset_logits(attention_pools(model, bag, 1), sets)
+    result = subset_logits(attention_pools(model, bag, 1), sets)
 
     wanted = [ask(model, bag, keep=np.flatnonzero(chosen)) for chosen in sets]
-    np.testing.assert_allclose(found, wanted, atol=1e-9)
+    np.testing.assert_allclose(result, wanted, atol=1e-9)
 
 
 def test_leaving_out_each_patch_equals_brute_force(case):
     model, bag = case
 
-    found = leave_out_patches(attention_pools(model, bag, 1))
+    result = leave_out_patches(attention_pools(model, bag, 1))
 
     wanted = [
         ask(model, bag) - ask(model, bag, keep=np.delete(np.arange(PATCHES), i))
         for i in range(PATCHES)
     ]
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
-    np.testing.assert_allclose(found, wanted, atol=1e-12)
+    np.testing.assert_allclose(result, wanted, atol=1e-6)
+    np.testing.assert_allclose(result, wanted, atol=1e-12)
 
 
 @pytest.mark.parametrize("average", ["all", "present"])
@@ -121,14 +119,14 @@ def test_leaving_out_objects_equals_brute_force(average):
         assert effect == pytest.approx(whole - ask(model, Bag(bag.features, present)), abs=1e-12)
     assert leave_out_objects(pools)[2] == 0
 
-    cells = leave_out_cells(pools)
+    patch_objects = leave_out_patch_objects(pools)
     for i, j in [(0, 0), (7, 3), (7, 1), (11, 0), (4, 1)]:
         present = bag.present.clone()
         present[i, j] = False
         wanted = whole - ask(model, Bag(bag.features, present))
-        assert cells[i, j] == pytest.approx(wanted, abs=1e-12)
-    assert (cells[~bag.present.numpy()] == 0).all()
-    assert cells[7, 3] == pytest.approx(leave_out_objects(pools)[3])  # its only place
+        assert patch_objects[i, j] == pytest.approx(wanted, abs=1e-12)
+    assert (patch_objects[~bag.present.numpy()] == 0).all()
+    assert patch_objects[7, 3] == pytest.approx(leave_out_objects(pools)[3])  # its only patch
 
 
 def test_curves_equal_brute_force(case):
@@ -144,30 +142,12 @@ def test_curves_equal_brute_force(case):
 
 
 def test_single_patches_equal_brute_force(case):
-    """What xMIL calls ``perturbation_keep``; its ``perturbation_drop`` is leave-one-out."""
+    """xMIL's ``perturbation_keep`` (its ``perturbation_drop`` is leave-one-out)."""
     model, bag = case
 
-    found = single_patches(attention_pools(model, bag, 1))
+    result = subset_logits(attention_pools(model, bag, 1), np.eye(PATCHES, dtype=bool))
 
-    np.testing.assert_allclose(found, [ask(model, bag, keep=[i]) for i in range(PATCHES)])
-
-
-def test_the_greedy_order_equals_brute_force(case):
-    model, bag = case
-
-    found = greedy_order(attention_pools(model, bag, 1), steps=6)
-
-    left = list(range(PATCHES))
-    for step in found:
-        falls = [ask(model, bag, keep=[k for k in left if k != i]) for i in left]
-        assert left[int(np.argmin(falls))] == step
-        left.remove(step)
-
-
-def test_the_greedy_order_is_complete():
-    found = greedy_order(attention_pools(*standard()))
-
-    assert sorted(found) == list(range(PATCHES))
+    np.testing.assert_allclose(result, [ask(model, bag, keep=[i]) for i in range(PATCHES)])
 
 
 def test_first_order_is_the_derivative(case):
@@ -176,7 +156,7 @@ def test_first_order_is_the_derivative(case):
     pools = attention_pools(model, bag, 1)
     divisor = int(pools.weight.any(axis=0).sum()) if pools.average == "present" else None
 
-    found = centred_activation(pools)
+    result = centred_activation(pools)
 
     wanted, step = [], 1e-6
     for i in range(PATCHES):
@@ -186,8 +166,8 @@ def test_first_order_is_the_derivative(case):
         wanted.append(
             (pools.logit - means.sum() / (divisor or weight.shape[1]) - pools.bias) / step
         )
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
-    assert abs(found.sum()) < 1e-12
+    np.testing.assert_allclose(result, wanted, atol=1e-5)
+    assert abs(result.sum()) < 1e-12
 
 
 def test_activation_and_removal_disagree_in_sign():
@@ -203,12 +183,12 @@ def test_activation_and_removal_disagree_in_sign():
 
 def test_the_sums_are_those_of_the_activations():
     model, bag = aware()
-    pools, found = attention_pools(model, bag, 1), object_activation(model, bag, 1)
+    pools, result = attention_pools(model, bag, 1), object_activation(model, bag, 1)
 
     np.testing.assert_allclose(
-        pools.attention * pools.evidence / 4, found.patch_contribution, atol=1e-12
+        pools.attention * pools.evidence / 4, result.patch_contribution, atol=1e-12
     )
-    np.testing.assert_allclose(leave_out_objects(pools), found.contribution, atol=1e-12)
+    np.testing.assert_allclose(leave_out_objects(pools), result.contribution, atol=1e-12)
 
 
 @pytest.mark.parametrize("contrast", ["mean", "runner_up", 2])
@@ -226,7 +206,7 @@ def test_a_contrast_sees_only_what_a_softmax_sees(case, contrast):
 
 
 def test_one_patch_with_nearly_all_attention_can_be_left_out():
-    """1 - attention would be rounding; sums of the others are not."""
+    """1 - attention would be rounding, sums of the others are not."""
     model, _ = standard()
     with torch.no_grad():
         model.attention.score_weight *= 300
@@ -235,10 +215,10 @@ def test_one_patch_with_nearly_all_attention_can_be_left_out():
     best = int(pools.weight.argmax())
     assert 1 - pools.attention[best, 0] < 1e-9
 
-    found = leave_out_patches(pools)[best]
+    result = leave_out_patches(pools)[best]
 
     rest = np.delete(np.arange(PATCHES), best)
-    assert found == pytest.approx(ask(model, bag) - ask(model, bag, keep=rest), rel=1e-9)
+    assert result == pytest.approx(ask(model, bag) - ask(model, bag, keep=rest), rel=1e-9)
 
 
 def test_groups_are_patches_of_a_coarser_slide(case):
@@ -253,7 +233,7 @@ def test_groups_are_patches_of_a_coarser_slide(case):
         assert effect == pytest.approx(ask(model, bag) - ask(model, bag, keep=rest), abs=1e-9)
 
 
-def test_a_slide_of_one_patch_and_one_without_objects():
+def test_a_slide_of_one_patch_and_one_coalition_logits():
     model, bag = standard()
     one = attention_pools(model, Bag(bag.features[:1]), 1)
     assert leave_out_patches(one)[0] == pytest.approx(one.logit - one.bias)
@@ -262,8 +242,12 @@ def test_a_slide_of_one_patch_and_one_without_objects():
         model, bag = aware(average)
         none = attention_pools(model, Bag(bag.features, torch.zeros_like(bag.present)), 1)
         assert none.logit == pytest.approx(none.bias)
-        for found in (leave_out_patches(none), leave_out_objects(none), leave_out_cells(none)):
-            assert (found == 0).all()
+        for result in (
+            leave_out_patches(none),
+            leave_out_objects(none),
+            leave_out_patch_objects(none),
+        ):
+            assert (result == 0).all()
 
 
 def test_a_kind_nobody_has_changes_nothing_among_those_present():
@@ -279,11 +263,11 @@ def test_a_kind_nobody_has_changes_nothing_among_those_present():
         torch.cat((bag.present, torch.zeros(PATCHES, 1, dtype=torch.bool)), dim=1),
     )
 
-    found, wanted = attention_pools(more, wide, 1), attention_pools(model, bag, 1)
+    result, wanted = attention_pools(more, wide, 1), attention_pools(model, bag, 1)
 
-    assert found.logit == pytest.approx(wanted.logit, abs=1e-12)
-    np.testing.assert_allclose(leave_out_objects(found)[:4], leave_out_objects(wanted))
-    assert leave_out_objects(found)[4] == 0
+    assert result.logit == pytest.approx(wanted.logit, abs=1e-12)
+    np.testing.assert_allclose(leave_out_objects(result)[:4], leave_out_objects(wanted))
+    assert leave_out_objects(result)[4] == 0
 
 
 def test_five_thousand_patches_take_milliseconds():
@@ -322,8 +306,8 @@ def test_sets_of_objects_are_coalitions():
     pools = attention_pools(model, bag, 1)
     sets = np.array(list(itertools.product([False, True], repeat=4)))
 
-    found = subset_logits(pools, None, sets)
+    result = subset_logits(pools, None, sets)
 
-    for chosen, logit in zip(sets, found, strict=True):
+    for chosen, logit in zip(sets, result, strict=True):
         shown = bag.present & torch.from_numpy(chosen)
         assert logit == pytest.approx(ask(model, Bag(bag.features, shown)), abs=1e-12)

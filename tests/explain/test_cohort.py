@@ -68,8 +68,8 @@ def test_rows_are_ranked_by_excess_within_the_class():
 
     rows = cohort_importance(slides, ["IDC", "ILC"])
 
-    found = [(row.class_name, row.rank, row.object) for row in rows]
-    assert found == [("IDC", 1, "b"), ("IDC", 2, "a"), ("ILC", 1, "a"), ("ILC", 2, "b")]
+    result = [(row.class_name, row.rank, row.object) for row in rows]
+    assert result == [("IDC", 1, "b"), ("IDC", 2, "a"), ("ILC", 1, "a"), ("ILC", 2, "b")]
 
 
 def test_all_signs_are_tried_for_few_patients():

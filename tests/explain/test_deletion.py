@@ -5,11 +5,9 @@ import torch
 from xpath.errors import ConfigError, DataError
 from xpath.explain.attention_pool import attention_pools, class_pools, leave_out_patches
 from xpath.explain.deletion import (
-    class_deletion,
-    class_insertion,
+    class_curve,
     class_subsets,
     curve_area,
-    object_deletion,
     ranking,
     removal_areas,
 )
@@ -54,11 +52,11 @@ def test_curves_equal_asking_the_model_again(case):
     left = np.array([probability(model, bag, order[k:]) for k in range(PATCHES + 1)])
     came = np.array([probability(model, bag, order[:k]) for k in range(PATCHES + 1)])
 
-    found = class_deletion(pools, order, 1, scale="probability")
-    np.testing.assert_allclose(found, left, atol=1e-10)
-    found = class_insertion(pools, order, 1, scale="probability")
-    np.testing.assert_allclose(found, came, atol=1e-10)
-    odds = class_deletion(pools, order, 1)
+    result = class_curve(pools, order, 1, scale="probability")
+    np.testing.assert_allclose(result, left, atol=1e-10)
+    result = class_curve(pools, order, 1, scale="probability", direction="insertion")
+    np.testing.assert_allclose(result, came, atol=1e-10)
+    odds = class_curve(pools, order, 1)
     np.testing.assert_allclose(odds, np.log(left / (1 - left)), atol=1e-8)
 
 
@@ -93,12 +91,12 @@ def test_a_sure_model_keeps_its_log_odds_where_probability_is_flat():
     target = int(np.argmax([pool.logit for pool in pools]))
     order = np.arange(PATCHES)
 
-    odds = class_deletion(pools, order, target)
+    odds = class_curve(pools, order, target)
 
     assert odds[0] > 50
     assert np.isfinite(odds).all()
     assert len(np.unique(odds[:-1])) == PATCHES
-    assert class_deletion(pools, order, target, scale="probability")[0] == 1
+    assert class_curve(pools, order, target, scale="probability")[0] == 1
 
 
 @pytest.mark.parametrize("average", ["all", "present"])
@@ -106,15 +104,16 @@ def test_objects_are_struck_one_after_the_other(average):
     model, bag = aware(average)
     pools, order = class_pools(model, bag), np.array([3, 2, 0, 1])
 
-    found = object_deletion(pools, order, 1, scale="probability")
+    left = np.triu(np.ones((5, 4), bool))[:, np.argsort(order)]  # (steps, L)
+    result = class_subsets(pools, 1, None, left, scale="probability")
 
     present = bag.present.clone()
     wanted = [probability(model, Bag(bag.features, present), np.arange(PATCHES))]
     for gone in order:
         present[:, gone] = False
         wanted.append(probability(model, Bag(bag.features, present), np.arange(PATCHES)))
-    np.testing.assert_allclose(found, wanted, atol=1e-12)
-    assert found[1] == found[2]  # the kind that is nowhere
+    np.testing.assert_allclose(result, wanted, atol=1e-12)
+    assert result[1] == result[2]  # the object that is nowhere
 
 
 def test_areas_by_hand():
@@ -147,10 +146,10 @@ def test_removal_follows_the_right_ranking():
 def test_one_patch_has_a_curve_of_two_points():
     model, bag = standard(1)
 
-    found = class_deletion(class_pools(model, bag), np.array([0]), 1, scale="probability")
+    result = class_curve(class_pools(model, bag), np.array([0]), 1, scale="probability")
 
     np.testing.assert_allclose(
-        found, [probability(model, bag, [0]), probability(model, bag, [])], atol=1e-12
+        result, [probability(model, bag, [0]), probability(model, bag, [])], atol=1e-12
     )
 
 
@@ -160,13 +159,11 @@ def test_what_does_not_fit_is_refused(rng):
     order = np.arange(PATCHES)
 
     with pytest.raises(DataError, match="each of 12 patches once"):
-        class_deletion(pools, order[:-1], 1)
-    with pytest.raises(DataError, match="each of 4 objects once"):
-        object_deletion(pools, np.array([0, 1, 1, 3]), 1)
+        class_curve(pools, order[:-1], 1)
     with pytest.raises(ConfigError, match="log_odds"):
-        class_deletion(pools, order, 1, scale="odds")
+        class_curve(pools, order, 1, scale="odds")
     with pytest.raises(DataError, match="2 or more classes"):
-        class_deletion(pools, order, 3)
+        class_curve(pools, order, 3)
     with pytest.raises(DataError, match="without NaN"):
         ranking(np.array([1.0, np.nan]))
     with pytest.raises(DataError, match="draws"):

@@ -7,6 +7,7 @@ from scipy.stats import kendalltau, spearmanr
 
 from xpath.errors import DataError, ShapeError
 from xpath.explain.attention_pool import attention_pools, class_pools, leave_out_patches
+from xpath.explain.attribution import METHODS
 from xpath.explain.deletion import removal_areas
 from xpath.explain.faithfulness import (
     evidence,
@@ -15,7 +16,7 @@ from xpath.explain.faithfulness import (
     rank_stability,
     weight_sanity,
 )
-from xpath.explain.patch_object import METHODS, attribute
+from xpath.explain.methods import attribute
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag, pack
 from xpath.mil.object_aware import ObjectAwareMIL
@@ -24,7 +25,7 @@ PATCHES, DIM = 30, 6
 
 
 def planted(seed, *, aware=False, count=3):
-    """Class 1 has some patches of a kind that class 0 has not; in objects, in the second kind."""
+    """Class 1 has some patches that class 0 has not, in the second of the objects."""
     rng = torch.Generator().manual_seed(seed)
     label = seed % 2
     shape = (PATCHES, 3, DIM) if aware else (PATCHES, DIM)
@@ -64,7 +65,7 @@ def aware_model():
 
 
 def by_hand():
-    """Equal attention; the log-odds of class 1 are the mean feature."""
+    """Equal attention, so that the log-odds of class 1 are the mean feature."""
     model = AttentionMIL(1, 2).double()
     with torch.no_grad():
         model.attention.score_weight.zero_()
@@ -77,25 +78,25 @@ def by_hand():
 def test_evidence_by_hand():
     pools, scores = by_hand()
 
-    found = evidence(pools, scores, 1, share=0.3)
+    result = evidence(pools, scores, 1, share=0.3)
 
-    assert found.whole == pytest.approx(2 / 6)
-    assert found.alone == pytest.approx(4)  # 5 and 3
-    assert found.without == pytest.approx(-6 / 4)
-    assert found.sufficiency_gap == pytest.approx(2 / 6 - 4)
-    assert found.necessity == pytest.approx(2 / 6 + 6 / 4)
-    assert (found.to_keep, found.to_flip) == (1, 1)  # without the 5: -3 / 5
-    assert evidence(pools, scores, 1, share=1).alone == pytest.approx(found.whole)
+    assert result.whole == pytest.approx(2 / 6)
+    assert result.alone == pytest.approx(4)  # 5 and 3
+    assert result.without == pytest.approx(-6 / 4)
+    assert result.sufficiency_gap == pytest.approx(2 / 6 - 4)
+    assert result.necessity == pytest.approx(2 / 6 + 6 / 4)
+    assert (result.to_keep, result.to_flip) == (1, 1)  # without the 5: -3 / 5
+    assert evidence(pools, scores, 1, share=1).alone == pytest.approx(result.whole)
 
 
 def test_evidence_for_a_class_that_never_was():
     pools, scores = by_hand()
 
-    found = evidence(pools, -scores, 0)  # class 0 is held up by what is below zero
+    result = evidence(pools, -scores, 0)  # class 0 is held up by what is below zero
 
-    assert found.whole == pytest.approx(-2 / 6)
-    assert found.to_flip == 0
-    assert found.to_keep == 1
+    assert result.whole == pytest.approx(-2 / 6)
+    assert result.to_flip == 0
+    assert result.to_keep == 1
 
 
 def test_evidence_in_the_wrong_order_never_suffices():
@@ -126,9 +127,9 @@ def found_by(model, method, **planting):
         scores = attribute(model, bag, method, 1, contrast="runner_up").patches
         areas_under.append(planted_truth(scores, truth).auroc)
         areas = removal_areas(pools, scores, 1, np.random.default_rng(0))
-        told = evidence(pools, scores, 1)
+        worth = evidence(pools, scores, 1)
         right.append(areas.deletion < areas.random < areas.least_first)
-        right.append(told.alone > told.whole > told.without)
+        right.append(worth.alone > worth.whole > worth.without)
     return min(areas_under), all(right)
 
 
@@ -160,29 +161,29 @@ def test_patches_that_say_the_same_hide_each_other_from_removal(model, method):
 def test_a_planted_object_ranks_first_of_all_objects(aware_model, method):
     for seed in (101, 103, 105):
         bag, truth = planted(seed, aware=True, count=1)
-        found = attribute(aware_model, bag, method, 1, contrast="runner_up")
-        assert found.objects.argmax() == 1
-        assert planted_truth(found.cells[:, 1], truth).auroc == 1
+        result = attribute(aware_model, bag, method, 1, contrast="runner_up")
+        assert result.objects.argmax() == 1
+        assert planted_truth(result.patch_objects[:, 1], truth).auroc == 1
 
 
 def test_random_scores_find_nothing():
     rng = np.random.default_rng(0)
     truth = rng.random(5000) < 0.1
 
-    found = planted_truth(rng.normal(size=5000), truth)
+    result = planted_truth(rng.normal(size=5000), truth)
 
-    assert found.auroc == pytest.approx(0.5, abs=0.04)
-    assert found.average_precision == pytest.approx(found.prevalence, abs=0.03)
+    assert result.auroc == pytest.approx(0.5, abs=0.04)
+    assert result.average_precision == pytest.approx(result.prevalence, abs=0.03)
 
 
 def test_truth_by_hand():
     scores = np.array([3.0, 2.0, 1.0, 0.0])
 
-    found = planted_truth(scores, np.array([True, False, True, False]))
+    result = planted_truth(scores, np.array([True, False, True, False]))
 
-    assert found.auroc == pytest.approx(3 / 4)
-    assert found.average_precision == pytest.approx((1 + 2 / 3) / 2)
-    assert found.prevalence == 0.5
+    assert result.auroc == pytest.approx(3 / 4)
+    assert result.average_precision == pytest.approx((1 + 2 / 3) / 2)
+    assert result.prevalence == 0.5
     assert planted_truth(np.zeros(4), np.array([True, False, True, False])).auroc == 0.5
 
 
@@ -194,7 +195,7 @@ def test_what_looks_at_the_weights_passes_what_does_not_fails(model):
     attention = weight_sanity(model, bag, "attention", generator=seed(0), repeats=4)
     removal = weight_sanity(model, bag, "leave_one_out", generator=seed(0), repeats=4)
 
-    assert attention.parts == removal.parts == ("classifier", "attention")
+    assert attention.layers == removal.layers == ("classifier", "attention")
     assert attention.correlation[0] == pytest.approx(1)
     assert attention.correlation[1] < 0.95
     assert (removal.correlation < 0.95).all()
@@ -209,12 +210,12 @@ def test_shuffling_leaves_the_model_alone_and_reaches_the_projection():
     model = ObjectAwareMIL(DIM, 3, 2, hidden=8, proj=5)
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
-    found = weight_sanity(
+    result = weight_sanity(
         model, planted(1, aware=True)[0], "activation", generator=torch.Generator(), repeats=2
     )
 
-    assert found.parts == ("classifier", "attention", "projection")
-    assert found.correlation.shape == found.spread.shape == (3,)
+    assert result.layers == ("classifier", "attention", "projection")
+    assert result.correlation.shape == result.spread.shape == (3,)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -222,30 +223,30 @@ def test_over_many_shuffles_nothing_is_left():
     torch.manual_seed(0)
     model, bag = AttentionMIL(20, 2, hidden=8, proj=20), Bag(torch.randn(80, 20))
 
-    found = weight_sanity(model, bag, "leave_one_out", generator=torch.Generator(), repeats=40)
+    result = weight_sanity(model, bag, "leave_one_out", generator=torch.Generator(), repeats=40)
 
-    assert (np.abs(found.correlation) < 4 * found.spread / math.sqrt(40)).all()
-    assert (found.spread > 0.05).all()
+    assert (np.abs(result.correlation) < 4 * result.spread / math.sqrt(40)).all()
+    assert (result.spread > 0.05).all()
 
 
 def test_stability_by_hand():
     runs = np.array([[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0, 3.0], [4.0, 3.0, 2.0, 1.0]])
 
-    found = rank_stability(runs, top=2)
+    result = rank_stability(runs, top=2)
 
-    assert found.kendall == pytest.approx((4 / 6 - 1 - 4 / 6) / 3)
-    assert found.spearman == pytest.approx((0.8 - 1 - 0.8) / 3)
-    assert found.lowest == pytest.approx(-1)
-    assert found.overlap == pytest.approx((1 + 0 + 0) / 3)
+    assert result.kendall == pytest.approx((4 / 6 - 1 - 4 / 6) / 3)
+    assert result.spearman == pytest.approx((0.8 - 1 - 0.8) / 3)
+    assert result.lowest == pytest.approx(-1)
+    assert result.overlap == pytest.approx((1 + 0 + 0) / 3)
 
 
 def test_stability_equals_scipy(rng):
     runs = rng.normal(size=(2, 40)).round(1)  # with ties
 
-    found = rank_stability(runs)
+    result = rank_stability(runs)
 
-    assert found.kendall == pytest.approx(kendalltau(*runs).statistic)
-    assert found.spearman == pytest.approx(spearmanr(*runs).statistic)
+    assert result.kendall == pytest.approx(kendalltau(*runs).statistic)
+    assert result.spearman == pytest.approx(spearmanr(*runs).statistic)
 
 
 def test_training_again_finds_the_same(model):
@@ -255,9 +256,9 @@ def test_training_again_finds_the_same(model):
 
     runs = [attribute(each, bag, "shapley", 1).patches for each in (model, other)]
 
-    found = rank_stability(np.stack(runs), top=3)
-    assert found.kendall > 0.4
-    assert found.overlap == 1
+    result = rank_stability(np.stack(runs), top=3)
+    assert result.kendall > 0.4
+    assert result.overlap == 1
 
 
 def test_equal_values_have_no_rank():
@@ -287,7 +288,7 @@ def test_nonsense_is_refused(model, rng):
             evidence(pools, scores, 1, share=share)
     with pytest.raises(DataError, match="6 patches"):
         evidence(pools, scores[:3], 1)
-    with pytest.raises(DataError, match="0 repeats"):
+    with pytest.raises(DataError, match="30 and 0"):
         weight_sanity(model, bag, "activation", generator=torch.Generator(), repeats=0)
     with pytest.raises(ShapeError, match="truth"):
         planted_truth(scores, np.array([True, False]))

@@ -9,13 +9,13 @@ NAMES = ("tumour", "nuclei", "fat", "absent", "epithelium")
 
 @pytest.fixture
 def masks(make_slide):
-    found = np.zeros((2, 5, 8, 8), bool)
-    found[0, 0, :4] = True  # 32 px of tumour
-    found[0, 1, 1:3, 1:3] = True  # 4 px of nuclei in it
-    found[1, 1, 0, 0] = True  # and one elsewhere
-    found[0, 2, 3:5] = True  # fat: 8 of 16 px on tumour
-    found[1, 4, :2] = True  # epithelium on one nucleus: 1 of 5
-    return make_slide(np.zeros((2, 8, 8, 3), np.uint8), NAMES, found)[1]
+    result = np.zeros((2, 5, 8, 8), bool)
+    result[0, 0, :4] = True  # 32 px of tumour
+    result[0, 1, 1:3, 1:3] = True  # 4 px of nuclei in it
+    result[1, 1, 0, 0] = True  # and one elsewhere
+    result[0, 2, 3:5] = True  # fat: 8 of 16 px on tumour
+    result[1, 4, :2] = True  # epithelium on one nucleus: 1 of 5
+    return make_slide(np.zeros((2, 8, 8, 3), np.uint8), NAMES, result)[1]
 
 
 def test_shared_area_by_hand(masks):

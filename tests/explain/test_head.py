@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from xpath.errors import ConfigError, DataError
-from xpath.explain.head import class_share, class_weights, evaluate, log_odds
+from xpath.explain.head import class_share, class_weights, forward, log_odds
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag, pack
 from xpath.mil.pooling_mil import PoolingMIL
@@ -27,21 +27,21 @@ LOGITS = torch.tensor([1.0, 4.0, 2.0], dtype=torch.float64)
     ],
 )
 def test_what_counts_how_much_by_hand(target, contrast, wanted):
-    found, share = class_share(LOGITS, target, contrast)
+    result, share = class_share(LOGITS, target, contrast)
 
-    assert found == (1 if target is None else target)
+    assert result == (1 if target is None else target)
     np.testing.assert_allclose(share, wanted)
 
 
 def test_weights_bias_and_logit_belong_together():
     torch.manual_seed(0)
     model, bag = AttentionMIL(6, 3), Bag(torch.randn(9, 6))
-    output = evaluate(model, bag)
+    output = forward(model, bag)
 
     for contrast in ("none", "mean", "runner_up", 2):
-        found = class_weights(model, output.logits[0], 1, contrast)
-        logit = output.embedding[0] @ found.weight + found.bias
-        assert float(logit) == pytest.approx(found.logit, abs=1e-12)
+        result = class_weights(model, output.logits[0], 1, contrast)
+        logit = output.embedding[0] @ result.weight + result.bias
+        assert float(logit) == pytest.approx(result.logit, abs=1e-12)
 
 
 def test_a_head_without_bias_has_bias_zero():
@@ -64,20 +64,20 @@ def test_other_contrasts_are_refused():
 
 def test_a_model_without_attention_is_refused():
     with pytest.raises(DataError, match="no attention"):
-        evaluate(PoolingMIL(6, 3), Bag(torch.zeros(2, 6)))
+        forward(PoolingMIL(6, 3), Bag(torch.zeros(2, 6)))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_log_odds_are_finite_and_rise_with_the_margin(dtype):
-    """Single precision logits; the probability would be 1 from a margin of 17 on."""
+    """From single precision logits, whose probability would be 1 from a margin of 17 on."""
     margins = np.linspace(-50, 50, 401).astype(dtype)
     logits = np.stack([np.zeros_like(margins), margins], axis=-1)
 
-    found = log_odds(logits, 1)
+    result = log_odds(logits, 1)
 
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, margins, atol=1e-12)
-    assert (np.diff(found) > 0).all()
+    assert result.dtype == np.float64
+    np.testing.assert_allclose(result, margins, atol=1e-12)
+    assert (np.diff(result) > 0).all()
     np.testing.assert_allclose(log_odds(logits, 0), -margins, atol=1e-12)
 
 
@@ -92,10 +92,10 @@ def test_log_odds_of_the_models_own_single_precision():
     with torch.inference_mode():
         logits = model.eval()(bags).logits.numpy()
 
-    found = log_odds(logits, 1)
+    result = log_odds(logits, 1)
 
     assert logits.dtype == np.float32
-    np.testing.assert_allclose(found, margins.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(result, margins.numpy(), rtol=1e-6)
 
 
 def test_log_odds_of_three_classes_by_hand():
@@ -115,4 +115,4 @@ def test_a_class_is_a_number_and_a_bag_is_one():
     with pytest.raises(DataError, match=r"got 'ILC'; of a name, model\.classes\.index"):
         class_share(torch.zeros(2), "ILC", "none")
     with pytest.raises(DataError, match="wanted one Bag, got PackedBags"):
-        evaluate(AttentionMIL(4, 2), pack([Bag(torch.zeros(3, 4))]))
+        forward(AttentionMIL(4, 2), pack([Bag(torch.zeros(3, 4))]))

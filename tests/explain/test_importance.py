@@ -10,7 +10,7 @@ from xpath.errors import ConfigError, DataError, ResolutionError, ShapeError
 from xpath.explain.head import log_odds
 from xpath.explain.importance import (
     PerturbationConfig,
-    Scene,
+    SegmentedSlide,
     log_loss,
     loss_ratio,
     object_importance,
@@ -28,13 +28,13 @@ HARD = PerturbationConfig(feather_um=0.0, null_draws=3)
 
 
 class Redness:
-    """How much redder than green every place is; counts what it is shown."""
+    """How much redder than green every position is. Counts the images it encodes."""
 
     def __init__(self):
-        self.seen = 0
+        self.images = 0
 
     def maps(self, images):
-        self.seen += len(images)
+        self.images += len(images)
         red = functional.relu(images[:, :1].float() - images[:, 1:2].float()) / 255
         return functional.avg_pool2d(red, 4)
 
@@ -58,15 +58,15 @@ class Black:
 
 
 def mean_redness(features):
-    """Two logits; the second is for red."""
+    """Two logits, the second for red."""
     mean = 40 * features.mean()
     return torch.stack([torch.zeros_like(mean), mean])
 
 
-def scene_of(slide, masks, encoder):
+def segmented_slide(slide, masks, encoder):
     images = torch.from_numpy(slide.patches).permute(0, 3, 1, 2)
     features = encoder.maps(images).mean(dim=(2, 3)).numpy()
-    return Scene(slide_id="a", slide=slide, masks=masks, features=features)
+    return SegmentedSlide(slide_id="a", slide=slide, masks=masks, features=features)
 
 
 @pytest.fixture
@@ -92,27 +92,27 @@ NAMES = ("red", "green", "stroma", "absent")
 def test_the_object_the_model_looks_at_comes_first(coloured, perturbation, feather_um):
     config = PerturbationConfig(feather_um=feather_um, null_draws=4)
 
-    found = object_importance(
+    result = object_importance(
         mean_redness,
         Redness(),
-        scene_of(*coloured, Redness()),
+        segmented_slide(*coloured, Redness()),
         objects=NAMES,
         target=1,
         perturbation=perturbation,
         config=config,
     )
 
-    assert found.excess.argmax() == 0
-    assert found.effect[0] > 0.5
-    assert found.excess[0] > 0.2
-    assert found.imp[0] > 1.3
-    assert found.hidden_probability[0] < found.probability
-    np.testing.assert_allclose(found.effect[1:], 0, atol=1e-6)
-    np.testing.assert_allclose(found.excess[1:], 0, atol=1e-6)
-    np.testing.assert_allclose(found.imp[1:], 1, atol=1e-6)
-    assert found.patches.tolist() == [2, 1, 1, 0]
+    assert result.excess.argmax() == 0
+    assert result.effect[0] > 0.5
+    assert result.excess[0] > 0.2
+    assert result.imp[0] > 1.3
+    assert result.hidden_probability[0] < result.probability
+    np.testing.assert_allclose(result.effect[1:], 0, atol=1e-6)
+    np.testing.assert_allclose(result.excess[1:], 0, atol=1e-6)
+    np.testing.assert_allclose(result.imp[1:], 1, atol=1e-6)
+    assert result.patches.tolist() == [2, 1, 1, 0]
     np.testing.assert_allclose(
-        found.area, np.array([2 * 132, 256, SIDE**2, 0]) / SIDE**2 / 5, rtol=1e-6
+        result.area, np.array([2 * 132, 256, SIDE**2, 0]) / SIDE**2 / 5, rtol=1e-6
     )
 
 
@@ -121,7 +121,7 @@ def test_the_other_class_sees_it_the_other_way_round(coloured):
         return object_importance(
             mean_redness,
             Redness(),
-            scene_of(*coloured, Redness()),
+            segmented_slide(*coloured, Redness()),
             objects=["red"],
             target=target,
             perturbation=Fill(),
@@ -137,10 +137,10 @@ def test_by_hand(make_slide):
     mask[0, 0, 0] = True  # a quarter of the patch
     slide, masks = make_slide(patch, ["red"], mask)
 
-    found = object_importance(
+    result = object_importance(
         lambda features: torch.stack([features[0, 0] * 0, features[0, 0]]) * 255 / 100,
         Redness(),
-        scene_of(slide, masks, Redness()),
+        segmented_slide(slide, masks, Redness()),
         objects=["red"],
         target=1,
         perturbation=Black(),
@@ -148,33 +148,33 @@ def test_by_hand(make_slide):
     )
 
     # redness 200 / 255 is a margin of 2; without a quarter of it 1.5, wherever the quarter lies
-    assert found.probability == pytest.approx(1 / (1 + math.exp(-2)))
-    assert found.hidden_probability[0] == pytest.approx(1 / (1 + math.exp(-1.5)))
-    assert found.effect[0] == pytest.approx(0.5, abs=1e-6)
-    assert found.null[0] == pytest.approx(0.5, abs=1e-6)
-    assert found.excess[0] == pytest.approx(0, abs=1e-6)
-    assert found.imp[0] == pytest.approx(
+    assert result.probability == pytest.approx(1 / (1 + math.exp(-2)))
+    assert result.hidden_probability[0] == pytest.approx(1 / (1 + math.exp(-1.5)))
+    assert result.effect[0] == pytest.approx(0.5, abs=1e-6)
+    assert result.null[0] == pytest.approx(0.5, abs=1e-6)
+    assert result.excess[0] == pytest.approx(0, abs=1e-6)
+    assert result.imp[0] == pytest.approx(
         math.log1p(math.exp(-1.5)) / math.log1p(math.exp(-2)), rel=1e-5
     )
-    assert found.area[0] == 0.25
+    assert result.area[0] == 0.25
 
 
 def test_an_absent_object_changes_exactly_nothing(coloured):
-    found = object_importance(
+    result = object_importance(
         # three times 0.1, divided by three, is not 0.1
         lambda features: torch.tensor([0.0, 0.1], dtype=torch.float64),
         Redness(),
-        scene_of(*coloured, Redness()),
+        segmented_slide(*coloured, Redness()),
         objects=["absent"],
         target=1,
         perturbation=Fill(),
         config=HARD,
     )
 
-    assert found.effect[0] == 0
-    assert found.null[0] == 0
-    assert found.imp[0] == 1
-    assert found.hidden_probability[0] == found.probability
+    assert result.effect[0] == 0
+    assert result.null[0] == 0
+    assert result.imp[0] == 1
+    assert result.hidden_probability[0] == result.probability
 
 
 def test_hiding_everywhere_by_hand_gives_the_same(coloured):
@@ -190,47 +190,48 @@ def test_hiding_everywhere_by_hand_gives_the_same(coloured):
     for i, image in enumerate(slide.patches):
         weight = feather(masks.read(i)[0], 2.0, 0.5)
         hidden[i] = perturbed(image, blur.replacement(image, 0.5), weight)
-    after = scene_of(SimpleNamespace(patches=hidden), masks, Redness())
+    after = segmented_slide(SimpleNamespace(patches=hidden), masks, Redness())
 
-    scene = scene_of(slide, masks, Redness())
-    found = object_importance(
-        predict, Redness(), scene, objects=["red"], target=1, perturbation=blur
+    segmented = segmented_slide(slide, masks, Redness())
+    result = object_importance(
+        predict, Redness(), segmented, objects=["red"], target=1, perturbation=blur
     )
 
     wanted = [
-        log_odds(predict(torch.from_numpy(s.features)).double().numpy(), 1) for s in (scene, after)
+        log_odds(predict(torch.from_numpy(s.features)).double().numpy(), 1)
+        for s in (segmented, after)
     ]
-    assert found.effect[0] == pytest.approx(wanted[0] - wanted[1], rel=1e-3)
-    assert abs(found.effect[0]) > 0.01
+    assert result.effect[0] == pytest.approx(wanted[0] - wanted[1], rel=1e-3)
+    assert abs(result.effect[0]) > 0.01
 
 
 def test_only_patches_with_the_object_are_read_and_encoded(coloured):
     slide, masks = coloured
-    scene, encoder = scene_of(slide, masks, Redness()), Redness()
+    segmented, encoder = segmented_slide(slide, masks, Redness()), Redness()
 
     object_importance(
         mean_redness,
         encoder,
-        scene,
+        segmented,
         objects=["red", "green", "absent"],
         target=1,
         perturbation=Fill(),
         config=HARD,
     )
 
-    assert sorted(slide.read_places) == [0, 1, 2]
-    assert encoder.seen == 3 * (1 + HARD.null_draws)
+    assert sorted(slide.read_patches) == [0, 1, 2]
+    assert encoder.images == 3 * (1 + HARD.null_draws)
 
 
 def test_an_object_does_not_depend_on_which_others_are_asked(coloured):
-    scene = scene_of(*coloured, Redness())
+    segmented = segmented_slide(*coloured, Redness())
 
     def ask(objects, batch):
         config = PerturbationConfig(batch=batch)
         return object_importance(
             mean_redness,
             Redness(),
-            scene,
+            segmented,
             objects=objects,
             target=1,
             perturbation=Fill(),
@@ -253,12 +254,12 @@ def test_a_model_that_knows_no_objects_gives_area_and_the_null_takes_it_away(mak
         for i in range(12):
             y, x = rng.integers(0, SIDE - side, 2)
             masks[i, j, y : y + side, x : x + side] = True
-    slide, found = make_slide(patches, ["small", "middle", "large"], masks)
+    slide, result = make_slide(patches, ["small", "middle", "large"], masks)
 
     result = object_importance(
         mean_redness,
         Sharpness(),
-        scene_of(slide, found, Sharpness()),
+        segmented_slide(slide, result, Sharpness()),
         objects=["small", "middle", "large"],
         target=1,
         perturbation=Blur(4.0),
@@ -281,7 +282,7 @@ def test_masks_of_another_size_are_laid_on_the_patch(make_slide, make_masks):
         object_importance(
             mean_redness,
             Redness(),
-            scene_of(slide, masks, Redness()),
+            segmented_slide(slide, masks, Redness()),
             objects=["red"],
             target=1,
             perturbation=Black(),
@@ -305,20 +306,20 @@ def test_slides_and_masks_on_disk_give_the_same(coloured, make_masks, tmp_path):
     ) as writer:
         writer.write(0, arrays, np.ones((5, 4), np.float32))
 
-    def ask(scene):
+    def ask(segmented):
         return object_importance(
-            mean_redness, Redness(), scene, objects=labels, target=1, perturbation=Blur(3.0)
+            mean_redness, Redness(), segmented, objects=labels, target=1, perturbation=Blur(3.0)
         )
 
     with Slide.open(tmp_path / "a.tiff") as opened:
         stored = open_masks(tmp_path / "masks.zarr")
         features = extract_objects(opened, stored, Encoder(), slide_id="a").features
-        found = ask(Scene(slide_id="a", slide=opened, masks=stored, features=features))
+        result = ask(SegmentedSlide(slide_id="a", slide=opened, masks=stored, features=features))
 
-    wanted = ask(scene_of(slide, make_masks(masks.grid, labels, arrays), Redness()))
-    np.testing.assert_allclose(found.effect, wanted.effect, atol=1e-6)
-    np.testing.assert_allclose(found.null, wanted.null, atol=1e-6)
-    np.testing.assert_array_equal(found.area, wanted.area)
+    wanted = ask(segmented_slide(slide, make_masks(masks.grid, labels, arrays), Redness()))
+    np.testing.assert_allclose(result.effect, wanted.effect, atol=1e-6)
+    np.testing.assert_allclose(result.null, wanted.null, atol=1e-6)
+    np.testing.assert_array_equal(result.area, wanted.area)
     assert wanted.effect[0] > 0.5
 
 
@@ -371,33 +372,35 @@ def test_even_an_absurd_ratio_is_a_number():
 # what is refused
 
 
-def ask(scene, **changes):
+def ask(segmented, **changes):
     given = {"objects": ["red"], "target": 1, "perturbation": Fill(), "predict": mean_redness}
     given |= changes
-    return object_importance(given.pop("predict"), Redness(), scene, **given)
+    return object_importance(given.pop("predict"), Redness(), segmented, **given)
 
 
 def test_objects_and_classes_must_exist(coloured):
-    scene = scene_of(*coloured, Redness())
+    segmented = segmented_slide(*coloured, Redness())
 
     with pytest.raises(DataError, match="fat"):
-        ask(scene, objects=["fat"])
+        ask(segmented, objects=["fat"])
     with pytest.raises(DataError, match="two classes"):
-        ask(scene, target=2)
+        ask(segmented, target=2)
     with pytest.raises(DataError, match="two classes"):
-        ask(scene, target=0, predict=lambda features: features.mean()[None])
+        ask(segmented, target=0, predict=lambda features: features.mean()[None])
     with pytest.raises(ShapeError, match="logits"):
-        ask(scene, predict=lambda features: features.mean())
+        ask(segmented, predict=lambda features: features.mean())
     with pytest.raises(DataError, match="nan"):
-        ask(scene, predict=lambda features: torch.full((2,), torch.nan))
+        ask(segmented, predict=lambda features: torch.full((2,), torch.nan))
 
 
 def test_features_must_be_of_the_same_patches(coloured):
     slide, masks = coloured
-    scene = Scene(slide_id="a", slide=slide, masks=masks, features=np.zeros((3, 1), np.float32))
+    segmented = SegmentedSlide(
+        slide_id="a", slide=slide, masks=masks, features=np.zeros((3, 1), np.float32)
+    )
 
     with pytest.raises(DataError, match="3 features for 5 patches"):
-        ask(scene)
+        ask(segmented)
 
 
 def test_widths_need_a_resolution(make_slide):
@@ -406,7 +409,7 @@ def test_widths_need_a_resolution(make_slide):
     )
 
     with pytest.raises(ResolutionError, match="--mpp"):
-        ask(scene_of(slide, masks, Redness()))
+        ask(segmented_slide(slide, masks, Redness()))
 
 
 def test_there_is_always_a_null():

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from xpath.errors import DataError
 from xpath.explain.grouping import overlap_groups, shared_area
-from xpath.explain.importance import PerturbationConfig, Scene, object_importance
+from xpath.explain.importance import PerturbationConfig, SegmentedSlide, object_importance
 from xpath.explain.perturbation import Blur, Fill, InsideBlur, Removal, SurroundFill
 
 SIDE = 16
@@ -32,17 +32,17 @@ def linear(scale):
     return predict
 
 
-def scene_of(slide, masks):
+def segmented_slide(slide, masks):
     images = torch.from_numpy(slide.patches).permute(0, 3, 1, 2)
     features = Redness().maps(images).mean(dim=(2, 3)).numpy()
-    return Scene(slide_id="a", slide=slide, masks=masks, features=features)
+    return SegmentedSlide(slide_id="a", slide=slide, masks=masks, features=features)
 
 
-def ask(scene, objects, perturbation, predict=None, **config):
+def ask(segmented, objects, perturbation, predict=None, **config):
     return object_importance(
         predict or linear(8.0),
         Redness(),
-        scene,
+        segmented,
         objects=objects,
         target=1,
         perturbation=perturbation,
@@ -52,61 +52,61 @@ def ask(scene, objects, perturbation, predict=None, **config):
 
 @pytest.fixture
 def red(make_slide):
-    """Two patches; the left half of the first is red, all else is not."""
+    """Two patches, of which only the left half of the first is red."""
     patches = np.zeros((2, SIDE, SIDE, 3), np.uint8)
     masks = np.zeros((2, 3, SIDE, SIDE), bool)
     patches[0, :, :8, 0] = 255
     masks[0, 0, :, :8] = True
     masks[1, 1] = True
-    return scene_of(*make_slide(patches, ["red", "black", "absent"], masks))
+    return segmented_slide(*make_slide(patches, ["red", "black", "absent"], masks))
 
 
 # removal
 
 
 def test_removal_by_hand(red):
-    found = ask(red, ["red", "black", "absent"], Removal())
+    result = ask(red, ["red", "black", "absent"], Removal())
 
     # red is half of one patch of two: a margin of 2, of 0 without it
-    assert found.effect[0] == pytest.approx(2.0)
-    assert found.probability == pytest.approx(1 / (1 + math.exp(-2)))
+    assert result.effect[0] == pytest.approx(2.0)
+    assert result.probability == pytest.approx(1 / (1 + math.exp(-2)))
     # black is a whole patch: without it the bag is the first patch alone, with a margin of 4
-    assert found.effect[1] == pytest.approx(-2.0)
-    assert found.null[1] == pytest.approx(-2.0)  # any mask as large is the whole patch
-    assert (found.effect[2], found.null[2], found.imp[2]) == (0, 0, 1)
-    assert found.patches.tolist() == [1, 1, 0]
+    assert result.effect[1] == pytest.approx(-2.0)
+    assert result.null[1] == pytest.approx(-2.0)  # any mask as large is the whole patch
+    assert (result.effect[2], result.null[2], result.imp[2]) == (0, 0, 1)
+    assert result.patches.tolist() == [1, 1, 0]
 
 
 def test_random_places_say_on_average_what_the_patch_says(red):
-    found = ask(red, ["red"], Removal(), null_draws=200)
+    result = ask(red, ["red"], Removal(), null_draws=200)
 
-    assert found.null[0] == pytest.approx(0, abs=0.4)
-    assert found.excess[0] > 1.5
+    assert result.null[0] == pytest.approx(0, abs=0.4)
+    assert result.excess[0] > 1.5
 
 
 def test_where_nothing_of_a_slide_is_left_there_is_no_number(make_slide):
     patches = np.full((2, SIDE, SIDE, 3), 200, np.uint8)
-    scene = scene_of(*make_slide(patches, ["all"], np.ones((2, 1, SIDE, SIDE), bool)))
+    segmented = segmented_slide(*make_slide(patches, ["all"], np.ones((2, 1, SIDE, SIDE), bool)))
 
-    found = ask(scene, ["all"], Removal())
+    result = ask(segmented, ["all"], Removal())
 
-    assert np.isnan([found.effect[0], found.null[0], found.imp[0], found.excess[0]]).all()
-    assert np.isfinite(found.probability)
+    assert np.isnan([result.effect[0], result.null[0], result.imp[0], result.excess[0]]).all()
+    assert np.isfinite(result.probability)
 
 
 def test_removal_encodes_a_patch_once(red):
     class Counting(Redness):
-        seen = 0
+        encoded = 0
 
         def maps(self, images):
-            Counting.seen += len(images)
+            Counting.encoded += len(images)
             return super().maps(images)
 
     object_importance(
         linear(1.0), Counting(), red, objects=["red", "black"], target=1, perturbation=Removal()
     )
 
-    assert Counting.seen == 2
+    assert Counting.encoded == 2
 
 
 # together
@@ -119,26 +119,26 @@ def nested(make_slide):
     masks = np.zeros((1, 3, SIDE, SIDE), bool)
     masks[0, 0, :8, :8] = masks[0, 1, 4:12, :8] = masks[0, 2, 12:, 12:] = True
     patches[0, :12, :8, 0] = 255
-    return scene_of(*make_slide(patches, ["tumour", "neoplastic", "fat"], masks))
+    return segmented_slide(*make_slide(patches, ["tumour", "neoplastic", "fat"], masks))
 
 
 def test_objects_are_hidden_together(nested):
-    found = ask(nested, ["tumour", "neoplastic", ("tumour", "neoplastic")], Removal())
+    result = ask(nested, ["tumour", "neoplastic", ("tumour", "neoplastic")], Removal())
 
-    assert found.objects == ("tumour", "neoplastic", "tumour + neoplastic")
-    np.testing.assert_allclose(found.area, np.array([64, 64, 96]) / 256)
-    assert found.patches.tolist() == [1, 1, 1]
+    assert result.objects == ("tumour", "neoplastic", "tumour + neoplastic")
+    np.testing.assert_allclose(result.area, np.array([64, 64, 96]) / 256)
+    assert result.patches.tolist() == [1, 1, 1]
     # 96 of 256 px are red, 32 of 192 without one of the two, none without both
-    np.testing.assert_allclose(found.effect, [8 * (96 / 256 - 32 / 192)] * 2 + [3.0], rtol=1e-5)
+    np.testing.assert_allclose(result.effect, [8 * (96 / 256 - 32 / 192)] * 2 + [3.0], rtol=1e-5)
 
 
 def test_groups_that_overlap_are_asked_as_one(nested):
     groups = overlap_groups(shared_area(nested.masks), nested.masks.labels)
 
-    found = ask(nested, groups, Fill())
+    result = ask(nested, groups, Fill())
 
-    assert found.objects == ("tumour + neoplastic", "fat")
-    assert found.effect[0] > 0 > found.effect[1] - 1e-9
+    assert result.objects == ("tumour + neoplastic", "fat")
+    assert result.effect[0] > 0 > result.effect[1] - 1e-9
 
 
 def test_a_group_of_one_is_the_object_itself(nested):
@@ -170,11 +170,11 @@ def test_importances_are_finite_and_monotone_up_to_a_margin_of_50(red, sign):
     margins = np.arange(1.0, 51.0)
 
     # the margin is a quarter of the scale
-    found = [ask(red, ["red"], Removal(), linear(sign * 4 * margin)) for margin in margins]
+    result = [ask(red, ["red"], Removal(), linear(sign * 4 * margin)) for margin in margins]
 
-    effect = np.array([one.effect[0] for one in found])
-    imp = np.array([one.imp[0] for one in found])
-    for values in (effect, imp, [one.null[0] for one in found]):
+    effect = np.array([one.effect[0] for one in result])
+    imp = np.array([one.imp[0] for one in result])
+    for values in (effect, imp, [one.null[0] for one in result]):
         assert np.isfinite(values).all()
     np.testing.assert_allclose(effect, sign * margins, rtol=1e-5)
     assert (sign * np.diff(effect) > 0).all()
@@ -191,9 +191,9 @@ def test_planted_red_is_first_at_every_width(make_slide):
         for j, (y, x) in enumerate(rng.permutation([(2, 2), (2, 18), (18, 2)])):
             masks[i, j, y : y + 10, x : x + 10] = True
     patches[masks[:, 1]] += np.array([100, 0, 0], np.uint8)
-    scene = scene_of(*make_slide(patches, ["a", "red", "b"], masks, mpp=1.0))
+    segmented = segmented_slide(*make_slide(patches, ["a", "red", "b"], masks, mpp=1.0))
 
     for hide in (*(Blur(sigma) for sigma in (2.0, 4.0, 8.0)), Fill(), SurroundFill(), Removal()):
-        found = ask(scene, ["a", "red", "b"], hide, linear(30.0))
-        assert found.effect.argmax() == found.excess.argmax() == 1
-        assert found.excess[1] > 0.1
+        result = ask(segmented, ["a", "red", "b"], hide, linear(30.0))
+        assert result.effect.argmax() == result.excess.argmax() == 1
+        assert result.excess[1] > 0.1

@@ -45,50 +45,50 @@ def test_there_is_a_score_for_every_patch(make_grid):
 
 
 @pytest.fixture
-def scene(make_grid, make_masks):
-    """Three patches with two kinds, the second nowhere in the last."""
-    found = np.random.default_rng(0).random((3, 2, 16, 16)) > 0.8
-    found[2, 1] = False
+def example(make_grid, make_masks):
+    """Three patches with two objects, the second nowhere in the last."""
+    drawn = np.random.default_rng(0).random((3, 2, 16, 16)) > 0.8
+    drawn[2, 1] = False
     grid = make_grid([[0, 0], [32, 0], [32, 32]], 32, (96, 64))
-    return make_masks(grid, ("tumor", "fat"), found), found
+    return make_masks(grid, ("tumor", "fat"), drawn), drawn
 
 
-def level_zero(masks, found):
+def level_zero(masks, drawn):
     """Every object at level 0, (L, 64, 96)."""
     slide = np.zeros((2, 64, 96))
-    for box, mask in zip(masks.grid.boxes(), found, strict=True):
+    for box, mask in zip(masks.grid.boxes(), drawn, strict=True):
         slide[:, box.y : box.bottom, box.x : box.right] = mask.repeat(2, 1).repeat(2, 2)
     return slide
 
 
 @pytest.mark.parametrize("size", [Size(96, 64), Size(24, 16), Size(12, 8)])
-def test_shares_equal_a_slow_average_of_all_pixels(scene, size):
-    masks, found = scene
+def test_shares_equal_a_slow_average_of_all_pixels(example, size):
+    masks, drawn = example
     step = 96 // size.width
 
     shares = object_shares(masks, size)
 
-    slow = level_zero(masks, found).reshape(2, size.height, step, size.width, step)
+    slow = level_zero(masks, drawn).reshape(2, size.height, step, size.width, step)
     np.testing.assert_allclose(shares, slow.mean(axis=(2, 4)), atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [Size(37, 25), Size(7, 3), Size(1, 1)])
-def test_no_area_is_lost_at_any_size(scene, size):
-    masks, found = scene
+def test_no_area_is_lost_at_any_size(example, size):
+    masks, drawn = example
 
     shares = object_shares(masks, size)
 
     pixel = 96 * 64 / (size.width * size.height)
     np.testing.assert_allclose(
-        shares.sum(axis=(1, 2)) * pixel, found.sum(axis=(0, 2, 3)) * 4, rtol=1e-5
+        shares.sum(axis=(1, 2)) * pixel, drawn.sum(axis=(0, 2, 3)) * 4, rtol=1e-5
     )
 
 
 def test_masks_of_overlapping_patches_are_averaged(make_grid, make_masks):
     grid = make_grid([[0, 0], [8, 0]], 16, (24, 16))
-    found = np.zeros((2, 2, 16, 16))
-    found[:, 0] = found[0, 1] = 1  # the second kind is seen in the first patch only
-    masks = make_masks(grid, ("tumor", "fat"), found)
+    drawn = np.zeros((2, 2, 16, 16))
+    drawn[:, 0] = drawn[0, 1] = 1  # the second object is in the first patch only
+    masks = make_masks(grid, ("tumor", "fat"), drawn)
 
     shares = object_shares(masks, Size(3, 2))
 
@@ -96,9 +96,9 @@ def test_masks_of_overlapping_patches_are_averaged(make_grid, make_masks):
 
 
 def test_a_lone_nucleus_is_seen_from_far(make_grid, make_masks):
-    found = np.zeros((1, 1, 64, 64))
-    found[0, 0, 20:26, 20:26] = 1
-    masks = make_masks(make_grid([[0, 0]], 64, (1024, 1024)), ("lymphocyte",), found)
+    drawn = np.zeros((1, 1, 64, 64))
+    drawn[0, 0, 20:26, 20:26] = 1
+    masks = make_masks(make_grid([[0, 0]], 64, (1024, 1024)), ("lymphocyte",), drawn)
 
     painted = object_map(np.array([2.0]), object_shares(masks, Size(16, 16)))
 
@@ -121,8 +121,8 @@ def test_or_the_strongest_alone_is_shown():
     np.testing.assert_allclose(painted, [[2, -3, np.nan, 1]])
 
 
-def test_a_density_sums_to_the_values(scene):
-    masks, _ = scene
+def test_a_density_sums_to_the_values(example):
+    masks, _ = example
     shares, values = object_shares(masks, Size(37, 25)), np.array([2.0, -3.0])
 
     painted = object_map(values, shares, measure="density")
@@ -133,13 +133,13 @@ def test_a_density_sums_to_the_values(scene):
     )
 
 
-def test_values_of_single_patches_are_painted_there(scene):
-    masks, found = scene
+def test_values_of_single_patches_are_painted_there(example):
+    masks, drawn = example
     values = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
 
     painted = patch_object_map(values, masks, Size(96, 64))
 
-    slide = level_zero(masks, found)
+    slide = level_zero(masks, drawn)
     where = patch_map(np.arange(3.0), masks.grid, Size(96, 64))
     for i in range(3):
         here, inside = painted[where == i], slide[:, where == i]
@@ -149,8 +149,8 @@ def test_values_of_single_patches_are_painted_there(scene):
     assert np.isnan(painted[np.isnan(where)]).all()
 
 
-def test_one_value_for_all_patches_gives_the_map_of_the_object(scene):
-    masks, _ = scene
+def test_one_value_for_all_patches_gives_the_map_of_the_object(example):
+    masks, _ = example
     values, size = np.array([2.0, -3.0]), Size(24, 16)
 
     for overlap in ("sum", "max_abs"):
@@ -161,8 +161,8 @@ def test_one_value_for_all_patches_gives_the_map_of_the_object(scene):
         )
 
 
-def test_a_density_of_patches_sums_to_what_has_a_mask(scene):
-    masks, _ = scene
+def test_a_density_of_patches_sums_to_what_has_a_mask(example):
+    masks, _ = example
     values = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])  # the last has no mask
 
     painted = patch_object_map(values, masks, Size(10, 7), measure="density")

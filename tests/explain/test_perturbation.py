@@ -8,9 +8,7 @@ from xpath.explain.perturbation import (
     Fill,
     InsideBlur,
     SurroundFill,
-    blur,
     feather,
-    mean_fill,
     perturbed,
     shifted,
 )
@@ -21,17 +19,15 @@ MASK = np.zeros((64, 64), bool)
 MASK[20:30, 25:45] = True
 
 
-def hidden_by(name, image=IMAGE, mask=MASK, **widths):
-    widths = {"mpp": 0.5, "feather_um": 2.0} | widths
-    if name == "blur":
-        return blur(image, mask, sigma_um=4.0, **widths)
-    return mean_fill(image, mask, **widths)
+def hidden_by(perturbation, image=IMAGE, mask=MASK, *, mpp=0.5, feather_um=2.0):
+    replacement = perturbation.replacement(image, mpp)
+    return perturbed(image, replacement, feather(mask, feather_um, mpp))
 
 
-@pytest.mark.parametrize("name", ["blur", "fill"])
+@pytest.mark.parametrize("perturbation", [Blur(4.0), Fill()])
 @pytest.mark.parametrize("feather_um", [0.0, 2.0])
-def test_beyond_the_feather_nothing_changes_by_a_bit(name, feather_um):
-    hidden = hidden_by(name, feather_um=feather_um)
+def test_beyond_the_feather_nothing_changes_by_a_bit(perturbation, feather_um):
+    hidden = hidden_by(perturbation, feather_um=feather_um)
 
     far = ndimage.distance_transform_edt(~MASK) * 0.5 >= max(feather_um, 1e-9)
     np.testing.assert_array_equal(hidden[far], IMAGE[far])
@@ -45,22 +41,22 @@ def test_under_the_mask_is_the_blurred_image():
         axis=-1,
     )
 
-    np.testing.assert_allclose(hidden_by("blur")[MASK], wanted[MASK], atol=1)
+    np.testing.assert_allclose(hidden_by(Blur(4.0))[MASK], wanted[MASK], atol=1)
 
 
 def test_the_width_of_the_blur_is_a_length_on_tissue():
-    fine = blur(IMAGE, MASK, sigma_um=2.0, mpp=0.25, feather_um=0.5)
-    coarse = blur(IMAGE, MASK, sigma_um=8.0, mpp=1.0, feather_um=2.0)
+    fine = hidden_by(Blur(2.0), mpp=0.25, feather_um=0.5)
+    coarse = hidden_by(Blur(8.0), mpp=1.0, feather_um=2.0)
 
     np.testing.assert_array_equal(fine, coarse)
-    assert (fine != blur(IMAGE, MASK, sigma_um=8.0, mpp=0.25, feather_um=0.5)).any()
+    assert (fine != hidden_by(Blur(8.0), mpp=0.25, feather_um=0.5)).any()
 
 
 def test_an_even_image_stays_as_it_is():
     even = np.full((32, 32, 3), (200, 120, 255), np.uint8)
 
-    np.testing.assert_array_equal(hidden_by("blur", even, MASK[:32, :32]), even)
-    np.testing.assert_array_equal(hidden_by("fill", even, MASK[:32, :32]), even)
+    np.testing.assert_array_equal(hidden_by(Blur(4.0), even, MASK[:32, :32]), even)
+    np.testing.assert_array_equal(hidden_by(Fill(), even, MASK[:32, :32]), even)
 
 
 def test_the_fill_is_the_mean_of_the_stain_not_of_the_light():
@@ -83,14 +79,14 @@ def test_the_feather_by_hand():
 
 
 def test_an_empty_mask_hides_nothing():
-    np.testing.assert_array_equal(hidden_by("blur", mask=np.zeros_like(MASK)), IMAGE)
+    np.testing.assert_array_equal(hidden_by(Blur(4.0), mask=np.zeros_like(MASK)), IMAGE)
 
 
 def test_a_full_mask_hides_everything():
     full = np.ones_like(MASK)
 
     assert (feather(full, 2.0, 0.5) == 1).all()
-    assert hidden_by("fill", mask=full).std(axis=(0, 1)).max() == 0
+    assert hidden_by(Fill(), mask=full).std(axis=(0, 1)).max() == 0
 
 
 def test_bright_replacements_stay_in_range():
@@ -101,7 +97,7 @@ def test_bright_replacements_stay_in_range():
 
 def test_sizes_and_widths_that_cannot_be_are_refused():
     with pytest.raises(ShapeError, match="as large as"):
-        blur(IMAGE, MASK[:32], sigma_um=1.0, mpp=0.5)
+        hidden_by(Blur(1.0), mask=MASK[:32])
     with pytest.raises(ConfigError, match="sigma_um"):
         Blur(0.0)
 

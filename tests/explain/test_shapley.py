@@ -13,7 +13,7 @@ from xpath.explain.attention_pool import (
     merged,
     subset_logits,
 )
-from xpath.explain.captum_bridge import without_objects
+from xpath.explain.captum_bridge import coalition_logits
 from xpath.explain.shapley import shapley_exact, shapley_objects, shapley_patches
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag, pack, pack_padded
@@ -28,12 +28,12 @@ def standard(patches):
     return model, Bag(torch.randn(patches, 6).double() * 2)
 
 
-def aware(average, kinds=5):
+def aware(average, objects=5):
     torch.manual_seed(0)
-    model = ObjectAwareMIL(6, kinds, 3, hidden=8, average=average).double()
-    present = torch.rand(30, kinds) > 0.5
+    model = ObjectAwareMIL(6, objects, 3, hidden=8, average=average).double()
+    present = torch.rand(30, objects) > 0.5
     present[:, 2] = False
-    return model, Bag(torch.randn(30, kinds, 6).double() * 2, present)
+    return model, Bag(torch.randn(30, objects, 6).double() * 2, present)
 
 
 def slow(game, players):
@@ -54,23 +54,23 @@ def slow(game, players):
 def test_patches_converge_to_the_definition():
     pools = attention_pools(*standard(8), 1)
 
-    found = shapley_patches(pools, np.random.default_rng(0), orders=8000)
+    result = shapley_patches(pools, np.random.default_rng(0), orders=8000)
 
     wanted = shapley_exact(pools)
-    assert (np.abs(found.values - wanted) < 5 * found.error + 1e-9).all()
-    np.testing.assert_allclose(found.values, wanted, atol=0.05)
-    assert found.error.max() < 0.02
+    assert (np.abs(result.values - wanted) < 5 * result.error + 1e-9).all()
+    np.testing.assert_allclose(result.values, wanted, atol=0.05)
+    assert result.error.max() < 0.02
 
 
 @pytest.mark.parametrize("players", [1, 2, 8])
 def test_exact_shares_equal_the_definition(players):
     pools = attention_pools(*standard(players), 1, contrast="mean")
 
-    found = shapley_exact(pools)
+    result = shapley_exact(pools)
 
     wanted = slow(lambda mask: float(subset_logits(pools, mask)), players)
-    np.testing.assert_allclose(found, wanted, atol=1e-12)
-    assert found.sum() == pytest.approx(pools.logit - pools.bias, abs=1e-12)
+    np.testing.assert_allclose(result, wanted, atol=1e-12)
+    assert result.sum() == pytest.approx(pools.logit - pools.bias, abs=1e-12)
 
 
 @pytest.mark.parametrize("average", ["all", "present"])
@@ -79,14 +79,14 @@ def test_groups_of_patches_share_exactly(average):
     model, bag = aware(average)
     groups = np.arange(30) % 4
 
-    found = shapley_exact(merged(attention_pools(model, bag, 1), groups))
+    result = shapley_exact(merged(attention_pools(model, bag, 1), groups))
 
     def game(mask):
         left = bag.present & torch.from_numpy(mask[groups])[:, None]
         with torch.inference_mode():
             return float(model.eval()(pack([Bag(bag.features, left)])).logits[0, 1])
 
-    np.testing.assert_allclose(found, slow(game, 4), atol=1e-10)
+    np.testing.assert_allclose(result, slow(game, 4), atol=1e-10)
 
 
 def test_equal_patches_have_equal_shares_and_strangers_none():
@@ -95,10 +95,10 @@ def test_equal_patches_have_equal_shares_and_strangers_none():
     pools = attention_pools(model, Bag(features), 1)
     pools.weight[3] = 0  # no attention at all: a dummy
 
-    found = shapley_exact(pools)
+    result = shapley_exact(pools)
 
-    assert found[0] == pytest.approx(found[5], abs=1e-12)
-    assert found[3] == 0
+    assert result[0] == pytest.approx(result[5], abs=1e-12)
+    assert result[3] == 0
 
 
 def test_patches_equal_captum():
@@ -128,38 +128,38 @@ def test_too_many_for_all_sets_is_refused():
 def test_objects_equal_the_definition(average):
     pools = attention_pools(*aware(average), 1)
 
-    found = shapley_objects(pools)
+    result = shapley_objects(pools)
 
     wanted = slow(lambda mask: float(subset_logits(pools, None, mask)), 5)
-    np.testing.assert_allclose(found, wanted, atol=1e-12)
-    assert found[2] == 0
+    np.testing.assert_allclose(result, wanted, atol=1e-12)
+    assert result[2] == 0
 
 
 @pytest.mark.parametrize("average", ["all", "present"])
 def test_objects_equal_captum(average):
     model, bag = aware(average)
-    logits, ones = without_objects(model, bag), torch.ones(1, 5, dtype=torch.float64)
+    logits, ones = coalition_logits(model, bag), torch.ones(1, 5, dtype=torch.float64)
 
-    found = shapley_objects(attention_pools(model, bag, 1))
+    result = shapley_objects(attention_pools(model, bag, 1))
 
     wanted = ShapleyValues(logits).attribute(ones, target=1, perturbations_per_eval=20)[0]
-    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-6)  # captum adds up in single
+    np.testing.assert_allclose(result, wanted.numpy(), atol=1e-6)  # captum adds up in single
     if average == "all":  # additive, so a linear model fits without error
         torch.manual_seed(0)
         kernel = KernelShap(logits).attribute(
             ones, target=1, n_samples=300, perturbations_per_eval=100
         )
         kernel = kernel[0].numpy()
-        np.testing.assert_allclose(found, kernel, atol=1e-3)
+        np.testing.assert_allclose(result, kernel, atol=1e-3)
 
 
 @pytest.mark.parametrize("case", [lambda: standard(40), lambda: aware("present")])
 def test_shares_sum_to_the_logit_after_a_few_orders(case):
     pools = attention_pools(*case(), 1)
 
-    found = shapley_patches(pools, np.random.default_rng(0), orders=4)
+    result = shapley_patches(pools, np.random.default_rng(0), orders=4)
 
-    assert found.values.sum() == pytest.approx(pools.logit - pools.bias, abs=1e-10)
+    assert result.values.sum() == pytest.approx(pools.logit - pools.bias, abs=1e-10)
 
 
 def test_objects_sum_to_the_logit():

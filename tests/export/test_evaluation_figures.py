@@ -23,7 +23,7 @@ from xpath.metrics.shape import shape_traits
 from xpath.segment.evaluation.evaluate import Sample
 from xpath.segment.evaluation.questions import Question
 from xpath.segment.evaluation.tables import dice_by, prompt_cost
-from xpath.segment.evaluation.trends import trends
+from xpath.segment.evaluation.trend_lines import trends
 
 
 def sample(score, size, name="breast-tissue-tumor"):
@@ -100,7 +100,7 @@ def test_nothing_to_draw_is_no_error(tmp_path, samples):
 
 
 def test_bars_are_as_long_as_scores(tmp_path):
-    """The blue bar of 0.8 is twice as long as that of 0.4; the last row is grey."""
+    """The blue bar of 0.8 is twice as long as that of 0.4, and the last row is grey."""
     rows = [
         {"label": name, "n": 3, "dice": score, "ci_low": score, "ci_high": score}
         for name, score in (("a", 0.4), ("b", 0.8), ("overall", 0.6))

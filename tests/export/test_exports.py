@@ -50,7 +50,7 @@ def report():
     return SlideReport(
         slide_id="<b>bold</b>",
         label="A",
-        part="test",
+        split="test",
         predicted="B",
         explained="B",
         probability={"standard": {"A": 0.25, "B": 0.75}},

@@ -190,7 +190,7 @@ def test_what_cannot_be_fitted_is_refused():
         AttentionMILClassifier(lr=-1).fit(x, y)
     with pytest.raises(ConfigError, match="no \\['depth'\\]"):
         AttentionMILClassifier().set_params(depth=3)
-    with pytest.raises(ConfigError, match="names 3 kinds"):
+    with pytest.raises(ConfigError, match="names 3 classes"):
         ObjectAwareMILClassifier(objects=("a", "b", "c")).fit(*slides(8, ObjectAwareMILClassifier))
     with pytest.raises(DataError, match="one group per label"):
         AttentionMILClassifier().fit(x, y, groups=["a"])

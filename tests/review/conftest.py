@@ -1,5 +1,5 @@
-"""A run folder made by hand: one drawn slide, three kinds of objects, classifiers of random weights
-whose explanation is computed, not trained. Nothing of it needs the segmentor."""
+"""A run folder made by hand: one drawn slide, three classes of objects, classifiers of random
+weights whose explanation is computed, not trained. Nothing of it needs the segmentor."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ import numpy as np
 import pytest
 import torch
 
+from xpath.batch.done import mark_done
 from xpath.batch.slides import SlideEntry
 from xpath.explain.activation import object_activation, patch_activation
+from xpath.explain.explanation import Explanation, write_explanation
+from xpath.explain.importance import ObjectImportance
 from xpath.geometry import Mpp, PatchGrid, Size
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.review.access import Access
-from xpath.review.desk import ReviewDesk
 from xpath.review.server import ReviewServer
-from xpath.store.explanations import SlideExplanation, write_explanation
+from xpath.review.service import ReviewService
 from xpath.store.features import SlideFeatures, write_features
 from xpath.store.masks import MaskWriter
 from xpath.study.config import ObjectsConfig, StudyConfig
-from xpath.study.slides import bags_of
+from xpath.study.slides import bags_of, objects_of
 from xpath.study.study import new_study
 from xpath.testing.slides import write_slide
 
@@ -76,20 +78,21 @@ def write_masks(path, grid, masks):
 
 def explanation_of(slide, standard, aware):
     patches, objects = bags_of(slide, None, 0.001)
-    patch = patch_activation(standard, patches, 0)
-    logits = [object_activation(aware, objects, k).logit for k in range(2)]
-    target = int(np.argmax(logits))
-    kind = object_activation(aware, objects, target)
-    return SlideExplanation(
-        slide_id=slide.slide_id, target=target, attention_logits=np.array([patch.logit, 0.0]),
-        object_logits=np.array(logits), attention=patch.attention, patch_scores=patch.scores,
-        class_scores=np.stack([patch_activation(standard, patches, k).scores for k in range(2)]),
-        patch_bias=patch.bias, objects=kind.objects, activation=kind.activation,
-        contribution=kind.contribution, patch_contribution=kind.patch_contribution,
-        object_bias=kind.bias, importance_target=0, hidden=(LABELS[0],), probability=0.9,
-        hidden_probability=np.array([0.5]), imp=np.array([6.58]), effect=np.array([2.2]),
-        null=np.array([0.25]), patches=np.array([3]), area=np.array([0.04]),
-    )  # fmt: skip
+    by_object = object_activation(aware, objects)
+    importance = ObjectImportance(
+        slide_id=slide.slide_id,
+        target=0,
+        objects=(LABELS[0],),
+        probability=0.9,
+        hidden_probability=np.array([0.5]),
+        imp=np.array([6.58]),
+        effect=np.array([2.2]),
+        null=np.array([0.25]),
+        patches=np.array([3]),
+        area=np.array([0.04]),
+    )
+    by_patch = patch_activation(standard, patches, 0)
+    return Explanation(patch=by_patch, object=by_object, importance=importance)
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +113,7 @@ def made(tmp_path_factory, patched):
     coverage = np.concatenate([masks.mean(axis=(2, 3)), np.ones((len(grid), 1))], axis=1)
     for slide_id in SLIDES:
         write_masks(folder.masks(slide_id), grid, masks)
+        mark_done(folder.masks(slide_id), "made by hand")
         features = SlideFeatures(
             slide_id=slide_id,
             grid=grid,
@@ -120,6 +124,9 @@ def made(tmp_path_factory, patched):
         )
         write_features(folder.features(slide_id), features)
         write_explanation(folder.explanation(slide_id), explanation_of(features, standard, aware))
+    study = study_in(home)
+    for entry in study.slides[: len(SLIDES)]:
+        objects_of(study, entry)
     return home
 
 
@@ -141,8 +148,8 @@ def run_folder(made, tmp_path):
 
 
 @pytest.fixture
-def desk(run_folder):
-    return ReviewDesk(run_folder.study)
+def service(run_folder):
+    return ReviewService(run_folder.study)
 
 
 class Client:
@@ -172,9 +179,9 @@ class Client:
 
 
 @contextmanager
-def serving(desk, token=""):
+def serving(service, token=""):
     """A server of the run in a thread."""
-    server = ReviewServer(desk, Access(host="127.0.0.1", token=token), port=0)
+    server = ReviewServer(service, Access(host="127.0.0.1", token=token), port=0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -188,20 +195,20 @@ def serving(desk, token=""):
 @pytest.fixture(scope="session")
 def readers(made):
     """A server of the run that is not to be changed."""
-    with serving(ReviewDesk(study_in(made))) as client:
+    with serving(ReviewService(study_in(made))) as client:
         yield client
 
 
 @pytest.fixture
-def client(desk):
+def client(service):
     """A server of the run that may be changed."""
-    with serving(desk) as client:
+    with serving(service) as client:
         yield client
 
 
 @pytest.fixture
-def guarded(desk, monkeypatch):
+def guarded(service, monkeypatch):
     """A server that asks for a token."""
     monkeypatch.setattr("xpath.review.server.PENALTY", 0.0)
-    with serving(desk, TOKEN) as client:
+    with serving(service, TOKEN) as client:
         yield client

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import zipfile
 
 import numpy as np
 import pytest
 import tifffile
 
+from xpath.explain.explanation import read_explanation
 from xpath.explain.maps import patch_map
 from xpath.geometry import Size
-from xpath.store.explanations import read_explanation
 from xpath.store.masks import open_masks
 from xpath.study.chain import pyramids_stage
 from xpath.study.study import open_study
@@ -36,20 +35,18 @@ def test_scores_are_exact_and_know_their_size(written):
         scores, about = file.asarray(), file.ome_metadata
 
     size = Size(scores.shape[1], scores.shape[0])
-    wanted = patch_map(found.patch_scores, grid, size).astype(np.float32)
+    wanted = patch_map(found.patch.scores, grid, size).astype(np.float32)
     assert np.array_equal(scores, wanted, equal_nan=True)
     um = grid.slide_mpp * grid.slide_size.width / size.width
     assert f'PhysicalSizeX="{um}' in about
 
 
-def test_colours_and_deepzoom_are_there(written):
+def test_colours_lie_over_the_slide(written):
     root, slide_id = written
     folder = root / "slides" / slide_id / "pyramids"
 
     for name in ("patch_map", "object_map"):
         assert tifffile.imread(folder / f"{name}_colour.ome.tif").shape[2] == 3
-        with zipfile.ZipFile(folder / f"{name}.zip") as file:
-            assert f"{name}.dzi" in file.namelist()
 
 
 def test_what_is_there_is_not_made_again(written):

@@ -2,7 +2,7 @@
 
 The classifier is linear on attention-pooled features, so its logit is a sum over patches, over
 objects, and over patches times objects. Each function sums its terms up again and refuses to
-answer if they do not give the logit. Axes: N patches, L object kinds, K classes, D features.
+answer if they do not give the logit. Axes: N patches, L object classes, K classes, D features.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xpath.explain.head import check_sum, class_weights, evaluate
+import torch
+
+from xpath.explain.head import check_sum, class_weights, forward, linear_head
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,49 +28,64 @@ __all__ = ["ObjectActivation", "PatchActivation", "object_activation", "patch_ac
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
 class PatchActivation:
-    """``scores.sum() + bias == logit``."""
+    """The standard classifier's logit by patch: ``scores.sum() + bias == logit``."""
 
     target: int
     """The class explained."""
     scores: NDArray[np.float64]
-    """``(N,)`` what each patch adds to the logit (paper, Eq. 14); painted over it in Eq. 15."""
+    """``(N,)`` what each patch adds to the logit (paper, Eq. 14), painted over it in Eq. 15."""
+    class_scores: NDArray[np.float64]
+    """``(K, N)`` the same for every class, held against none."""
     attention: NDArray[np.float64]
     """``(N,)`` sums to one."""
     bias: float
     logit: float
     """The model's logit of the class, less what it is held against."""
-    delta: float
-    """Sum of the parts minus the logit: what rounding leaves unexplained."""
+    logits: NDArray[np.float64]
+    """``(K,)`` the model's own, in double precision."""
+
+    @property
+    def delta(self) -> float:
+        """Sum of the parts minus the logit: what rounding leaves unexplained."""
+        return float(self.scores.sum()) + self.bias - self.logit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
 class ObjectActivation:
-    """``contribution.sum() + bias == patch_contribution.sum() + bias == logit``."""
+    """The object-aware classifier's logit by object, and by object in each patch.
+
+    ``contribution.sum() + bias == patch_contribution.sum() + bias == logit``.
+    """
 
     target: int
     objects: tuple[str, ...]
-    """Names of the L kinds."""
+    """Names of the L object classes."""
     activation: NDArray[np.float64]
-    """``(L,)`` the paper's A_j (Eq. 16), before the average over objects; painted in Eq. 17."""
+    """``(L,)`` the paper's A_j (Eq. 16), before the average over objects, painted in Eq. 17."""
     contribution: NDArray[np.float64]
-    """``(L,)`` what each object adds to the logit: A_j over the divisor; exactly 0 if absent."""
+    """``(L,)`` what each object adds to the logit: A_j over the divisor, exactly 0 if absent."""
     patch_contribution: NDArray[np.float64]
-    """``(N, L)`` what each object adds in each patch; exactly 0 where it is absent."""
+    """``(N, L)`` what each object adds in each patch, exactly 0 where it is absent."""
     present: NDArray[np.bool_]
-    """``(L,)`` kinds the slide has."""
+    """``(L,)`` object classes the slide has."""
     divisor: float
-    """What the classifier divides the sum over kinds by: activation over contribution."""
+    """Of the classifier's sum over objects: activation over contribution."""
     bias: float
     logit: float
     """The model's logit of the class, less what it is held against."""
-    delta: float
-    """Sum of the contributions minus the logit: what rounding leaves unexplained."""
+    logits: NDArray[np.float64]
+    """``(K,)`` the model's own, in double precision."""
+
+    @property
+    def delta(self) -> float:
+        """Sum of the contributions minus the logit: what rounding leaves unexplained."""
+        return float(self.contribution.sum()) + self.bias - self.logit
 
 
 def patch_activation(
     model: AttentionMIL, bag: Bag, target: int | None = None, *, contrast: Contrast = "none"
 ) -> PatchActivation:
-    """What each patch adds to the logit of a class (paper, Eq. 14).
+    """Splits the logit of a class into what each patch adds (paper, Eq. 14).
 
     Args:
         model: The standard classifier.
@@ -79,23 +96,28 @@ def patch_activation(
     Raises:
         DataError: The parts do not sum to the logit: the model is not additive. No such class.
     """
-    output = evaluate(model, bag)
+    output = forward(model, bag)
     target, weight, bias, logit = class_weights(model, output.logits[0], target, contrast)
-    scores = output.attention * (output.instances @ weight)
+    scores, *by_class = (
+        output.attention * (output.instances @ each)
+        for each in (weight, *linear_head(model).weight)
+    )
+    check_sum(float(scores.sum()) + bias, logit)
     return PatchActivation(
         target=target,
         scores=scores.numpy(),
+        class_scores=torch.stack(by_class).numpy(),
         attention=output.attention.numpy(),
         bias=bias,
         logit=logit,
-        delta=check_sum(float(scores.sum()) + bias, logit),
+        logits=output.logits[0].numpy(),
     )
 
 
 def object_activation(
     model: ObjectAwareMIL, bag: Bag, target: int | None = None, *, contrast: Contrast = "none"
 ) -> ObjectActivation:
-    """What each object adds to the logit of a class (paper, Eq. 16), in all and in each patch.
+    """Splits the logit of a class by object, and by object in each patch (paper, Eq. 16).
 
     Args:
         model: The object-aware classifier.
@@ -106,21 +128,23 @@ def object_activation(
     Raises:
         DataError: The parts do not sum to the logit: the model is not additive. No such class.
     """
-    output = evaluate(model, bag)
+    output = forward(model, bag)
     target, weight, bias, logit = class_weights(model, output.logits[0], target, contrast)
     divisor = float(output.divisor[0])
     activation = output.embedding[0] @ weight  # (L,)
+    contribution = activation / divisor
     terms = output.attention * (output.instances @ weight) / divisor  # (N, L)
     check_sum(float(terms.sum()) + bias, logit)
+    check_sum(float(contribution.sum()) + bias, logit)
     return ObjectActivation(
         target=target,
         objects=model.objects,
         activation=activation.numpy(),
-        contribution=(activation / divisor).numpy(),
+        contribution=contribution.numpy(),
         patch_contribution=terms.numpy(),
         present=output.present[0].numpy(),
         divisor=divisor,
         bias=bias,
         logit=logit,
-        delta=check_sum(float((activation / divisor).sum()) + bias, logit),
+        logits=output.logits[0].numpy(),
     )

@@ -1,34 +1,36 @@
-"""What any choice of patches and objects would have given, without asking the model again.
+"""Logits of any choice of patches and objects, without another pass through the model.
 
-Attention pooling needs two numbers per patch: how much it weighs, ``e_i = exp(score_i)``, and
-what it says, ``c_i = W·h_i``. The logit of any set S of patches is then (Ilse et al. 2018, Eq. 7)::
+Attention pooling needs two numbers per patch: its weight ``e_i = exp(score_i)`` and its evidence
+``c_i = W·h_i``. The logit of any set S of patches is then (Ilse et al. 2018, Eq. 7)::
 
     logit(S) = Σ_{i in S} e_i c_i / Σ_{i in S} e_i + b
 
-and with one pool per object the mean of such quotients over objects. So what a full pass through
-the model per patch would tell (leave-one-out, deletion curves, Shapley values) takes milliseconds.
+and with one pool per object the mean of such quotients over objects. So what would take a pass
+through the model per patch (leave-one-out, deletion curves, Shapley values) takes milliseconds.
 An empty set gives the bias. Sums over a set never subtract what was left out, so a patch that
 holds all but 1e-15 of the attention can be left out as well as any other.
 
-Axes: N patches, L pools (object kinds; 1 in the standard model), B sets.
+Axes: N patches, L pools (object classes; 1 in the standard model), B sets.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from xpath.errors import DataError
-from xpath.explain.head import check_sum, class_weights, evaluate
+from xpath.explain.head import check_sum, class_weights, forward
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.explain.head import AttentionClassifier, ClassWeights, Contrast
+    from xpath.mil.attention_mil import MILOutput
     from xpath.mil.bag import Bag
+    from xpath.mil.object_aware import ObjectMILOutput
 
 __all__ = [
     "AttentionPools",
@@ -36,13 +38,11 @@ __all__ = [
     "centred_activation",
     "class_pools",
     "deletion_curve",
-    "greedy_order",
     "insertion_curve",
-    "leave_out_cells",
     "leave_out_objects",
+    "leave_out_patch_objects",
     "leave_out_patches",
     "merged",
-    "single_patches",
     "subset_logits",
 ]
 
@@ -56,18 +56,18 @@ class AttentionPools:
 
     target: int
     weight: NDArray[np.float64]
-    """``(N, L)`` e: before normalisation, the largest of a pool is 1; 0 where an object is not."""
+    """``(N, L)`` e before normalisation: the largest of a pool is 1, absent objects are 0."""
     evidence: NDArray[np.float64]
-    """``(N, L)`` c: what the class weights make of each patch's or object's features."""
+    """``(N, L)`` c: class weights times the features of each patch or object."""
     bias: float
     average: Literal["all", "present"]
     """Whether the sum over pools is divided by L, or by how many are not empty."""
     logit: float
-    """Of all patches and objects; the model's own, less what the class is held against."""
+    """The model's own, of all patches and objects, less what the class is held against."""
 
     @property
     def attention(self) -> NDArray[np.float64]:
-        """``(N, L)``; sums to one in every pool that is not empty."""
+        """``(N, L)``, which sums to one in every pool that is not empty."""
         return np.asarray(self.weight / np.maximum(self.weight.sum(axis=0), np.finfo(float).tiny))
 
 
@@ -78,11 +78,11 @@ def attention_pools(
     *,
     contrast: Contrast = "none",
 ) -> AttentionPools:
-    """The two numbers of every patch, or of every object in every patch.
+    """Weight and evidence of every patch, or of every object in every patch, for one class.
 
     Args:
         model: The standard or the object-aware classifier.
-        bag: What it is asked about.
+        bag: The slide.
         target: Class index; by default the predicted class.
         contrast: What the class is held against.
 
@@ -90,24 +90,24 @@ def attention_pools(
         DataError: The head is not one linear layer, no such class, or the sum over patches is not
             the model's logit.
     """
-    output = evaluate(model, bag)
+    output = forward(model, bag)
     chosen = class_weights(model, output.logits[0], target, contrast)
     return _pools(model, bag, output, chosen)
 
 
 def class_pools(model: AttentionClassifier, bag: Bag) -> tuple[AttentionPools, ...]:
-    """The pools of each of the K classes, the model asked once.
+    """The pools of each of the K classes, from one pass through the model.
 
-    What log-odds and probabilities of sets of patches need; see ``xpath.explain.deletion``.
+    Log-odds and probabilities of sets of patches need them all; see ``xpath.explain.deletion``.
 
     Args:
         model: The standard or the object-aware classifier.
-        bag: What it is asked about.
+        bag: The slide.
 
     Raises:
         DataError: As for ``attention_pools``.
     """
-    output = evaluate(model, bag)
+    output = forward(model, bag)
     chosen = (
         class_weights(model, output.logits[0], target, "none")
         for target in range(output.logits.shape[1])
@@ -120,19 +120,19 @@ def subset_logits(
     patches: NDArray[np.bool_] | None = None,
     objects: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
-    """Logits ``(B,)`` of sets of patches and of objects; a number for one set.
+    """Logits ``(B,)`` of sets of patches and of objects, a number for one set.
 
     Args:
         pools: From ``attention_pools``.
         patches: ``(B, N)`` or ``(N,)``, True is in; None for all.
         objects: ``(B, L)`` or ``(L,)``, True is in; None for all.
     """
-    count, kinds = pools.weight.shape
+    count, classes = pools.weight.shape
     taken = np.ones(count) if patches is None else np.asarray(patches, np.float64)
-    shown = np.ones(kinds) if objects is None else np.asarray(objects, np.float64)
-    if taken.shape[-1:] != (count,) or shown.shape[-1:] != (kinds,):
+    shown = np.ones(classes) if objects is None else np.asarray(objects, np.float64)
+    if taken.shape[-1:] != (count,) or shown.shape[-1:] != (classes,):
         raise DataError(
-            f"sets must be (B, {count}) patches and (B, {kinds}) objects, got"
+            f"sets must be (B, {count}) patches and (B, {classes}) objects, got"
             f" {taken.shape} and {shown.shape}"
         )
     weights = (taken @ pools.weight) * shown
@@ -146,33 +146,27 @@ def leave_out_patches(pools: AttentionPools) -> NDArray[np.float64]:
 
 
 def leave_out_objects(pools: AttentionPools) -> NDArray[np.float64]:
-    """``(L,)`` the logit minus the logit of the slide without each object; 0 if it has none."""
+    """``(L,)`` the logit minus the logit without each object, 0 where the slide has none."""
     return np.asarray(
         pools.logit - subset_logits(pools, None, ~np.eye(pools.weight.shape[1], dtype=bool))
     )
 
 
-def leave_out_cells(pools: AttentionPools) -> NDArray[np.float64]:
-    """``(N, L)`` the logit minus the logit without each object of each patch; 0 where it is not."""
-    kinds = pools.weight.shape[1]
+def leave_out_patch_objects(pools: AttentionPools) -> NDArray[np.float64]:
+    """``(N, L)`` the logit minus the logit without each object of each patch, 0 if absent."""
     means = _means(_weighted(pools).sum(axis=0), pools.weight.sum(axis=0))
     weights = _without_each(pools.weight)
     here = pools.weight > 0
     others = means.sum() - means + _means(_without_each(_weighted(pools)), weights)
-    divisor = np.full(weights.shape, float(kinds))
+    divisor = np.full(weights.shape, float(weights.shape[1]))
     if pools.average == "present":
         left = (pools.weight.sum(axis=0) > 0).sum() - (here & ~(weights > 0))
         divisor = np.maximum(left, 1).astype(np.float64)
     return np.where(here, pools.logit - (others / divisor + pools.bias), 0.0)
 
 
-def single_patches(pools: AttentionPools) -> NDArray[np.float64]:
-    """``(N,)`` logits of slides of one patch each."""
-    return _logits(pools, _weighted(pools), pools.weight)
-
-
 def deletion_curve(pools: AttentionPools, order: NDArray[np.integer]) -> NDArray[np.float64]:
-    """``(..., N + 1)`` logits while patches go one by one; the first of all, the last the bias.
+    """``(..., N + 1)`` logits while patches go one by one, from that of all to the bias.
 
     Args:
         pools: From ``attention_pools``.
@@ -182,30 +176,11 @@ def deletion_curve(pools: AttentionPools, order: NDArray[np.integer]) -> NDArray
 
 
 def insertion_curve(pools: AttentionPools, order: NDArray[np.integer]) -> NDArray[np.float64]:
-    """``(..., N + 1)`` logits while patches come one by one; the first is the bias."""
+    """``(..., N + 1)`` logits while patches come one by one, from the bias to that of all."""
     wanted = np.arange(len(pools.weight))
     if order.shape[-1:] != wanted.shape or not (np.sort(order, axis=-1) == wanted).all():
         raise DataError(f"order must name each of {len(wanted)} patches once")
     return _logits(pools, _running(_weighted(pools)[order]), _running(pools.weight[order]))
-
-
-def greedy_order(pools: AttentionPools, *, steps: int | None = None) -> NDArray[np.int64]:
-    """Patches in the order in which each next one lowers the logit most (HIPPO's greedy search).
-
-    Other than a ranking it knows of patches that say the same: once one is gone, the other counts.
-
-    Args:
-        pools: From ``attention_pools``.
-        steps: How many to find; None for all. Each costs one look at all patches.
-    """
-    left = np.arange(len(pools.weight))
-    found = []
-    for _ in range(len(left) if steps is None else min(steps, len(left))):
-        rest = replace(pools, weight=pools.weight[left], evidence=pools.evidence[left])
-        worst = int(leave_out_patches(rest).argmax())
-        found.append(int(left[worst]))
-        left = np.delete(left, worst)
-    return np.array(found, np.int64)
 
 
 def centred_activation(pools: AttentionPools) -> NDArray[np.float64]:
@@ -222,7 +197,7 @@ def centred_activation(pools: AttentionPools) -> NDArray[np.float64]:
 
 
 def merged(pools: AttentionPools, groups: NDArray[np.integer]) -> AttentionPools:
-    """The same slide with groups of patches in place of patches: regions, clusters, tissues.
+    """The pools of the same slide by group of patches: regions, clusters, tissues.
 
     Args:
         pools: From ``attention_pools``.
@@ -241,7 +216,7 @@ def merged(pools: AttentionPools, groups: NDArray[np.integer]) -> AttentionPools
 def _pools(
     model: AttentionClassifier,
     bag: Bag,
-    output: Any,  # either model's output
+    output: MILOutput | ObjectMILOutput,
     chosen: ClassWeights,
 ) -> AttentionPools:
     """The pools of a class, checked against the model's own logit."""
@@ -278,7 +253,7 @@ def _logits(
 
 
 def _means(weighted: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Quotients; 0 for empty sets."""
+    """Quotients, 0 for empty sets."""
     return np.divide(weighted, weights, out=np.zeros_like(weighted), where=weights > 0)
 
 

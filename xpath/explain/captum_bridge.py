@@ -1,22 +1,30 @@
 """Captum's attribution methods, on named objects and on patches.
 
 Captum perturbs numbers, so every object is a number: 1 shown, 0 hidden. What that means for the
-slide is decided by the caller, overlaps included. What each patch says is asked by gradients, on
+slide is decided by the caller, overlaps included. What each patch adds comes from gradients, on
 features as the model's scaler gives them: zero is then the mean of the training slides, whatever
 the encoder's offset. Axes: B coalitions or steps, N patches, L objects, K classes, D features.
 """
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+import math
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
 
 from xpath.errors import DataError
-from xpath.explain.head import check_sum, class_share, class_weights, evaluate
+from xpath.explain.attribution import Attribution
+from xpath.explain.head import (
+    check_sum,
+    class_share,
+    class_weights,
+    double_precision,
+    forward,
+)
 from xpath.mil.bag import Bag, PackedBags, pack
+from xpath.mil.object_aware import ObjectMILOutput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,37 +33,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from xpath.explain.attribution import Method
     from xpath.explain.head import AttentionClassifier, Contrast
     from xpath.mil.object_aware import ObjectAwareMIL
 
 __all__ = [
-    "FeatureAttribution",
     "attribute_objects",
+    "coalition_logits",
     "gradient_x_input",
     "integrated_gradients",
     "layerwise_relevance",
-    "without_objects",
 ]
 
 NUMBERS_AT_ONCE = 8_000_000
-"""Numbers of features that go through the model at a time: more would only fill the memory."""
-
-
-class FeatureAttribution(NamedTuple):
-    """What the features say, summed over D."""
-
-    target: int
-    values: NDArray[np.float64]
-    """``(N,)`` of patches, ``(N, L)`` of the objects in them; exactly 0 where one is not."""
-    reference: float
-    """What the method counts from: the logit that no value at all would leave."""
-    logit: float
-    """The model's own, less what the class is held against."""
-
-    @property
-    def delta(self) -> float:
-        """What the sum of the values misses: captum's convergence delta."""
-        return float(self.values.sum()) - (self.logit - self.reference)
+"""Features that go through the model at a time: more would only fill the memory."""
 
 
 def attribute_objects(
@@ -67,7 +58,7 @@ def attribute_objects(
     samples: int = 25,
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    """What each object adds to the logit of a class, ``(L,)``.
+    """Attributes the logit of a class to objects ``(L,)``, for any model.
 
     Args:
         logits: Logits ``(B, K)`` of coalitions ``(B, L)`` of zeros and ones.
@@ -76,7 +67,7 @@ def attribute_objects(
         method: ``ablation``: the logit minus the logit without the object; ``shapley``: the mean
             over random orders in which objects join (captum's ``ShapleyValueSampling``).
         samples: Orders drawn for ``shapley``.
-        seed: Which orders; the global random state is left as it was.
+        seed: Of the orders; the global random state does not change.
 
     Raises:
         DataError: No objects, no orders, or no such method.
@@ -84,7 +75,10 @@ def attribute_objects(
     from captum.attr import FeatureAblation, ShapleyValueSampling
 
     if objects < 1 or samples < 1 or method not in ("ablation", "shapley"):
-        raise DataError(f"nothing to do for {objects} objects, {samples} orders, {method!r}")
+        raise DataError(
+            f"wanted at least one object and one order, and ablation or shapley; got {objects}"
+            f" objects, {samples} orders, {method!r}"
+        )
     shown = torch.ones(1, objects, dtype=torch.float64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -97,8 +91,8 @@ def attribute_objects(
     return values
 
 
-def without_objects(model: ObjectAwareMIL, bag: Bag) -> Callable[[Tensor], Tensor]:
-    """Logits ``(B, K)`` of coalitions ``(B, L)``: an object at 0 is struck from the whole slide.
+def coalition_logits(model: ObjectAwareMIL, bag: Bag) -> Callable[[Tensor], Tensor]:
+    """Logits ``(B, K)`` as a function of coalitions ``(B, L)`` of objects left on the slide.
 
     Raises:
         DataError: A bag of patches, without objects.
@@ -107,14 +101,13 @@ def without_objects(model: ObjectAwareMIL, bag: Bag) -> Callable[[Tensor], Tenso
     if present is None:
         raise DataError(f"bag {bag.slide_id!r} has no objects; pass object features (N, L, D)")
 
-    exact = copy.deepcopy(model).cpu().double().eval()
-    features = bag.features.cpu().double()
+    exact, features = double_precision(model), bag.features.cpu().double()
 
     @torch.inference_mode()
     def logits(shown: Tensor) -> Tensor:
         bags = [Bag(features, present.cpu() & (row > 0.5)) for row in shown]
-        found: Tensor = exact(pack(bags)).logits
-        return found
+        coalitions: Tensor = exact(pack(bags)).logits
+        return coalitions
 
     return logits
 
@@ -125,14 +118,14 @@ def gradient_x_input(
     target: int | None = None,
     *,
     contrast: Contrast = "none",
-) -> FeatureAttribution:
+) -> Attribution:
     """Gradient of the logit times the features (captum's ``InputXGradient``).
 
-    Attention is differentiated as well, so the sum is not the logit: ``delta`` tells by how much.
+    Attention is differentiated as well, so no sum is promised.
 
     Args:
         model: The standard or the object-aware classifier; any head.
-        bag: What it is asked about.
+        bag: The slide.
         target: Class index; by default the predicted class.
         contrast: What the class is held against.
 
@@ -141,9 +134,9 @@ def gradient_x_input(
     """
     from captum.attr import InputXGradient
 
-    game = _Features(model, bag, target, contrast)
-    found = InputXGradient(game.logit).attribute(game.features.requires_grad_())
-    return game.told(found, reference=0.0)
+    scaled = _ScaledFeatures(model, bag, target, contrast)
+    relevance = InputXGradient(scaled.logit).attribute(scaled.features.requires_grad_())
+    return scaled.attribution("gradient_x_input", relevance)
 
 
 def integrated_gradients(
@@ -153,15 +146,15 @@ def integrated_gradients(
     *,
     contrast: Contrast = "none",
     steps: int = 64,
-) -> FeatureAttribution:
+) -> Attribution:
     """Gradients along the way from a slide of mean patches (Sundararajan et al. 2017).
 
-    The values sum to the logit less that of the mean patches; ``delta`` tells how well the steps
+    The values sum to the logit less that of the mean patches; ``delta`` shows how well the steps
     resolve the way. With a projection, whose ReLU has kinks, take more.
 
     Args:
         model: The standard or the object-aware classifier; any head.
-        bag: What it is asked about.
+        bag: The slide.
         target: Class index; by default the predicted class.
         contrast: What the class is held against.
         steps: Points on the way (captum's ``n_steps``), each a pass and its gradient.
@@ -173,14 +166,14 @@ def integrated_gradients(
 
     if steps < 1:
         raise DataError(f"steps must be 1 or more, got {steps}")
-    game = _Features(model, bag, target, contrast)
-    at_once = max(1, NUMBERS_AT_ONCE // game.features.numel())
-    found = IntegratedGradients(game.logit).attribute(
-        game.features, n_steps=steps, internal_batch_size=at_once
+    scaled = _ScaledFeatures(model, bag, target, contrast)
+    at_once = max(1, NUMBERS_AT_ONCE // scaled.features.numel())
+    relevance = IntegratedGradients(scaled.logit).attribute(
+        scaled.features, n_steps=steps, internal_batch_size=at_once
     )
     with torch.inference_mode():
-        reference = float(game.logit(torch.zeros_like(game.features)))
-    return game.told(found, reference=reference)
+        reference = float(scaled.logit(torch.zeros_like(scaled.features)))
+    return scaled.attribution("integrated_gradients", relevance, reference)
 
 
 def layerwise_relevance(
@@ -190,8 +183,8 @@ def layerwise_relevance(
     *,
     contrast: Contrast = "none",
     epsilon: float = 1e-9,
-) -> FeatureAttribution:
-    """Layer-wise relevance propagation, attention taken as given (Bach 2015; xMIL 2024).
+) -> Attribution:
+    """Layer-wise relevance propagation, attention taken as given (Bach 2015, xMIL 2024).
 
     The pool hands each patch ``α_i W·h_i`` of the logit, and the epsilon rule (captum's ``LRP``)
     carries that through the projection to the features. What the projection's bias holds is lost
@@ -199,7 +192,7 @@ def layerwise_relevance(
 
     Args:
         model: The standard or the object-aware classifier.
-        bag: What it is asked about.
+        bag: The slide.
         target: Class index; by default the predicted class.
         contrast: What the class is held against.
         epsilon: Of the rule; larger ones quench what is near zero.
@@ -211,40 +204,40 @@ def layerwise_relevance(
     from captum.attr import LRP
     from captum.attr._utils.lrp_rules import EpsilonRule
 
-    output = evaluate(model, bag)
+    output = forward(model, bag)
     chosen = class_weights(model, output.logits[0], target, contrast)
-    divisor = float(output.divisor[0]) if bag.present is not None else 1.0
+    divisor = float(output.divisor[0]) if isinstance(output, ObjectMILOutput) else 1.0
     share = output.attention / divisor  # of each patch, or object in it, in the pooled features
     check_sum(float((share * (output.instances @ chosen.weight)).sum()) + chosen.bias, chosen.logit)
-    layers = [copy.deepcopy(part).cpu().double().eval() for part in _layers(model)]
+    layers = [double_precision(layer) for layer in _layers(model)]
     last = nn.Linear(len(chosen.weight), 1, bias=False, dtype=torch.float64)
     last.weight.data.copy_(chosen.weight[None])
     network = nn.Sequential(*layers, last)
     for layer in network:
         if isinstance(layer, nn.Linear):
             layer.rule = EpsilonRule(epsilon)
-    game = _Features(model, bag, target, contrast)
-    rows = game.features[0].flatten(0, -2).requires_grad_()
-    relevance = LRP(network).attribute(rows, target=0).view_as(game.features)
-    return game.told(relevance * share[None, ..., None], reference=chosen.bias)
+    scaled = _ScaledFeatures(model, bag, target, contrast)
+    rows = scaled.features[0].flatten(0, -2).requires_grad_()
+    relevance = LRP(network).attribute(rows, target=0).view_as(scaled.features)
+    return scaled.attribution("lrp", relevance * share[None, ..., None], chosen.bias)
 
 
 def _layers(model: AttentionClassifier) -> list[nn.Module]:
-    """What turns scaled features into those that are pooled."""
-    parts = model.projection.children() if isinstance(model.projection, nn.Sequential) else ()
-    return [part for part in parts if not isinstance(part, nn.Dropout)]
+    """The layers between the scaled features and the pool."""
+    layers = model.projection.children() if isinstance(model.projection, nn.Sequential) else ()
+    return [layer for layer in layers if not isinstance(layer, nn.Dropout)]
 
 
-class _Features:
+class _ScaledFeatures:
     """A slide's scaled features, and the logit as a function of them."""
 
     def __init__(
         self, model: AttentionClassifier, bag: Bag, target: int | None, contrast: Contrast
     ) -> None:
-        logits = evaluate(model, bag).logits[0]
+        logits = forward(model, bag).logits[0]
         self.target, self.share = class_share(logits, target, contrast)
         self.total = float(self.share @ logits)
-        self.model = copy.deepcopy(model).cpu().double().eval().requires_grad_(requires_grad=False)
+        self.model = double_precision(model).requires_grad_(requires_grad=False)
         with torch.no_grad():
             self.features = self.model.scaler(bag.features.cpu().double())[None]
         self.model.scaler = cast("Any", nn.Identity())
@@ -253,7 +246,7 @@ class _Features:
     def logit(self, features: Tensor) -> Tensor:
         """Logits ``(B,)`` of scaled features ``(B, N, ...)``."""
         bags, patches = features.shape[:2]
-        found = self.model(
+        output = self.model(
             PackedBags(
                 features.flatten(0, 1),
                 None if self.present is None else self.present.repeat(bags, 1),
@@ -262,12 +255,16 @@ class _Features:
                 torch.full((bags,), -1),
             )
         )
-        logit: Tensor = found.logits @ self.share
+        logit: Tensor = output.logits @ self.share
         return logit
 
-    def told(self, attribution: Tensor, *, reference: float) -> FeatureAttribution:
-        """The answer, of attributions ``(1, N, ..., D)``."""
-        values = attribution[0].detach().sum(dim=-1)
+    def attribution(
+        self, method: Method, relevance: Tensor, reference: float = math.nan
+    ) -> Attribution:
+        """The attribution with the relevance ``(1, N, ..., D)`` of each feature summed up."""
+        values = relevance[0].detach().sum(dim=-1)
         if self.present is not None:
             values = values.masked_fill(~self.present, 0.0)
-        return FeatureAttribution(self.target, values.numpy(), reference, self.total)
+        return Attribution.of_values(
+            method, self.target, values.numpy(), logit=self.total, reference=reference
+        )

@@ -1,12 +1,12 @@
 """Importance over many slides: effect, interval, null, significance.
 
-Slides of one patient are no independent witnesses: patients are resampled, and patients change
-sign. The intervals are percentiles of the bootstrap and are too narrow for fewer than about ten
-patients; with one there is none.
+Slides of one patient are not independent: patients are resampled, and patients change sign. The
+intervals are percentiles of the bootstrap and are too narrow for fewer than about ten patients;
+with one there is none.
 
 Two questions, two tables. ``cohort_importance`` asks what *the model* needs, class by class: also
 a model that learnt nothing true needs something, on every slide. ``class_benefit`` asks whether
-that need goes with the *true* class, on slides the model has not seen; only this can speak of
+that need goes with the *true* class, on slides the model was not trained on; only this is about
 tissue. Axes: S slides, K classes, L objects.
 """
 
@@ -39,21 +39,21 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportanceRow:
-    """How much the slides of one class need one object."""
+    """Importance of one object over the slides of one class."""
 
     class_name: str
     rank: int
     """1 is the largest excess within the class."""
     object: str
     slides: int
-    """Slides of the class that hold the object; all figures are over these."""
+    """Slides of the class that hold the object. All figures are over these."""
     imp: float
     """Geometric mean of the paper's IMP (Eq. 12): the mean of a ratio is not its typical value."""
     effect: float
     """Mean fall of the log-odds of the class when the object is hidden."""
     effect_low: float
     effect_high: float
-    """95 % interval of the effect, bootstrap over patients; NaN with a single patient."""
+    """95 % interval of the effect, bootstrap over patients, NaN with a single patient."""
     null: float
     """Mean fall when as much of anything is hidden."""
     excess: float
@@ -76,13 +76,13 @@ class ImportanceRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenefitRow:
-    """Whether an object helps towards the true class, over all classes."""
+    """Benefit of one object towards the true class, over all classes."""
 
     object: str
     rank: int
     """1 is the largest benefit."""
     slides: int
-    """Slides that hold the object; those without it count with 0."""
+    """Slides that hold the object. Those without it count with 0."""
     benefit: float
     """Mean excess towards the slide's own class, classes weighing the same."""
     p: float
@@ -121,8 +121,8 @@ def cohort_importance(
     for target, name in enumerate(classes):
         group = [slide for slide in slides if slide.target == target]
         objects = dict.fromkeys(label for slide in group for label in slide.objects)
-        found = [_row(group, name, label, patients or {}, chance) for label in objects]
-        ranked = sorted((row for row in found if row), key=lambda row: -row.excess)
+        of_class = [_row(group, name, label, patients or {}, chance) for label in objects]
+        ranked = sorted((row for row in of_class if row), key=lambda row: -row.excess)
         rows += [replace(row, rank=i + 1) for i, row in enumerate(ranked)]
     adjusted = adjusted_p([row.p for row in rows], adjustment)
     return [replace(row, q=float(q)) for row, q in zip(rows, adjusted, strict=True)]
@@ -186,15 +186,17 @@ def class_benefit(
     ]
 
 
-def _towards(found: Mapping[int, ObjectImportance], count: int, name: str) -> np.ndarray:
-    """Excess of one slide towards every class ``(K, L)``; 0 for objects it has not."""
-    if count == 2 and len(found) == 1:
-        ((target, slide),) = found.items()
+def _towards(by_class: Mapping[int, ObjectImportance], count: int, name: str) -> np.ndarray:
+    """Excess of one slide towards every class ``(K, L)``, 0 for objects it has not."""
+    if count == 2 and len(by_class) == 1:
+        ((target, slide),) = by_class.items()
         rows = [slide.excess if target == k else -slide.excess for k in range(2)]
-    elif sorted(found) == list(range(count)):
-        rows = [found[k].excess for k in range(count)]
+    elif sorted(by_class) == list(range(count)):
+        rows = [by_class[k].excess for k in range(count)]
     else:
-        raise DataError(f"{name} has importances for classes {sorted(found)}, wanted all {count}")
+        raise DataError(
+            f"{name} has importances for classes {sorted(by_class)}, wanted all {count}"
+        )
     return np.stack(rows)
 
 

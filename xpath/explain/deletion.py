@@ -1,10 +1,10 @@
-"""What becomes of a prediction while patches, or objects, are taken away or brought back.
+"""Predictions while patches, or objects, are taken away or brought back.
 
 Patches are really removed, not greyed or set to zero: an attention pool of fewer patches is still
 a pool, and a set of them costs no pass through the model (``xpath.explain.attention_pool``). The
 last point of a deletion is the empty slide, of which the model knows only its bias.
 
-Axes: N patches, L object kinds, K classes.
+Axes: B sets, N patches, L object classes, K classes.
 """
 
 from __future__ import annotations
@@ -25,25 +25,27 @@ if TYPE_CHECKING:
     from xpath.explain.attention_pool import AttentionPools
 
 __all__ = [
+    "Direction",
     "RemovalAreas",
     "Scale",
-    "class_deletion",
-    "class_insertion",
+    "class_curve",
     "class_subsets",
     "curve_area",
-    "object_deletion",
     "ranking",
     "removal_areas",
 ]
 
 Scale = Literal["log_odds", "probability", "logit"]
-"""``log_odds``: of the class against all others, from logits; a change of 1 means as much on a sure
+"""``log_odds``: of the class against all others, from logits. A change of 1 means as much on a sure
 slide as on an unsure one. ``probability``: as published; flat where the model is sure. ``logit``:
 the class's own, which no softmax can see alone."""
 
 
+Direction = Literal["deletion", "insertion"]
+
+
 class RemovalAreas(NamedTuple):
-    """Means over curves, each from all patches to none or back: higher, the longer it stays up."""
+    """Mean heights of curves from all patches to none, or back."""
 
     deletion: float
     """Most relevant patch first: low if the ranking is right."""
@@ -58,12 +60,12 @@ class RemovalAreas(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """How far right and reversed order lie apart: 0 for a ranking that says nothing."""
+        """How far right and reversed order lie apart: 0 for a ranking without information."""
         return self.least_first - self.deletion
 
 
 def ranking(scores: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Patches ``(N,)`` from the highest score to the lowest; equals in their own order.
+    """Patches ``(N,)`` from the highest score to the lowest, equals in their own order.
 
     Raises:
         DataError: Not one score per patch, or NaN.
@@ -82,14 +84,14 @@ def class_subsets(
     *,
     scale: Scale = "log_odds",
 ) -> NDArray[np.float64]:
-    """What the model makes of sets of patches and of objects ``(B,)``; a number for one set.
+    """Predictions ``(B,)`` for sets of patches and of objects, a number for one set.
 
     Args:
         pools: Of all classes, from ``class_pools``.
         target: Class index.
         patches: ``(B, N)`` or ``(N,)``, True is in; None for all.
         objects: ``(B, L)`` or ``(L,)``, True is in; None for all.
-        scale: What is told.
+        scale: Of the prediction.
 
     Raises:
         DataError: No such class, or sets of another size.
@@ -98,65 +100,28 @@ def class_subsets(
     return _scaled(np.stack(logits, axis=-1), target, scale)
 
 
-def class_deletion(
+def class_curve(
     pools: Sequence[AttentionPools],
     order: NDArray[np.integer],
     target: int,
     *,
+    direction: Direction = "deletion",
     scale: Scale = "log_odds",
 ) -> NDArray[np.float64]:
-    """``(..., N + 1)`` while patches go one by one; the first of all, the last of none.
+    """``(..., N + 1)`` predictions while patches are deleted, or inserted, one by one.
 
     Args:
         pools: Of all classes, from ``class_pools``.
-        order: ``(..., N)`` which patch goes first, second, and so on.
+        order: ``(..., N)`` which patch is first, second, and so on.
         target: Class index.
-        scale: What is told.
+        direction: From all patches to none, or from none to all.
+        scale: Of the prediction.
 
     Raises:
         DataError: No such class, or an order that names a patch twice.
     """
-    curves = [deletion_curve(pool, order) for pool in pools]
-    return _scaled(np.stack(curves, axis=-1), target, scale)
-
-
-def class_insertion(
-    pools: Sequence[AttentionPools],
-    order: NDArray[np.integer],
-    target: int,
-    *,
-    scale: Scale = "log_odds",
-) -> NDArray[np.float64]:
-    """``(..., N + 1)`` while patches come one by one; arguments as for ``class_deletion``."""
-    curves = [insertion_curve(pool, order) for pool in pools]
-    return _scaled(np.stack(curves, axis=-1), target, scale)
-
-
-def object_deletion(
-    pools: Sequence[AttentionPools],
-    order: NDArray[np.integer],
-    target: int,
-    *,
-    scale: Scale = "log_odds",
-) -> NDArray[np.float64]:
-    """``(L + 1,)`` while objects are struck from the slide one by one.
-
-    Args:
-        pools: Of all classes, from ``class_pools``.
-        order: ``(L,)`` which object goes first, second, and so on.
-        target: Class index.
-        scale: What is told.
-
-    Raises:
-        DataError: No such class, or an order that names an object twice.
-    """
-    kinds = pools[0].weight.shape[1] if pools else 0
-    if not np.array_equal(np.sort(order), np.arange(kinds)):
-        raise DataError(f"order must name each of {kinds} objects once, got {order}")
-    step = np.empty(kinds, np.int64)
-    step[order] = np.arange(kinds)
-    left = step >= np.arange(kinds + 1)[:, None]  # (L + 1, L)
-    return class_subsets(pools, target, None, left, scale=scale)
+    curve = {"deletion": deletion_curve, "insertion": insertion_curve}[direction]
+    return _scaled(np.stack([curve(pool, order) for pool in pools], axis=-1), target, scale)
 
 
 def curve_area(curve: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -174,7 +139,7 @@ def removal_areas(
     scale: Scale = "log_odds",
     draws: int = 20,
 ) -> RemovalAreas:
-    """How well a ranking of patches foretells what their removal does.
+    """How well a ranking of patches predicts the effect of their removal.
 
     Every patch counts as a step of its own, ties too, so that areas of all methods compare.
 
@@ -183,7 +148,7 @@ def removal_areas(
         scores: ``(N,)`` positive where a patch speaks for the class.
         target: Class index.
         rng: Random orders.
-        scale: What is told.
+        scale: Of the prediction.
         draws: How many random orders, 2 or more.
 
     Raises:
@@ -192,17 +157,16 @@ def removal_areas(
     if draws < 2:
         raise DataError(f"draws must be 2 or more, got {draws}")
     order = ranking(scores)
-    areas = {
-        "deletion": class_deletion(pools, order, target, scale=scale),
-        "least_first": class_deletion(pools, order[::-1], target, scale=scale),
-        "insertion": class_insertion(pools, order, target, scale=scale),
-    }
-    chance = [
-        float(curve_area(class_deletion(pools, rng.permutation(len(order)), target, scale=scale)))
-        for _ in range(draws)
-    ]
+
+    def area(order: NDArray[np.integer], direction: Direction = "deletion") -> float:
+        curve = class_curve(pools, order, target, direction=direction, scale=scale)
+        return float(curve_area(curve))
+
+    chance = [area(rng.permutation(len(order))) for _ in range(draws)]
     return RemovalAreas(
-        **{name: float(curve_area(curve)) for name, curve in areas.items()},
+        deletion=area(order),
+        least_first=area(order[::-1]),
+        insertion=area(order, "insertion"),
         random=float(np.mean(chance)),
         random_error=float(np.std(chance, ddof=1)),
     )

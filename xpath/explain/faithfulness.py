@@ -1,8 +1,9 @@
-"""Does an explanation tell what the model does, and is what the model does in the tissue?
+"""Checks of whether an explanation is faithful to the model, and the model to the tissue.
 
-Five questions, of which no one replaces another: is what is named enough, and is it needed (here);
-does removal follow the ranking (``xpath.explain.deletion``); does the explanation change with the
-weights; does it find a truth that was planted; is it the same when training is repeated.
+Five questions, none of which replaces another: are the patches an explanation names sufficient, and
+are they necessary (``evidence``); does removal follow the ranking (``xpath.explain.deletion``);
+does the explanation change with the weights; does it find a planted truth; is it the same when
+training is repeated.
 
 Axes: N patches, K classes, R runs.
 """
@@ -19,8 +20,8 @@ import numpy as np
 import torch
 
 from xpath.errors import DataError
-from xpath.explain.deletion import class_deletion, class_insertion, class_subsets, ranking
-from xpath.explain.patch_object import attribute
+from xpath.explain.deletion import class_curve, class_subsets, ranking
+from xpath.explain.methods import attribute
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.explain.attention_pool import AttentionPools
+    from xpath.explain.attribution import Method
     from xpath.explain.head import AttentionClassifier, Contrast
-    from xpath.explain.patch_object import Method
     from xpath.mil.bag import Bag
 
 __all__ = [
@@ -45,12 +46,12 @@ __all__ = [
     "weight_sanity",
 ]
 
-PARTS = ("classifier", "attention", "projection")
+LAYERS = ("classifier", "attention", "projection")
 """From the logit down to the features."""
 
 
 class Evidence(NamedTuple):
-    """What the highest ranked patches are worth; all in log-odds of the class."""
+    """Sufficiency and necessity of the highest ranked patches, in log-odds of the class."""
 
     whole: float
     """Of the slide as it is."""
@@ -59,47 +60,47 @@ class Evidence(NamedTuple):
     without: float
     """Of all others: the highest ranked are necessary if far below ``whole``."""
     to_keep: int | None
-    """Fewest highest ranked patches that alone make the class more likely than not; None if even
+    """Fewest highest ranked patches that alone make the class more likely than not, None if even
     all do not."""
     to_flip: int | None
-    """Fewest highest ranked patches without which it is not; 0 if it never was, None if it stays
-    so to the last."""
+    """Fewest highest ranked patches without which it is not. 0 if it never was, None if it stays so
+    to the last."""
 
     @property
     def sufficiency_gap(self) -> float:
-        """What is lost if only the highest ranked stay; below 0 if the others spoke against."""
+        """Log-odds lost if only the highest ranked stay, negative if the others spoke against."""
         return self.whole - self.alone
 
     @property
     def necessity(self) -> float:
-        """What is lost without the highest ranked."""
+        """Log-odds lost without the highest ranked."""
         return self.whole - self.without
 
 
 class WeightSanity(NamedTuple):
     """How alike explanations are once weights are shuffled, from the top down."""
 
-    parts: tuple[str, ...]
-    """Up to and with which part the weights are shuffled."""
+    layers: tuple[str, ...]
+    """Down to which layer the weights are shuffled."""
     correlation: NDArray[np.float64]
-    """``(len(parts),)`` Spearman's, mean over the repeats; near 1: the explanation does not depend
+    """``(len(layers),)`` Spearman's, mean over the repeats. Near 1, the explanation does not depend
     on these weights."""
     spread: NDArray[np.float64]
-    """``(len(parts),)`` standard deviation over the repeats."""
+    """``(len(layers),)`` standard deviation over the repeats."""
 
 
 class PlantedTruth(NamedTuple):
     """Ranking of patches against the truth."""
 
     auroc: float
-    """Chance that a true patch ranks above another; 0.5 for a ranking that knows nothing."""
+    """Chance that a true patch ranks above another, 0.5 for a random ranking."""
     average_precision: float
     prevalence: float
-    """Share of true patches: the average precision of a ranking that knows nothing."""
+    """Share of true patches: the average precision of a random ranking."""
 
 
 class RankStability(NamedTuple):
-    """Agreement of explanations between runs, over all pairs; NaN where all values are equal."""
+    """Agreement of explanations over all pairs of runs (NaN where all values are equal)."""
 
     kendall: float
     """Mean of Kendall's tau-b."""
@@ -132,8 +133,8 @@ def evidence(
     if not 0 < share <= 1:
         raise DataError(f"share must be in (0, 1], got {share}")
     order = ranking(scores)
-    kept = class_insertion(pools, order, target)
-    left = class_deletion(pools, order, target)
+    kept = class_curve(pools, order, target, direction="insertion")
+    left = class_curve(pools, order, target)
     top = np.zeros(len(order), bool)
     top[order[: max(1, math.ceil(share * len(order)))]] = True
     alone, without = class_subsets(pools, target, np.stack([top, ~top]))
@@ -164,7 +165,7 @@ def weight_sanity(
 
     Args:
         model: The standard or the object-aware classifier.
-        bag: What it is asked about.
+        bag: The slide.
         method: Which explanation; ``random`` is drawn anew each time.
         target: Class index; by default the one predicted before shuffling.
         generator: Which shuffles, on the CPU.
@@ -175,22 +176,24 @@ def weight_sanity(
         DataError: No repeats, or fewer than 2 patches.
     """
     if repeats < 1 or len(bag.features) < 2:
-        raise DataError(f"nothing to do for {len(bag.features)} patches and {repeats} repeats")
+        raise DataError(
+            f"wanted 2 or more patches and 1 or more repeats, got {len(bag.features)} and {repeats}"
+        )
     rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
     before = attribute(model, bag, method, target, contrast=contrast, rng=rng)
-    parts = tuple(part for part in PARTS if list(getattr(model, part).parameters()))
-    found = np.empty((repeats, len(parts)))
-    for row in found:
+    layers = tuple(name for name in LAYERS if list(getattr(model, name).parameters()))
+    correlation = np.empty((repeats, len(layers)))
+    for row in correlation:
         shuffled = copy.deepcopy(model).cpu()
-        for column, part in enumerate(parts):
-            _shuffle(getattr(shuffled, part), generator)
+        for column, name in enumerate(layers):
+            _shuffle(getattr(shuffled, name), generator)
             after = attribute(shuffled, bag, method, before.target, contrast=contrast, rng=rng)
             row[column] = rank_correlation(before.patches, after.patches)
-    return WeightSanity(parts, found.mean(axis=0), found.std(axis=0))
+    return WeightSanity(layers, correlation.mean(axis=0), correlation.std(axis=0))
 
 
 def planted_truth(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> PlantedTruth:
-    """How well scores find the patches that are known to decide.
+    """How well scores rank the patches that are known to decide.
 
     Args:
         scores: ``(N,)`` of patches; those of many slides may stand end to end.
@@ -217,7 +220,7 @@ def planted_truth(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> Pla
 
 
 def rank_stability(runs: NDArray[np.floating], *, top: int | None = None) -> RankStability:
-    """How alike explanations are over seeds, folds, blur widths, or anything else repeated.
+    """Agreement of explanations over seeds, folds, blur widths, or anything else repeated.
 
     Args:
         runs: ``(R, N)`` scores of the same patches or objects, 2 runs or more.
@@ -248,7 +251,7 @@ def rank_stability(runs: NDArray[np.floating], *, top: int | None = None) -> Ran
 
 
 def rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Spearman's rank correlation; NaN, without a warning, where all values of one are equal."""
+    """Spearman's rank correlation, NaN without a warning where all values of one are equal."""
     from scipy.stats import spearmanr
 
     with warnings.catch_warnings():
@@ -257,13 +260,13 @@ def rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) 
 
 
 def _first(hits: NDArray[np.bool_], offset: int = 0) -> int | None:
-    """Place of the first True."""
+    """Index of the first True."""
     return int(hits.argmax()) + offset if hits.any() else None
 
 
 @torch.no_grad()
-def _shuffle(part: torch.nn.Module, generator: torch.Generator) -> None:
-    """Each parameter's numbers, among themselves."""
-    for parameter in part.parameters():
+def _shuffle(layer: torch.nn.Module, generator: torch.Generator) -> None:
+    """Shuffles each parameter's numbers among themselves."""
+    for parameter in layer.parameters():
         order = torch.randperm(parameter.numel(), generator=generator)
         parameter.copy_(parameter.flatten()[order].view_as(parameter))

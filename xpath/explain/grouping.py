@@ -1,6 +1,6 @@
-"""Objects that lie within each other, to be hidden together.
+"""Groups of objects that lie within each other, to be hidden together.
 
-Nuclei lie in a tumour and "neoplastic" is nearly "tumour": hide one and the other still tells. An
+Nuclei lie in a tumour and "neoplastic" is nearly "tumour": hide one and the other still shows. An
 importance of one alone is then too small, for both. Axes: L labels.
 """
 
@@ -24,22 +24,22 @@ __all__ = ["overlap_groups", "shared_area"]
 
 
 def shared_area(masks: SlideMasks) -> NDArray[np.int64]:
-    """Pixels of a slide in which two objects both lie, ``(L, L)``; own areas on the diagonal.
+    """Pixels of a slide that two objects share ``(L, L)``, own areas on the diagonal.
 
     Those of several slides may be added up.
     """
     total = np.zeros((len(masks.labels),) * 2, np.int64)
     for patch in np.flatnonzero(masks.area.any(axis=1)):
         here = np.flatnonzero(masks.area[patch])
-        found = masks.read(int(patch))[here].reshape(len(here), -1).astype(np.float32)
-        total[np.ix_(here, here)] += np.rint(found @ found.T).astype(np.int64)
+        flat = masks.read(int(patch))[here].reshape(len(here), -1).astype(np.float32)
+        total[np.ix_(here, here)] += np.rint(flat @ flat.T).astype(np.int64)
     return total
 
 
 def overlap_groups(
     shared: NDArray[np.integer], names: Sequence[str], *, least: float = 0.5
 ) -> list[tuple[str, ...]]:
-    """Objects in groups, each reached from each other by pairs that overlap.
+    """Groups of objects connected by pairs that overlap.
 
     A pair overlaps if at least ``least`` of the smaller of the two lies in the larger; so a nucleus
     in a tumour counts, however small it is. Objects with no such pair are groups of one, in the

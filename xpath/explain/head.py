@@ -1,4 +1,4 @@
-"""A classifier's answer in double precision, and the weights that speak for one class.
+"""A classifier's output in double precision, and the weights that speak for one class.
 
 Axes: K classes, D features.
 """
@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, SupportsIndex, TypeAlias
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NamedTuple,
+    SupportsIndex,
+    TypeAlias,
+    TypeVar,
+    overload,
+)
 
 import numpy as np
 import torch
@@ -22,29 +31,46 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from xpath.mil.attention_mil import MILOutput
+    from xpath.mil.object_aware import ObjectMILOutput
+
 __all__ = [
     "AttentionClassifier",
     "ClassWeights",
     "Contrast",
+    "LinearHead",
     "check_sum",
     "class_share",
     "class_weights",
-    "evaluate",
+    "double_precision",
+    "forward",
+    "linear_head",
     "log_odds",
 ]
 
+Module = TypeVar("Module", bound=nn.Module)
+
 AttentionClassifier: TypeAlias = AttentionMIL | ObjectAwareMIL
-"""What can be explained: logits are a sum over patches."""
+"""The classifiers whose logits are a sum over patches."""
 
 Contrast: TypeAlias = Literal["none", "mean", "runner_up"] | int
-"""What a class is held against. ``none``: nothing, the class's own weights, as in the paper; they
-are not identifiable, for one vector added to every class's weights changes no probability but all
-contributions. ``mean``: the mean over classes. ``runner_up``: the most probable other class; with
-two classes that is the log-odds. A number: the class of that index."""
+"""The class, or classes, one is held against. ``none``: nothing, the class's own weights, as in the
+paper; they are not identifiable, for one vector added to every class's weights changes no
+probability but all contributions. ``mean``: the mean over classes. ``runner_up``: the most probable
+other class; with two classes that is the log-odds. A number: the class of that index."""
 
 
 TOLERANCE = 1e-5
 """Of sums that should be the logit, relative to it."""
+
+
+class LinearHead(NamedTuple):
+    """The last layer of a classifier, in double precision."""
+
+    weight: Tensor
+    """``(K, D)``."""
+    bias: Tensor
+    """``(K,)``."""
 
 
 class ClassWeights(NamedTuple):
@@ -58,11 +84,20 @@ class ClassWeights(NamedTuple):
     """The model's own logit of the class, less what it is held against."""
 
 
-def evaluate(model: AttentionClassifier, bag: Bag) -> Any:  # either model's output
-    """The model's answer in double precision, dropout off; the model is left as it was.
+def double_precision(model: Module) -> Module:
+    """A copy of the model on the CPU, in double precision, dropout off."""
+    return copy.deepcopy(model).cpu().double().eval()
+
+
+@overload
+def forward(model: AttentionMIL, bag: Bag) -> MILOutput: ...
+@overload
+def forward(model: ObjectAwareMIL, bag: Bag) -> ObjectMILOutput: ...
+def forward(model: AttentionClassifier, bag: Bag) -> MILOutput | ObjectMILOutput:
+    """The output for one slide of a copy of the model in double precision, dropout off.
 
     Raises:
-        DataError: A classifier without attention, or what is no bag.
+        DataError: A classifier without attention, or anything but one bag.
     """
     if not isinstance(model, AttentionMIL | ObjectAwareMIL):
         raise DataError(
@@ -71,10 +106,28 @@ def evaluate(model: AttentionClassifier, bag: Bag) -> Any:  # either model's out
         )
     if not isinstance(bag, Bag):
         raise DataError(f"wanted one Bag, got {type(bag).__name__}; a packed one is of many")
-    double = copy.deepcopy(model).cpu().double().eval()
     present = None if bag.present is None else bag.present.cpu()
+    exact = replace(bag, features=bag.features.cpu().double(), present=present)
     with torch.inference_mode():
-        return double(pack([replace(bag, features=bag.features.cpu().double(), present=present)]))
+        output: MILOutput | ObjectMILOutput = double_precision(model)(pack([exact]))
+    return output
+
+
+def linear_head(model: AttentionClassifier) -> LinearHead:
+    """The last layer of a classifier, in double precision.
+
+    Raises:
+        DataError: It is not one linear layer.
+    """
+    head: Any = model.classifier
+    if not isinstance(head, nn.Linear):
+        raise DataError(
+            f"the classifier must be one linear layer, got {type(head).__name__}: its logit is no"
+            " sum over patches; ask captum_bridge instead"
+        )
+    weight = head.weight.detach().cpu().double()
+    bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach().cpu().double()
+    return LinearHead(weight, bias)
 
 
 def class_weights(
@@ -84,7 +137,7 @@ def class_weights(
 
     Args:
         model: The classifier.
-        logits: ``(K,)`` from ``evaluate``.
+        logits: ``(K,)`` from ``forward``.
         target: Class index; None for the predicted class.
         contrast: What the class is held against.
 
@@ -92,25 +145,15 @@ def class_weights(
         ConfigError: No such contrast.
         DataError: The head is not one linear layer, or no such class.
     """
-    head: Any = model.classifier
-    if not isinstance(head, nn.Linear):
-        raise DataError(
-            f"the classifier must be one linear layer, got {type(head).__name__}: its logit is no"
-            " sum over patches; ask captum_bridge instead"
-        )
+    weight, bias = linear_head(model)
     target, share = class_share(logits, target, contrast)
-    weight = head.weight.detach().cpu().double()
-    bias = torch.zeros(len(share)).double() if head.bias is None else head.bias.detach().cpu()
     return ClassWeights(
-        target,
-        share @ weight,
-        float(share @ bias.double()),
-        float(share @ logits.cpu().double()),
+        target, share @ weight, float(share @ bias), float(share @ logits.cpu().double())
     )
 
 
 def class_share(logits: Tensor, target: int | None, contrast: Contrast) -> tuple[int, Tensor]:
-    """Which sum of logits is explained: the class, and how much each logit counts.
+    """The sum of logits that is explained: the class, and how much each logit counts.
 
     Args:
         logits: ``(K,)``.
@@ -169,7 +212,7 @@ def check_sum(total: float, logit: float) -> float:
 
 
 def log_odds(logits: NDArray[np.floating], target: int) -> NDArray[np.float64]:
-    """Log of p / (1 - p) of a class; with two classes their difference.
+    """Log of p / (1 - p) of a class, with two classes the difference of their logits.
 
     From logits, in double precision: a probability in single precision is 1 from a margin of 17
     on, and its odds are lost.

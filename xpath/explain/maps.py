@@ -1,7 +1,7 @@
 """Numbers per patch or per object, painted on an overview of the slide.
 
 Areas are counted exactly, however the pixels of patches, masks and overview lie to each other, so
-no nucleus is lost on the way down. Axes: N patches, L object kinds, h w pixels of the overview.
+no nucleus is lost on the way down. Axes: N patches, L object classes, h w pixels of the overview.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ SPECK = 1e-6
 """Shares of a pixel below this are rounding."""
 
 Overlap = Literal["sum", "max_abs"]
-"""What counts where objects overlap: ``sum``, as in the logit; ``max_abs``, the strongest alone."""
+"""Value where objects overlap: ``sum``, as in the logit, or ``max_abs``, the strongest alone."""
 
 Measure = Literal["total", "density"]
-"""``total``: every place of an object has its value (paper, Eq. 17), so large objects look
+"""``total``: every pixel of an object has its value (paper, Eq. 17), so large objects look
 important. ``density``: the value is spread over the object's area, so that the map sums to it."""
 
 
 class _Window(NamedTuple):
-    """Where a patch lies on the overview."""
+    """The overview pixels under a patch."""
 
     rows: slice
     columns: slice
@@ -46,7 +46,7 @@ class _Window(NamedTuple):
 
 
 def patch_map(scores: NDArray[np.floating], grid: PatchGrid, size: Size) -> NDArray[np.float64]:
-    """Every patch in its score (paper, Eq. 15), ``(h, w)``; NaN where there is no patch.
+    """The overview ``(h, w)`` painted with patch scores (paper, Eq. 15), NaN outside of patches.
 
     Where several patches share a pixel, their scores are averaged by area.
     """
@@ -61,7 +61,7 @@ def patch_map(scores: NDArray[np.floating], grid: PatchGrid, size: Size) -> NDAr
 
 
 def object_shares(masks: SlideMasks, size: Size) -> NDArray[np.float32]:
-    """How much of every overview pixel each object covers, ``(L, h, w)`` in 0..1.
+    """Share of every overview pixel that each object covers, ``(L, h, w)`` in 0..1.
 
     Where patches overlap, their masks are averaged.
     """
@@ -80,7 +80,7 @@ def object_map(
     overlap: Overlap = "sum",
     measure: Measure = "total",
 ) -> NDArray[np.float64]:
-    """Every object in its value (paper, Eq. 17), ``(h, w)``; NaN where there is no object.
+    """The overview ``(h, w)`` painted with object values (paper, Eq. 17), NaN outside of objects.
 
     A pixel that an object covers in part has that part of its value.
 
@@ -88,7 +88,7 @@ def object_map(
         values: ``(L,)``, such as ``ObjectActivation.activation``.
         shares: ``(L, h, w)`` from ``object_shares``.
         overlap: What counts where objects overlap (a nucleus in a tumour).
-        measure: Whether an object's value stands on every place of it, or is spread over it.
+        measure: Whether an object's value stands on every pixel of it, or is spread over it.
     """
     check_shape("values", values, "L", L=len(shares))
     painted = np.zeros(shares.shape[1:])
@@ -107,9 +107,9 @@ def patch_object_map(
     overlap: Overlap = "sum",
     measure: Measure = "total",
 ) -> NDArray[np.float64]:
-    """Every object in the value it has in its patch, ``(h, w)``; NaN where there is no object.
+    """The overview ``(h, w)`` painted with each object's value in its patch, NaN outside.
 
-    Eq. 17 gives all objects of a kind one colour; this shows which of them matter. As ``density``
+    Eq. 17 gives all objects of a class one colour; this shows which of them matter. As ``density``
     the map sums to all values of objects that have a mask.
 
     Args:
@@ -117,20 +117,21 @@ def patch_object_map(
         masks: The object masks.
         size: Of the overview.
         overlap: What counts where objects overlap (a nucleus in a tumour).
-        measure: Whether a value stands on every place of the object, or is spread over it.
+        measure: Whether a value stands on every pixel of the object, or is spread over it.
     """
     check_shape("values", values, "N L", N=len(masks.grid), L=len(masks.labels))
-    painted, found = np.zeros((size.height, size.width)), np.zeros((size.height, size.width), bool)
+    painted = np.zeros((size.height, size.width))
+    covered = np.zeros(painted.shape, bool)
     for patch, (rows, columns, _, _), small in _painted(masks, size):
         here = np.zeros(small.shape[1:])
         for value, share in zip(values[patch][masks.area[patch] > 0], small, strict=True):
             area = float(share.sum()) if measure == "density" else 1.0
             here = _combined(here, share * (float(value) / (area or 1.0)), overlap)
         painted[rows, columns] += here
-        found[rows, columns] |= small.max(axis=0) > SPECK
+        covered[rows, columns] |= small.max(axis=0) > SPECK
     if measure == "total":
         painted /= _times_covered(masks.grid, size)
-    return np.where(found, painted, np.nan)
+    return np.where(covered, painted, np.nan)
 
 
 def _combined(
@@ -142,11 +143,11 @@ def _combined(
 
 
 def _painted(masks: SlideMasks, size: Size) -> Iterator[tuple[int, _Window, NDArray[np.float64]]]:
-    """Patches that hold anything, and the shares ``(objects there, rows, columns)`` of it."""
+    """Patches that hold any object, and the shares ``(objects there, rows, columns)`` of these."""
     for patch in np.flatnonzero(masks.area.any(axis=1)):
         window = _window(masks.grid.box(int(patch)), masks.grid, size, masks.size)
-        found = masks.read(int(patch))[masks.area[patch] > 0]
-        yield int(patch), window, window.down @ found.astype(np.float64) @ window.across.T
+        present = masks.read(int(patch))[masks.area[patch] > 0].astype(np.float64)
+        yield int(patch), window, window.down @ present @ window.across.T
 
 
 def _times_covered(grid: PatchGrid, size: Size) -> NDArray[np.float32]:

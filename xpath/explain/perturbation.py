@@ -1,4 +1,4 @@
-"""Taking an object out of the picture.
+"""Ways to hide an object from a classifier: in the image, or in its features.
 
 Axes: H W pixels.
 """
@@ -23,23 +23,21 @@ __all__ = [
     "Perturbation",
     "Removal",
     "SurroundFill",
-    "blur",
     "feather",
-    "mean_fill",
     "perturbed",
     "shifted",
 ]
 
 
 REACHED = 1e-4
-"""Share of a Gaussian's weight inside the object below which nothing can be said of a place."""
+"""Share of a Gaussian's weight inside the object below which the blur of a pixel is undefined."""
 
 
 class Perturbation(Protocol):
-    """Something that hides what lies under a mask."""
+    """Anything that hides the pixels under a mask without looking at the mask."""
 
     def replacement(self, image: NDArray[np.uint8], mpp: float) -> NDArray[np.float32]:
-        """What is shown instead, ``(H, W, 3)``, of an image at a resolution.
+        """The picture ``(H, W, 3)`` shown instead of an image at a resolution.
 
         It does not depend on the mask, so that one serves all objects of a patch.
         """
@@ -48,26 +46,26 @@ class Perturbation(Protocol):
 
 @runtime_checkable
 class MaskedPerturbation(Protocol):
-    """Something that hides what lies under a mask, and looks at the mask to do so."""
+    """Anything that hides the pixels under a mask and looks at the mask to do so."""
 
     def replacement_under(
         self, image: NDArray[np.uint8], mask: NDArray[np.bool_], mpp: float
     ) -> NDArray[np.float32]:
-        """What is shown instead of one object, ``(H, W, 3)``."""
+        """The picture ``(H, W, 3)`` shown instead of one object."""
         ...
 
 
 class Removal:
-    """Taking the object's places out of the feature map, instead of painting over its pixels.
+    """Takes the object's positions out of the feature map, instead of painting over its pixels.
 
-    Nothing foreign is shown to the encoder, but what it saw of the object from the places around it
-    stays. A patch of which no place is left is taken out of the bag. Null masks are taken out in
+    Nothing foreign is shown to the encoder, but its view of the object from the positions around it
+    stays. A patch of which no position is left is taken out of the bag. Null masks are taken out in
     the same way.
     """
 
 
 class Blur:
-    """A Gaussian blur (paper, Eq. 12); its width is a length on the tissue.
+    """A Gaussian blur (paper, Eq. 12) whose width is a length on the tissue.
 
     The paper gives no width. One below the size of a nucleus leaves nuclei as they are; a wide one
     lets the colour of the surroundings into the object.
@@ -84,7 +82,7 @@ class Blur:
         self.sigma_um = sigma_um
 
     def replacement(self, image: NDArray[np.uint8], mpp: float) -> NDArray[np.float32]:
-        """The blurred image; mirrored beyond its edges."""
+        """The blurred image, mirrored beyond its edges."""
         import cv2
 
         sigma = self.sigma_um / mpp
@@ -95,7 +93,7 @@ class Fill:
     """The image's mean stain: no texture, and only the patch's own mean colour."""
 
     def replacement(self, image: NDArray[np.uint8], mpp: float) -> NDArray[np.float32]:  # noqa: ARG002 - one signature for all
-        """An even field; stains add up in optical density, so that is averaged, not light."""
+        """An even field of the mean optical density, in which stains add up."""
         density = np.log1p(image.astype(np.float64)).mean(axis=(0, 1))
         return np.broadcast_to(np.expm1(density).astype(np.float32), image.shape)
 
@@ -118,7 +116,7 @@ class InsideBlur:
     def replacement_under(
         self, image: NDArray[np.uint8], mask: NDArray[np.bool_], mpp: float
     ) -> NDArray[np.float32]:
-        """The image blurred within the mask; where the blur does not reach, the image."""
+        """The image blurred within the mask, unchanged where the blur does not reach."""
         import cv2
 
         sigma, inside = self.sigma_um / mpp, mask.astype(np.float32)
@@ -130,7 +128,7 @@ class InsideBlur:
 
 
 class SurroundFill:
-    """The mean stain of what lies around the object in its patch, without the object's own."""
+    """The mean stain of the patch around the object, without the object's own."""
 
     def replacement_under(
         self,
@@ -138,31 +136,10 @@ class SurroundFill:
         mask: NDArray[np.bool_],
         mpp: float,  # noqa: ARG002 - one signature for all
     ) -> NDArray[np.float32]:
-        """An even field; of an object that fills its patch the patch's mean stain."""
+        """An even field (of the patch's mean stain for an object that fills its patch)."""
         around = image[~mask] if not mask.all() else image.reshape(-1, 3)
         density = np.log1p(around.astype(np.float64)).mean(axis=0)
         return np.broadcast_to(np.expm1(density).astype(np.float32), image.shape)
-
-
-def blur(
-    image: NDArray[np.uint8],
-    mask: NDArray[np.bool_],
-    *,
-    sigma_um: float,
-    mpp: float,
-    feather_um: float = 2.0,
-) -> NDArray[np.uint8]:
-    """The image ``(H, W, 3)`` blurred under the mask ``(H, W)`` and its feather, nowhere else."""
-    replacement = Blur(sigma_um).replacement(image, mpp)
-    return perturbed(image, replacement, feather(mask, feather_um, mpp))
-
-
-def mean_fill(
-    image: NDArray[np.uint8], mask: NDArray[np.bool_], *, mpp: float, feather_um: float = 2.0
-) -> NDArray[np.uint8]:
-    """The image ``(H, W, 3)`` with its mean stain under the mask ``(H, W)`` and its feather."""
-    replacement = Fill().replacement(image, mpp)
-    return perturbed(image, replacement, feather(mask, feather_um, mpp))
 
 
 def feather(mask: NDArray[np.bool_], feather_um: float, mpp: float) -> NDArray[np.float32]:
@@ -183,7 +160,9 @@ def feather(mask: NDArray[np.bool_], feather_um: float, mpp: float) -> NDArray[n
 def perturbed(
     image: NDArray[np.uint8], replacement: NDArray[np.float32], weight: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
-    """The image with its replacement laid over it, ``(H, W, 3)``; bit by bit where weights are 0.
+    """The image ``(H, W, 3)`` with its replacement laid over it.
+
+    Where weights are 0 it stays the same bit by bit.
 
     Raises:
         ShapeError: Weights or replacement of another size.
@@ -201,7 +180,7 @@ def perturbed(
 def shifted(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
     """The mask somewhere else in its patch: rolled around the edges, turned, mirrored.
 
-    Area and pieces stay as they are, but for cuts at the edge; what lies under them changes. A mask
+    Area and components stay, but for cuts at the edge; the tissue under them changes. A mask
     that fills most of its patch cannot get away from itself: its null then holds much of its own
     effect, and the excess is too small rather than too large.
     """

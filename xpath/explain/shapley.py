@@ -4,7 +4,7 @@ Each share is the mean, over all orders in which the parts may join, of what a p
 does. The shares sum to the logit minus the bias. Over objects the mean is known in closed form;
 over patches orders are drawn, each together with its reverse, and every order costs one running
 sum (``xpath.explain.attention_pool``); a few patches or regions are counted out. Axes: N patches,
-L object kinds.
+L object classes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ShapleyEstimate", "shapley_exact", "shapley_objects", "shapley_patches"]
 
 MOST_PLAYERS = 16
-"""All sets of so many are 65,536: a fraction of a second."""
+"""They have 65,536 sets: a fraction of a second."""
 
 
 NUMBERS_AT_ONCE = 1_000_000
@@ -33,7 +33,7 @@ NUMBERS_AT_ONCE = 1_000_000
 
 
 class ShapleyEstimate(NamedTuple):
-    """``values.sum() == logit - bias``, whatever was drawn."""
+    """Estimated Shapley shares, for which ``values.sum() == logit - bias`` always holds."""
 
     values: NDArray[np.float64]
     """``(N,)``."""
@@ -56,8 +56,8 @@ def shapley_patches(
     """
     if orders < 4 or orders % 2:
         raise DataError(f"orders must be an even number from 4 on, got {orders}")
-    count, kinds = pools.weight.shape
-    pairs, at_once = orders // 2, max(1, NUMBERS_AT_ONCE // (count * kinds))
+    count, classes = pools.weight.shape
+    pairs, at_once = orders // 2, max(1, NUMBERS_AT_ONCE // (count * classes))
     total, squares = np.zeros(count), np.zeros(count)
     for start in range(0, pairs, at_once):
         rows = min(at_once, pairs - start)
@@ -97,7 +97,7 @@ def shapley_exact(pools: AttentionPools) -> NDArray[np.float64]:
 
 
 def shapley_objects(pools: AttentionPools) -> NDArray[np.float64]:
-    """Shares of objects ``(L,)``, exact; 0 for those that are not there.
+    """Exact shares of objects ``(L,)``, 0 for those that are absent.
 
     With a fixed divisor the logit is a sum over objects, and the shares are its terms. A mean over
     those present is a game in which only the number of the others counts: with n present, A their
@@ -117,7 +117,7 @@ def shapley_objects(pools: AttentionPools) -> NDArray[np.float64]:
 
 
 def _added(pools: AttentionPools, order: NDArray[np.int64]) -> NDArray[np.float64]:
-    """``(orders, N)`` what each patch adds in each order."""
+    """Gain ``(orders, N)`` from each patch in each order."""
     added = np.empty(order.shape)
     np.put_along_axis(added, order, np.diff(insertion_curve(pools, order), axis=-1), axis=-1)
     return added

@@ -1,7 +1,7 @@
-"""Tests that ask no more of importances than that slides, or names, could be exchanged.
+"""Permutation tests of importances over patients.
 
-Slides of one patient are no independent witnesses, so patients are drawn, flipped and exchanged,
-never slides. All p are exact where every pattern is tried, and never 0 where patterns are drawn.
+Slides of one patient are not independent, so patients are drawn, flipped and exchanged, never
+slides. All p are exact where every pattern is tried, and never 0 where patterns are drawn.
 Axes: S slides, K classes, L objects, P patients.
 """
 
@@ -26,7 +26,6 @@ __all__ = [
     "adjusted_p",
     "label_exchange_test",
     "mean_interval",
-    "name_exchange_test",
     "sign_flip_test",
 ]
 
@@ -44,7 +43,7 @@ SAME = 1e-12
 
 
 class LabelTest(NamedTuple):
-    """Does a value go with the class?"""
+    """Whether values go with the class, object by object."""
 
     benefit: NDArray[np.float64]
     """``(L,)`` mean value towards the slide's own class, classes counted alike."""
@@ -67,7 +66,7 @@ def mean_interval(
         resamples: How many.
 
     Returns:
-        NaN with fewer than two patients: one says nothing of others.
+        NaN with fewer than two patients: one is no evidence about others.
     """
     sums, counts = _by_patient(values, owner)
     if len(sums) < 2:
@@ -85,7 +84,7 @@ def sign_flip_test(
     resamples: int,
     alternative: Alternative = "two-sided",
 ) -> float:
-    """Share of sign patterns with a mean as far from 0; all patterns if that is no more work.
+    """Share of sign patterns with a mean as far from 0 (of all patterns where they are few).
 
     The paired test of an effect and its null, patient by patient; ``greater`` asks only whether
     the mean is above 0.
@@ -96,10 +95,10 @@ def sign_flip_test(
         bits = np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1
     else:
         bits = np.random.default_rng(seed).integers(2, size=(resamples, len(sums)))
-    found, observed = (2 * bits - 1) @ sums, sums.sum()
+    flipped, observed = (2 * bits - 1) @ sums, sums.sum()
     if alternative == "two-sided":
-        found, observed = np.abs(found), np.abs(observed)
-    extreme = int((found >= observed - SAME * np.abs(sums).sum()).sum())
+        flipped, observed = np.abs(flipped), np.abs(observed)
+    extreme = int((flipped >= observed - SAME * np.abs(sums).sum()).sum())
     return extreme / len(bits) if every else (extreme + 1) / (len(bits) + 1)
 
 
@@ -111,7 +110,7 @@ def label_exchange_test(
     *,
     resamples: int = 2000,
 ) -> LabelTest:
-    """Do objects help a model towards the *right* class, on slides it was not trained on?
+    """Tests whether objects help a model towards the *right* class on slides it did not train on.
 
     A trained model always has reasons; also one that learnt nothing true. It needs its objects in
     slides of every class alike. So here slides swap their classes: if the classes of the slides
@@ -140,10 +139,10 @@ def label_exchange_test(
             f" {np.unique(labels).tolist()}"
         )
     names = [f"{name}\n{label}" for name, label in zip(owner, labels, strict=True)]
-    _, first, place = np.unique(names, return_index=True, return_inverse=True)
+    _, first, group = np.unique(names, return_index=True, return_inverse=True)
     sums = np.zeros((len(first), axes["K"], axes["L"]))
-    np.add.at(sums, place, values)
-    means = sums / np.bincount(place)[:, None, None]
+    np.add.at(sums, group, values)
+    means = sums / np.bincount(group)[:, None, None]
     truth = np.asarray(labels)[first]
     observed = _benefit(means, truth[None])[0]
     extreme = np.ones(axes["L"])  # the assignment we have is one of them
@@ -154,57 +153,8 @@ def label_exchange_test(
     return LabelTest(observed, extreme / (resamples + 1))
 
 
-def name_exchange_test(
-    values: NDArray[np.float64],
-    owner: Sequence[str],
-    rng: np.random.Generator,
-    *,
-    resamples: int = 2000,
-) -> NDArray[np.float64]:
-    """Is an object more important than the others there: would any name have done?
-
-    Names are shuffled among the objects of each slide, those of one patient in the same way.
-
-    Args:
-        values: ``(S, L)`` effect or excess; NaN where a slide lacks an object.
-        owner: Patient of each slide.
-        rng: Random numbers.
-        resamples: Shuffles.
-
-    Returns:
-        ``(L,)`` one-sided p; 1 for an object no slide has.
-
-    Raises:
-        ShapeError: Other axes.
-    """
-    axes = check_shape("values", values, "S L", S=len(owner))
-    names, place = np.unique(owner, return_inverse=True)
-    held = np.isfinite(values)
-    centred = np.where(held, values, 0.0)
-    mean = centred.sum(axis=1, keepdims=True) / np.maximum(held.sum(axis=1, keepdims=True), 1)
-    centred = np.where(held, centred - mean, 0.0)
-    sums, counts = np.zeros((len(names), axes["L"])), np.zeros((len(names), axes["L"]))
-    np.add.at(sums, place, centred)
-    np.add.at(counts, place, held)
-    patients = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
-    there = counts > 0
-    observed = patients.sum(axis=0)
-    extreme = np.ones(axes["L"])
-    # absent objects sort last, in their own order: only those there change places
-    fixed = np.argsort(~there, axis=1, kind="stable")
-    for count in _blocks(resamples, there.size):
-        shuffled = np.where(there, rng.random((count, *there.shape)), 2.0)
-        order = np.argsort(shuffled, axis=2, kind="stable")
-        moved = np.zeros((count, *there.shape))
-        taken = np.take_along_axis(patients[None], order, axis=2)
-        np.put_along_axis(moved, np.broadcast_to(fixed, order.shape), taken, axis=2)
-        found = moved.sum(axis=1)
-        extreme += (found >= observed - SAME * np.abs(patients).sum()).sum(axis=0)
-    return np.where(there.any(axis=0), extreme / (resamples + 1), 1.0)
-
-
 def adjusted_p(p: Sequence[float], method: Adjustment = "bh") -> NDArray[np.float64]:
-    """Values of p adjusted for as many tests as there are; an empty list stays empty."""
+    """Values of p adjusted for the number of tests (an empty list stays empty)."""
     from scipy.stats import false_discovery_control
 
     if not len(p):
@@ -213,7 +163,7 @@ def adjusted_p(p: Sequence[float], method: Adjustment = "bh") -> NDArray[np.floa
 
 
 def _blocks(count: int, size: int) -> list[int]:
-    """So many draws of so many numbers, in parts that fit into memory."""
+    """Numbers of draws, each of ``size`` numbers, that fit into memory and add up to ``count``."""
     most = max(1, NUMBERS_AT_ONCE // max(1, size))
     return [min(most, count - start) for start in range(0, count, most)]
 
@@ -221,16 +171,16 @@ def _blocks(count: int, size: int) -> list[int]:
 def _benefit(means: NDArray[np.float64], truth: NDArray[np.integer]) -> NDArray[np.float64]:
     """Mean towards the own class ``(R, L)`` of R assignments, every class weighing the same."""
     own = means[np.arange(truth.shape[1]), truth]
-    kinds = np.unique(truth)
-    shares = [(truth == k) / (truth == k).sum(axis=1, keepdims=True) for k in kinds]
-    return np.asarray(np.einsum("rs,rsl->rl", np.sum(shares, axis=0), own) / len(kinds))
+    classes = np.unique(truth)
+    shares = [(truth == k) / (truth == k).sum(axis=1, keepdims=True) for k in classes]
+    return np.asarray(np.einsum("rs,rsl->rl", np.sum(shares, axis=0), own) / len(classes))
 
 
 def _by_patient(
     values: NDArray[np.float64], owner: Sequence[str]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Sum of the values and number of slides of each patient."""
-    names, place = np.unique(owner, return_inverse=True)
+    names, patient = np.unique(owner, return_inverse=True)
     sums = np.zeros(len(names))
-    np.add.at(sums, place, values)
-    return sums, np.bincount(place, minlength=len(names)).astype(np.int64)
+    np.add.at(sums, patient, values)
+    return sums, np.bincount(patient, minlength=len(names)).astype(np.int64)

@@ -21,7 +21,7 @@ __all__ = ["AGAINST", "FOR", "hex_colour", "object_colour", "signed_rgba"]
 FOR = (178, 24, 43)
 AGAINST = (33, 102, 172)
 
-# Okabe and Ito's eight plus Paul Tol's muted, for kinds that are met often.
+# Okabe and Ito's eight plus Paul Tol's muted, for common object types.
 _KNOWN = {
     "tumor": (204, 51, 17),
     "stroma": (238, 153, 170),
@@ -41,26 +41,26 @@ _KNOWN = {
 
 
 def object_colour(label_id: str) -> tuple[int, int, int]:
-    """The colour of a kind of object: by its object type, the same in every figure and file."""
+    """The colour of an object class: by its object type, the same in every figure and file."""
     if label_id == OTHER:
         return 150, 150, 150
-    kind = label_id.split("-", 2)[-1]
-    if kind in _KNOWN:
-        return _KNOWN[kind]
-    seed = sha256(kind.encode()).digest()
+    object_type = label_id.split("-", 2)[-1]
+    if object_type in _KNOWN:
+        return _KNOWN[object_type]
+    seed = sha256(object_type.encode()).digest()
     hue, light = seed[0] / 256, 0.35 + 0.25 * seed[1] / 256
     return _from_hue(hue, light)
 
 
 def hex_colour(colour: tuple[int, int, int]) -> str:
-    """``#rrggbb``."""
+    """A colour as ``#rrggbb``."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def signed_rgba(
     values: NDArray[np.floating], limit: float, *, opacity: float = 0.75
 ) -> NDArray[np.uint8]:
-    """Colour ``(h, w, 4)`` of signed values; NaN and zero are transparent.
+    """Colour ``(h, w, 4)`` of signed values, transparent where they are NaN or zero.
 
     Args:
         values: ``(h, w)``.

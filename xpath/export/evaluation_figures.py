@@ -12,7 +12,7 @@ import numpy as np
 
 from xpath.export.colour import hex_colour, object_colour
 from xpath.segment.evaluation.tables import LEVELS, dice_by, prompt_cost
-from xpath.segment.evaluation.trends import trends
+from xpath.segment.evaluation.trend_lines import trends
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.segment.evaluation.evaluate import Sample
-    from xpath.segment.evaluation.trends import Trend
+    from xpath.segment.evaluation.trend_lines import Trend
 
 __all__ = [
     "TRUTH",
@@ -41,11 +41,11 @@ TRUTH = (0, 60, 255)
 """Colour of the true outline, as in the paper."""
 LINE, DOT = "#b2182b", "#2166ac"
 MAX_DOTS = 4000
-"""More samples than this are thinned in a scatter; the intervals show all."""
+"""More samples than this are thinned in a scatter. The intervals show all."""
 
 
 class Answer(NamedTuple):
-    """An answer to look at."""
+    """A segmented image to look at, with the true mask."""
 
     title: str
     image: NDArray[np.uint8]
@@ -92,7 +92,7 @@ def marked(answer: Answer, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 
 def answers_figure(path: Path, name: str, answers: Sequence[Answer]) -> None:
-    """Answers for one label side by side; above the plain image, below with answer and truth."""
+    """Answers for one label side by side, above the plain image, below with answer and truth."""
     columns = max(1, len(answers))
     tall = max((a.image.shape[0] / a.image.shape[1] for a in answers), default=1.0)
     figure, axes = _figure(3.6 * columns, 1.0 + 7.2 * min(tall, 2.0), 2, columns)
@@ -111,7 +111,7 @@ def score_figure(path: Path, rows: Sequence[Mapping[str, Any]], level: str) -> N
 
     Args:
         path: A PNG.
-        rows: Of ``evaluation_tables.dice_by``.
+        rows: Of ``evaluation.tables.dice_by``.
         level: What the rows are named by.
     """
     rated = [row for row in rows if row["n"]]
@@ -122,10 +122,10 @@ def score_figure(path: Path, rows: Sequence[Mapping[str, Any]], level: str) -> N
     low = scores - np.array([row["ci_low"] for row in each], np.float64)
     high = np.array([row["ci_high"] for row in each], np.float64) - scores
     reach = np.clip(np.stack((low, high)), 0, None).reshape(2, -1)
-    place = np.arange(len(each))[::-1]
+    heights = np.arange(len(each))[::-1]
     colours = [*[DOT] * max(0, len(each) - 1), "#555555"][: len(each)]
-    axis.barh(place, scores, xerr=reach, color=colours, ecolor="black", capsize=2)
-    axis.set_yticks(place)
+    axis.barh(heights, scores, xerr=reach, color=colours, ecolor="black", capsize=2)
+    axis.set_yticks(heights)
     axis.set_yticklabels([f"{row[level]} ({row['n']})" for row in each], fontsize=8)
     axis.set_xlim(0, 1)
     axis.set_xlabel("Dice, 95 % interval")
@@ -141,12 +141,12 @@ def trend_figure(path: Path, curves: Sequence[Trend]) -> None:
     columns = 4
     rows = math.ceil((len(curves) + 1) / columns)
     figure, axes = _figure(4 * columns, 3.4 * rows, rows, columns)
-    places = list(axes.flat)
-    for axis, trend in zip(places, curves, strict=False):
+    panels = list(axes.flat)
+    for axis, trend in zip(panels, curves, strict=False):
         _trend(axis, trend)
     counts = next((t.values for t in curves if t.trait.name == "instance_count"), np.zeros(0))
-    _counts(places[len(curves)], counts)
-    for axis in places[len(curves) + 1 :]:
+    _counts(panels[len(curves)], counts)
+    for axis in panels[len(curves) + 1 :]:
         axis.set_visible(False)
     _save(figure, path)
 
@@ -156,7 +156,7 @@ def prompt_cost_figure(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     Args:
         path: A PNG.
-        rows: Of ``evaluation_tables.prompt_cost``.
+        rows: Of ``evaluation.tables.prompt_cost``.
     """
     figure, axes = _figure(6, 4.2)
     axis = axes[0, 0]
@@ -184,22 +184,22 @@ def prompt_cost_figure(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def spread_figure(path: Path, samples: Sequence[Sample]) -> None:
     """Number of instances against their dispersion, mean and deviation by label (Fig. 7c)."""
-    parts: dict[str, list[Sample]] = {}
+    by_label: dict[str, list[Sample]] = {}
     for sample in samples:
         if sample.traits.instance_count:
-            parts.setdefault(sample.question.name, []).append(sample)
+            by_label.setdefault(sample.question.name, []).append(sample)
     figure, axes = _figure(7.5, 4.6)
     axis = axes[0, 0]
-    for name, part in sorted(parts.items()):
-        counts = np.array([sample.traits.instance_count for sample in part], np.float64)
-        spreads = np.array([sample.traits.dispersion for sample in part], np.float64)
+    for name, group in sorted(by_label.items()):
+        counts = np.array([sample.traits.instance_count for sample in group], np.float64)
+        spreads = np.array([sample.traits.dispersion for sample in group], np.float64)
         axis.errorbar(
             counts.mean(), spreads.mean(), xerr=counts.std(), yerr=spreads.std(), fmt="o",
             color=hex_colour(object_colour(name)), capsize=2, alpha=0.8, label=name,
         )  # fmt: skip
     axis.set_xlabel("instances per mask")
     axis.set_ylabel("largest distance of instances [px]")
-    if 0 < len(parts) <= 30:
+    if 0 < len(by_label) <= 30:
         axis.legend(fontsize=6, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _plain(axis)
     _save(figure, path)
@@ -233,7 +233,7 @@ def _counts(axis: Any, counts: NDArray[np.float64]) -> None:
 
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
-    """A figure in inches and its axes ``(rows, columns)``; no display is needed."""
+    """A figure in inches and its axes ``(rows, columns)``, without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

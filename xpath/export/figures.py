@@ -47,7 +47,7 @@ LEADING = 3
 
 
 def leading(panels: Panels, most: int = LEADING) -> list[tuple[str, float]]:
-    """Objects that add most to the logit, and what; only those that speak for the class."""
+    """The objects that add most to the logit, and how much, of those that speak for the class."""
     order = np.argsort(-panels.contribution, kind="stable")
     chosen = [j for j in order if panels.contribution[j] > 0][:most]
     return [(panels.contribution_names[j], float(panels.contribution[j])) for j in chosen]
@@ -58,7 +58,7 @@ def activation_figure(stem: Path, slides: Sequence[Panels]) -> tuple[Path, Path]
 
     Args:
         stem: Where to write, without suffix; ``.pdf`` and ``.png`` are added.
-        slides: What is known of each slide at the size of its overview.
+        slides: Each at the size of its overview.
 
     Raises:
         DataError: No slide.
@@ -110,9 +110,9 @@ def importance_figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    found = {(row["class_name"], row["object"]): row for row in rows}
-    shown = [name for name in classes if any(key[0] == name for key in found)]
-    objects = sorted({key[1] for key in found}, key=lambda name: _largest(rows, name))
+    by_key = {(row["class_name"], row["object"]): row for row in rows}
+    shown = [name for name in classes if any(key[0] == name for key in by_key)]
+    objects = sorted({key[1] for key in by_key}, key=lambda name: _largest(rows, name))
     with rc_context(STYLE):
         height = 0.24 * len(objects) * max(1, len(shown)) ** 0.5 + 0.95
         figure = Figure(figsize=(7.0, height))
@@ -120,10 +120,10 @@ def importance_figure(
         left, right = figure.subplots(1, 2, sharey=True)
         for number, name in enumerate(shown):
             colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]
-            chosen = [found.get((name, one)) for one in objects]
-            place = np.arange(len(objects)) + (0.5 - (number + 0.5) / len(shown)) * 0.7
-            _ratios(left, place, chosen, colour, 0.7 / len(shown))
-            _intervals(right, place, chosen, colour, name)
+            chosen = [by_key.get((name, one)) for one in objects]
+            heights = np.arange(len(objects)) + (0.5 - (number + 0.5) / len(shown)) * 0.7
+            _ratios(left, heights, chosen, colour, 0.7 / len(shown))
+            _intervals(right, heights, chosen, colour, name)
         _finish(left, right, objects)
         figure.subplots_adjust(0.27, 0.55 / height, 0.985, 1 - 0.32 / height, 0.06)
         return _save(figure, stem)
@@ -150,7 +150,7 @@ def _activation_row(axes: Sequence[Any], panels: Panels) -> None:
 
 
 def _ramp(axis: Any, limit: float, class_name: str) -> None:
-    """A colour bar below a map; the middle, zero, has no colour."""
+    """A colour bar below a map, colourless in the middle, at zero."""
     inset = axis.inset_axes((0.12, -0.075, 0.76, 0.035))
     values = np.linspace(-1.0, 1.0, 255)[None]
     white = np.full((1, 255, 3), 255, np.uint8)
@@ -167,8 +167,8 @@ def _ranking(axis: Any, panels: Panels) -> None:
     top = leading(panels)
     if not top:
         axis.text(0.0, 0.86, "no object", fontsize=7.5, va="top")
-    for place, (name, value) in enumerate(top):
-        y = 0.86 - 0.25 * place
+    for line, (name, value) in enumerate(top):
+        y = 0.86 - 0.25 * line
         axis.plot(
             [0.03], [y - 0.035], "s", color=hex_colour(object_colour(name)), markersize=5,
             clip_on=False,
@@ -186,13 +186,13 @@ def _ranking(axis: Any, panels: Panels) -> None:
 
 def _ratios(
     axis: Any,
-    place: NDArray[np.floating],
+    heights: NDArray[np.floating],
     rows: Sequence[Mapping[str, Any] | None],
     colour: str,
     width: float,
 ) -> None:
     """Bars from 1, where hiding changes nothing, on a logarithmic axis."""
-    known = [(p, float(row["imp"])) for p, row in zip(place, rows, strict=True) if row]
+    known = [(y, float(row["imp"])) for y, row in zip(heights, rows, strict=True) if row]
     for y, value in known:
         if math.isfinite(value) and value > 0:
             axis.barh(y, value - 1, left=1, height=0.9 * width, color=colour)
@@ -200,13 +200,13 @@ def _ratios(
 
 def _intervals(
     axis: Any,
-    place: NDArray[np.floating],
+    heights: NDArray[np.floating],
     rows: Sequence[Mapping[str, Any] | None],
     colour: str,
     name: str,
 ) -> None:
     label: str | None = name
-    for y, row in zip(place, rows, strict=True):
+    for y, row in zip(heights, rows, strict=True):
         if not row:
             continue
         low, high = float(row["excess_low"]), float(row["excess_high"])
@@ -238,7 +238,7 @@ def _finish(left: Any, right: Any, objects: Sequence[str]) -> None:
 
 
 def _largest(rows: Sequence[Mapping[str, Any]], name: str) -> float:
-    """How far up an object stands: its largest excess in any class."""
+    """The largest excess of an object in any class, by which objects are sorted."""
     return max(float(row["excess"]) for row in rows if row["object"] == name)
 
 
@@ -247,8 +247,8 @@ def _save(figure: Any, stem: Path) -> tuple[Path, Path]:
     paths = stem.with_name(f"{stem.name}.pdf"), stem.with_name(f"{stem.name}.png")
     nothing = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
     for path in paths:
-        kind = path.suffix[1:]
+        suffix = path.suffix[1:]
         with atomic(path) as draft:
-            metadata = nothing.get(kind, {"Software": None})
-            figure.savefig(draft, format=kind, dpi=300, metadata=metadata)
+            metadata = nothing.get(suffix, {"Software": None})
+            figure.savefig(draft, format=suffix, dpi=300, metadata=metadata)
     return paths

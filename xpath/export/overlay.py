@@ -1,6 +1,6 @@
 """Pictures of a slide with objects and maps on it.
 
-Axes: L object kinds, h w pixels of the overview.
+Axes: L object classes, h w pixels of the overview.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpath.export.colour import AGAINST, FOR, hex_colour, object_colour, signed_rgba
+from xpath.export.report.words import scale_bar
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -37,23 +38,23 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Panels:
-    """What is shown side by side of one slide; all of one height and width."""
+    """The panels of one slide shown side by side, all of one height and width."""
 
     title: str
     overview: NDArray[np.uint8]
     """``(h, w, 3)``."""
     um_per_pixel: float | None
-    """For the scale bar; None leaves it out."""
+    """For the scale bar. None leaves it out."""
     objects: tuple[str, ...]
-    """Names of the L kinds."""
+    """Names of the L object classes."""
     shares: NDArray[np.float32]
-    """``(L, h, w)`` share of each pixel under each kind."""
+    """``(L, h, w)`` share of each pixel under each object."""
     patch_map: NDArray[np.float64]
     """``(h, w)`` signed, NaN outside."""
     object_map: NDArray[np.float64]
     """``(h, w)`` signed, NaN outside."""
     contribution: NDArray[np.float64]
-    """What each kind, and "other" after them, adds to the logit."""
+    """Of each object, and "other" after them, to the logit."""
     contribution_names: tuple[str, ...]
     class_name: str
     """The class that is explained."""
@@ -66,7 +67,7 @@ def short_name(label_id: str) -> str:
 
 
 def objects_rgba(shares: NDArray[np.float32], objects: Sequence[str]) -> NDArray[np.uint8]:
-    """Objects in their colours ``(h, w, 4)``, small kinds over large ones."""
+    """Objects in their colours ``(h, w, 4)``, small classes over large ones."""
     layer = np.zeros((*shares.shape[1:], 4), np.uint8)
     for label in np.argsort(-shares.sum(axis=(1, 2)), kind="stable"):
         covered = shares[label] > 0.35
@@ -76,7 +77,7 @@ def objects_rgba(shares: NDArray[np.float32], objects: Sequence[str]) -> NDArray
 
 
 def signed_limit(values: NDArray[np.floating]) -> float:
-    """The absolute value to show in full colour: beyond it lies one pixel in a hundred."""
+    """The absolute value shown in full colour: the 99 % quantile of what is not zero."""
     finite = np.abs(values[np.isfinite(values)])
     finite = finite[finite > 0]
     return float(np.quantile(finite, 0.99)) if finite.size else 1.0
@@ -89,7 +90,7 @@ def stacked(overview: NDArray[np.uint8], layer: NDArray[np.uint8]) -> NDArray[np
 
 
 def png_bytes(image: NDArray[np.uint8]) -> bytes:
-    """PNG of ``(h, w, 3)`` or ``(h, w, 4)``; equal pixels give equal bytes."""
+    """PNG of ``(h, w, 3)`` or ``(h, w, 4)``, equal bytes for equal pixels."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -129,8 +130,8 @@ def explain_figure(path: Path, panels: Panels) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 5)
     bottom, tall = below / size[1], 1 - (above + below) / size[1]
-    for place, axis in enumerate(axes[:4]):
-        left = (place * panel + 0.05) / size[0]
+    for column, axis in enumerate(axes[:4]):
+        left = (column * panel + 0.05) / size[0]
         axis.set_position((left, bottom, (panel - 0.1) / size[0], tall))
     axes[4].set_position((1 - 2.05 / size[0], bottom, 1.9 / size[0], tall))
     layers = (
@@ -144,8 +145,7 @@ def explain_figure(path: Path, panels: Panels) -> None:
         axis.imshow(picture)
         axis.set_title(title, fontsize=11)
         axis.set_axis_off()
-    if panels.um_per_pixel:
-        _scale_bar(axes[0], panels.um_per_pixel, width, height)
+    _scale_bar(axes[0], panels.um_per_pixel, width, height)
     _legend(axes[1], panels)
     _bars(axes[4], panels)
     figure.suptitle(panels.title, fontsize=13, x=0.005, y=0.99, ha="left", va="top")
@@ -159,14 +159,14 @@ def _signed(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     return signed_rgba(values, signed_limit(values))
 
 
-def _scale_bar(axis: Any, um_per_pixel: float, width: int, height: int) -> None:
-    steps = [10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000]
-    um = max((s for s in steps if s / um_per_pixel <= width / 3), default=steps[0])
-    x, y, length = 0.05 * width, 0.95 * height, um / um_per_pixel
+def _scale_bar(axis: Any, um_per_pixel: float | None, width: int, height: int) -> None:
+    bar = scale_bar(um_per_pixel, width)
+    if bar is None:
+        return
+    x, y, length = 0.05 * width, 0.95 * height, bar.share * width
     axis.plot([x, x + length], [y, y], color="black", linewidth=4, solid_capstyle="butt")
-    words = f"{um / 1000:g} mm" if um >= 1000 else f"{um} \N{GREEK SMALL LETTER MU}m"
     box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1.5}
-    axis.text(x, y - 0.02 * height, words, fontsize=9, va="bottom", bbox=box)
+    axis.text(x, y - 0.02 * height, bar.words, fontsize=9, va="bottom", bbox=box)
 
 
 def _legend(axis: Any, panels: Panels) -> None:

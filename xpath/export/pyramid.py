@@ -31,7 +31,7 @@ class TileRow(NamedTuple):
     """0 is full resolution, each next one half of it."""
     row: int
     pixels: Pixels
-    """``(h, w)`` or ``(h, w, C)``: the row's tiles with the overlap above and below."""
+    """``(h, w)`` or ``(h, w, C)``."""
 
 
 def level_sizes(size: Size, smallest: int) -> tuple[Size, ...]:
@@ -43,9 +43,7 @@ def level_sizes(size: Size, smallest: int) -> tuple[Size, ...]:
     return tuple(sizes)
 
 
-def tile_rows(
-    strips: Iterable[Pixels], sizes: tuple[Size, ...], side: int, *, overlap: int = 0
-) -> Iterator[TileRow]:
+def tile_rows(strips: Iterable[Pixels], sizes: tuple[Size, ...], side: int) -> Iterator[TileRow]:
     """Rows of tiles of all levels, those of one level in order.
 
     Args:
@@ -53,13 +51,12 @@ def tile_rows(
             averaged where they are no NaN, ``(h, w, 3)`` uint8 is averaged, ``(h, w, 4)`` weighted
             by its last channel, opacity.
         sizes: Of ``level_sizes``.
-        side: Of a tile, without overlap.
-        overlap: Rows that a tile shares with the one above and below.
+        side: Of a tile.
 
     Raises:
         DataError: Strips of another width, or too few or many rows.
     """
-    levels = [_Level(size, side, overlap) for size in sizes]
+    levels = [_Level(size, side) for size in sizes]
     done = 0
     for strip in strips:
         done += len(strip)
@@ -74,7 +71,7 @@ def tile_rows(
 
 
 def halved(pixels: Pixels) -> Pixels:
-    """Every 2 by 2 pixels as one; at the right and lower border of odd sizes, what there is."""
+    """Every 2 by 2 pixels as one, fewer at the right and lower border of odd sizes."""
     height, width = pixels.shape[:2]
     if height % 2 or width % 2:
         edges = ((0, height % 2), (0, width % 2), *((0, 0),) * (pixels.ndim - 2))
@@ -88,7 +85,7 @@ def halved(pixels: Pixels) -> Pixels:
 
 
 def _passed_on(levels: list[_Level], strip: Pixels, *, last: bool) -> Iterator[TileRow]:
-    """Adds rows to the first level and what becomes of them to the next ones."""
+    """Adds rows to the first level, and their halves to the next ones."""
     for number, level in enumerate(levels):
         level.add(strip)
         for row, pixels in level.whole():
@@ -101,8 +98,8 @@ def _passed_on(levels: list[_Level], strip: Pixels, *, last: bool) -> Iterator[T
 class _Level:
     """The rows of a level that are still needed."""
 
-    def __init__(self, size: Size, side: int, overlap: int) -> None:
-        self._size, self._side, self._overlap = size, side, overlap
+    def __init__(self, size: Size, side: int) -> None:
+        self._size, self._side = size, side
         self._kept: list[Pixels] = []
         self._top = self._bottom = 0  # rows that are kept
         self._row = 0  # next row of tiles
@@ -116,18 +113,16 @@ class _Level:
     def whole(self) -> Iterator[tuple[int, Pixels]]:
         """Rows of tiles that are whole now."""
         while self._row * self._side < self._bottom:
-            lowest = min((self._row + 1) * self._side + self._overlap, self._size.height)
+            lowest = min((self._row + 1) * self._side, self._size.height)
             if lowest > self._bottom:
                 return
-            first = max(0, self._row * self._side - self._overlap)
             rows = self._rows()
-            yield self._row, rows[first - self._top : lowest - self._top]
+            yield self._row, rows[: lowest - self._top]
             self._row += 1
-            top = max(self._top, min(self._row * self._side - self._overlap, self._bottom))
-            self._kept, self._top = [rows[top - self._top :].copy()], top  # lets the rest go
+            self._kept, self._top = [rows[lowest - self._top :].copy()], lowest  # frees the others
 
     def half(self, *, last: bool) -> Pixels:
-        """Rows for the next level; an odd one waits for its neighbour."""
+        """Rows for the next level. An odd one waits for its neighbour."""
         rows = self._odd[0] if len(self._odd) == 1 else np.concatenate(self._odd)
         even = len(rows) if last else len(rows) // 2 * 2
         self._odd = [rows[even:].copy()]
@@ -148,7 +143,7 @@ def _quarters(pixels: Pixels, dtype: Any) -> Pixels:
 
 
 def _halved_numbers(pixels: Pixels) -> Pixels:
-    """Mean of the numbers among four; NaN only where all are."""
+    """Mean of the numbers among four, NaN only where all are."""
     mean = _quarters(pixels, pixels.dtype) / 4
     missing = np.isnan(mean)
     if missing.any():

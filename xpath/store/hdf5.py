@@ -42,12 +42,15 @@ def create_h5(path: Path, schema: str) -> Iterator[Any]:  # an h5py.File, which 
 
 
 @contextmanager
-def open_h5(path: Path, schema: str) -> Iterator[Any]:  # an h5py.File, which has no types
+def open_h5(
+    path: Path, schema: str, *, remedy: str = "make it again"
+) -> Iterator[Any]:  # an h5py.File, which has no types
     """An HDF5 file of ours for reading.
 
     Args:
         path: The file.
         schema: Name and version it must have.
+        remedy: What to do about a file of another version.
 
     Raises:
         StoreError: Missing, truncated, not HDF5, another schema; or the block met damage.
@@ -64,5 +67,5 @@ def open_h5(path: Path, schema: str) -> Iterator[Any]:  # an h5py.File, which ha
             f"{path} is truncated or no HDF5 file ({error}); remove it and make it again"
         ) from error
     with file, damage_refused(path):
-        check_schema(path, file.attrs.get("schema"), schema)
+        check_schema(path, file.attrs.get("schema"), schema, remedy=remedy)
         yield file

@@ -7,6 +7,7 @@ full disk never leaves half a result under its final name.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import shutil
@@ -21,9 +22,20 @@ from xpath.errors import StoreError
 from xpath.store.process import Process, is_dead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["FEATURES", "GRID", "MASKS", "atomic", "check_schema", "damage_refused", "sha256_of"]
+__all__ = [
+    "FEATURES",
+    "GRID",
+    "MASKS",
+    "atomic",
+    "check_schema",
+    "damage_refused",
+    "name_unknown",
+    "sha256_of",
+]
+
+logger = logging.getLogger(__name__)
 
 FEATURES = "xpath.features/1"
 MASKS = "xpath.masks/1"
@@ -35,7 +47,7 @@ NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A draft beside ``path``, moved there when the block ends well; a file or a folder.
+    """A draft file or folder beside ``path``, moved there when the block ends well.
 
     The block creates the draft under the name it is given. Nothing is left behind when the block
     raises; what a killed process left behind is swept when the same path is written again. An
@@ -63,13 +75,14 @@ def atomic(path: Path) -> Iterator[Path]:
         _remove(draft)
 
 
-def check_schema(path: Path, found: object, wanted: str) -> None:
-    """Refuses files of strangers and of other versions.
+def check_schema(path: Path, found: object, wanted: str, *, remedy: str = "make it again") -> None:
+    """Refuses files that are not ours, and those of other versions.
 
     Args:
         path: The file, for the message.
         found: What it says its schema is; None if it says nothing.
         wanted: Name and version, such as ``xpath.features/1``.
+        remedy: What to do about a file of another version.
 
     Raises:
         StoreError: ``found`` is not ``wanted``.
@@ -80,10 +93,23 @@ def check_schema(path: Path, found: object, wanted: str) -> None:
         raise StoreError(f"{path} was not written by xpath; wanted a file of schema {wanted!r}")
     name = wanted.rpartition("/")[0]
     if str(found).rpartition("/")[0] == name:
-        advice = "make it again, or use the version of xpath that wrote it"
+        advice = f"{remedy}, or use the version of xpath that wrote it"
     else:
         advice = "it is another kind of file; check the path"
     raise StoreError(f"{path} has schema {found!r}, wanted {wanted!r}: {advice}")
+
+
+def name_unknown(path: Path, names: Iterable[str], known: Iterable[str]) -> None:
+    """Warns of fields, arrays or columns that a newer version wrote and this one passes over.
+
+    Args:
+        path: The file, for the message.
+        names: Everything that is in it.
+        known: Everything that this version reads.
+    """
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        logger.warning("%s has %s of a newer version, passed over", path, ", ".join(unknown))
 
 
 @contextmanager
@@ -126,9 +152,9 @@ def _host() -> str:
     return sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _beside(path: Path, kind: str) -> Path:
-    """A hidden name in the same folder that tells its machine and process."""
-    return path.parent / f".{path.name}.{_host()}.{os.getpid()}.{uuid4().hex[:8]}.{kind}"
+def _beside(path: Path, suffix: str) -> Path:
+    """A hidden name in the same folder that holds its machine and process."""
+    return path.parent / f".{path.name}.{_host()}.{os.getpid()}.{uuid4().hex[:8]}.{suffix}"
 
 
 def _sweep(path: Path) -> None:
@@ -164,7 +190,7 @@ def _flush_file(path: Path) -> None:
 
 
 def _flush_folder(path: Path) -> None:
-    """Makes new names in a folder last; not every system can or needs it."""
+    """Makes new names in a folder last, where the system can and needs to."""
     if os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from typing import TYPE_CHECKING
 
 from xpath.batch.runner import run_stage
-from xpath.study.cohort import load_classifiers, tabulate_importance, train_classifiers
+from xpath.study.cohort import load_explained, tabulate_importance, train_classifiers
 from xpath.study.exports import export, export_index
+from xpath.study.folder import slide_splits
 from xpath.study.pyramids import write_pyramids
 from xpath.study.slides import explain, extract, segment
 
@@ -40,7 +40,7 @@ def segment_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> S
 
 
 def features_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> StageReport:
-    """Features of all slides, or of some; those without masks fail.
+    """Features of all slides, or of some. Those without masks fail.
 
     Raises:
         XPathError: An encoder, weights or device that no slide could be encoded with.
@@ -52,11 +52,11 @@ def features_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> 
 
 def explain_stage(study: Study) -> StageReport:
     """Explanations of the slides that are to be explained, and ``tables/importance.csv``."""
-    classifiers = load_classifiers(study)
+    models = load_explained(study)
     report = run_stage(
         "explain",
         to_explain(study),
-        lambda entry: explain(study, entry, classifiers),
+        lambda entry: explain(study, entry, models[study.fold_of(entry)]),
         study.ledger,
     )
     tabulate_importance(study)
@@ -65,11 +65,11 @@ def explain_stage(study: Study) -> StageReport:
 
 def export_stage(study: Study, *, title: str) -> StageReport:
     """Pictures and pages of the explained slides, and ``index.html``."""
-    parts, importance = read_parts(study), tabulate_importance(study)
+    splits, importance = slide_splits(study.folder), tabulate_importance(study)
     report = run_stage(
         "export",
         to_explain(study),
-        lambda entry: export(study, entry, parts.get(entry.slide_id, "")),
+        lambda entry: export(study, entry, splits.get(entry.slide_id, "")),
         study.ledger,
     )
     export_index(study, importance, title=title)
@@ -77,14 +77,14 @@ def export_stage(study: Study, *, title: str) -> StageReport:
 
 
 def pyramids_stage(study: Study) -> StageReport:
-    """Maps of the explained slides as OME-TIFF and DeepZoom."""
+    """Maps of the explained slides as OME-TIFF."""
     return run_stage(
         "pyramids", to_explain(study), lambda entry: write_pyramids(study, entry), study.ledger
     )
 
 
 def run_chain(study: Study, *, title: str) -> bool:
-    """Everything: segment, features, train, explain, export; True if no slide failed.
+    """Runs every stage from segmentation to export. Returns True if no slide failed.
 
     A slide that fails in a stage is left out of the following ones.
 
@@ -100,20 +100,12 @@ def run_chain(study: Study, *, title: str) -> bool:
 
 
 def to_explain(study: Study) -> list[SlideEntry]:
-    """Slides of the chosen parts; all of them if nothing was held out; and those without label."""
-    parts = read_parts(study)
-    chosen = set(study.config.explain.parts) & set(parts.values()) or set(parts.values())
+    """Slides of the chosen splits, or of all if nothing was held out, and those without label."""
+    splits = slide_splits(study.folder)
+    chosen = set(study.config.explain.splits) & set(splits.values()) or set(splits.values())
     return study.with_features(
-        entry for entry in study.slides if parts.get(entry.slide_id) in chosen or not entry.label
+        entry for entry in study.slides if splits.get(entry.slide_id) in chosen or not entry.label
     )
-
-
-def read_parts(study: Study) -> dict[str, str]:
-    """Part of every slide in ``tables/split.csv``; empty before training."""
-    if not study.folder.split.exists():
-        return {}
-    with study.folder.split.open(newline="") as file:
-        return {row["slide_id"]: row["part"] for row in csv.DictReader(file)}
 
 
 def _those(study: Study, slide_ids: Sequence[str]) -> list[SlideEntry]:

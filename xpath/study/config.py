@@ -1,4 +1,4 @@
-"""Every setting of a study; dumped into ``run.json`` with the results."""
+"""Every setting of a study, written to ``run.json`` with the results."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Literal
 
 from xpath.errors import ConfigError
 from xpath.labels import activation_objects, importance_objects
-from xpath.mil.train import TrainConfig
+from xpath.mil.classifier import ClassifierConfig
+from xpath.mil.splits import SplitConfig
+from xpath.objects.rule import ObjectConfig
 from xpath.wsi.grid import GridConfig
 from xpath.wsi.tissue import TissueConfig
 
-__all__ = ["ClassifierConfig", "ExplainConfig", "ObjectsConfig", "SplitConfig", "StudyConfig"]
+__all__ = ["ExplainConfig", "ObjectsConfig", "StudyConfig"]
 
 
 def _activation_ids() -> tuple[str, ...]:
@@ -24,25 +26,26 @@ def _importance_ids() -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectsConfig:
-    """What is looked for, and with which eyes."""
+    """Which objects are segmented, and with which networks."""
 
     labels: tuple[str, ...] = field(default_factory=_activation_ids)
-    """Labels that are segmented; by default the paper's 21 breast objects (Table 20)."""
+    """Labels that are segmented, by default the paper's 21 breast objects (Table 20). A label may
+    carry words of one's own: ``breast-nuclei-lymphocyte=plump dark round cells``."""
     segmentor: str = ""
-    """Checkpoint folder or hub id; empty for the weights that ship."""
+    """Checkpoint folder or hub id, empty for the weights that ship."""
     encoder: str = "segmentor"
     """Patch encoder: ``segmentor`` for its own image encoder, otherwise a timm model: its name,
     ``hf-hub:owner/name`` or ``local-dir:folder``."""
     encoder_weights: str = ""
-    """Local weights of a timm encoder; empty to let timm fetch its pretrained ones."""
+    """Local weights of a timm encoder, empty to let timm fetch its pretrained ones."""
     encoder_options: tuple[str, ...] = ()
-    """What a timm encoder is built with, such as ``init_values=1e-5``, as its card says."""
+    """Arguments a timm encoder is built with, such as ``init_values=1e-5``, as its card says."""
     encoder_precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What a timm encoder computes in."""
+    """Floating type a timm encoder computes in."""
     min_coverage: float = 0.001
     """Smallest share of a patch an object must cover to count as present in it."""
     overlap: int = 32
-    """Pixels of its surroundings a patch is segmented with on every side; see ``SegmentConfig``."""
+    """Pixels of its surroundings a patch is segmented with on every side (``SegmentConfig``)."""
     reduce: int = 1
     """Masks are stored at 1/1, 1/2 or 1/4 of the resolution of the patches."""
     batch: int = 8
@@ -53,49 +56,13 @@ class ObjectsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SplitConfig:
-    """Which slides train, which choose the epoch, which are reported."""
-
-    train: float = 0.7
-    """Share of the slides (paper, section 4.3.1: 7 to 1 to 2)."""
-    validation: float = 0.1
-    """Share of the slides."""
-    seed: int = 0
-    """Seed of the split; patients are never divided."""
-
-    def __post_init__(self) -> None:
-        """Refuses shares that leave a part empty.
-
-        Raises:
-            ConfigError: A share of 0 or less, or nothing left for the test.
-        """
-        if not (min(self.train, self.validation) > 0 and self.train + self.validation < 1 - 1e-9):
-            raise ConfigError(
-                f"split.train and split.validation must be above 0 and leave a share for the test,"
-                f" got {self.train} and {self.validation}; the paper has 0.7 and 0.1"
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassifierConfig:
-    """The two slide classifiers."""
-
-    hidden: int = 64
-    """Width of the attention networks."""
-    average: Literal["all", "present"] = "all"
-    """``all``: slide feature is the mean over all objects (the paper); ``present``: those there."""
-    train: TrainConfig = field(default_factory=TrainConfig)
-    """The training loop, the same for both."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ExplainConfig:
     """How predictions are explained."""
 
     labels: tuple[str, ...] = field(default_factory=_importance_ids)
-    """Objects whose importance is measured; those not segmented are left out."""
-    parts: tuple[str, ...] = ("test",)
-    """Parts of the split that are explained; importance on slides that chose the model flatters.
+    """Objects whose importance is measured. Those not segmented are left out."""
+    splits: tuple[str, ...] = ("test",)
+    """Splits that are explained. Importance on slides that chose the model flatters.
     Slides without a label are always explained."""
     sigma_um: float = 8.0
     """Width of the blur on the tissue: wider than a nucleus, so that its texture is gone."""
@@ -116,13 +83,15 @@ class StudyConfig:
     tissue: TissueConfig = field(default_factory=TissueConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     objects: ObjectsConfig = field(default_factory=ObjectsConfig)
+    counting: ObjectConfig = field(default_factory=ObjectConfig)
+    """Which pixels of the masks are one object, wherever objects are counted."""
     split: SplitConfig = field(default_factory=SplitConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     default_mpp: float = 0.0
-    """Resolution of slides that store none, microns per pixel; 0 refuses such slides."""
+    """Microns per pixel of slides that store none. 0 refuses such slides."""
     memory_gb: float = 8.0
-    """Most memory for features while the classifiers are trained; the rest is kept on disk."""
+    """Most memory for features while the classifiers are trained. The rest is kept on disk."""
     drawn: bool = False
     """The classifiers learn from drawn tissue: every page says that nothing on it is a finding."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpath.batch.done import is_done, key_of, make_once
+from xpath.batch.done import is_done, make_once
+from xpath.explain.explanation import read_explanation
 from xpath.explain.maps import object_map, object_shares, patch_map
 from xpath.export.colour import hex_colour, object_colour, signed_rgba
 from xpath.export.figures import activation_figure, importance_figure
@@ -33,13 +33,16 @@ from xpath.export.report.tables import (
 )
 from xpath.geometry import Size
 from xpath.labels import OTHER
-from xpath.objects.morphometry import morphometry, write_table
-from xpath.store.explanations import read_explanation
+from xpath.metrics.calibration import scaled_probability
+from xpath.objects.measure import morphometry
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
+from xpath.store.tables import read_table, write_table
+from xpath.study.folder import slide_predictions, slide_splits
+from xpath.study.keys import stage_key
 from xpath.study.qupath import write_for_qupath
-from xpath.study.slides import explain_key
+from xpath.study.slides import EXPLAINED, explain_key, objects_of
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
@@ -49,8 +52,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.batch.slides import SlideEntry
-    from xpath.store.explanations import SlideExplanation
+    from xpath.explain.explanation import Explanation
     from xpath.store.masks import SlideMasks
+    from xpath.store.objects import ObjectTable
     from xpath.study.study import Study
 
 __all__ = ["export", "export_index"]
@@ -58,55 +62,53 @@ __all__ = ["export", "export_index"]
 SCORES = ("auc", "auc_low", "auc_high", "balanced_accuracy", "f1")
 """Columns of ``tables/metrics.csv`` that the page shows."""
 SURE = 0.05
-"""Adjusted p below which an object stands out; above it, it only seems to."""
+"""Adjusted p below which an object stands out. Above it, it only seems to."""
 FEW = 10
 """Slides below which even a clear need cannot be proven for one object among many."""
 OVERVIEW = 1100
 """Longer side of pictures, pixels."""
 
 
-def export(study: Study, entry: SlideEntry, part: str) -> bool:
-    """Pictures, GeoJSON and page of an explained slide; True if they had to be made."""
-    explanation = study.folder.explanation(entry.slide_id)
-    study.require(explanation, explain_key(study, entry), "explain")
+def export(study: Study, entry: SlideEntry, split: str) -> bool:
+    """Makes pictures, GeoJSON and page of an explained slide, True if they had to be made."""
+    path = study.folder.explanation(entry.slide_id)
+    study.require(path, explain_key(study, entry), "explain")
     output = study.folder.exports(entry.slide_id)
-    measured = study.classes[read_explanation(explanation).importance_target]
+    measured = study.classes[read_explanation(path).importance.target]
 
     def produce() -> None:
-        _measure_objects(study, entry)
+        objects = objects_of(study, entry)
+        if objects.grid.slide_mpp is not None:
+            rows = morphometry(objects, slide_id=entry.slide_id)
+            write_table(study.folder.morphometry(entry.slide_id), rows)
         with atomic(output) as draft:
             draft.mkdir()
-            _export_to(draft, study, entry, part)
+            _export_to(draft, study, entry, split, objects)
 
-    key = key_of(
+    key = stage_key(
         "export",
+        study.config,
         explain_key(study, entry),
+        study.objects_key(entry),
         study.classes,
-        part,
-        version("xpath-pathology"),
-        # What the page shows of tables over all slides: these change with any slide.
+        split,
+        # Tables over all slides, parts of which the page shows, change with any slide.
         cohort_intervals(study.folder.table("importance"), measured),
-        temperatures(study.folder.table("calibration")),
+        temperatures(study.folder.table("calibration"), study.fold_of(entry)),
     )
     return make_once(output, key, produce)
 
 
-def _measure_objects(study: Study, entry: SlideEntry) -> None:
-    """Writes ``morphometry.csv``, where a resolution is known."""
-    masks = open_masks(study.folder.masks(entry.slide_id))
-    if masks.grid.mpp is not None:
-        rows = morphometry(masks, slide_id=entry.slide_id)
-        write_table(study.folder.morphometry(entry.slide_id), rows)
-
-
-def _export_to(folder: Path, study: Study, entry: SlideEntry, part: str) -> None:
-    found = read_explanation(study.folder.explanation(entry.slide_id))
+def _export_to(
+    folder: Path, study: Study, entry: SlideEntry, split: str, objects: ObjectTable
+) -> None:
+    explanation = read_explanation(study.folder.explanation(entry.slide_id))
     masks = open_masks(study.folder.masks(entry.slide_id))
     with study.open_slide(entry) as slide:
         overview = slide.thumbnail(OVERVIEW)
         bounds, tissue = slide.bounds, find_tissue(slide, study.config.tissue)
-        strips = patch_strips(slide, masks, found)
-    panels = _panels(study, entry, found, masks, overview)
+        strips = patch_strips(slide, masks, explanation)
+    panels = _panels(study, entry, explanation, masks, overview)
     explain_figure(folder / "explanation.png", panels)
     layers = {
         "objects": objects_rgba(panels.shares, panels.objects),
@@ -115,9 +117,9 @@ def _export_to(folder: Path, study: Study, entry: SlideEntry, part: str) -> None
     }
     for name, layer in layers.items():
         write_png(folder / f"{name}.png", stacked(overview, layer))
-    write_for_qupath(folder, found, masks, tissue, classes=study.classes, bounds=bounds)
+    write_for_qupath(folder, explanation, objects, tissue, classes=study.classes, bounds=bounds)
     figure = (folder / "explanation.png").read_bytes()
-    report = _report(study, entry, part, found, figure)
+    report = _report(study, entry, split, explanation, figure)
     report = replace(
         report,
         overview=jpeg_bytes(overview),
@@ -132,13 +134,13 @@ def _export_to(folder: Path, study: Study, entry: SlideEntry, part: str) -> None
 def _panels(
     study: Study,
     entry: SlideEntry,
-    found: SlideExplanation,
+    explanation: Explanation,
     masks: SlideMasks,
     overview: NDArray[np.uint8],
 ) -> Panels:
     size = Size(overview.shape[1], overview.shape[0])
     shares = object_shares(masks, size)
-    name = study.classes[found.target]
+    name = study.classes[explanation.target]
     scale, mpp = masks.grid.slide_size.width / size.width, masks.grid.slide_mpp
     labelled = f", labelled {entry.label}" if entry.label else ""
     return Panels(
@@ -147,10 +149,10 @@ def _panels(
         um_per_pixel=None if mpp is None else scale * mpp,
         objects=masks.labels,
         shares=shares,
-        patch_map=patch_map(found.patch_scores, masks.grid, size),
-        object_map=object_map(found.activation[: len(masks.labels)], shares),
-        contribution=found.contribution,
-        contribution_names=found.objects,
+        patch_map=patch_map(explanation.patch.scores, masks.grid, size),
+        object_map=object_map(explanation.object.activation[: len(masks.labels)], shares),
+        contribution=explanation.object.contribution,
+        contribution_names=explanation.object.objects,
         class_name=name,
     )
 
@@ -158,35 +160,36 @@ def _panels(
 def _report(
     study: Study,
     entry: SlideEntry,
-    part: str,
-    found: SlideExplanation,
+    split: str,
+    explanation: Explanation,
     figure: bytes,
 ) -> SlideReport:
     """The page of a slide, its pictures but one left out."""
     folder = study.folder
     features = read_features(folder.features(entry.slide_id))
-    name, measured = study.classes[found.target], study.classes[found.importance_target]
-    warmth = temperatures(folder.table("calibration"))
+    name, measured = study.classes[explanation.target], study.classes[explanation.importance.target]
+    fold = study.fold_of(entry)
+    temperature = temperatures(folder.table("calibration"), fold)
     intervals = cohort_intervals(folder.table("importance"), measured)
-    calibrated = ", ".join(f"{model} by {value:.3g}" for model, value in warmth.items())
+    calibrated = ", ".join(f"{model} by {value:.3g}" for model, value in temperature.items())
     return SlideReport(
         slide_id=entry.slide_id,
         label=entry.label,
-        part=part,
+        split=split,
         predicted=name,
         explained=name,
         probability={
-            "object-aware": _softmax(
-                found.object_logits / warmth.get("object_aware", 1.0), study.classes
+            "object-aware": _probability(
+                explanation.object.logits, study.classes, temperature.get("object_aware", 1.0)
             ),
-            "standard": _softmax(
-                found.attention_logits / warmth.get("attention", 1.0), study.classes
+            "standard": _probability(
+                explanation.patch.logits, study.classes, temperature.get("attention", 1.0)
             ),
         },
         figure=figure,
         overview=b"",
         layers=(),
-        rows=_rows(found, features.object_coverage.mean(axis=0), intervals),
+        rows=_rows(explanation, features.object_coverage.mean(axis=0), intervals),
         facts={
             "slide": entry.path.name,
             **features.provenance,
@@ -196,54 +199,48 @@ def _report(
         untaught=study.untaught,
         measured=measured,
         calibration=f"logits divided by a temperature, {calibrated}" if calibrated else "",
-        training=training_sentences(folder.model("object_aware"), folder.split),
+        training=training_sentences(study.model_folder("object_aware", fold), folder.split),
         morphometry=file_table(folder.morphometry(entry.slide_id), folder.root),
     )
 
 
 def _rows(
-    found: SlideExplanation,
+    explanation: Explanation,
     area: NDArray[np.float32],
     intervals: Mapping[str, tuple[float, float]],
 ) -> tuple[ObjectRow, ...]:
-    hidden = {name: j for j, name in enumerate(found.hidden)}
+    by_object, importance = explanation.object, explanation.importance
+    hidden = {name: e for e, name in enumerate(importance.objects)}
     rows = []
-    for j in np.argsort(-found.contribution, kind="stable"):
-        name = found.objects[j]
+    for j in np.argsort(-by_object.contribution, kind="stable"):
+        name = by_object.objects[j]
         e = hidden.get(name)
         rows.append(
             ObjectRow(
                 name="other (no mask)" if name == OTHER else short_name(name),
                 colour=hex_colour(object_colour(name)),
                 area=float(area[j]),
-                contribution=float(found.contribution[j]),
-                effect=None if e is None else float(found.effect[e]),
-                null=None if e is None else float(found.null[e]),
-                imp=None if e is None else float(found.imp[e]),
+                contribution=float(by_object.contribution[j]),
+                effect=None if e is None else float(importance.effect[e]),
+                null=None if e is None else float(importance.null[e]),
+                imp=None if e is None else float(importance.imp[e]),
                 cohort=intervals.get(name),
             )
         )
     return tuple(rows)
 
 
-def _softmax(logits: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
-    weight = np.exp(logits - logits.max())
-    return {name: float(w) for name, w in zip(classes, weight / weight.sum(), strict=True)}
+def _probability(
+    logits: NDArray[np.float64], classes: Sequence[str], temperature: float = 1.0
+) -> dict[str, float]:
+    return dict(zip(classes, scaled_probability(logits, temperature).tolist(), strict=True))
 
 
 def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title: str) -> None:
     """Writes ``index.html`` and ``figures/``."""
-    parts = {row["slide_id"]: row["part"] for row in _read_table(study.folder.split)}
-    predicted = {
-        row["slide_id"]: row["predicted"]
-        for row in _read_table(study.folder.table("predictions"))
-        if row["model"] == "object_aware"
-    }
-    slides = tuple(_slide_row(study, entry, parts, predicted) for entry in study.slides)
-    metrics = [
-        {**row, **{k: float(row.get(k, "nan")) for k in SCORES}}
-        for row in _read_table(study.folder.table("metrics"))
-    ]
+    splits, predicted = slide_splits(study.folder), slide_predictions(study.folder)
+    slides = tuple(_slide_row(study, entry, splits, predicted) for entry in study.slides)
+    metrics = read_table(study.folder.table("metrics"), **dict.fromkeys(SCORES, float))
     rows = tuple(
         {
             **row,
@@ -259,7 +256,7 @@ def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title
         classes=study.classes,
         metrics=tuple(metrics),
         importance=rows,
-        examples=tuple(_examples(study, best, parts)),
+        examples=tuple(_examples(study, best, splits)),
         slides=slides,
         facts={
             "xpath": version("xpath-pathology"),
@@ -292,7 +289,7 @@ def _headline(
             )
         else:
             sentences.append(f"No object stands out for {name}.")
-    test = [row for row in metrics if row["part"] == "test"]
+    test = [row for row in metrics if row["split"] == "test" and row["model"] in EXPLAINED]
     for row in test:
         model = str(row["model"]).replace("_", "-")
         sentences.append(
@@ -303,7 +300,7 @@ def _headline(
 
 
 def _doubt(row: Mapping[str, Any]) -> str:
-    """What keeps an interval that leaves out zero from being a proof, if anything does."""
+    """Words of doubt for an interval that leaves out zero but is no proof."""
     if row["q"] < SURE:
         return ""
     few = row["slides"] < FEW
@@ -311,42 +308,42 @@ def _doubt(row: Mapping[str, Any]) -> str:
 
 
 def _examples(
-    study: Study, best: Sequence[tuple[SlideEntry, SlideExplanation]], parts: Mapping[str, str]
+    study: Study, best: Sequence[tuple[SlideEntry, Explanation]], splits: Mapping[str, str]
 ) -> Iterator[SlideReport]:
-    for entry, found in best:
+    for entry, explanation in best:
         picture = (study.folder.exports(entry.slide_id) / "explanation.png").read_bytes()
-        yield _report(study, entry, parts.get(entry.slide_id, ""), found, picture)
+        yield _report(study, entry, splits.get(entry.slide_id, ""), explanation, picture)
 
 
-def _best(study: Study) -> list[tuple[SlideEntry, SlideExplanation]]:
+def _best(study: Study) -> list[tuple[SlideEntry, Explanation]]:
     """The most certain explained test slide of each class, and every slide without a label."""
-    best: dict[str, tuple[float, SlideEntry, SlideExplanation]] = {}
+    best: dict[str, tuple[float, SlideEntry, Explanation]] = {}
     for entry in study.slides:
         path = study.folder.explanation(entry.slide_id)
         figure = study.folder.exports(entry.slide_id) / "explanation.png"
         if not figure.exists() or not is_done(path, explain_key(study, entry)):
             continue
-        found = read_explanation(path)
-        right = study.classes[found.target] == entry.label
-        score = max(_softmax(found.object_logits, study.classes).values()) if right else -1.0
-        kind = entry.label or entry.slide_id
-        if kind not in best or score > best[kind][0]:
-            best[kind] = (score, entry, found)
-    return [(entry, found) for _, (_, entry, found) in sorted(best.items())]
+        explanation = read_explanation(path)
+        right = study.classes[explanation.target] == entry.label
+        score = scaled_probability(explanation.object.logits, 1.0).max() if right else -1.0
+        group = entry.label or entry.slide_id
+        if group not in best or score > best[group][0]:
+            best[group] = (score, entry, explanation)
+    return [(entry, explanation) for _, (_, entry, explanation) in sorted(best.items())]
 
 
 def _draw_figures(
     study: Study,
-    best: Sequence[tuple[SlideEntry, SlideExplanation]],
+    best: Sequence[tuple[SlideEntry, Explanation]],
     importance: Sequence[Mapping[str, Any]],
 ) -> None:
     """``figures/``: activation maps of one slide per class, and importance by object."""
     panels = []
-    for entry, found in best:
+    for entry, explanation in best:
         with study.open_slide(entry) as slide:
             overview = slide.thumbnail(OVERVIEW)
         masks = open_masks(study.folder.masks(entry.slide_id))
-        panels.append(_panels(study, entry, found, masks, overview))
+        panels.append(_panels(study, entry, explanation, masks, overview))
     if panels:
         activation_figure(study.folder.root / "figures" / "activation", panels)
     if importance:
@@ -355,29 +352,20 @@ def _draw_figures(
 
 
 def _slide_row(
-    study: Study, entry: SlideEntry, parts: Mapping[str, str], predicted: Mapping[str, str]
+    study: Study, entry: SlideEntry, splits: Mapping[str, str], predicted: Mapping[str, str]
 ) -> dict[str, str]:
-    lines = [
-        study.ledger.line(entry.slide_id, s) for s in ("segment", "features", "explain", "export")
-    ]
+    stages = ("segment", "features", "explain", "export")
     failed = [
-        f"{line.stage} failed: {line.reason}"
-        for line in lines
-        if line.status == "failed" and line.reason
+        f"{known.stage} failed: {known.reason}"
+        for known in (study.ledger.entry(entry.slide_id, stage) for stage in stages)
+        if known.status == "failed" and known.reason
     ]
     page = study.folder.exports(entry.slide_id) / "report.html"
     return {
         "slide_id": entry.slide_id,
         "label": entry.label,
-        "part": parts.get(entry.slide_id, ""),
+        "split": splits.get(entry.slide_id, ""),
         "predicted": predicted.get(entry.slide_id, ""),
         "status": "; ".join(failed) or ("explained" if page.exists() else "done"),
         "link": page.relative_to(study.folder.root).as_posix() if page.exists() else "",
     }
-
-
-def _read_table(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))

@@ -2,66 +2,108 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 
-from xpath.batch.done import key_of, make_once, read_key
+from xpath.batch.attempts import attempt
+from xpath.batch.done import make_once, read_key
 from xpath.explain.activation import object_activation, patch_activation
-from xpath.explain.importance import PerturbationConfig, Scene, object_importance
+from xpath.explain.explanation import Explanation, write_explanation
+from xpath.explain.importance import PerturbationConfig, SegmentedSlide, object_importance
 from xpath.explain.perturbation import Blur
 from xpath.mil.bag import Bag, pack
 from xpath.objects.extract import extract_objects
+from xpath.objects.find import find_objects
 from xpath.segment.predict.whole_slide import segment_slide
-from xpath.store.explanations import SlideExplanation, write_explanation
 from xpath.store.features import read_features, write_features
 from xpath.store.masks import open_masks
+from xpath.store.objects import read_objects, write_objects
+from xpath.study.keys import stage_key
 from xpath.wsi.grid import cut_grid
+from xpath.wsi.probe import probe
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from xpath.batch.slides import SlideEntry
+    from xpath.explain.importance import ObjectImportance
     from xpath.mil.attention_mil import AttentionMIL
     from xpath.mil.object_aware import ObjectAwareMIL
     from xpath.store.features import SlideFeatures
+    from xpath.store.objects import ObjectTable
     from xpath.study.study import Study
 
-__all__ = ["Classifiers", "bags_of", "explain", "explain_key", "extract", "segment"]
+__all__ = [
+    "EXPLAINED",
+    "ExplainedModels",
+    "bags_of",
+    "explain",
+    "explain_key",
+    "extract",
+    "objects_of",
+    "segment",
+]
 
-Classifiers = tuple["AttentionMIL", "ObjectAwareMIL"]
-"""The standard and the object-aware classifier."""
-OF_THE_COHORT = ("parts", "resamples")
-"""Settings of the explanations that no single one depends on."""
+
+class ExplainedModels(NamedTuple):
+    """The classifiers whose predictions are explained, by their names in the settings."""
+
+    attention: AttentionMIL
+    object_aware: ObjectAwareMIL
+
+
+EXPLAINED = ExplainedModels._fields
+"""Their names."""
 
 
 def segment(study: Study, entry: SlideEntry) -> bool:
-    """Object masks of a slide; True if they had to be made."""
-    output = study.folder.masks(entry.slide_id)
+    """Makes masks of a slide and the table of its objects, True if any had to be made."""
+    output, key = study.folder.masks(entry.slide_id), study.masks_key(entry)
 
     def produce() -> None:
-        with study.open_slide(entry) as slide:
+        probe(entry.path)  # in a child process, which a broken file may end
+        with attempt(output, key), study.open_slide(entry) as slide:
             grid = cut_grid(slide, find_tissue(slide, study.config.tissue), study.config.grid)
             segment_slide(
                 slide, grid, study.predictor, study.labels, output, config=study.segment_config
             )
 
-    return make_once(output, study.masks_key(entry), produce)
+    made = make_once(output, key, produce)
+    return _count_objects(study, entry) or made
+
+
+def objects_of(study: Study, entry: SlideEntry) -> ObjectTable:
+    """The objects of a segmented slide, counted now if that was not done or by another rule.
+
+    Raises:
+        Busy: Another process is counting them.
+        StoreError: The slide has no finished masks, or they are damaged.
+    """
+    _count_objects(study, entry)
+    return read_objects(study.folder.objects(entry.slide_id))
+
+
+def _count_objects(study: Study, entry: SlideEntry) -> bool:
+    masks, output = study.folder.masks(entry.slide_id), study.folder.objects(entry.slide_id)
+
+    def produce() -> None:
+        write_objects(output, find_objects(open_masks(masks), study.config.counting))
+
+    return make_once(output, study.objects_key(entry), produce)
 
 
 def extract(study: Study, entry: SlideEntry) -> bool:
-    """Patch and object features of a slide; True if they had to be made."""
+    """Makes patch and object features of a slide, True if they had to be made."""
     masks, output = study.folder.masks(entry.slide_id), study.folder.features(entry.slide_id)
     study.require(masks, study.masks_key(entry), "segment")
+    key = study.features_key(entry)
 
     def produce() -> None:
-        with study.open_slide(entry) as slide:
+        with attempt(output, key), study.open_slide(entry) as slide:
             features = extract_objects(
                 slide,
                 open_masks(masks),
@@ -69,34 +111,34 @@ def extract(study: Study, entry: SlideEntry) -> bool:
                 slide_id=entry.slide_id,
                 batch=study.config.objects.batch,
             )
-        write_features(output, features)
+            write_features(output, features)
 
-    return make_once(output, study.features_key(entry), produce)
+    return make_once(output, key, produce)
 
 
-def explain(study: Study, entry: SlideEntry, classifiers: Classifiers) -> bool:
-    """Activation maps and importances of a slide; True if they had to be made."""
+def explain(study: Study, entry: SlideEntry, models: ExplainedModels) -> bool:
+    """Makes the explanation of a slide, True if it had to be made."""
     output = study.folder.explanation(entry.slide_id)
     features = study.folder.features(entry.slide_id)
     study.require(features, study.features_key(entry), "features")
     study.require(study.folder.masks(entry.slide_id), study.masks_key(entry), "segment")
+    key = explain_key(study, entry)
 
     def produce() -> None:
-        write_explanation(output, _explanation(study, entry, features, classifiers))
+        with attempt(output, key):
+            write_explanation(output, _explanation(study, entry, features, models))
 
-    return make_once(output, explain_key(study, entry), produce)
+    return make_once(output, key, produce)
 
 
 def explain_key(study: Study, entry: SlideEntry) -> str:
-    """What the explanation of a slide depends on."""
-    settings = asdict(study.config.explain)
-    return key_of(
+    """Key of the explanation of a slide."""
+    return stage_key(
         "explanation",
+        study.config,
         study.features_key(entry),
-        read_key(study.folder.model("attention")),
-        read_key(study.folder.model("object_aware")),
-        {name: value for name, value in settings.items() if name not in OF_THE_COHORT},
-        study.config.objects.min_coverage,
+        *(read_key(study.model_folder(name, study.fold_of(entry))) for name in EXPLAINED),
+        study.config.explain.labels,
         entry.label,
     )
 
@@ -112,22 +154,24 @@ def bags_of(slide: SlideFeatures, label: int | None, min_coverage: float) -> tup
 
 
 def _explanation(
-    study: Study, entry: SlideEntry, path: Path, classifiers: Classifiers
-) -> SlideExplanation:
-    standard, aware = classifiers
+    study: Study, entry: SlideEntry, path: Path, models: ExplainedModels
+) -> Explanation:
+    standard, aware = models.attention, models.object_aware
     slide = read_features(path)
-    min_coverage = study.config.objects.min_coverage
-    patches, objects = bags_of(slide, None, min_coverage)
-    with torch.inference_mode():
-        logits = [model(pack([bag])).logits[0].double().numpy()
-                  for model, bag in ((standard, patches), (aware, objects))]  # fmt: skip
-    target = int(logits[1].argmax())
-    patch = patch_activation(standard, patches, target)
-    kind = object_activation(aware, objects, target)
-    classes = aware.classes
-    true = classes.index(entry.label) if entry.label in classes else target
-    settings = study.config.explain
-    asked = [name for name in settings.labels if name in slide.objects]
+    patches, objects = bags_of(slide, None, study.config.objects.min_coverage)
+    by_object = object_activation(aware, objects)
+    return Explanation(
+        patch=patch_activation(standard, patches, by_object.target),
+        object=by_object,
+        importance=_importance(study, entry, slide, standard, by_object.target),
+    )
+
+
+def _importance(
+    study: Study, entry: SlideEntry, slide: SlideFeatures, standard: AttentionMIL, predicted: int
+) -> ObjectImportance:
+    """Importance of objects for the true class, or the predicted one where it is not known."""
+    classes, settings = standard.classes, study.config.explain
 
     def predict(features: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -136,12 +180,14 @@ def _explanation(
 
     with study.open_slide(entry) as opened:
         masks = open_masks(study.folder.masks(entry.slide_id))
-        importance = object_importance(
+        return object_importance(
             predict,
             study.encoder,
-            Scene(slide_id=entry.slide_id, slide=opened, masks=masks, features=slide.features),
-            objects=asked,
-            target=true,
+            SegmentedSlide(
+                slide_id=entry.slide_id, slide=opened, masks=masks, features=slide.features
+            ),
+            objects=[name for name in settings.labels if name in slide.objects],
+            target=classes.index(entry.label) if entry.label in classes else predicted,
             perturbation=Blur(settings.sigma_um),
             config=PerturbationConfig(
                 feather_um=settings.feather_um,
@@ -150,33 +196,3 @@ def _explanation(
                 seed=settings.seed,
             ),
         )
-    return SlideExplanation(
-        slide_id=entry.slide_id,
-        target=target,
-        attention_logits=logits[0],
-        object_logits=logits[1],
-        attention=patch.attention,
-        patch_scores=patch.scores,
-        class_scores=_class_scores(standard, patches),
-        patch_bias=patch.bias,
-        objects=kind.objects,
-        activation=kind.activation,
-        contribution=kind.contribution,
-        patch_contribution=kind.patch_contribution,
-        object_bias=kind.bias,
-        importance_target=true,
-        hidden=importance.objects,
-        probability=importance.probability,
-        hidden_probability=importance.hidden_probability,
-        imp=importance.imp,
-        effect=importance.effect,
-        null=importance.null,
-        patches=importance.patches,
-        area=importance.area,
-    )
-
-
-def _class_scores(standard: AttentionMIL, patches: Bag) -> NDArray[np.float64]:
-    """What each patch adds to the logit of each class, ``(K, N)``."""
-    classes = range(len(standard.classes))
-    return np.stack([patch_activation(standard, patches, k).scores for k in classes])

@@ -13,7 +13,7 @@ from xpath.export.colour import object_colour
 from xpath.export.overlay import png_bytes
 from xpath.export.report import pages as report_module
 from xpath.export.report.pages import write_index, write_report
-from xpath.export.report.pictures import jpeg_bytes, kind_layer, patch_strips
+from xpath.export.report.pictures import jpeg_bytes, object_layer, patch_strips
 from xpath.export.report.records import (
     CohortReport,
     FileTable,
@@ -73,12 +73,12 @@ def row(**change):
 
 @pytest.fixture
 def report():
-    picture = PatchPicture(jpeg=jpeg_bytes(PIXEL), value=-0.25, place="patch 3 at 0, 128")
+    picture = PatchPicture(jpeg=jpeg_bytes(PIXEL), value=-0.25, position="patch 3 at 0, 128")
     png = png_bytes(PIXEL)
     return SlideReport(
         slide_id="s",
         label="A",
-        part="test",
+        split="test",
         predicted="B",
         explained="B",
         measured="A",
@@ -150,8 +150,8 @@ def test_the_index_names_the_files_of_its_tables_and_asks_nobody(tmp_path, repor
     row = {"class_name": "B", "rank": 1, "name": "tumor", "colour": "#000000", "excess": 0.9}
     row |= {"excess_low": 0.5, "excess_high": 1.2, "q": 0.01, "effect": 1.0, "null": 0.1}
     row |= {"imp": 2.0, "slides": 4, "area": 0.1}
-    slide = {"slide_id": "s", "label": "A", "part": "test", "predicted": "B", "status": "done"}
-    metrics = {"model": "m", "part": "test", "slides": 4, "auc": 1.0, "f1": 1.0}
+    slide = {"slide_id": "s", "label": "A", "split": "test", "predicted": "B", "status": "done"}
+    metrics = {"model": "m", "split": "test", "slides": 4, "auc": 1.0, "f1": 1.0}
     metrics |= {"auc_low": 0.5, "auc_high": 1.0}
     cohort = CohortReport(
         title="t",
@@ -226,8 +226,8 @@ def test_scale_bars_are_round_and_at_most_a_third():
     [
         ({"contribution": 0.1}, "speaks for B"),
         ({"contribution": -0.1}, "speaks against B"),
-        ({"contribution": 0.0}, "says nothing"),
-        ({"contribution": 0.0, "area": 0.0}, "not found, so it says nothing"),
+        ({"contribution": 0.0}, "adds nothing"),
+        ({"contribution": 0.0, "area": 0.0}, "not found, so it adds nothing"),
     ],
 )
 def test_contributions_in_words(report, change, words):
@@ -263,10 +263,10 @@ def test_the_summary_names_both_sides(report):
 
 
 def test_a_nucleus_does_not_vanish_on_the_overview():
-    """A share of 4 % has an opacity of at least its root, 20 %; what is not there has none."""
+    """A share of 4 % has an opacity of at least its root, 20 %, an absent object has none."""
     share = np.array([[0.0, 0.01, 0.04, 1.0]], np.float32)
 
-    picture = np.asarray(Image.open(io.BytesIO(kind_layer(share, (1, 2, 3)))).convert("RGBA"))[0]
+    picture = np.asarray(Image.open(io.BytesIO(object_layer(share, (1, 2, 3)))).convert("RGBA"))[0]
 
     assert picture[:, 3].tolist()[:2] == [0, 0]
     assert 51 <= picture[2, 3] < picture[3, 3] == 255
@@ -275,7 +275,7 @@ def test_a_nucleus_does_not_vanish_on_the_overview():
 
 @pytest.fixture
 def four_patches():
-    """A grey slide of four patches, a square of one kind in each."""
+    """A grey slide of four patches, a square of one object in each."""
     grid = PatchGrid(
         coords=np.array([[0, 0], [64, 0], [128, 0], [192, 0]], np.int64), footprint=64,
         pixels=64, mpp=0.5, overlap=0, slide_size=Size(256, 64), slide_mpp=0.5,
@@ -295,24 +295,24 @@ def four_patches():
 def test_top_and_bottom_patches_are_signed_sorted_and_outlined(four_patches):
     slide, masks = four_patches
     values = np.array([[0.1, 0], [-0.4, 0], [0.3, 0], [-0.2, 0]])
-    found = SimpleNamespace(contribution=values.sum(axis=0), patch_contribution=values)
+    by_object = SimpleNamespace(contribution=values.sum(axis=0), patch_contribution=values)
 
-    (strip,) = patch_strips(slide, masks, found, each=3)
+    (strip,) = patch_strips(slide, masks, SimpleNamespace(object=by_object), each=3)
 
     assert [picture.value for picture in strip.top] == [0.3, 0.1]
     assert [picture.value for picture in strip.bottom] == [-0.4, -0.2]
-    assert strip.top[0].place == "patch 2 at 128, 0"
+    assert strip.top[0].position == "patch 2 at 128, 0"
     image = np.asarray(Image.open(io.BytesIO(strip.top[0].jpeg)), int)
     border = image[84, 42]  # a quarter from the left
     assert np.abs(border - object_colour("breast-tissue-tumor")).max() < 60
     assert np.abs(image[84, 84] - 128).max() < 6  # the middle is the slide
 
 
-def test_a_kind_that_only_speaks_against_has_no_top_patch(four_patches):
+def test_an_object_that_only_speaks_against_has_no_top_patch(four_patches):
     values = np.full((4, 2), -0.1)
-    found = SimpleNamespace(contribution=values.sum(axis=0), patch_contribution=values)
+    by_object = SimpleNamespace(contribution=values.sum(axis=0), patch_contribution=values)
 
-    (strip,) = patch_strips(*four_patches, found)
+    (strip,) = patch_strips(*four_patches, SimpleNamespace(object=by_object))
 
     assert strip.top == ()
     assert len(strip.bottom) == 3
@@ -321,13 +321,13 @@ def test_a_kind_that_only_speaks_against_has_no_top_patch(four_patches):
 def test_tables_of_the_run_are_shown_as_they_are(tmp_path):
     (tmp_path / "slides").mkdir()
     path = tmp_path / "slides" / "morphometry.csv"
-    path.write_text("object,area um2\n" + "tumor,1234.56789\n" * 50)
+    path.write_text("object,area um2,rule\n" + "tumor,1234.56789,by edges\n" * 50)
 
     table = file_table(path, tmp_path, most=2)
 
     assert table == FileTable(
         columns=("object", "area um2"), rows=(("tumor", "1235"),) * 2,
-        source="slides/morphometry.csv", cut=48,
+        source="slides/morphometry.csv", cut=48, rule="by edges",
     )  # fmt: skip
     assert file_table(tmp_path / "none.csv", tmp_path) is None
 
@@ -335,10 +335,11 @@ def test_tables_of_the_run_are_shown_as_they_are(tmp_path):
 def test_temperatures_are_read_and_nonsense_is_refused(tmp_path):
     path = tmp_path / "calibration.csv"
     assert temperatures(path) == {}
-    path.write_text("model,temperature\nobject_aware,1.5\n")
+    path.write_text("model,fold,temperature\nobject_aware,0,1.5\nobject_aware,1,2\n")
     assert temperatures(path) == {"object_aware": 1.5}
-    for wrong in ("model,t\na,1\n", "model,temperature\na,hot\n", "model,temperature\na,0\n"):
-        path.write_text(wrong)
+    assert temperatures(path, 1) == {"object_aware": 2.0}
+    for wrong in ("model,fold,t\na,0,1\n", "{0}\na,0,hot\n", "{0}\na,0,0\n"):
+        path.write_text(wrong.format("model,fold,temperature"))
         with pytest.raises(StoreError):
             temperatures(path)
 
@@ -349,10 +350,10 @@ def test_intervals_are_those_of_the_measured_class(tmp_path):
         "class_name,object,excess_low,excess_high\nA,tumor,0.1,0.5\nB,tumor,-1,1\nA,fat,nan,nan\n"
     )
 
-    found = cohort_intervals(path, "A")
+    intervals = cohort_intervals(path, "A")
 
-    assert found["tumor"] == (0.1, 0.5)
-    assert math.isnan(found["fat"][0])
+    assert intervals["tumor"] == (0.1, 0.5)
+    assert math.isnan(intervals["fat"][0])
 
 
 def test_training_data_in_sentences(tmp_path):

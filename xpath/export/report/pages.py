@@ -1,4 +1,4 @@
-"""Pages for people: one per slide, one per run; each a single file that asks no network."""
+"""Pages for people, one per slide and one per run, each a single file without network."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 LIMITS = (
     "For research only; not a medical device, not for diagnosis.",
-    "An explanation says what the classifier used, not what is true of the disease.",
+    "An explanation shows what the classifier used, not what is true of the disease.",
     "The model sees only the tissue patches, each by itself: not what lies between them, not other "
     "slides or stains, nothing of the patient.",
     "Masks are predictions of a segmentor: what it does not find, or was not asked for, cannot be "
@@ -101,5 +101,5 @@ def _environment() -> Environment:
 
 
 def _data_uri(picture: bytes) -> str:
-    kind = "jpeg" if picture.startswith(b"\xff\xd8") else "png"
-    return f"data:image/{kind};base64," + base64.b64encode(picture).decode()
+    media = "jpeg" if picture.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{media};base64," + base64.b64encode(picture).decode()

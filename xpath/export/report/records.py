@@ -1,4 +1,4 @@
-"""What the pages for people show: plain records, put into words and HTML elsewhere."""
+"""The content of the pages for people, which is put into words and HTML elsewhere."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class Layer:
     png: bytes
     shown: bool = False
     colour: str = ""
-    """``#rrggbb`` of a kind of object; empty for a signed map."""
+    """``#rrggbb`` of an object class, empty for a signed map."""
     limit: float = 0.0
     """The absolute value in full colour, of a signed map."""
     source: str = ""
     """File of the run folder, and what in it."""
     value: float | None = None
-    """What the kind adds to the logit."""
+    """The object's contribution to the logit."""
 
     @property
     def weight(self) -> float:
-        """How much it matters, whatever the sign."""
+        """The absolute contribution."""
         return abs(self.value or 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectRow:
-    """One kind of object on one slide; None where it was not asked."""
+    """One object class on one slide, None where it was not hidden."""
 
     name: str
     colour: str
@@ -52,7 +52,7 @@ class ObjectRow:
     area: float
     """Share of the patches' area."""
     contribution: float
-    """What it adds to the object-aware logit of the explained class."""
+    """To the object-aware logit of the explained class."""
     effect: float | None = None
     """Fall of the standard model's log-odds of the measured class when it is hidden."""
     null: float | None = None
@@ -60,7 +60,7 @@ class ObjectRow:
     imp: float | None = None
     """The paper's Eq. 12."""
     cohort: tuple[float, float] | None = None
-    """95 % interval of effect minus null over the patients of the measured class; NaN: one."""
+    """95 % interval of effect minus null over the patients of the measured class, NaN for one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,14 +69,14 @@ class PatchPicture:
 
     jpeg: bytes
     value: float
-    """What the kind adds to the logit here."""
-    place: str
+    """The object's contribution to the logit in this patch."""
+    position: str
     """Number of the patch and its corner, level-0 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PatchStrip:
-    """The patches in which a kind of object speaks most for the class, and most against it."""
+    """The patches in which an object speaks most for the class, and most against it."""
 
     name: str
     colour: str
@@ -95,6 +95,8 @@ class FileTable:
     source: str
     cut: int = 0
     """Rows that are left out."""
+    rule: str = ""
+    """The rule by which objects were counted, its column ``rule``; empty without one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,12 +105,12 @@ class SlideReport:
 
     slide_id: str
     label: str
-    """True class; empty where unknown."""
-    part: str
+    """True class, empty where unknown."""
+    split: str
     """``train``, ``validation``, ``test`` or empty: how far the prediction can be believed."""
     predicted: str
     explained: str
-    """The class the maps speak of."""
+    """The class of the maps."""
     probability: Mapping[str, Mapping[str, float]]
     """Model name to class name to probability."""
     figure: bytes
@@ -123,11 +125,11 @@ class SlideReport:
     untaught: tuple[str, ...] = ()
     """Objects the segmentor's weights never learnt."""
     measured: str = ""
-    """The class the hiding speaks of; the explained one if empty."""
+    """The class the hiding is measured for, the explained one if empty."""
     calibration: str = ""
-    """How the probabilities were calibrated; empty where they were not."""
+    """How the probabilities were calibrated, empty where they were not."""
     training: tuple[str, ...] = ()
-    """What the training data looked like, in sentences."""
+    """The training data, in sentences."""
     strips: tuple[PatchStrip, ...] = ()
     morphometry: FileTable | None = None
     um_per_pixel: float | None = None
@@ -137,12 +139,12 @@ class SlideReport:
 
     @property
     def source(self) -> str:
-        """Where the numbers of the explanation lie in the run folder."""
+        """The file of the explanation in the run folder."""
         return f"slides/{self.slide_id}/explanation.h5"
 
     @property
     def hidden_class(self) -> str:
-        """The class the hiding speaks of."""
+        """The class the hiding is measured for."""
         return self.measured or self.explained
 
 
@@ -161,7 +163,7 @@ class CohortReport:
     examples: tuple[SlideReport, ...]
     """Slides shown side by side."""
     slides: tuple[Mapping[str, str], ...]
-    """Rows: slide_id, label, predicted, part, status, link."""
+    """Rows: slide_id, label, predicted, split, status, link."""
     facts: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
     untaught: tuple[str, ...] = ()

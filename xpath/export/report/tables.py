@@ -1,8 +1,7 @@
-"""What a page takes from tables and models of the run folder, where it has them."""
+"""Content of a page from the tables and models of the run folder, where it has them."""
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections import Counter
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xpath.errors import StoreError
 from xpath.export.report.records import FileTable
+from xpath.store.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,34 +18,34 @@ if TYPE_CHECKING:
 __all__ = ["cohort_intervals", "file_table", "temperatures", "training_sentences"]
 
 MOST_ROWS = 40
+INTERVALS = {"object": str, "class_name": str, "excess_low": float, "excess_high": float}
 
 
 def file_table(path: Path, root: Path, *, most: int = MOST_ROWS) -> FileTable | None:
-    """A CSV file as it is, its first rows; None where the run has none."""
-    rows = _rows(path)
+    """The first rows of a CSV file as they are, None where the run has no such file."""
+    rows = read_table(path)
     if not rows:
         return None
-    columns = tuple(rows[0])
+    columns = tuple(name for name in rows[0] if name != "rule")
     return FileTable(
         columns=columns,
-        rows=tuple(tuple(_short(row[column] or "") for column in columns) for row in rows[:most]),
+        rows=tuple(tuple(_short(row[column]) for column in columns) for row in rows[:most]),
         source=path.relative_to(root).as_posix(),
         cut=max(0, len(rows) - most),
+        rule=rows[0].get("rule", ""),
     )
 
 
-def temperatures(path: Path) -> dict[str, float]:
-    """Temperature of each calibrated model, ``tables/calibration.csv``; empty where there is none.
+def temperatures(path: Path, fold: int = 0) -> dict[str, float]:
+    """Temperature of each calibrated model, ``tables/calibration.csv``, empty where there is none.
 
-    The table has the columns ``model`` and ``temperature``; logits are divided by it.
+    The table has the columns ``model``, ``fold`` and ``temperature``, by which logits are divided.
 
     Raises:
         StoreError: The file has other columns, or a temperature that is no positive number.
     """
-    try:
-        found = {row["model"]: float(row["temperature"]) for row in _rows(path)}
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path} needs the columns model and temperature ({error})") from error
+    rows = read_table(path, model=str, fold=int, temperature=float)
+    found = {row["model"]: row["temperature"] for row in rows if row["fold"] == fold}
     wrong = [name for name, value in found.items() if not (math.isfinite(value) and value > 0)]
     if wrong:
         raise StoreError(f"{path}: temperatures must be above 0; look at {wrong[:3]}")
@@ -55,14 +55,14 @@ def temperatures(path: Path) -> dict[str, float]:
 def cohort_intervals(path: Path, class_name: str) -> dict[str, tuple[float, float]]:
     """95 % interval of each object's excess for a class, from ``tables/importance.csv``."""
     return {
-        row["object"]: (float(row["excess_low"]), float(row["excess_high"]))
-        for row in _rows(path)
-        if row.get("class_name") == class_name
+        row["object"]: (row["excess_low"], row["excess_high"])
+        for row in read_table(path, **INTERVALS)
+        if row["class_name"] == class_name
     }
 
 
 def training_sentences(model: Path, split: Path) -> tuple[str, ...]:
-    """What a classifier was trained on, with the files that say so.
+    """The training data of a classifier in sentences.
 
     Args:
         model: Its folder, with ``config.json``.
@@ -71,13 +71,13 @@ def training_sentences(model: Path, split: Path) -> tuple[str, ...]:
     if not (model / "config.json").exists():
         return ()
     about: Mapping[str, Any] = json.loads((model / "config.json").read_text()).get("metadata", {})
-    label = {row["slide_id"]: row["label"] for row in _rows(split)}
+    label = {row["slide_id"]: row["label"] for row in read_table(split)}
     sentences = []
-    for part, slides in about.get("slides", {}).items():
+    for which, slides in about.get("slides", {}).items():
         count = Counter(label.get(slide, "unknown") for slide in slides)
         by_class = ", ".join(f"{number} {name}" for name, number in sorted(count.items()))
         verb = {"train": "trained on", "validation": "chosen on", "test": "judged on"}.get(
-            part, part
+            which, which
         )
         sentences.append(
             f"{verb[0].upper()}{verb[1:]} {len(slides)} slides ({by_class or 'none'})."
@@ -90,13 +90,6 @@ def training_sentences(model: Path, split: Path) -> tuple[str, ...]:
             " unknown to it."
         )
     return tuple(sentences)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def _short(text: str) -> str:

@@ -27,7 +27,7 @@ class ScaleBar(NamedTuple):
 
 
 def signed(value: float) -> str:
-    """``+1.250``; a real minus sign, and no sign for what rounds to zero."""
+    """A number as ``+1.250``, with a real minus sign, and no sign where it rounds to zero."""
     text = f"{abs(value):.3f}"
     if not math.isfinite(value):
         return "not known"
@@ -37,7 +37,7 @@ def signed(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """``12.3 %``; what is not quite certain is not printed as certain."""
+    """A share as ``12.3 %``, never rounded to certainty."""
     if 0.999 < share < 1:
         return "> 99.9 %"
     if 0 < share < 0.001:
@@ -46,7 +46,7 @@ def percent(share: float) -> str:
 
 
 def scale_bar(um_per_pixel: float | None, width: int) -> ScaleBar | None:
-    """A round length of a third of the picture at most; None where the resolution is unknown."""
+    """A round length of a third of the picture at most, None where the resolution is unknown."""
     if not um_per_pixel or not width:
         return None
     um = max((step for step in STEPS if step / um_per_pixel <= width / 3), default=STEPS[0])
@@ -55,16 +55,16 @@ def scale_bar(um_per_pixel: float | None, width: int) -> ScaleBar | None:
 
 
 def in_words(row: ObjectRow, report: SlideReport) -> str:
-    """What an object's contribution means."""
+    """An object's contribution in words."""
     if row.contribution > 0:
         return f"speaks for {report.explained}"
     if row.contribution < 0:
         return f"speaks against {report.explained}"
-    return "says nothing" if row.area > 0 else "not found, so it says nothing"
+    return "adds nothing" if row.area > 0 else "not found, so it adds nothing"
 
 
 def hiding_in_words(row: ObjectRow, report: SlideReport) -> str:
-    """What hiding an object did on this slide, and whether it does so over patients."""
+    """The effect of hiding an object on this slide, and over patients, in words."""
     if row.effect is None or row.null is None:
         return "not asked"
     name, excess = report.hidden_class, row.effect - row.null

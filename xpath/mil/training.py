@@ -1,0 +1,298 @@
+"""Training of a slide classifier, on one page.
+
+Axes: B bags, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch.nn import functional
+
+from xpath.device import seeded
+from xpath.errors import ConfigError, DataError
+from xpath.metrics.classification import classification_metrics
+from xpath.mil.bag import chunks, own_tensor, pack
+from xpath.mil.prediction import predict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from torch import Tensor
+
+    from xpath.mil.bag import Bag
+    from xpath.protocols import SlideClassifier
+
+__all__ = ["Epoch", "TrainConfig", "TrainResult", "train"]
+
+SEED_STRIDE = 1_000_003
+"""Keeps epoch 1 of seed 0 from repeating epoch 0 of seed 1."""
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""None where nothing is narrowed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """How a slide classifier is trained, by default as in the paper where it gives a number."""
+
+    lr: float = 2e-4
+    """Learning rate of Adam (section 4.4)."""
+    weight_decay: float = 1e-5
+    """Weight decay of Adam (section 4.4)."""
+    epochs: int = 100
+    """Largest number of passes over the training slides."""
+    patience: int = 15
+    """Epochs without a better validation score before it stops."""
+    monitor: Literal["loss", "auc"] = "loss"
+    """The score that decides which epoch is best. ``loss``: on few slides it is steadier than the
+    AUC, which soon stands still at 1. ``auc``: ties go to the lower loss; without slides of every
+    class there is no AUC, and the loss decides."""
+    bags_per_step: int = 8
+    """Slides per optimiser step."""
+    class_weight: Literal["balanced", "none"] = "balanced"
+    """``balanced``: rare classes weigh more in the loss, inversely to their frequency."""
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
+    """``shuffled``: every slide once an epoch. ``balanced``: as many draws, every class as often,
+    so that slides of a rare one come several times; with ``class_weight="none"``."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the matrix products while training; sums over patches, loss and weights stay float32.
+    Half the memory, and on a GPU faster; ``float16`` only for GPUs without ``bfloat16``."""
+    scale: bool = True
+    """Fit the feature scaler on the training slides first."""
+    seed: int = 0
+    """Order of the slides and dropout; the first weights are the caller's matter."""
+
+    def __post_init__(self) -> None:
+        """Refuses impossible numbers.
+
+        Raises:
+            ConfigError: A number that is not positive, or an unknown word.
+        """
+        if min(self.lr, self.epochs, self.patience, self.bags_per_step) <= 0:
+            raise ConfigError(f"lr, epochs, patience and bags_per_step must be positive: {self}")
+        if self.weight_decay < 0:
+            raise ConfigError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        words = {
+            "class_weight": ("balanced", "none"),
+            "monitor": ("loss", "auc"),
+            "sampling": ("shuffled", "balanced"),
+            "precision": tuple(PRECISIONS),
+        }
+        for name, known in words.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        if (self.sampling, self.class_weight) == ("balanced", "balanced"):
+            raise ConfigError(
+                "sampling and class_weight would both make up for rare classes, so these would"
+                " count too much; set one of them: class_weight='none' or sampling='shuffled'"
+            )
+
+
+class Epoch(NamedTuple):
+    """Loss and scores after a pass over the training slides."""
+
+    number: int
+    """Counted from 0."""
+    train_loss: float
+    """Mean over the slides, dropout on, while the weights changed."""
+    validation_loss: float
+    """Mean over the slides, dropout off; NaN without validation slides."""
+    validation_auc: float
+    """NaN without validation slides of every class."""
+
+
+class TrainResult(NamedTuple):
+    """How the training went."""
+
+    history: list[Epoch]
+    best_epoch: int
+    """Number of the epoch whose weights were kept."""
+
+
+def train(
+    model: SlideClassifier,
+    train_bags: Sequence[Bag],
+    validation_bags: Sequence[Bag],
+    config: TrainConfig | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> TrainResult:
+    """Trains a model in place and leaves it with its best weights, in evaluation mode.
+
+    Without validation slides all epochs run and the last weights stay. On the CPU, model, bags and
+    config alone decide every bit of the result, and the global random state stays. How it was
+    was trained, and on which slides, is kept in ``model.metadata["training"]`` and so saved.
+
+    Args:
+        model: On whatever device; bags are brought there.
+        train_bags: With labels.
+        validation_bags: With labels; they only choose the epoch. May be empty.
+        config: How it is trained.
+        on_epoch: Called after every epoch.
+
+    Raises:
+        DataError: No training bags, a bag without a label, a label that is no class, or a loss
+            that is no longer a number.
+        ShapeError: Bags of other features than the model's.
+    """
+    config = config or TrainConfig()
+    _check_labels((*train_bags, *validation_bags), len(model.classes))
+    if not train_bags:
+        raise DataError("there are no bags to train on")
+    scaler = getattr(model, "scaler", None)
+    if config.scale and scaler is not None:
+        scaler.fit(train_bags)
+    history: list[Epoch] = []
+    best, best_score, best_state = 0, (-math.inf, -math.inf), model.state_dict()
+    for epoch in _epochs(model, train_bags, validation_bags, config):
+        history.append(epoch)
+        if on_epoch:
+            on_epoch(epoch)
+        score = _score(epoch, config.monitor)
+        if score > best_score or not validation_bags:
+            best, best_score = epoch.number, score
+            best_state = copy.deepcopy(model.state_dict())
+        elif epoch.number - best >= config.patience:
+            break
+    model.load_state_dict(best_state)
+    model.eval()
+    model.metadata["training"] = {
+        "xpath": version("xpath-pathology"),
+        "config": asdict(config),
+        "epochs": len(history),
+        "best_epoch": best,
+        "train_slides": [bag.slide_id for bag in train_bags],
+        "validation_slides": [bag.slide_id for bag in validation_bags],
+    }
+    return TrainResult(history, best)
+
+
+def _epochs(
+    model: SlideClassifier,
+    train_bags: Sequence[Bag],
+    validation_bags: Sequence[Bag],
+    config: TrainConfig,
+) -> Iterator[Epoch]:
+    """Trains for one epoch at a time."""
+    loss = _Loss(class_weight(train_bags, len(model.classes), config.class_weight))
+    stepper = _Stepper(model, loss, config)
+    count, size = len(train_bags), config.bags_per_step
+    generator = torch.Generator().manual_seed(config.seed)
+    device = own_tensor(model).device
+    for number in range(config.epochs):
+        order = slide_order(train_bags, config.sampling, generator)
+        steps = ([train_bags[i] for i in order[at : at + size]] for at in range(0, count, size))
+        with seeded(device, config.seed * SEED_STRIDE + number):
+            train_loss = stepper.epoch(steps) / count
+        epoch = Epoch(number, train_loss, *_validate(model, validation_bags, loss))
+        losses = [epoch.train_loss] + [epoch.validation_loss] * bool(validation_bags)
+        if not all(math.isfinite(loss) for loss in losses):
+            raise DataError(f"the loss is no number any more, lower lr ({config.lr}): {epoch}")
+        yield epoch
+
+
+def class_weight(bags: Sequence[Bag], classes: int, rule: str) -> Tensor:
+    """Weight ``(K,)`` of each class in the loss, 1 on average over the bags.
+
+    A class without a bag weighs 1: it cannot matter in training, and should in validation.
+    """
+    if rule == "none":
+        return torch.ones(classes)
+    counts = torch.bincount(torch.tensor([bag.label for bag in bags]), minlength=classes)
+    there = counts > 0
+    return torch.where(there, len(bags) / (there.sum() * counts.clamp(min=1)), 1.0)
+
+
+def slide_order(bags: Sequence[Bag], rule: str, generator: torch.Generator) -> list[int]:
+    """Indices of the slides of an epoch, as many as there are bags.
+
+    ``shuffled``: each once. ``balanced``: drawn with replacement, every class there is as often.
+    """
+    if rule == "shuffled":
+        return torch.randperm(len(bags), generator=generator).tolist()
+    labels = torch.tensor([bag.label for bag in bags])
+    chance = 1 / torch.bincount(labels).clamp(min=1)[labels].double()
+    return torch.multinomial(chance, len(bags), replacement=True, generator=generator).tolist()
+
+
+class _Loss:
+    """Cross-entropy, weighted by class and *summed*.
+
+    Divided by slides, not by their weights: that would cancel the weights with one slide a step.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        weight = self.weight.to(logits)
+        return functional.cross_entropy(logits, labels, weight, reduction="sum")
+
+
+class _Stepper:
+    """A model, its optimiser, and the precision they work in."""
+
+    def __init__(self, model: SlideClassifier, loss: _Loss, config: TrainConfig) -> None:
+        self.model, self.loss = model, loss
+        self.own = own_tensor(model)
+        self.device = self.own.device.type
+        self.narrow = PRECISIONS[config.precision]
+        self.optimizer = torch.optim.Adam(
+            model.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        )
+        # float16 has no small numbers: gradients are scaled up, and steps that overflow left out
+        self.scaler = torch.amp.GradScaler(self.device, enabled=self.narrow is torch.float16)
+
+    def epoch(self, steps: Iterable[Sequence[Bag]]) -> float:
+        """One optimiser step per batch; the loss summed over all bags."""
+        self.model.train()
+        # Added up where it is: to read a number off a GPU in every step would make it wait.
+        total = torch.zeros((), dtype=torch.float64, device=self.own.device)
+        for bags in steps:
+            self.optimizer.zero_grad(set_to_none=True)
+            for chunk in chunks(bags):
+                loss = self._loss_of(chunk)
+                self.scaler.scale(loss / len(bags)).backward()
+                total += loss.detach()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        return float(total)
+
+    def _loss_of(self, bags: Sequence[Bag]) -> Tensor:
+        packed = pack(bags).like(self.own)
+        with torch.autocast(self.device, self.narrow, enabled=self.narrow is not None):
+            logits = self.model(packed).logits
+        return self.loss(logits, packed.labels)
+
+
+def _validate(model: SlideClassifier, bags: Sequence[Bag], loss: _Loss) -> tuple[float, float]:
+    """Loss and AUC; NaN where there is none."""
+    if not bags:
+        return math.nan, math.nan
+    predicted = predict(model, bags)
+    logits, labels = torch.from_numpy(predicted.logits), torch.from_numpy(predicted.label)
+    total = float(loss(logits, labels))
+    if not math.isfinite(total):
+        return total / len(bags), math.nan
+    return total / len(bags), classification_metrics(predicted.probability, predicted.label).auc
+
+
+def _score(epoch: Epoch, monitor: str) -> tuple[float, float]:
+    """Larger is better; the second number decides ties."""
+    auc = epoch.validation_auc
+    first = 0.0 if monitor == "loss" or math.isnan(auc) else auc
+    return first, -epoch.validation_loss
+
+
+def _check_labels(bags: Sequence[Bag], classes: int) -> None:
+    unlabelled = [bag.slide_id for bag in bags if bag.label is None]
+    if unlabelled:
+        raise DataError(f"slides without a label cannot train: {unlabelled}")
+    wrong = {bag.slide_id: bag.label for bag in bags if (bag.label or 0) >= classes}
+    if wrong:
+        raise DataError(f"the model knows classes 0 to {classes - 1}, got labels {wrong}")
