@@ -39,8 +39,8 @@ PROMISES = {
     "examples/segment_with_words.py": "wrote overlay.png",
 }
 """Example to what it prints; a benchmark prints JSON last."""
-ELSEWHERE = {"benchmarks/parity_seem.py"}
-"""Wants the weights of a reference: ``test_parity_seem`` makes some and runs it."""
+ELSEWHERE = {"benchmarks/parity_seem.py", "benchmarks/readers.py"}
+"""Run by ``test_parity_seem``, with weights made there, and ``test_readers``, on a small slide."""
 
 
 @pytest.fixture(scope="module")
