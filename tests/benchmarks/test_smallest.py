@@ -39,8 +39,10 @@ PROMISES = {
     "examples/segment_with_words.py": "wrote overlay.png",
 }
 """Example to what it prints; a benchmark prints JSON last."""
-ELSEWHERE = {"benchmarks/parity_seem.py"}
-"""Wants the weights of a reference: ``test_parity_seem`` makes some and runs it."""
+ELSEWHERE = {
+    f"benchmarks/{name}.py" for name in ("language", "object_counts", "parity_seem", "readers")
+}
+"""Run by a test of their own, which makes or finds what they read: ``test_language`` and so on."""
 
 
 @pytest.fixture(scope="module")

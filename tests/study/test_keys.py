@@ -54,6 +54,8 @@ DEFAULTS = {
     "tissue.close_um": 40.0,
     "tissue.min_area_um2": 40_000.0,
     "tissue.max_hole_um2": 40_000.0,
+    "tissue.exclude_pen": False,
+    "tissue.exclude_glass": False,
     "grid.patch_um": 128.0,
     "grid.mpp": 0.5,
     "grid.patch_px": 0,
