@@ -101,11 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _entry(study: Study, name: str | None) -> SlideEntry:
-    """The slide that is meant.
-
-    Raises:
-        DataError: No such slide, or several and none was named.
-    """
+    """The slide that is meant."""
     known = {entry.slide_id: entry for entry in study.slides}
     if name is None and len(known) == 1:
         return study.slides[0]

@@ -55,11 +55,7 @@ class AttentionMILSettings:
     """Rate while training, on projection and attention."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: A width below 1, or a rate not in 0..1.
-        """
+        """Raises ConfigError for a width below 1, or a rate not in 0..1."""
         check_sizes(hidden=self.hidden, proj=self.proj, dropout=self.dropout)
 
 
@@ -73,11 +69,7 @@ class AttentionMILConfig(AttentionMILSettings):
     """Names of the K classes, in the order of the logits."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: Fewer than 2 classes, or as for ``AttentionMILSettings``.
-        """
+        """Raises ConfigError for fewer than 2 classes, or as for ``AttentionMILSettings``."""
         super(AttentionMILConfig, self).__post_init__()  # bare super() breaks under slots
         check_sizes(dim=self.dim, classes=self.classes)
 

@@ -141,11 +141,7 @@ class ClassifierConfig:
     """Predictions are softened by a temperature fitted on the validation slides."""
 
     def __post_init__(self) -> None:
-        """Refuses names that are none.
-
-        Raises:
-            ConfigError: No models, an unknown one, or one twice.
-        """
+        """Raises ConfigError for no models, an unknown one, or one twice."""
         unknown = [name for name in self.models if name not in CLASSIFIERS]
         if unknown or not self.models or len(set(self.models)) < len(self.models):
             raise ConfigError(

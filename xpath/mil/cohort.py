@@ -74,11 +74,7 @@ class CohortConfig:
     """Number of the training; checkpoints that another one made are made again."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be.
-
-        Raises:
-            ConfigError: No draws, or a device that this machine has not.
-        """
+        """Raises ConfigError for no draws, or a device that this machine has not."""
         if self.draws < 1:
             raise ConfigError(f"draws must be 1 or more, got {self.draws}")
         device_of(self.device)

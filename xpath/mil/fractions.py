@@ -65,11 +65,7 @@ class ObjectFractionsSettings:
     """``balanced``: rare classes weigh more, inversely to their frequency."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: A penalty that is not positive, or another class weight.
-        """
+        """Raises ConfigError for a penalty that is not positive, or another class weight."""
         if not self.c > 0 or self.class_weight not in ("balanced", None):
             raise ConfigError(
                 f"c must be positive and class_weight 'balanced' or None, got {self.c} and"
@@ -87,11 +83,7 @@ class ObjectFractionsConfig(ObjectFractionsSettings):
     """Names of the K classes, in the order of the logits."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: Fewer than 2 classes, or as for ``ObjectFractionsSettings``.
-        """
+        """Raises ConfigError for fewer than 2 classes, or as for ``ObjectFractionsSettings``."""
         super(ObjectFractionsConfig, self).__post_init__()  # bare super() breaks under slots
         check_sizes(classes=self.classes)
 

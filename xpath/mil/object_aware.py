@@ -45,11 +45,7 @@ class ObjectAwareMILSettings(AttentionMILSettings):
     """``all``: mean over all L objects (the paper); ``present``: over those the slide has."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: Another average, or as for ``AttentionMILSettings``.
-        """
+        """Raises ConfigError for another average, or as for ``AttentionMILSettings``."""
         super(ObjectAwareMILSettings, self).__post_init__()  # bare super() breaks under slots
         if self.average not in ("all", "present"):
             raise ConfigError(f"average must be 'all' or 'present', got {self.average!r}")

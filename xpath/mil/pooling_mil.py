@@ -39,11 +39,7 @@ class PoolingMILSettings:
     """Rate on the projection while training."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: A width below 1, or a rate not in 0..1.
-        """
+        """Raises ConfigError for a width below 1, or a rate not in 0..1."""
         check_sizes(proj=self.proj, dropout=self.dropout)
 
 

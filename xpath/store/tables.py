@@ -158,11 +158,7 @@ def _record(row: Any) -> Mapping[str, Any]:
 
 
 def _frame(path: Path) -> DataFrame:
-    """A table with every cell as text.
-
-    Raises:
-        StoreError: It cannot be read, or a row is longer than the header.
-    """
+    """A table with every cell as text."""
     import pandas as pd
 
     try:
@@ -175,11 +171,7 @@ def _frame(path: Path) -> DataFrame:
 
 
 def _typed(path: Path, frame: DataFrame, types: Mapping[str, type]) -> list[dict[str, Any]]:
-    """Rows with some columns as their types.
-
-    Raises:
-        StoreError: A column is missing, or a cell is not of its type.
-    """
+    """Rows with some columns as their types."""
     missing = [name for name in types if name not in frame.columns]
     if missing:
         raise StoreError(
@@ -198,11 +190,7 @@ def _typed(path: Path, frame: DataFrame, types: Mapping[str, type]) -> list[dict
 
 
 def _value(text: str, wanted: type) -> Any:
-    """A cell as its type.
-
-    Raises:
-        ValueError: It is not of this type.
-    """
+    """A cell as its type."""
     if wanted is bool:
         return bool(("False", "True").index(text))  # bool("False") is True
     return wanted(text or "nan") if wanted is float else wanted(text)

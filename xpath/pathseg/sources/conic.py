@@ -87,11 +87,7 @@ SOURCE = Conic()
 
 
 def _read(image_path: Path, label_path: Path, index: int) -> Annotated:
-    """A patch with its nuclei.
-
-    Raises:
-        DataError: An array is missing, damaged or of another shape, or a class is unknown.
-    """
+    """A patch with its nuclei."""
     images, labels = read_array(image_path, lazy=True), read_array(label_path, lazy=True)
     size = images.shape[1:3]
     if images.shape[1:] != (*size, 3) or labels.shape != (len(images), *size, 2):

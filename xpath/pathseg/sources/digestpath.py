@@ -74,11 +74,7 @@ SOURCE = Digestpath()
 
 
 def _read(image_path: Path, mask_path: Path | None) -> Annotated:
-    """An image with its lesion, or without any where there is no mask.
-
-    Raises:
-        DataError: A file is missing or damaged, or sizes differ.
-    """
+    """An image with its lesion, or without any where there is no mask."""
     image = read_image(image_path)
     if mask_path is None:
         return Annotated(image, (), None, (LABEL,))

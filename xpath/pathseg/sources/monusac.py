@@ -82,12 +82,7 @@ SOURCE = Monusac()
 
 
 def _read(image_path: Path, xml_path: Path) -> Annotated:
-    """An image with its cells.
-
-    Raises:
-        DataError: A file is missing or damaged, a cell type is unknown, or an outline lies
-            outside the image.
-    """
+    """An image with its cells."""
     image = read_tiff(image_path)
     size = (image.shape[0], image.shape[1])
     outlines = _outlines(xml_path)

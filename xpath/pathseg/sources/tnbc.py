@@ -115,11 +115,7 @@ def _pairs(root: Path) -> list[tuple[Path, Path]]:
 
 
 def _classes(root: Path, masks: list[Path]) -> dict[int, str]:
-    """Integer to label id, from ``classes.csv`` or from the number of images.
-
-    Raises:
-        DataError: Neither says what the integers mean.
-    """
+    """Integer to label id, from ``classes.csv`` or from the number of images."""
     folder = folder_with(root, "classes.csv")
     if folder is not None:
         return _written(folder / "classes.csv")
@@ -204,11 +200,7 @@ def _may_be(value: int, where: list[str], object_type: str, unread: int) -> bool
 
 
 def _read(path: Path, mask_path: Path, classes: Mapping[int, str]) -> Annotated:
-    """An image with all its nuclei.
-
-    Raises:
-        DataError: A file is missing or damaged, sizes differ, or a class is unknown.
-    """
+    """An image with all its nuclei."""
     image, values = read_image(path), read_label_map(mask_path)
     check_same_size(mask_path, values.shape, path, image.shape)
     masks = masks_of_classes(values, classes, path=mask_path)
