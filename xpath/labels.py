@@ -36,7 +36,7 @@ OTHER = "other"
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A kind of object, in lower case."""
+    """An object class, in lower case."""
 
     region: str
     """Anatomical region; ``unspecified`` where the source does not tell."""
@@ -94,7 +94,7 @@ class LabelTree:
         return label in self._by_id if isinstance(label, str) else label in self._by_id.values()
 
     def __getitem__(self, label_id: str) -> Label:
-        """The label of an id, exactly as written; see ``parse`` for free spellings."""
+        """The label of an id, exactly as written. See ``parse`` for free spellings."""
         try:
             return self._by_id[label_id]
         except KeyError:
@@ -111,7 +111,7 @@ class LabelTree:
         return tuple(dict.fromkeys(label.structure for label in self))
 
     def children(self, region: str, structure: str | None = None) -> tuple[Label, ...]:
-        """Labels below a region, or below a structure of a region; may be none.
+        """Labels below a region, or below a structure of a region, if any.
 
         Raises:
             LabelError: No such region or structure.
@@ -286,7 +286,7 @@ def _complete(text: str) -> Label | None:
 
 
 def _richest(labels: tuple[Label, ...]) -> tuple[Label, ...]:
-    """Of labels of one region the one with most masks; all of them if the region is not clear."""
+    """The label with most masks where all are of one region, else all of them."""
     if len(labels) < 2 or len({label.region for label in labels}) > 1:
         return labels
     if any(label.masks is None for label in labels):

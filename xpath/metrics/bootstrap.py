@@ -1,4 +1,4 @@
-"""How sure a mean is, and whether one is larger than another."""
+"""Confidence intervals of means, and a paired test."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def bootstrap_mean(
 def _drawn_means(
     sums: NDArray[np.float64], counts: NDArray[np.integer], rng: np.random.Generator, draws: int
 ) -> NDArray[np.float64]:
-    """Means of ``draws`` resamples of groups; how often each is drawn is multinomial."""
+    """Means of ``draws`` resamples of groups. How often each is drawn is multinomial."""
     groups = len(sums)
     share = np.full(groups, 1 / groups)
     at_once = max(1, DRAWS_AT_ONCE // groups)

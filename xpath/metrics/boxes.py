@@ -39,7 +39,7 @@ class BoxCost(NamedTuple):
 
 
 def instance_boxes(mask: NDArray[np.bool_], *, min_pixels: int = MIN_PIXELS) -> NDArray[np.int64]:
-    """Tight boxes ``(N, 4)`` of the instances of a mask; smaller regions get none.
+    """Tight boxes ``(N, 4)`` of the instances of a mask. Smaller regions get none.
 
     Raises:
         DataError: A mask that is not boolean.

@@ -104,7 +104,7 @@ def instance_ratio(instances: Instances) -> float:
 
 
 def dispersion(instances: Instances) -> float:
-    """Largest distance between centroids of two instances (equation 21); 0 if there is one."""
+    """Largest distance between centroids of two instances (equation 21), 0 if there is one."""
     if not len(instances.centroid):
         return math.nan
     farthest = 0.0
@@ -169,7 +169,7 @@ def _inside(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _tight(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask within its tight box; without size if the mask is empty."""
+    """The mask within its tight box, without size if the mask is empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return mask[:0, :0]

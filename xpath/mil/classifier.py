@@ -70,7 +70,7 @@ def fit_fractions(
     config: TrainConfig | None = None,
     on_epoch: Callable[[Any], None] | None = None,
 ) -> None:
-    """Fits an ``ObjectFractions`` to bags of coverage; there are no epochs to choose from.
+    """Fits an ``ObjectFractions`` to bags of coverage. There are no epochs to choose from.
 
     Raises:
         DataError: Slides of one class only.
@@ -155,7 +155,7 @@ class ClassifierConfig:
         return cls(attention=AttentionMILSettings(), train=TrainConfig(bags_per_step=1))
 
     def settings_of(self, name: str) -> dict[str, Any]:
-        """Own settings of a classifier; none for one that was added to ``CLASSIFIERS``."""
+        """Own settings of a classifier, none for one that was added to ``CLASSIFIERS``."""
         settings = getattr(self, name, None)
         return {} if settings is None else asdict(settings)
 

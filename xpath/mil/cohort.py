@@ -283,7 +283,7 @@ def _read(path: Path, config: CohortConfig) -> _Features:
 
 
 def _usable(names: Sequence[str], bags: Mapping[View, object]) -> tuple[str, ...]:
-    """Classifiers that these bags can train; the others are named in a warning."""
+    """Classifiers that these bags can train. The others are named in a warning."""
     usable = tuple(name for name in names if CLASSIFIERS[name].reads in bags)
     lost = [name for name in names if name not in usable]
     if not usable:

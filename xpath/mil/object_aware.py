@@ -42,7 +42,8 @@ class ObjectAwareMILSettings(AttentionMILSettings):
     hidden: int = 64
     """Width of each attention network."""
     average: Literal["all", "present"] = "all"
-    """``all``: mean over all L objects (the paper); ``present``: over those the slide has."""
+    """``all``: mean over all L objects (the paper); ``present``: over those the slide has, so that
+    adding one that no slide has changes nothing."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError for another average, or as for ``AttentionMILSettings``."""
@@ -107,13 +108,8 @@ class ObjectAwareMIL(Pretrained):
         dim: Features of an object.
         objects: Names of the L object classes, or just how many.
         classes: Names of the K classes, or just how many.
-        hidden: Width of each attention network.
-        gated: Gated attention; False for the plain form.
-        proj: Width of a linear layer with ReLU before pooling, shared by all objects; None as
-            in the paper.
-        dropout: Rate while training, on projection and attention.
-        average: ``all``: mean over all L objects (the paper); ``present``: over those there, so
-            that adding one that no slide has changes nothing.
+        hidden, gated, proj, dropout, average: See ``ObjectAwareMILSettings``; ``proj`` is shared by
+            all objects.
 
     Raises:
         ConfigError: A number that cannot be.

@@ -32,7 +32,7 @@ def full_precision(tensor: Tensor) -> torch.autocast:
 
 
 def segment_sum(values: Tensor, index: Tensor, bags: int) -> Tensor:
-    """Sums ``(B, ...)`` of the rows ``(M, ...)`` of each bag; half precision is widened first."""
+    """Sums ``(B, ...)`` of the rows ``(M, ...)`` of each bag. Half precision is widened first."""
     values = _widened(values)
     return values.new_zeros(bags, *values.shape[1:]).index_add(0, index, values)
 

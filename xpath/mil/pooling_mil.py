@@ -90,8 +90,7 @@ class PoolingMIL(Pretrained):
         classes: Names of the K classes, or just how many.
         pool: ``mean``: all patches count the same; ``max``: the one that speaks most for a class.
             It learns from that one alone, so it can get stuck: compare several seeds.
-        proj: Width of a linear layer with ReLU before the classifier; None for none.
-        dropout: Rate on the projection while training.
+        proj, dropout: See ``PoolingMILSettings``.
 
     Raises:
         ConfigError: A number that cannot be.

@@ -1,7 +1,7 @@
 """Names and versions of our files, and the one way they come into being: whole.
 
-A file is written beside its place and moved there when it is complete, so a killed process or a
-full disk never leaves half a result under its final name.
+A file is written beside its final path and moved there when it is complete, so a killed process or
+a full disk never leaves half a result under its final name.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def check_schema(path: Path, found: object, wanted: str, *, remedy: str = "make 
     if str(found).rpartition("/")[0] == name:
         advice = f"{remedy}, or use the version of xpath that wrote it"
     else:
-        advice = "it is another kind of file; check the path"
+        advice = "it is another type of file; check the path"
     raise StoreError(f"{path} has schema {found!r}, wanted {wanted!r}: {advice}")
 
 

@@ -20,12 +20,20 @@ from xpath.errors import DataError, StoreError
 from xpath.store.schema import atomic, name_unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from pandas import DataFrame
 
-__all__ = ["append_row", "read_rows", "read_table", "read_user_table", "table_text", "write_table"]
+__all__ = [
+    "aligned",
+    "append_row",
+    "read_rows",
+    "read_table",
+    "read_user_table",
+    "table_text",
+    "write_table",
+]
 
 T = TypeVar("T")
 
@@ -60,6 +68,17 @@ def table_text(rows: Iterable[Any], columns: Iterable[str] | type = ()) -> str:
         records, columns=list(names), dtype=object
     )  # an int beside a gap stays one
     return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)) -> Iterator[str]:
+    """Lines of a table to print, its columns aligned to the right but for those named ``left``."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        texts = (
+            text.ljust(width) if column in left else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        yield "  ".join(texts).rstrip()
 
 
 def append_row(path: Path, row: Any) -> None:

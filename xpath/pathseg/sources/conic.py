@@ -41,7 +41,7 @@ INFO = published("CoNIC2022", CLASSES.values())
 
 
 class Conic:
-    """Patches grouped by the image they were cut from. The test part was never released.
+    """Patches grouped by the image they were cut from. The test split was never released.
 
     Some come from CoNSeP, CRAG, GlaS and PanNuke (``patch_info.csv`` tells), which PathSeg holds
     as well: keep that in mind before calling a test on those independent.

@@ -57,4 +57,4 @@ SOURCE = PairedFolders(
     suffix=".mat",
     read=_read,
 )
-"""Images of both official parts, all of them to test on; patients are not told."""
+"""Images of both official parts, all of them to test on; patients are not named."""

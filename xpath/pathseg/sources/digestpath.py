@@ -32,7 +32,7 @@ INFO = published("DigestPath2019", (LABEL,))
 
 
 class Digestpath:
-    """Images grouped by slide. The test part was never released.
+    """Images grouped by slide. The test split was never released.
 
     Images without a lesion have no mask and do not count in the paper, but tell that the label is
     absent.

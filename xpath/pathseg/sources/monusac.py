@@ -37,7 +37,7 @@ CLASSES = {
 }
 """Attribute of an annotation to label id; PathSeg takes no organ from the patient's number."""
 AMBIGUOUS = "Ambiguous"
-"""Where the experts could not tell; only in the test part."""
+"""Where the experts could not tell; only in the test split."""
 FOLDERS = {
     "train": ("MoNuSAC_images_and_annotations",),
     "test": ("MoNuSAC Testing Data and Annotations", "MoNuSAC_Testing_Data_and_Annotations"),

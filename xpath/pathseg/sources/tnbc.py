@@ -70,7 +70,7 @@ class Tnbc:
         """All images, slide by slide.
 
         Raises:
-            DataError: It cannot be told what the integers mean.
+            DataError: The meaning of the integers is unclear.
         """
         pairs = _pairs(root)
         classes = _classes(root, [mask for _, mask in pairs]) if pairs else {}
