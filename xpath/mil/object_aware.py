@@ -64,11 +64,7 @@ class ObjectAwareMILConfig(ObjectAwareMILSettings):
     """Names of the L object classes, in the order of the features."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: No objects, fewer than 2 classes, or as for ``ObjectAwareMILSettings``.
-        """
+        """Raises ConfigError for no objects, one class, or as for ``ObjectAwareMILSettings``."""
         super(ObjectAwareMILConfig, self).__post_init__()
         check_sizes(dim=self.dim, classes=self.classes)
         if not self.objects:

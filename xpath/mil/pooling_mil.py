@@ -55,11 +55,7 @@ class PoolingMILConfig(PoolingMILSettings):
     """``mean`` of the patches' logits; ``max``: their largest, for each class its own."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: Another pool, fewer than 2 classes, or as for ``PoolingMILSettings``.
-        """
+        """Raises ConfigError for another pool, one class, or as for ``PoolingMILSettings``."""
         super(PoolingMILConfig, self).__post_init__()  # bare super() breaks under slots
         check_sizes(dim=self.dim, classes=self.classes)
         if self.pool not in ("mean", "max"):

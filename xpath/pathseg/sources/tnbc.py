@@ -11,12 +11,11 @@ import numpy as np
 from xpath.errors import DataError
 from xpath.pathseg.reading import (
     absent_labels,
-    check_same_size,
     folder_with,
     list_files,
     masks_of_classes,
-    read_image,
     read_label_map,
+    read_pair,
     read_table,
     too_few,
 )
@@ -201,7 +200,6 @@ def _may_be(value: int, where: list[str], object_type: str, unread: int) -> bool
 
 def _read(path: Path, mask_path: Path, classes: Mapping[int, str]) -> Annotated:
     """An image with all its nuclei."""
-    image, values = read_image(path), read_label_map(mask_path)
-    check_same_size(mask_path, values.shape, path, image.shape)
+    image, values = read_pair(path, mask_path)
     masks = masks_of_classes(values, classes, path=mask_path)
     return Annotated(image, masks, None, absent_labels(INFO.labels, masks))
