@@ -1,4 +1,4 @@
-"""How sure a mean is, and whether one is larger than another."""
+"""Confidence intervals of means, and a paired test."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def bootstrap_means(
 def _drawn_means(
     sums: NDArray[np.float64], counts: NDArray[np.integer], rng: np.random.Generator, draws: int
 ) -> NDArray[np.float64]:
-    """Means ``(draws, M)`` of resamples of groups; as many drawn as there are."""
+    """Means ``(draws, M)`` of resamples of groups, as many drawn as there are."""
     groups = len(sums)
     at_once = max(1, DRAWS_AT_ONCE // groups)
     means = []

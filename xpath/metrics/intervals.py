@@ -39,7 +39,7 @@ class MetricInterval(NamedTuple):
 
 
 class ClassificationIntervals(NamedTuple):
-    """As ``ClassificationMetrics``, each with an interval; NaN where it is not defined."""
+    """As ``ClassificationMetrics``, each with an interval, NaN where it is not defined."""
 
     auc: MetricInterval
     balanced_accuracy: MetricInterval
@@ -176,7 +176,7 @@ def _scores(
 def _auc(
     score: NDArray[np.floating], truth: NDArray[np.bool_], times: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Area under the ROC curve of every draw ``(R,)``; ties count half."""
+    """Area under the ROC curve of every draw ``(R,)``. Ties count half."""
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf) > 0)
     counted, positive = times[:, order], truth[order]

@@ -153,7 +153,7 @@ def _placements(values: NDArray[np.float64], truth: NDArray[np.bool_]) -> NDArra
 def _covariance(
     centred: NDArray[np.float64], truth: NDArray[np.bool_], index: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Covariance of the areas; placements are summed by patient (Obuchowski 1997, Eq. 4-6)."""
+    """Covariance of the areas. Placements are summed by patient (Obuchowski 1997, Eq. 4-6)."""
     total = int(index.max()) + 1
     sums, terms = [], []
     for side in (truth, ~truth):

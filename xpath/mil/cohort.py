@@ -74,11 +74,7 @@ class CohortConfig:
     """Number of the training; checkpoints that another one made are made again."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be.
-
-        Raises:
-            ConfigError: No draws, or a device that this machine has not.
-        """
+        """Raises ConfigError for no draws, or a device that this machine has not."""
         if self.draws < 1:
             raise ConfigError(f"draws must be 1 or more, got {self.draws}")
         device_of(self.device)
@@ -287,7 +283,7 @@ def _read(path: Path, config: CohortConfig) -> _Features:
 
 
 def _usable(names: Sequence[str], bags: Mapping[View, object]) -> tuple[str, ...]:
-    """Classifiers that these bags can train; the others are named in a warning."""
+    """Classifiers that these bags can train. The others are named in a warning."""
     usable = tuple(name for name in names if CLASSIFIERS[name].reads in bags)
     lost = [name for name in names if name not in usable]
     if not usable:

@@ -42,14 +42,11 @@ class ObjectAwareMILSettings(AttentionMILSettings):
     hidden: int = 64
     """Width of each attention network."""
     average: Literal["all", "present"] = "all"
-    """``all``: mean over all L objects (the paper); ``present``: over those the slide has."""
+    """``all``: mean over all L objects (the paper); ``present``: over those the slide has, so that
+    adding one that no slide has changes nothing."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: Another average, or as for ``AttentionMILSettings``.
-        """
+        """Raises ConfigError for another average, or as for ``AttentionMILSettings``."""
         super(ObjectAwareMILSettings, self).__post_init__()  # bare super() breaks under slots
         if self.average not in ("all", "present"):
             raise ConfigError(f"average must be 'all' or 'present', got {self.average!r}")
@@ -67,11 +64,7 @@ class ObjectAwareMILConfig(ObjectAwareMILSettings):
     """Names of the L object classes, in the order of the features."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: No objects, fewer than 2 classes, or as for ``ObjectAwareMILSettings``.
-        """
+        """Raises ConfigError for no objects, one class, or as for ``ObjectAwareMILSettings``."""
         super(ObjectAwareMILConfig, self).__post_init__()
         check_sizes(dim=self.dim, classes=self.classes)
         if not self.objects:
@@ -111,13 +104,8 @@ class ObjectAwareMIL(Pretrained):
         dim: Features of an object.
         objects: Names of the L object classes, or just how many.
         classes: Names of the K classes, or just how many.
-        hidden: Width of each attention network.
-        gated: Gated attention; False for the plain form.
-        proj: Width of a linear layer with ReLU before pooling, shared by all objects; None as
-            in the paper.
-        dropout: Rate while training, on projection and attention.
-        average: ``all``: mean over all L objects (the paper); ``present``: over those there, so
-            that adding one that no slide has changes nothing.
+        hidden, gated, proj, dropout, average: See ``ObjectAwareMILSettings``; ``proj`` is shared by
+            all objects.
 
     Raises:
         ConfigError: A number that cannot be.

@@ -101,7 +101,7 @@ def train_on_slides(
     device: str,
     left_out: Sequence[str] = (),
 ) -> Cohort:
-    """Trains, predicts and scores on labelled feature files; see ``train_classifiers``.
+    """Trains, predicts and scores on labelled feature files. See ``train_classifiers``.
 
     Args:
         slides: With labels and features.
@@ -163,7 +163,7 @@ def load_explained(study: Study) -> tuple[ExplainedModels, ...]:
 
 
 def tabulate_importance(study: Study) -> list[dict[str, Any]]:
-    """Importance over all explained slides, ``tables/importance.csv``; returns its rows."""
+    """Importance over all explained slides, ``tables/importance.csv``, as rows."""
     slides = []
     for entry in study.slides:
         path = study.folder.explanation(entry.slide_id)

@@ -96,11 +96,7 @@ class StudyConfig:
     """The classifiers learn from drawn tissue: every page says that nothing on it is a finding."""
 
     def __post_init__(self) -> None:
-        """Refuses a resolution that is none.
-
-        Raises:
-            ConfigError: Below 0, or no number.
-        """
+        """Raises ConfigError for a resolution below 0, or no number."""
         if not self.default_mpp >= 0:
             raise ConfigError(
                 f"default_mpp (--mpp) must be microns per pixel, often 0.25 (40x), got"

@@ -71,8 +71,8 @@ class BoxSegmenter:
 
     def __init__(self, model: SamModel, *, device: str = "cpu") -> None:
         self.device = device_of(device)
-        self._model: Any = model.eval()  # transformers' own types do not fit its modules
-        self._model.to(self.device)
+        self._model: Any = model  # transformers' own types do not fit its modules
+        self._model.to(self.device).eval()
         self._side = int(self._model.config.vision_config.image_size)
 
     @classmethod
