@@ -94,6 +94,25 @@ def test_status_counts_on_request_and_names_what_is_broken(root, capsys):
     assert "by label" not in capsys.readouterr().out
 
 
+def test_tables_1_to_5_are_written_beside_what_is_published(root, tmp_path, capsys):
+    """Counted are the three images of the good source, and of the bad one those that are whole."""
+    command = ["pathseg", "status", str(root), "--tables", str(tmp_path / "T"), "--quiet"]
+
+    assert main(command) == 1
+
+    tables = {p.name: p.read_text().splitlines() for p in (tmp_path / "T").iterdir()}
+    assert sorted(tables) == [f"table{n}.csv" for n in range(1, 6)]
+    head, *rows = (line.split(",") for line in tables["table1.csv"])
+    good = dict(zip(head, next(row for row in rows if row[0] == "Good"), strict=True))
+    assert (good["images"], good["masks"]) == ("3", "3")
+    assert int(good["train"]) + int(good["test"]) == 3
+    assert good["masks_published"] == str(
+        int(good["train_published"]) + int(good["test_published"])
+    )
+    assert any(line.startswith("breast") for line in tables["table2.csv"])
+    assert "by region" not in capsys.readouterr().err
+
+
 def test_build_converts_what_is_there_and_fails_if_an_image_did(root, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["pathseg", "build", str(root), "--out", str(out), "--size", "32", "--quiet"]

@@ -43,10 +43,14 @@ examples:
   xpath pathseg status data --sources GlaS,CRAG       only these
   xpath pathseg status data --count --workers 8       decode all, count images and masks
   xpath pathseg status data --built pathseg --tables  count what was built; Tables 2 to 5 as well
+  xpath pathseg status data --tables T                Tables 1 to 5 as T/table1.csv and so on
 
 columns: files are images as published; images are the standardised ones that have a mask, for
 large files are cut into windows; masks are one per image and label; train/test counts masks.
 """
+
+PRINTED = Path()
+"""Tables are asked for without a folder."""
 
 BUILD = """\
 Converts sources: to 40x by their magnification, sides above 1500 px cut into windows of 1024 with
@@ -78,7 +82,14 @@ def _status_arguments(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
     parser.add_argument("--count", action="store_true", help="decode all images to count masks")
     parser.add_argument("--built", type=Path, metavar="DIR", help="count what was built there")
-    parser.add_argument("--tables", action="store_true", help="Tables 2 to 5; counts if need be")
+    parser.add_argument(
+        "--tables",
+        nargs="?",
+        type=Path,
+        const=PRINTED,
+        metavar="DIR",
+        help="Tables 2 to 5, counted if need be; with DIR, Tables 1 to 5 as CSV as well",
+    )
 
 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +127,7 @@ def _size(text: str) -> int | None:
 
 def _status(args: argparse.Namespace) -> int:
     """Prints the tables. Returns 1 if an image could not be read."""
-    from xpath.pathseg.status import status_lines, table_lines
+    from xpath.pathseg.status import status_lines, table_lines, write_tables
     from xpath.pathseg.tally import Tally
 
     statuses = [_look(source, args) for source in _sources(args)]
@@ -128,6 +139,8 @@ def _status(args: argparse.Namespace) -> int:
             everything.update(status.tally or Tally())
         for line in table_lines(everything):
             print(line)
+        if args.tables != PRINTED:
+            write_tables(args.tables, statuses, everything)
     return 1 if any(status.failed for status in statuses) else 0
 
 

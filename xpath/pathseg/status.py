@@ -13,7 +13,7 @@ from xpath.pathseg.splits import split_images
 from xpath.pathseg.standardisation import StandardConfig, standardise
 from xpath.pathseg.tally import Tally, published_table, table_of, total
 from xpath.pathseg.workers import each_image
-from xpath.store.tables import aligned
+from xpath.store.tables import aligned, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +30,7 @@ __all__ = [
     "look_at",
     "status_lines",
     "table_lines",
+    "write_tables",
 ]
 
 HEAD = (
@@ -187,6 +188,36 @@ def table_lines(tally: Tally) -> Iterator[str]:
         head = ("", "labels", "published", "images", "published", "masks", "published")
         body = [_texts(row) for row in [*rows, total(rows)]]
         yield from aligned([head, *body])
+
+
+def write_tables(folder: Path, statuses: Sequence[SourceStatus], tally: Tally) -> None:
+    """Writes ``table1.csv`` to ``table5.csv``: the paper's Tables 1 to 5, counted and published.
+
+    Args:
+        folder: Made if it is not there.
+        statuses: Of every source; what was not counted is empty.
+        tally: Of all sources together.
+    """
+    rows = []
+    for status in statuses:
+        info, counted = status.info, status.tally
+        rows.append({
+            "source": info.name,
+            "magnification": info.magnification,
+            "regions": "; ".join(info.regions),
+            "labels": len(info.labels),
+            "images": counted.images if counted else None,
+            "images_published": info.images,
+            "masks": counted.masks if counted else None,
+            "masks_published": info.masks,
+            "train": counted.by_split["train"] if counted else None,
+            "train_published": info.train_masks,
+            "test": counted.by_split["test"] if counted else None,
+            "test_published": info.test_masks,
+        })
+    write_table(folder / "table1.csv", rows)
+    for number, level in enumerate(TITLES, start=2):
+        write_table(folder / f"table{number}.csv", table_of(tally, level))
 
 
 def _row(status: SourceStatus) -> tuple[str, ...]:
