@@ -1,4 +1,4 @@
-"""The explanation of a slide, kept in ``explanation.h5``: schema ``xpath.explanation/3``."""
+"""The explanation of a slide, kept in ``explanation.h5``: schema ``xpath.explanation/4``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "Explanation", "read_explanation", "write_explanation"]
 
-SCHEMA = "xpath.explanation/3"
+SCHEMA = "xpath.explanation/4"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool

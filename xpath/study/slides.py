@@ -10,7 +10,8 @@ import torch
 from xpath.batch.done import key_of, make_once, read_key
 from xpath.explain.activation import object_activation, patch_activation
 from xpath.explain.explanation import SCHEMA, Explanation, write_explanation
-from xpath.explain.importance import PerturbationConfig, SegmentedSlide, object_importance
+from xpath.explain.hiding import PerturbationConfig, SegmentedSlide
+from xpath.explain.importance import object_importance
 from xpath.explain.perturbation import Blur
 from xpath.mil.bag import Bag, pack
 from xpath.objects.extract import extract_objects
