@@ -27,11 +27,12 @@ from xpath.export.report.pages import write_index, write_report
 from xpath.export.report.pictures import jpeg_bytes, patch_strips, report_layers
 from xpath.export.report.records import CohortReport, ObjectRow, SlideReport
 from xpath.export.report.tables import (
-    cohort_intervals,
+    cohort_needs,
     file_table,
     temperatures,
     training_sentences,
 )
+from xpath.export.report.words import SURE, cohort_need, need
 from xpath.geometry import Size
 from xpath.labels import OTHER
 from xpath.objects.morphometry import morphometry, write_table
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
     from xpath.batch.slides import SlideEntry
     from xpath.explain.explanation import Explanation
+    from xpath.export.report.records import CohortNeed
     from xpath.store.masks import SlideMasks
     from xpath.study.study import Study
 
@@ -57,10 +59,6 @@ __all__ = ["export", "export_index"]
 
 SCORES = ("auc", "auc_low", "auc_high", "balanced_accuracy", "f1")
 """Columns of ``tables/metrics.csv`` that the page shows."""
-SURE = 0.05
-"""Adjusted p below which an object stands out. Above it, it only seems to."""
-FEW = 10
-"""Slides below which even a clear need cannot be proven for one object among many."""
 OVERVIEW = 1100
 """Longer side of pictures, pixels."""
 
@@ -85,7 +83,7 @@ def export(study: Study, entry: SlideEntry, split: str) -> bool:
         split,
         version("xpath-pathology"),
         # Tables over all slides, parts of which the page shows, change with any slide.
-        cohort_intervals(study.folder.table("importance"), measured),
+        cohort_needs(study.folder.table("importance"), measured),
         temperatures(study.folder.table("calibration"), study.fold_of(entry)),
     )
     return make_once(output, key, produce)
@@ -168,7 +166,7 @@ def _report(
     name, measured = study.classes[explanation.target], study.classes[explanation.importance.target]
     fold = study.fold_of(entry)
     temperature = temperatures(folder.table("calibration"), fold)
-    intervals = cohort_intervals(folder.table("importance"), measured)
+    needs = cohort_needs(folder.table("importance"), measured)
     calibrated = ", ".join(f"{model} by {value:.3g}" for model, value in temperature.items())
     return SlideReport(
         slide_id=entry.slide_id,
@@ -187,7 +185,7 @@ def _report(
         figure=figure,
         overview=b"",
         layers=(),
-        rows=_rows(explanation, features.object_coverage.mean(axis=0), intervals),
+        rows=_rows(explanation, features.object_coverage.mean(axis=0), needs),
         facts={
             "slide": entry.path.name,
             **features.provenance,
@@ -205,7 +203,7 @@ def _report(
 def _rows(
     explanation: Explanation,
     area: NDArray[np.float32],
-    intervals: Mapping[str, tuple[float, float]],
+    needs: Mapping[str, CohortNeed],
 ) -> tuple[ObjectRow, ...]:
     by_object, importance = explanation.object, explanation.importance
     hidden = {name: e for e, name in enumerate(importance.objects)}
@@ -222,7 +220,10 @@ def _rows(
                 effect=None if e is None else float(importance.effect[e]),
                 null=None if e is None else float(importance.null[e]),
                 imp=None if e is None else float(importance.imp[e]),
-                cohort=intervals.get(name),
+                p=None if e is None else float(importance.p[e]),
+                random_masks=importance.random.shape[-1],
+                cover=None if e is None else float(importance.cover[e]),
+                cohort=needs.get(name),
             )
         )
     return tuple(rows)
@@ -285,10 +286,11 @@ def _headline(
 ) -> str:
     sentences = []
     for name in study.classes:
-        first = next((row for row in importance if row["class_name"] == name), None)
-        if first is None:
+        of_class = [row for row in importance if row["class_name"] == name]
+        if not of_class:
             continue
-        if first["excess_low"] > 0:  # False for NaN: one patient has no interval
+        first = next((row for row in of_class if need(cohort_need(row)) == "supports"), None)
+        if first:
             sentences.append(
                 f"For {name} the standard model needs {first['name']} most{_doubt(first)}."
             )
@@ -308,8 +310,9 @@ def _doubt(row: Mapping[str, Any]) -> str:
     """Words of doubt for an interval that leaves out zero but is no proof."""
     if row["q"] < SURE:
         return ""
-    few = row["slides"] < FEW
-    return f" (suggestive: {row['slides']} slides are few)" if few else " (suggestive, not proven)"
+    if not row["least_q"] < SURE:  # NaN too, where the slides are of one class
+        return " (suggestive: so few patients cannot prove it)"
+    return f" (suggestive, not proven: q {row['q']:.2f} that it goes with the class)"
 
 
 def _examples(

@@ -165,6 +165,7 @@ def _importance(
             perturbation=Blur(settings.sigma_um),
             config=PerturbationConfig(
                 feather_um=settings.feather_um,
+                null=settings.null,
                 null_draws=settings.null_draws,
                 batch=2 * study.config.objects.batch,
                 seed=settings.seed,

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 from xpath.errors import DataError
 from xpath.export.report.words import (
+    cohort_need,
     hiding_in_words,
     in_words,
+    need,
+    need_in_words,
     percent,
     scale_bar,
     signed,
@@ -37,8 +40,8 @@ LIMITS = (
     "slides or stains, nothing of the patient.",
     "Masks are predictions of a segmentor: what it does not find, or was not asked for, cannot be "
     "blamed.",
-    "Hiding an object makes pixels no laboratory produces; compare with the random masks of the "
-    "same area.",
+    "Hiding an object makes pixels no laboratory produces; compare with the random masks on the "
+    "rest of its patches.",
 )
 MOST_BYTES = 15_000_000
 """A page is sent by mail."""
@@ -96,6 +99,8 @@ def _environment() -> Environment:
         "percent": percent,
         "words": in_words,
         "hiding": hiding_in_words,
+        "need": lambda row: need(cohort_need(row)),
+        "need_words": need_in_words,
     }
     return environment
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
 __all__ = [
+    "CohortNeed",
     "CohortReport",
     "FileTable",
     "Layer",
@@ -42,6 +43,17 @@ class Layer:
         return abs(self.value or 0.0)
 
 
+class CohortNeed(NamedTuple):
+    """95 % intervals of an object over patients, NaN for one patient."""
+
+    effect_low: float
+    effect_high: float
+    """Fall of the log-odds when it is hidden."""
+    excess_low: float
+    excess_high: float
+    """The same, less that of random masks."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectRow:
     """One object class on one slide, None where it was not hidden."""
@@ -56,11 +68,17 @@ class ObjectRow:
     effect: float | None = None
     """Fall of the standard model's log-odds of the measured class when it is hidden."""
     null: float | None = None
-    """The same for random masks of the same area."""
+    """The same for random masks on the rest of its patches."""
+    p: float | None = None
+    """Share of placements, its own among them, that do as much on this slide."""
+    random_masks: int = 0
+    """Of each patch; of R the smallest ``p`` is 1 / (R + 1)."""
+    cover: float | None = None
+    """Mean share of its patches that it covers; NaN where it is absent."""
     imp: float | None = None
     """The paper's Eq. 12."""
-    cohort: tuple[float, float] | None = None
-    """95 % interval of effect minus null over the patients of the measured class, NaN for one."""
+    cohort: CohortNeed | None = None
+    """Over the patients of the measured class."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,13 +9,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from xpath.errors import StoreError
-from xpath.export.report.records import FileTable
+from xpath.export.report.records import CohortNeed, FileTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["cohort_intervals", "file_table", "temperatures", "training_sentences"]
+__all__ = ["cohort_needs", "file_table", "temperatures", "training_sentences"]
 
 MOST_ROWS = 40
 
@@ -57,10 +57,10 @@ def temperatures(path: Path, fold: int = 0) -> dict[str, float]:
     return found
 
 
-def cohort_intervals(path: Path, class_name: str) -> dict[str, tuple[float, float]]:
-    """95 % interval of each object's excess for a class, from ``tables/importance.csv``."""
+def cohort_needs(path: Path, class_name: str) -> dict[str, CohortNeed]:
+    """95 % intervals of each object for a class, from ``tables/importance.csv``."""
     return {
-        row["object"]: (float(row["excess_low"]), float(row["excess_high"]))
+        row["object"]: CohortNeed(*(float(row[end] or "nan") for end in CohortNeed._fields))
         for row in _rows(path)
         if row.get("class_name") == class_name
     }
