@@ -37,6 +37,7 @@ def explanation():
     return Explanation(
         patch=patch_activation(standard, Bag(torch.randn(9, 6)), by_object.target),
         object=by_object,
+        shared=np.array([[9, 4], [4, 16]]),
         importance=ObjectImportance(
             slide_id="one",
             target=2,

@@ -92,7 +92,8 @@ def explanation_of(slide, standard, aware):
         slide_patches=9,
     )
     by_patch = patch_activation(standard, patches, 0)
-    return Explanation(patch=by_patch, object=by_object, importance=importance)
+    shared = np.zeros((len(LABELS), len(LABELS)), np.int64)
+    return Explanation(patch=by_patch, object=by_object, importance=importance, shared=shared)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,9 @@ from xpath.store.arrays import read_arrays, write_arrays
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
 __all__ = ["SCHEMA", "Explanation", "read_explanation", "write_explanation"]
 
 SCHEMA = "xpath.explanation/4"
@@ -27,6 +30,8 @@ class Explanation:
     """Of the object-aware model, for ``target``."""
     importance: ObjectImportance
     """Of the standard model when objects are hidden, for the true class where it is known."""
+    shared: NDArray[np.int64]
+    """``(L, L)`` pixels that two objects with masks share, see ``grouping.shared_area``."""
 
     @property
     def slide_id(self) -> str:

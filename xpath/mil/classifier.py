@@ -132,6 +132,9 @@ class ClassifierConfig:
     """The baseline of area fractions."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """How those that learn by gradient are trained."""
+    other: bool = False
+    """The rest of each patch, under no mask, counts as an object. It is no named tissue, and holds
+    what the masks missed, so it competes with the objects by their own pixels."""
     calibrate: bool = False
     """Predictions are softened by a temperature fitted on the validation slides."""
 

@@ -107,7 +107,7 @@ def _train_one(
         for part, indices in zip(SPLITS, split, strict=True)
     }
     key = key_of(
-        name, settings, asdict(training), config.min_coverage, cohort.sizes.classes, slides,
+        name, settings, asdict(training), config.min_coverage, cohort.sizes, slides,
         [(slide.slide_id, slide.label, slide.key) for slide in cohort.slides],
     )  # fmt: skip
 

@@ -161,6 +161,9 @@ def train(
             break
     model.load_state_dict(best_state)
     model.eval()
+    fit_baseline = getattr(model, "fit_baseline", None)
+    if fit_baseline is not None:
+        fit_baseline(train_bags)
     model.metadata["training"] = {
         "xpath": version("xpath-pathology"),
         "config": asdict(config),

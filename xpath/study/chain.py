@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from xpath.batch.runner import run_stage
 from xpath.store.tables import read_table
-from xpath.study.cohort import load_explained, tabulate_importance, train_classifiers
+from xpath.study.cohort import load_explained, train_classifiers
+from xpath.study.evidence import tabulate_contributions, tabulate_importance
 from xpath.study.exports import export, export_index
 from xpath.study.pyramids import write_pyramids
 from xpath.study.slides import explain, extract, segment
@@ -51,7 +52,7 @@ def features_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> 
 
 
 def explain_stage(study: Study) -> StageReport:
-    """Explanations of the slides that are to be explained, and ``tables/importance.csv``."""
+    """Explanations of the slides that are to be explained, and the tables over all of them."""
     models = load_explained(study)
     report = run_stage(
         "explain",
@@ -60,19 +61,21 @@ def explain_stage(study: Study) -> StageReport:
         study.ledger,
     )
     tabulate_importance(study)
+    tabulate_contributions(study)
     return report
 
 
 def export_stage(study: Study, *, title: str) -> StageReport:
     """Pictures and pages of the explained slides, and ``index.html``."""
     splits, importance = read_splits(study), tabulate_importance(study)
+    contributions = tabulate_contributions(study)
     report = run_stage(
         "export",
         to_explain(study),
         lambda entry: export(study, entry, splits.get(entry.slide_id, "")),
         study.ledger,
     )
-    export_index(study, importance, title=title)
+    export_index(study, importance, contributions, title=title)
     return report
 
 

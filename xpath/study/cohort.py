@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from xpath.batch.done import is_done
 from xpath.errors import StoreError
-from xpath.explain.cohort import class_benefit, cohort_importance
-from xpath.explain.explanation import read_explanation
 from xpath.export.classification_figures import reliability_figure, roc_figure
 from xpath.metrics.calibration import reliability
 from xpath.mil.attention_mil import AttentionMIL
@@ -30,20 +25,17 @@ from xpath.mil.cohort_training import TrainedClassifier, train_cohort
 from xpath.mil.feature_cache import FeatureCache
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.splits import patient_of
-from xpath.store.tables import write_table
-from xpath.study.slides import EXPLAINED, ExplainedModels, explain_key
+from xpath.study.slides import EXPLAINED, ExplainedModels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from xpath.explain.importance import ObjectImportance
     from xpath.study.config import StudyConfig
     from xpath.study.folder import RunFolder
     from xpath.study.study import Study
 
 __all__ = [
     "load_explained",
-    "tabulate_importance",
     "train_classifiers",
     "train_on_features",
     "train_on_slides",
@@ -161,41 +153,6 @@ def load_explained(study: Study) -> tuple[ExplainedModels, ...]:
             )
         loaded.append(models)
     return tuple(loaded)
-
-
-def tabulate_importance(study: Study) -> list[dict[str, Any]]:
-    """Importance over all explained slides, ``tables/importance.csv``; returns its rows."""
-    slides = []
-    for entry in study.slides:
-        path = study.folder.explanation(entry.slide_id)
-        if not entry.label or not path.exists() or not is_done(path, explain_key(study, entry)):
-            continue
-        slides.append(read_explanation(path).importance)
-    patients = {e.slide_id: patient_of(e.slide_id, e.patient) for e in study.slides}
-    rows = cohort_importance(slides, study.classes, patients=patients)
-    tests = _benefit_columns(study, slides, patients)
-    table = [asdict(row) | tests.get(row.object, UNTESTED) for row in rows]
-    write_table(study.folder.table("importance"), table, columns=("object", "class_name"))
-    return table
-
-
-TESTED = ("benefit", "p", "q", "least_q")
-"""Columns of ``tables/importance.csv`` that are of an object over all classes."""
-UNTESTED = dict.fromkeys(TESTED, math.nan)
-
-
-def _benefit_columns(
-    study: Study, slides: Sequence[ObjectImportance], patients: Mapping[str, str]
-) -> dict[str, dict[str, float]]:
-    """Whether the need of each object goes with the class; nothing where all are of one class."""
-    labels = {slide.slide_id: slide.target for slide in slides}
-    if len(set(labels.values())) < 2:
-        return {}
-    settings = study.config.explain
-    rows = class_benefit(
-        slides, labels, patients=patients, resamples=settings.resamples, seed=settings.seed
-    )
-    return {row.object: {name: getattr(row, name) for name in TESTED} for row in rows}
 
 
 def _cohort_config(config: StudyConfig, device: str) -> CohortConfig:

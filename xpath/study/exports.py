@@ -32,7 +32,7 @@ from xpath.export.report.tables import (
     temperatures,
     training_sentences,
 )
-from xpath.export.report.words import SURE, cohort_need, need
+from xpath.export.report.words import SURE, baseline_in_words, cohort_need, need
 from xpath.geometry import Size
 from xpath.labels import OTHER
 from xpath.objects.morphometry import morphometry, write_table
@@ -50,8 +50,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.batch.slides import SlideEntry
+    from xpath.explain.activation import ObjectActivation
     from xpath.explain.explanation import Explanation
     from xpath.export.report.records import CohortNeed
+    from xpath.store.features import SlideFeatures
     from xpath.store.masks import SlideMasks
     from xpath.study.study import Study
 
@@ -147,7 +149,7 @@ def _panels(
         shares=shares,
         patch_map=patch_map(explanation.patch.scores, masks.grid, size),
         object_map=object_map(explanation.object.activation[: len(masks.labels)], shares),
-        contribution=explanation.object.contribution,
+        contribution=_bars(explanation.object),
         contribution_names=explanation.object.objects,
         class_name=name,
     )
@@ -185,7 +187,8 @@ def _report(
         figure=figure,
         overview=b"",
         layers=(),
-        rows=_rows(explanation, features.object_coverage.mean(axis=0), needs),
+        rows=_rows(explanation, _areas(explanation, features), needs),
+        baseline=baseline_in_words(name, explanation.object.baseline_logit),
         facts={
             "slide": entry.path.name,
             **features.provenance,
@@ -200,6 +203,18 @@ def _report(
     )
 
 
+def _bars(activation: ObjectActivation) -> NDArray[np.float64]:
+    """Contributions ``(L,)`` as they are drawn: centred, where the classifier keeps a baseline."""
+    known = np.isfinite(activation.baseline_logit)
+    return activation.centred if known else activation.contribution
+
+
+def _areas(explanation: Explanation, features: SlideFeatures) -> NDArray[np.float32]:
+    """Mean share of the patches ``(L,)`` of each object that the classifier reads."""
+    kept = [features.objects.index(name) for name in explanation.object.objects]
+    return np.asarray(features.object_coverage[:, kept].mean(axis=0))
+
+
 def _rows(
     explanation: Explanation,
     area: NDArray[np.float32],
@@ -208,7 +223,7 @@ def _rows(
     by_object, importance = explanation.object, explanation.importance
     hidden = {name: e for e, name in enumerate(importance.objects)}
     rows = []
-    for j in np.argsort(-by_object.contribution, kind="stable"):
+    for j in np.argsort(-_bars(by_object), kind="stable"):
         name = by_object.objects[j]
         e = hidden.get(name)
         rows.append(
@@ -217,6 +232,8 @@ def _rows(
                 colour=hex_colour(object_colour(name)),
                 area=float(area[j]),
                 contribution=float(by_object.contribution[j]),
+                centred=float(by_object.centred[j]),
+                removal=float(by_object.removal[j]),
                 effect=None if e is None else float(importance.effect[e]),
                 null=None if e is None else float(importance.null[e]),
                 imp=None if e is None else float(importance.imp[e]),
@@ -234,7 +251,13 @@ def _softmax(logits: NDArray[np.float64], classes: Sequence[str]) -> dict[str, f
     return {name: float(w) for name, w in zip(classes, weight / weight.sum(), strict=True)}
 
 
-def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title: str) -> None:
+def export_index(
+    study: Study,
+    importance: Sequence[Mapping[str, Any]],
+    contributions: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+) -> None:
     """Writes ``index.html`` and ``figures/``."""
     splits = {row["slide_id"]: row["split"] for row in _read_table(study.folder.split)}
     predicted = {
@@ -262,6 +285,8 @@ def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title
         classes=study.classes,
         metrics=tuple(metrics),
         importance=rows,
+        contributions=tuple(contributions),
+        groups=_groups(contributions),
         examples=tuple(_examples(study, best, splits)),
         slides=slides,
         facts={
@@ -279,6 +304,13 @@ def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title
     )
     write_index(study.folder.index, report)
     _draw_figures(study, best, importance)
+
+
+def _groups(contributions: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:
+    """Short names of objects that go together, two at least in each group."""
+    groups = dict.fromkeys(row["group"] for row in contributions)
+    named = (tuple(short_name(name) for name in group.split(" + ")) for group in groups)
+    return tuple(group for group in named if len(group) > 1)
 
 
 def _headline(

@@ -10,6 +10,7 @@ import torch
 from xpath.batch.done import key_of, make_once, read_key
 from xpath.explain.activation import object_activation, patch_activation
 from xpath.explain.explanation import SCHEMA, Explanation, write_explanation
+from xpath.explain.grouping import shared_area
 from xpath.explain.hiding import PerturbationConfig, SegmentedSlide
 from xpath.explain.importance import object_importance
 from xpath.explain.perturbation import Blur
@@ -22,6 +23,7 @@ from xpath.wsi.grid import cut_grid
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -117,13 +119,19 @@ def explain_key(study: Study, entry: SlideEntry) -> str:
     )
 
 
-def bags_of(slide: SlideFeatures, label: int | None, min_coverage: float) -> tuple[Bag, Bag]:
-    """A slide as a bag of patches, and as a bag of objects."""
-    present = torch.from_numpy(slide.object_coverage >= min_coverage)
-    objects = torch.from_numpy(slide.object_features)  # half, as stored: packing widens a few
+def bags_of(
+    slide: SlideFeatures,
+    label: int | None,
+    min_coverage: float,
+    objects: Sequence[str] | None = None,
+) -> tuple[Bag, Bag]:
+    """A slide as a bag of patches, and as a bag of objects, all or those a classifier reads."""
+    kept = [slide.objects.index(name) for name in objects or slide.objects]
+    present = torch.from_numpy(slide.object_coverage[:, kept] >= min_coverage)
+    features = torch.from_numpy(slide.object_features[:, kept])  # half: packing widens a few
     return (
         Bag(torch.from_numpy(slide.features), None, label, slide.slide_id),
-        Bag(objects, present, label, slide.slide_id),
+        Bag(features, present, label, slide.slide_id),
     )
 
 
@@ -132,12 +140,13 @@ def _explanation(
 ) -> Explanation:
     standard, aware = models.attention, models.object_aware
     slide = read_features(path)
-    patches, objects = bags_of(slide, None, study.config.objects.min_coverage)
-    by_object = object_activation(aware, objects)
+    patches, objects = bags_of(slide, None, study.config.objects.min_coverage, aware.objects)
+    by_object = object_activation(aware, objects, contrast="runner_up")
     return Explanation(
-        patch=patch_activation(standard, patches, by_object.target),
+        patch=patch_activation(standard, patches, by_object.target, contrast="runner_up"),
         object=by_object,
         importance=_importance(study, entry, slide, standard, by_object.target),
+        shared=shared_area(open_masks(study.folder.masks(entry.slide_id))),
     )
 
 

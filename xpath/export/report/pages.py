@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from xpath.errors import DataError
 from xpath.export.report.words import (
     cohort_need,
+    groups_in_words,
     hiding_in_words,
     in_words,
     need,
@@ -53,7 +54,7 @@ def write_report(path: Path, report: SlideReport) -> None:
     Raises:
         DataError: The pictures make it larger than 15 MB.
     """
-    widest = max((abs(row.contribution) for row in report.rows), default=1.0) or 1.0
+    widest = max((abs(row.value) for row in report.rows), default=1.0) or 1.0
     _write(
         path,
         "slide.html",
@@ -101,6 +102,7 @@ def _environment() -> Environment:
         "hiding": hiding_in_words,
         "need": lambda row: need(cohort_need(row)),
         "need_words": need_in_words,
+        "group_words": groups_in_words,
     }
     return environment
 

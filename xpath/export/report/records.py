@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -64,7 +65,11 @@ class ObjectRow:
     area: float
     """Share of the patches' area."""
     contribution: float
-    """To the object-aware logit of the explained class."""
+    """To the object-aware log-odds of the explained class (paper, Eq. 16, over the divisor)."""
+    centred: float = math.nan
+    """The same, less its mean over the training slides; NaN where the classifier keeps none."""
+    removal: float = math.nan
+    """Fall of the log-odds if the object is taken out of the slide."""
     effect: float | None = None
     """Fall of the standard model's log-odds of the measured class when it is hidden."""
     null: float | None = None
@@ -79,6 +84,11 @@ class ObjectRow:
     """The paper's Eq. 12."""
     cohort: CohortNeed | None = None
     """Over the patients of the measured class."""
+
+    @property
+    def value(self) -> float:
+        """The length of its bar: beyond the average training slide, where that is known."""
+        return self.contribution if math.isnan(self.centred) else self.centred
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,6 +145,8 @@ class SlideReport:
     """The slide alone, PNG or JPEG."""
     layers: tuple[Layer, ...]
     rows: tuple[ObjectRow, ...]
+    baseline: str = ""
+    """What contributions are compared with, in a sentence."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Provenance."""
     synthetic: bool = False
@@ -176,6 +188,10 @@ class CohortReport:
     """Rows: model, slides, auc, balanced_accuracy, f1."""
     importance: tuple[Mapping[str, Any], ...]
     """Rows of ``tables/importance.csv``."""
+    contributions: tuple[Mapping[str, Any], ...] = ()
+    """Rows of ``tables/contributions.csv``."""
+    groups: tuple[tuple[str, ...], ...] = ()
+    """Names of objects that go together in masks or contributions, two at least in each."""
     examples: tuple[SlideReport, ...]
     """Slides shown side by side."""
     slides: tuple[Mapping[str, str], ...]

@@ -16,7 +16,9 @@ __all__ = [
     "SURE",
     "Need",
     "ScaleBar",
+    "baseline_in_words",
     "cohort_need",
+    "groups_in_words",
     "hiding_in_words",
     "in_words",
     "need",
@@ -91,11 +93,33 @@ def scale_bar(um_per_pixel: float | None, width: int) -> ScaleBar | None:
 
 def in_words(row: ObjectRow, report: SlideReport) -> str:
     """An object's contribution in words."""
-    if row.contribution > 0:
-        return f"speaks for {report.explained}"
-    if row.contribution < 0:
-        return f"speaks against {report.explained}"
-    return "adds nothing" if row.area > 0 else "not found, so it adds nothing"
+    if not row.value:
+        return "adds nothing" if row.area > 0 else "not found, so it adds nothing"
+    side = f"{'for' if row.value > 0 else 'against'} {report.explained}"
+    return f"speaks {side}" if row.area > 0 else f"not found; its absence speaks {side}"
+
+
+def baseline_in_words(class_name: str, baseline_logit: float) -> str:
+    """What contributions are compared with."""
+    if math.isnan(baseline_logit):
+        return (
+            "Contributions are not compared with anything: this classifier keeps no baseline, so"
+            " objects that every slide has carry its offset. Train it again."
+        )
+    return (
+        "Contributions are compared with the average training slide, whose log-odds for"
+        f" {class_name} are {signed(baseline_logit)}."
+    )
+
+
+def groups_in_words(groups: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Objects that cannot be told apart, a sentence for each group."""
+    return tuple(
+        f"{', '.join(group[:-1])} and {group[-1]} go together, in masks or in contributions: read"
+        " them as one."
+        for group in groups
+        if len(group) > 1
+    )
 
 
 def hiding_in_words(row: ObjectRow, report: SlideReport) -> str:
@@ -157,9 +181,9 @@ def need_in_words(row: Mapping[str, Any]) -> str:
 
 def summary(report: SlideReport) -> str:
     """The result of a slide in a sentence or two."""
-    order = sorted(report.rows, key=lambda row: -abs(row.contribution))
-    speaking = [row for row in order if row.contribution > 0][:MOST]
-    against = [row for row in order if row.contribution < 0][:MOST]
+    order = sorted(report.rows, key=lambda row: -abs(row.value))
+    speaking = [row for row in order if row.value > 0][:MOST]
+    against = [row for row in order if row.value < 0][:MOST]
     if not speaking:
         first = f"No object speaks for {report.explained}."
     else:
@@ -169,7 +193,9 @@ def summary(report: SlideReport) -> str:
 
 
 def _listed(rows: Sequence[ObjectRow]) -> str:
-    return ", ".join(f"{row.name} ({signed(row.contribution)})" for row in rows)
+    return ", ".join(
+        f"{row.name if row.area > 0 else f'no {row.name}'} ({signed(row.value)})" for row in rows
+    )
 
 
 def _on_this_slide(row: ObjectRow) -> str:

@@ -1,0 +1,118 @@
+"""Tables over all explained slides: importance, contributions, and objects that go together.
+
+Axes: S slides, K classes, L object classes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from xpath.batch.done import is_done
+from xpath.explain.cohort import class_benefit, cohort_importance
+from xpath.explain.contributions import class_contrasts, cohort_contributions
+from xpath.explain.explanation import read_explanation
+from xpath.explain.grouping import redundant_groups
+from xpath.mil.splits import patient_of
+from xpath.store.tables import write_table
+from xpath.study.slides import explain_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xpath.batch.slides import SlideEntry
+    from xpath.explain.explanation import Explanation
+    from xpath.study.study import Study
+
+__all__ = ["tabulate_contributions", "tabulate_importance"]
+
+TESTED = ("benefit", "p", "q", "least_q")
+"""Columns of ``tables/importance.csv`` that are of an object over all classes."""
+
+
+class _Explained(NamedTuple):
+    """A labelled slide and its explanation."""
+
+    entry: SlideEntry
+    explanation: Explanation
+
+
+def tabulate_importance(study: Study) -> list[dict[str, Any]]:
+    """Importance over all explained slides, ``tables/importance.csv``; returns its rows.
+
+    A row is of an object and a class; whether the need goes with the true class (``q``) is of the
+    object over all classes, and not known where the slides are of one.
+    """
+    slides = [one.explanation.importance for one in _explained(study)]
+    patients, settings = _patients(study), study.config.explain
+    rows = cohort_importance(slides, study.classes, patients=patients)
+    labels = {slide.slide_id: slide.target for slide in slides}
+    tests = {}
+    if len(set(labels.values())) > 1:
+        tests = {
+            row.object: {name: getattr(row, name) for name in TESTED}
+            for row in class_benefit(
+                slides, labels, patients=patients, resamples=settings.resamples, seed=settings.seed
+            )
+        }
+    unknown = dict.fromkeys(TESTED, math.nan)
+    table = [asdict(row) | tests.get(row.object, unknown) for row in rows]
+    write_table(study.folder.table("importance"), table, columns=("object", "class_name"))
+    return table
+
+
+def tabulate_contributions(study: Study) -> list[dict[str, Any]]:
+    """Contributions over all explained slides, ``tables/contributions.csv``; returns its rows.
+
+    Objects whose masks or contributions go together have the same ``group``: read them as one. No
+    rows where the slides are of one class.
+    """
+    slides = [one for one in _explained(study) if one.entry.label in study.classes]
+    labels = np.array([study.classes.index(one.entry.label) for one in slides])
+    table: list[dict[str, Any]] = []
+    if len(np.unique(labels)) > 1:
+        objects = slides[0].explanation.object.objects
+        values = np.stack([one.explanation.object.class_contribution for one in slides])
+        patients, settings = _patients(study), study.config.explain
+        rows = cohort_contributions(
+            values,
+            labels,
+            [patients[one.entry.slide_id] for one in slides],
+            objects=objects,
+            classes=study.classes,
+            rng=np.random.default_rng(settings.seed),
+            resamples=settings.resamples,
+        )
+        groups = _groups(slides, values, objects)
+        table = [asdict(row) | {"group": groups[row.object]} for row in rows]
+    write_table(study.folder.table("contributions"), table, columns=("object", "class_name"))
+    return table
+
+
+def _groups(
+    slides: Sequence[_Explained], values: np.ndarray, objects: Sequence[str]
+) -> dict[str, str]:
+    """Names of all objects that go with each, itself among them."""
+    shared = np.zeros((len(objects), len(objects)), np.int64)
+    first = slides[0].explanation.shared
+    masked = len(first)  # the rest of the patches, if it is an object, comes last and has no mask
+    shared[:masked, :masked] = sum(one.explanation.shared for one in slides)
+    groups = redundant_groups(shared, class_contrasts(values)[:, -1], objects)
+    return {name: " + ".join(group) for group in groups for name in group}
+
+
+def _explained(study: Study) -> list[_Explained]:
+    """Labelled slides whose explanation is done with the settings of the run."""
+    done = []
+    for entry in study.slides:
+        path = study.folder.explanation(entry.slide_id)
+        if entry.label and path.exists() and is_done(path, explain_key(study, entry)):
+            done.append(_Explained(entry, read_explanation(path)))
+    return done
+
+
+def _patients(study: Study) -> dict[str, str]:
+    return {e.slide_id: patient_of(e.slide_id, e.patient) for e in study.slides}
