@@ -1,4 +1,4 @@
-"""What leave-one-out of a slide's patches costs in closed form, and by asking the model again.
+"""The cost of leave-one-out of a slide's patches, in closed form and by full forwards.
 
     python benchmarks/attention_pool.py --patches 5000
 

@@ -1,6 +1,6 @@
-"""What it costs to write a large map as OME-TIFF pyramid, and whether memory stays bounded.
+"""The cost of writing a large map as OME-TIFF pyramid, and whether memory stays bounded.
 
-    python benchmarks/ome_tiff_export.py --size 50000 --kind score
+    python benchmarks/ome_tiff_export.py --size 50000 --map score
 
 ``score`` is a signed float32 map, smooth on tissue and NaN elsewhere; ``colour`` an RGBA overlay.
 Last line: JSON; ``rss_mb`` is the peak of the process, ``rss_before_mb`` what imports alone take.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def score(left: int, top: int, width: int, height: int) -> NDArray[np.float32]:
-    """Signed waves; half of the tiles are blank, as glass is."""
+    """Signed waves, half of the tiles blank, as glass is."""
     if (left // TILE + top // TILE) % 2:
         return np.full((height, width), np.nan, np.float32)
     x, y = np.arange(left, left + width), np.arange(top, top + height)
@@ -47,9 +47,9 @@ def main() -> None:
     """From arguments to one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, default=8000, help="side of the map in pixels")
-    parser.add_argument("--kind", choices=("score", "colour"), default="score")
+    parser.add_argument("--map", choices=("score", "colour"), default="score")
     args = parser.parse_args()
-    tile: Any = {"score": score, "colour": colour}[args.kind]
+    tile: Any = {"score": score, "colour": colour}[args.map]
     before = peak_mb()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "map.ome.tif"
@@ -58,9 +58,9 @@ def main() -> None:
             path,
             tile,
             size=Size(args.size, args.size),
-            dtype="float32" if args.kind == "score" else "uint8",
+            dtype="float32" if args.map == "score" else "uint8",
             um_per_pixel=0.5,
-            name=args.kind,
+            name=args.map,
         )
         seconds, worked = time.perf_counter() - started, time.process_time() - worked
         peak = peak_mb()
@@ -69,7 +69,7 @@ def main() -> None:
     print(f"{args.size} x {args.size} px in {seconds:.1f} s, {size / 1e6:.0f} MB, {levels} levels")
     result = {
         "benchmark": "ome_tiff_export",
-        "kind": args.kind,
+        "map": args.map,
         "size": args.size,
         "seconds": round(seconds, 1),
         "cpu_seconds": round(worked, 1),

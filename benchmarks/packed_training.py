@@ -1,4 +1,4 @@
-"""What it saves to train on packed bags instead of one bag after the other.
+"""The time saved by training on packed bags instead of one bag after the other.
 
     python benchmarks/packed_training.py
     python benchmarks/packed_training.py --bags 100 --median 40 --device cuda
@@ -130,7 +130,7 @@ def epoch_seconds(
     step: int,
     way: Callable[[AttentionMIL, Sequence[Bag]], None],
 ) -> float:
-    """How long an epoch takes; the model stays as it was."""
+    """Seconds of an epoch, which leaves the model as it was."""
     model = copy.deepcopy(model)
     cuda = model.classifier.weight.is_cuda
     if cuda:

@@ -46,7 +46,7 @@ class Parity(NamedTuple):
     selected_query_equal: bool
     """True if every prompt is answered by the same query."""
     problems: list[str]
-    """What could not be compared, and why."""
+    """Tensors that could not be compared, and why."""
 
     @property
     def ok(self) -> bool:
@@ -96,7 +96,7 @@ def measure(weights: Path, config: Path, io: Path) -> Parity:
 def outputs(
     model: PathSegmentor, image: Tensor, ids: Tensor, mask: Tensor, *, joint: bool
 ) -> dict[str, Tensor]:
-    """Everything the io file may hold, under its names; image tensors have a batch axis."""
+    """Everything the io file may hold, under its names. Image tensors have a batch axis."""
     batch = image if image.ndim == 4 else image[None]
     maps = model.image_encoder(model.normalise(batch))
     pixels = model.pixel_decoder(maps)

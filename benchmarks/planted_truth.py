@@ -125,7 +125,7 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Found:
-    """What one classifier's importances say."""
+    """Verdict of one classifier's importances."""
 
     accuracy: float
     rows: list[ImportanceRow]

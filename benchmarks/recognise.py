@@ -1,4 +1,4 @@
-"""What recognition costs beside the model: 22 labels of one image, logits given.
+"""The cost of recognition beside the model: 22 labels of one image, logits given.
 
     python benchmarks/recognise.py --size 1024 --labels 22
 
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from xpath.labels import Label, load_labels
 from xpath.segment.predict.presence import biomedparse_pathology
-from xpath.segment.predict.recognise import resolve
+from xpath.segment.predict.recognition import resolve
 
 
 def main() -> None:
@@ -51,13 +51,13 @@ def main() -> None:
 
 def scene(name: str, count: int, size: int) -> torch.Tensor:
     """Logits ``(P, h, w)``."""
-    places = -(-size // 32) * 8
+    positions = -(-size // 32) * 8
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(count, places, places, generator=generator)
+    noise = torch.randn(count, positions, positions, generator=generator)
     if name == "noise":
         return noise * 4
     coarse = functional.avg_pool2d(noise[:, None], 16)
-    fields = functional.interpolate(coarse, size=(places, places), mode="bicubic")[:, 0] * 16
+    fields = functional.interpolate(coarse, size=(positions, positions), mode="bicubic")[:, 0] * 16
     first, second = fields.topk(2, dim=0).values
     logits = 4 * (fields - (first + second) / 2)  # a label is ahead where its field is highest
     if name == "tissue":
@@ -69,7 +69,7 @@ def scene(name: str, count: int, size: int) -> torch.Tensor:
 def milliseconds(
     logits: torch.Tensor, image: np.ndarray, labels: list[Label], repeats: int
 ) -> float:
-    """Wall time of recognition with its logits given; the fastest, for other work disturbs."""
+    """Wall time of recognition with its logits given, the fastest, for other work disturbs."""
     score = biomedparse_pathology().geometric_mean
     times = []
     for _ in range(repeats):

@@ -75,7 +75,7 @@ class NaiveAnswer(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What is known of one number of prompts; None where it was not measured."""
+    """Measurements for one number of prompts, None where there is none."""
 
     prompts: int
     naive_s: float | None
@@ -152,7 +152,7 @@ def prompts_of(count: int) -> list[str]:
 
 
 def config_of(name: str, vocabulary: int) -> SegmentorConfig:
-    """Sizes by name; the large one with the text encoder of the published code."""
+    """Sizes by name, the large one with the text encoder of the published code."""
     if name == "large":
         return large_config(text="clip")
     return mini_config(vocabulary) if name == "mini" else tiny_config(vocabulary)
@@ -198,7 +198,7 @@ def naive_answer(model: PathSegmentor, image: Tensor, ids: Tensor, mask: Tensor)
     words = text.tokens[:, : int(mask.sum())] if not mask.is_meta else text.tokens
     decoder = model.decoder
     levels = [naive_level(decoder, features.scales[i], i) for i in range(3)]
-    place, word_place = decoder.query_position.weight[None], words
+    position, word_position = decoder.query_position.weight[None], words
     queries = decoder.query_content.weight[None]  # (1, Q, D)
     everything = torch.ones(1, 1, words.shape[1], dtype=torch.bool, device=words.device)
     masks, classes = naive_head(decoder, queries, features.mask_features)
@@ -208,10 +208,11 @@ def naive_answer(model: PathSegmentor, image: Tensor, ids: Tensor, mask: Tensor)
         size = features.scales[i % 3].shape[-2:]
         allowed = naive_attention_mask(masks, size, layer.cross.heads)
         source = layer.cross.project(tokens + where, tokens)
-        read = layer.cross(queries + place, source, allowed)
+        read = layer.cross(queries + position, source, allowed)
         queries = layer.cross_norm(queries + read)
-        heard, spoken = layer.listen(queries[:, None], place, words[:, None], word_place[:, None],
-                                     everything)  # fmt: skip
+        heard, spoken = layer.listen(
+            queries[:, None], position, words[:, None], word_position[:, None], everything
+        )
         queries, words = heard[:, 0], spoken[:, 0]
         masks, classes = naive_head(decoder, queries, features.mask_features)
         kept.append(masks)
@@ -236,7 +237,7 @@ def naive_head(decoder: Any, queries: Tensor, features: Tensor) -> tuple[Tensor,
 
 
 def naive_attention_mask(masks: Tensor, size: tuple[int, int], heads: int) -> Tensor:
-    """Where each query may look, ``(1, heads, Q, S)``; everywhere if its mask is empty."""
+    """Where each query may look, ``(1, heads, Q, S)``, everywhere if its mask is empty."""
     small = functional.interpolate(masks, size, mode="bilinear", align_corners=False)
     inside = small.sigmoid().flatten(2) >= 0.5
     inside = inside | ~inside.any(dim=-1, keepdim=True)
@@ -301,7 +302,7 @@ def compare(setup: Setup, prompts: Sequence[str]) -> dict[str, Any]:
 
 
 def time_both(setup: Setup, counts: Sequence[int], repeats: int) -> dict[int, tuple[float, float]]:
-    """Seconds of the fastest run, naive and ours, by number of prompts; both run in turns."""
+    """Seconds of the fastest run, naive and ours, by number of prompts. Both run in turns."""
     best: dict[int, tuple[float, float]] = {}
     for count in counts:
         prompts, few = prompts_of(count), prompts_of(min(count, NAIVE_CALLS))
@@ -318,14 +319,14 @@ def time_both(setup: Setup, counts: Sequence[int], repeats: int) -> dict[int, tu
 def seconds(
     way: Callable[[Setup, Sequence[str]], np.ndarray], setup: Setup, prompts: Sequence[str]
 ) -> float:
-    """Wall time of one run; results lie on the CPU, so a GPU has finished too."""
+    """Wall time of one run. Results lie on the CPU, so a GPU has finished too."""
     started = time.perf_counter()
     way(setup, prompts)
     return time.perf_counter() - started
 
 
 def memory(way: str, setup: Setup, args: argparse.Namespace, prompts: int) -> float | None:
-    """MiB at the peak, beyond what is there before; None if the fresh process failed."""
+    """MiB at the peak, beyond what is there before, or None if the fresh process failed."""
     if setup.predictor.device.type == "cuda":
         return peak_of(way, setup, prompts)
     shape = ["--model", args.model, "--size", str(args.size), "--precision", args.precision]
@@ -335,9 +336,10 @@ def memory(way: str, setup: Setup, args: argparse.Namespace, prompts: int) -> fl
 
 
 def peak_of(way: str, setup: Setup, prompts: int) -> float:
-    """MiB at the peak of one way in this process; the naive way needs the same for any number."""
+    """MiB at the peak of one way in this process. The naive way needs the same for any number."""
     asked = prompts_of(min(prompts, 2) if way == "naive" else prompts)
-    WAYS[way](setup._replace(image=setup.image[:32, :32]), asked)  # loads what is loaded lazily
+    small = setup._replace(image=setup.image[:64, :64])  # two positions at the coarsest scale
+    WAYS[way](small, asked)  # loads what is loaded lazily
     if setup.predictor.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -350,7 +352,7 @@ def peak_of(way: str, setup: Setup, prompts: int) -> float:
 
 
 def resident() -> int:
-    """Bytes of this process in memory now; where that is not told, the most so far."""
+    """Bytes of this process in memory now, or the most so far where that is unknown."""
     statm = Path("/proc/self/statm")
     if statm.is_file():
         return int(statm.read_text().split()[1]) * resource.getpagesize()
@@ -358,7 +360,7 @@ def resident() -> int:
 
 
 def count_flops(name: str, size: int, counts: Sequence[int]) -> dict[int, tuple[float, float]]:
-    """TFLOP of both ways by number of prompts; on the meta device, so nothing is computed."""
+    """TFLOP of both ways by number of prompts, on the meta device, so nothing is computed."""
     tokenizer = fit_tokenizer(prompts_of(160))
     config = config_of(name, tokenizer.vocabulary)
     with torch.device("meta"):
@@ -423,7 +425,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def shown(value: float | None, digits: int, width: int = 8) -> str:
-    """A number, right aligned; a dash where there is none."""
+    """A number, right aligned, or a dash where there is none."""
     return f"{'-' if value is None else f'{value:.{digits}f}':>{width}}"
 
 

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import torch
 
-from xpath.pathseg.collect import in_memory_or_stored, index_images
+from xpath.pathseg.collection import in_memory_or_stored, index_images
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.prompts import sentences
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage
@@ -102,7 +102,7 @@ def read(folder: Path, labels: tuple[str, ...], absent: tuple[str, ...]) -> Anno
 
 
 def fastest(work: Callable[[], object], repeats: int) -> float:
-    """Wall time; the fastest, for other work disturbs."""
+    """Wall time, the fastest, for other work disturbs."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()

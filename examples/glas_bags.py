@@ -66,7 +66,7 @@ class Bags(NamedTuple):
 
 
 def pictures(folder: Path) -> list[Picture]:
-    """What the tables say of GlaS; nothing if they are not there."""
+    """Images of GlaS in the tables, none if those are not there."""
     tables = [folder / "images.csv", folder / "labels.csv"]
     if not all(table.is_file() for table in tables):
         return []

@@ -20,7 +20,7 @@ torch.manual_seed(0)  # the weights the model is born with
 
 
 def slide(number: int) -> Bag:
-    """A slide of 20 to 60 patches; lymphocytes look different in class 1."""
+    """A slide of 20 to 60 patches, whose lymphocytes look different in class 1."""
     patches, label = 20 + number, number % 2
     features = torch.randn(patches, len(OBJECTS), 16, generator=generator)
     features[:, 1] += 1.0 * label

@@ -19,12 +19,12 @@ import numpy as np
 from tqdm import tqdm
 
 from xpath.errors import CheckpointError
-from xpath.pathseg.collect import collect
+from xpath.pathseg.collection import collect
 from xpath.pathseg.record import SourceImage
 from xpath.segment.checkpoints.checkpoint import FILES, SCHEMA
 from xpath.segment.evaluation import card
-from xpath.segment.evaluation import validate as scoring
-from xpath.segment.evaluation.calibrate import calibrate
+from xpath.segment.evaluation import validation as scoring
+from xpath.segment.evaluation.presence_calibration import calibrate
 from xpath.segment.predict.calibration import PRESENCE
 from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.store.schema import atomic
@@ -32,7 +32,7 @@ from xpath.testing.crops import drawn_images
 
 FROM_RUN = ("curves.png", "log.csv", "validation.csv")
 SIZES = (0.25, 0.35, 0.5, 0.75, 1.0)
-LEAST = 10  # held-out images of a kind that counts in the mean
+LEAST = 10  # held-out images of an object class that counts in the mean
 DRAWN = range(9000, 9008)
 """Seeds of drawn fields to learn absence from; training counts from 0."""
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure(weights: Path, args: argparse.Namespace) -> str:
-    """The card of weights; puts beside them what it rests on."""
+    """Writes the card of weights, with the files it rests on beside it."""
     train, held_out = collect(args.data, args.split)
     teach_absence(weights, train[:: args.thin] + drawn_images(DRAWN))
     predictor = SegmentPredictor.from_pretrained(weights)
@@ -69,14 +69,14 @@ def measure(weights: Path, args: argparse.Namespace) -> str:
         if (args.run / name).exists():
             shutil.copy(args.run / name, weights / name)
     facts = json.loads(args.facts.read_text()) if args.facts else {}
-    kinds = scoring.mean_by_label(samples).values()
+    classes = scoring.mean_by_label(samples).values()
     return TEMPLATE.format(
         name=predictor.info.name,
         parameters=f"{sum(p.numel() for p in predictor.model.parameters()) / 1e6:.1f}",
         licence=predictor.info.licence,
-        by_kind=card.score_table(samples, card.kind_of),
-        by_source=card.score_table(samples, lambda s: f"{s.source}: {card.kind_of(s)}"),
-        mean=f"{np.mean([dice for count, dice in kinds if count >= LEAST]):.3f}",
+        by_kind=card.score_table(samples, card.object_class_of),
+        by_source=card.score_table(samples, lambda s: f"{s.source}: {card.object_class_of(s)}"),
+        mean=f"{np.mean([dice for count, dice in classes if count >= LEAST]):.3f}",
         presence=card.presence_table(samples),
         blank=blank_answers(predictor),
         comparison=card.comparison_table(comparisons) if comparisons else "None was made.",
@@ -107,10 +107,10 @@ def refuse_other_files(folder: Path) -> None:
     config = folder / "config.json"
     ours = config.is_file() and SCHEMA in config.read_text(errors="replace")
     known = {*FILES, *FROM_RUN, PRESENCE, "scores"} if ours else set()
-    found = [folder] if folder.is_file() else folder.glob("*")
-    if strangers := {path.name for path in found} - known:
+    files = [folder] if folder.is_file() else folder.glob("*")
+    if others := {path.name for path in files} - known:
         raise CheckpointError(
-            f"{folder} would be replaced, but {sorted(strangers)[:5]} is no part of a segmentor;"
+            f"{folder} would be replaced, but {sorted(others)[:5]} is no part of a segmentor;"
             " choose another folder, or remove it first"
         )
 
@@ -122,25 +122,25 @@ def teach_absence(weights: Path, images: list[SourceImage]) -> None:
 
 
 def blank_answers(predictor: SegmentPredictor) -> str:
-    """What is found on bare glass, with every label that was trained."""
+    """Share of bare glass taken for an object, with every label that was trained."""
     rng = np.random.default_rng(0)
     prompts = [scoring.prompt_of(label) for label in predictor.info.labels]
     shades = [np.full(3, level) + rng.uniform(-6, 0, 3) for level in np.linspace(225, 250, 8)]
     images = [np.clip(c + rng.normal(0, 2, (256, 256, 3)), 0, 255).astype(np.uint8) for c in shades]
-    found = predictor.masks(predictor.encode(np.stack(images)), prompts).present
-    return f'On bare glass {int(found.sum())} of {found.size} answers are "present"'
+    present = predictor.masks(predictor.encode(np.stack(images)), prompts).present
+    return f'On bare glass {int(present.sum())} of {present.size} answers are "present"'
 
 
 def size_table(by_size: dict[float, list[scoring.Sample]]) -> str:
-    """Dice of each kind at each resolution."""
-    kinds = sorted({card.kind_of(s) for s in next(iter(by_size.values())) if s.present})
+    """Dice of each object class at each resolution."""
+    names = sorted({card.object_class_of(s) for s in next(iter(by_size.values())) if s.present})
     rows = ["| | " + " | ".join(f"{mpp} mpp" for mpp in by_size) + " |", "|---" * 6 + "|"]
-    for kind in kinds:
+    for name in names:
         scores = [
-            np.mean([s.dice for s in samples if s.present and card.kind_of(s) == kind])
+            np.mean([s.dice for s in samples if s.present and card.object_class_of(s) == name])
             for samples in by_size.values()
         ]
-        rows.append(f"| {kind} | " + " | ".join(f"{score:.2f}" for score in scores) + " |")
+        rows.append(f"| {name} | " + " | ".join(f"{score:.2f}" for score in scores) + " |")
     return "\n".join(rows)
 
 

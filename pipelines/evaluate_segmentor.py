@@ -35,14 +35,14 @@ from xpath.segment.evaluation.tables import (
     comparison,
     dice_by,
     examples,
-    write_csv,
     write_tables,
 )
 from xpath.segment.predict.predictor import SegmentPredictor
+from xpath.store.tables import write_table
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """From arguments to tables and figures; 1 if something was left out or nothing was found."""
+    """From arguments to tables and figures. Returns 1 if images were left out or none found."""
     args = _parser().parse_args(arguments)
     try:
         evaluation = _evaluate(args)
@@ -90,19 +90,19 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     by_name = {row["image"]: row["group"] for row in groups}
     questions = questions_of(items, config, groups=by_name, ignore=ignore)
     with tqdm(total=len(questions), desc="evaluating", unit="image") as bar:
-        found = evaluate_segmentor(predictor, questions, config, on_images=bar.update)
-    evaluation = found._replace(problems=(*problems, *found.problems))
+        scored = evaluate_segmentor(predictor, questions, config, on_images=bar.update)
+    evaluation = scored._replace(problems=(*problems, *scored.problems))
     write_tables(args.out, evaluation, seed=args.seed)
     if args.compare:
         rows = comparison(evaluation.samples, args.compare)
-        write_csv(args.out / "comparison.csv", rows, COMPARISON_COLUMNS)
+        write_table(args.out / "comparison.csv", rows, COMPARISON_COLUMNS)
     if evaluation.samples:
         _draw(args.out, evaluation, predictor, config, args.seed)
     return evaluation
 
 
 def _items(folder: Path, args: argparse.Namespace, problems: list[Problem]) -> list[PromptedMask]:
-    """Masks of the first images of a folder; what is broken goes to the problems."""
+    """Masks of the first images of a folder, with broken ones added to the problems."""
     mapping = read_mapping(args.mapping) if args.mapping else None
     index = folder / f"{args.split}.json"
     items = read_biomedparse(

@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 from xpath.config import to_json
 from xpath.export.training_figures import draw_answers, draw_curves
-from xpath.pathseg.collect import collect, in_memory_or_stored, index_images
+from xpath.pathseg.collection import collect, in_memory_or_stored, index_images
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.record import SourceImage
 from xpath.segment.checkpoints.checkpoint import load_segmentor, save_segmentor
 from xpath.segment.checkpoints.pretrained import pretrain
-from xpath.segment.evaluation.validate import mean_by_label, validate, write_samples
+from xpath.segment.evaluation.validation import mean_by_label, validate, write_samples
 from xpath.segment.model.variants import SegmentorConfig, build_segmentor
 from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.segment.training import options
@@ -81,7 +81,7 @@ def main() -> None:
         return
     run.record(scores := judge(best := averaged(), held_out, args.out))
     draw_curves(args.out)
-    text = "".join(f"- {kind}: {dice:.3f} ({n})\n" for kind, (n, dice) in scores.items())
+    text = "".join(f"- {name}: {dice:.3f} ({n})\n" for name, (n, dice) in scores.items())
     card = f"# {info.name}\n\nMean Dice (images) on held-out images:\n\n{text}"
     save_segmentor(args.out / "weights", best.model, config, tokenizer, info, card=card)
     print(text, "finished" if finished else "stopped; the same command goes on")
@@ -104,7 +104,7 @@ def begin(
 def judge(
     predictor: SegmentPredictor, images: list[SourceImage], out: Path
 ) -> dict[str, tuple[int, float]]:
-    """Scores held-out images; writes samples.csv and pictures."""
+    """Scores held-out images and writes samples.csv and pictures."""
     samples = validate(predictor, tqdm(images, desc="validating"), on_image=draw_answers(out))
     write_samples(out / "samples.csv", samples)
     return mean_by_label(samples)
@@ -133,7 +133,7 @@ def arguments() -> argparse.Namespace:
     add("--lr", type=float, default=8e-4, help="largest learning rate")
     add("--encoder", type=Path, help="pretrained weights of the image encoder, a state dict")
     add("--encoder-lr", type=float, default=1, help="its learning rate, as a share of --lr")
-    add("--contrast", type=float, default=0, help="weight of the loss between kinds")
+    add("--contrast", type=float, default=0, help="weight of the loss between object classes")
     add("--prompts", type=int, default=4, help="questions per crop")
     add("--drop-path", type=float, default=0.1, help="stochastic depth")
     add("--precision", choices=("fp32", "bf16"), default="fp32")

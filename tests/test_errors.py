@@ -22,6 +22,7 @@ PARENTS = {
     "EmptyTissueError": ("SlideError",),
     "StoreError": ("XPathError",),
     "CheckpointError": ("XPathError",),
+    "ReaderError": ("XPathError",),
     "MissingDependencyError": ("XPathError", "ImportError"),
     "XPathError": ("Exception",),
 }

@@ -21,6 +21,8 @@ DOORS = {
     "matplotlib": ("xpath/export/",),
     "h5py": ("xpath/store/", "xpath/pathseg/sources/cocahis.py"),
     "zarr": ("xpath/store/",),
+    "transformers": ("xpath/segment/model/bert_encoder.py", "xpath/grounded/"),
+    "peft": ("xpath/grounded/lora.py",),
 }
 """Package to the only places that may import it."""
 

@@ -37,7 +37,7 @@ NAMES: dict[Any, str] = {
 
 
 def load_config(
-    kind: type[T],
+    config_type: type[T],
     path: Path | None = None,
     overrides: Sequence[str] = (),
     *,
@@ -46,7 +46,7 @@ def load_config(
     """A frozen dataclass from a TOML file and ``a.b=value`` overrides.
 
     Args:
-        kind: The dataclass; fields may be dataclasses themselves.
+        config_type: The dataclass; fields may be dataclasses themselves.
         path: TOML file, or None for the defaults.
         overrides: Later ones win; values are TOML, anything that is not TOML is a string.
         base: Where overrides begin, instead of the defaults; a TOML file begins with the defaults.
@@ -62,22 +62,22 @@ def load_config(
             raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     for override in overrides:
         _put(values, override)
-    return from_dict(kind, values)
+    return from_dict(config_type, values)
 
 
-def from_dict(kind: type[T], values: Mapping[str, Any], path: str = "") -> T:
+def from_dict(config_type: type[T], values: Mapping[str, Any], path: str = "") -> T:
     """A dataclass from nested dictionaries, as ``dataclasses.asdict`` gives them.
 
     Args:
-        kind: The dataclass.
+        config_type: The dataclass.
         values: Field name to value; what is left out takes its default.
         path: What to put before the names of settings in messages, e.g. ``"grid."``.
 
     Raises:
         ConfigError: A setting is unknown, missing or of the wrong type.
     """
-    hints = typing.get_type_hints(kind)
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    hints = typing.get_type_hints(config_type)
+    known = {field.name: field for field in fields(config_type)}  # type: ignore[arg-type]  # a dataclass
     for name in values:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -86,7 +86,7 @@ def from_dict(kind: type[T], values: Mapping[str, Any], path: str = "") -> T:
     for name, field in known.items():
         if field.default is field.default_factory is MISSING and name not in values:
             raise ConfigError(f"{path}{name} has no default; set it to {_wanted(hints[name])}")
-    return kind(**{k: _convert(hints[k], value, path + k) for k, value in values.items()})
+    return config_type(**{k: _convert(hints[k], value, path + k) for k, value in values.items()})
 
 
 def to_json(config: Any) -> str:
@@ -144,7 +144,7 @@ def _first_fit(hint: Any, value: Any, path: str) -> Any:
 
 
 def _is_a(hint: Any, value: Any) -> bool:
-    """True for a value of a plain type; an int is a float, a bool is neither."""
+    """True if a value is of a plain type, where an int is a float and a bool is neither."""
     if get_origin(hint) is Literal:
         return any(value == choice and type(value) is type(choice) for choice in get_args(hint))
     if isinstance(value, bool):

@@ -12,6 +12,7 @@ Catch ``XPathError`` to catch them all::
     │   └── EmptyTissueError     no tissue found
     ├── StoreError               a file that is truncated, foreign or of another version
     ├── CheckpointError          weights that do not fit or cannot be read
+    ├── ReaderError              a language server that fails or answers nonsense
     └── MissingDependencyError   an optional package is not installed
 
 A message says what we got, what we wanted and what to do.
@@ -26,6 +27,7 @@ __all__ = [
     "EmptyTissueError",
     "LabelError",
     "MissingDependencyError",
+    "ReaderError",
     "ResolutionError",
     "ShapeError",
     "SlideError",
@@ -74,5 +76,9 @@ class CheckpointError(XPathError):
     """Weights that do not fit the model, or a checkpoint that cannot be read."""
 
 
+class ReaderError(XPathError):
+    """A language server that cannot be reached, fails, or does not answer what was asked."""
+
+
 class MissingDependencyError(XPathError, ImportError):
-    """An optional package is not installed; the message carries the pip command."""
+    """An optional package is not installed. The message carries the pip command."""

@@ -24,7 +24,7 @@ Microns = NewType("Microns", float)
 """A length on the tissue."""
 
 Mpp = NewType("Mpp", float)
-"""Microns per pixel; 0.25 is about 40x, 0.5 about 20x."""
+"""Microns per pixel: 0.25 is about 40x, 0.5 about 20x."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle in level-0 pixels; ``(x, y)`` is its top left corner."""
+    """A rectangle in level-0 pixels with its top left corner at ``(x, y)``."""
 
     x: int
     y: int
@@ -60,7 +60,7 @@ class Box:
         return self.y + self.height
 
     def intersection(self, other: Box) -> Box:
-        """What both boxes cover; width or height is 0 when they do not meet."""
+        """The box that both cover. Width or height is 0 when they do not meet."""
         x, y = max(self.x, other.x), max(self.y, other.y)
         width = max(0, min(self.right, other.right) - x)
         height = max(0, min(self.bottom, other.bottom) - y)
@@ -78,13 +78,13 @@ class PatchGrid:
     pixels: int
     """Side of a patch in pixels once it is read at ``mpp``."""
     mpp: float | None
-    """Resolution at which patches are read; None where the slide stores none (CLAM presets)."""
+    """Resolution at which patches are read, None where the slide stores none (CLAM presets)."""
     overlap: int
     """Overlap of neighbours in level-0 pixels."""
     slide_size: Size
     """Size of the slide at level 0."""
     slide_mpp: float | None
-    """Resolution of level 0; None where the slide stores none."""
+    """Resolution of level 0, None where the slide stores none."""
 
     def __post_init__(self) -> None:
         """Refuse coordinates of another shape."""

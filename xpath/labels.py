@@ -7,18 +7,18 @@ paper's sentence ``tissue-level tumor in breast pathology.`` (section 4.1).
 from __future__ import annotations
 
 import csv
-import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from xpath.errors import LabelError
+from xpath.lexicon import Concept, load_lexicon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 __all__ = [
     "OTHER",
@@ -27,6 +27,7 @@ __all__ = [
     "activation_objects",
     "importance_objects",
     "load_labels",
+    "parse_object",
     "reliable_labels",
 ]
 
@@ -49,6 +50,8 @@ class Label:
     """Masks in PathSeg (paper, Table 5); None outside the published set."""
     dice: float | None = None
     """Dice the paper reports for PathSegmentor (Table 15); None where it reports none."""
+    sentence: str = ""
+    """Words of one's own to ask with; empty for the paper's template."""
 
     @property
     def id(self) -> str:
@@ -58,7 +61,14 @@ class Label:
     @property
     def prompt(self) -> str:
         """The sentence the segmentor is asked with."""
+        if self.sentence:
+            return self.sentence
         return f"{self.structure}-level {self.object_type} in {self.region} pathology."
+
+    @property
+    def setting(self) -> str:
+        """As settings write it, for ``parse_object``: the id, with ``=sentence`` if it has one."""
+        return f"{self.id}={self.sentence}" if self.sentence else self.id
 
     @property
     def published(self) -> bool:
@@ -127,8 +137,10 @@ class LabelTree:
         """The label somebody means.
 
         Accepts the id, the prompt, any case and order, underscores, slashes, plurals, British
-        spelling. Region and structure may be left out where the rest is unambiguous; a part of an
-        object type ("plasma", "infiltrate") will do if only one label has it.
+        spelling, and the terms of the lexicon ("TILs", "adipose tissue"). Region and structure may
+        be left out where the rest is unambiguous; a part of an object type ("plasma",
+        "infiltrate") will do if only one label has it. Of several labels of one region the one
+        with most masks in PathSeg is meant.
 
         Args:
             text: What was written.
@@ -139,7 +151,7 @@ class LabelTree:
             LabelError: Nothing fits (with the closest labels), or several do (with all of them).
         """
         complete = _complete(text)
-        fits = self._with_id(text) or (() if complete else self._with_words(text))
+        fits = self._with_id(text) or (() if complete else _richest(self._with_words(text)))
         if len(fits) == 1:
             return fits[0]
         if complete and allow_new:
@@ -178,40 +190,108 @@ class LabelTree:
         words = _words(text)
         return tuple(label for label in self._spellings.get(words, ()) if _words(label.id) == words)
 
+    def named(
+        self, concept: Concept, region: str | None = None, structures: Sequence[str] = ()
+    ) -> tuple[Label, ...]:
+        """Labels of a concept of the lexicon.
+
+        Args:
+            concept: What is meant.
+            region: Where; None if that is not known.
+            structures: Structures to prefer, e.g. ``("nuclei", "cell")``.
+
+        Returns:
+            The best label of the region, or none. Without a region that of ``unspecified``, else
+            the best one of every region that has the concept itself.
+        """
+        names = concept.objects + (concept.nearest if region else ())
+        preferred = [name for name in names if name.partition(":")[0] in structures]
+        for choice in (preferred, names):
+            best: dict[str, Label] = {}
+            for name in choice:
+                for label in self._by_object.get(name, ()):
+                    best.setdefault(label.region, label)
+            fits = best.get(region or "unspecified")
+            if fits:
+                return (fits,)
+            if best and region is None:
+                return tuple(best.values())
+        return ()
+
     def _with_words(self, text: str) -> tuple[Label, ...]:
-        """Labels of this object type, or of one that has these words among others."""
+        """Labels of this object type, of this term, or of a type with these words among others."""
         words = _words(text)
-        return self._spellings.get(words) or tuple(
-            label
-            for label in self
-            if words < _words(label.id) and words & _words(label.object_type)
+        return (
+            self._spellings.get(words)
+            or self._with_term(text)
+            or tuple(
+                label for label, full, type_ in self._word_sets if words < full and words & type_
+            )
         )
+
+    def _with_term(self, text: str) -> tuple[Label, ...]:
+        """Labels of a term of the lexicon, alone or with its region."""
+        term, region = load_lexicon().whole(text)
+        if term is None or not isinstance(term.meaning, Concept):
+            return ()
+        return self.named(term.meaning, region, term.structures)
+
+    @cached_property
+    def _word_sets(self) -> list[tuple[Label, frozenset[str], frozenset[str]]]:
+        """Labels with the words of their ids and of their object types."""
+        return [(label, _words(label.id), _words(label.object_type)) for label in self]
+
+    @cached_property
+    def _by_object(self) -> dict[str, tuple[Label, ...]]:
+        """Labels by ``structure:object type``, as the lexicon names them."""
+        names: dict[str, tuple[Label, ...]] = {}
+        for label in self:
+            name = f"{label.structure}:{label.object_type}"
+            names[name] = (*names.get(name, ()), label)
+        return names
 
     @cached_property
     def _spellings(self) -> dict[frozenset[str], tuple[Label, ...]]:
-        """Labels by the words of object type, with and without region and structure."""
+        """Labels by the words of object type, with and without region and structure.
+
+        A type of two names ("necrosis or debris") has the words of either as well.
+        """
         spellings: dict[frozenset[str], tuple[Label, ...]] = {}
         for label in self:
-            kind, region, structure = map(
-                _words, (label.object_type, label.region, label.structure)
-            )
-            for words in {kind, kind | region, kind | structure, kind | region | structure}:
-                spellings[words] = (*spellings.get(words, ()), label)
+            region, structure = _words(label.region), _words(label.structure)
+            for name in {label.object_type, *label.object_type.split(" or ")}:
+                type_ = _words(name)
+                for words in {type_, type_ | region, type_ | structure, type_ | region | structure}:
+                    spellings[words] = (*spellings.get(words, ()), label)
         return spellings
 
     def _unknown(self, text: str) -> LabelError:
-        spellings = {label.object_type: label.id for label in self}
-        spellings |= {f"{label.object_type} in {label.region}": label.id for label in self}
-        spellings |= {label.prompt: label.id for label in self}
-        spellings |= {label.id: label.id for label in self}
+        """What to say of a text that is no label: the nearest spellings, or where to look."""
+        from rapidfuzz.fuzz import ratio
+        from rapidfuzz.process import extract
+
         wanted = " ".join(text.lower().replace("_", " ").split())
-        close = difflib.get_close_matches(wanted, spellings, n=5, cutoff=0.6)
-        names = list(dict.fromkeys(spellings[spelling] for spelling in close))[:3]
+        term, region = load_lexicon().whole(text)
+        if region and term is None:
+            return LabelError(
+                f"no label {text!r}; for its labels: `xpath labels --region {region}`"
+            )
+        close = extract(wanted, list(self._written), scorer=ratio, score_cutoff=70, limit=5)
+        names = list(dict.fromkeys(self._written[spelling] for spelling, *_ in close))[:3]
         hint = f"did you mean {' or '.join(names)}?" if names else "see `xpath labels`"
         return LabelError(f"no label {text!r}; {hint}")
 
+    @cached_property
+    def _written(self) -> dict[str, str]:
+        """Spellings to compare a misspelt text with, and the ids they stand for."""
+        spellings = {label.object_type: label.id for label in self}
+        spellings |= {f"{label.object_type} in {label.region}": label.id for label in self}
+        spellings |= {label.prompt: label.id for label in self}
+        return spellings | {label.id: label.id for label in self}
+
 
 _PHRASES = {"ductal carcinoma in situ": "dcis", "erythrocyte": "red blood cell"}
+_PHRASES |= {"mitotic figure": "mitosi"}
 _SAME = dict.fromkeys(("in", "of", "the", "or", "a", "and", "level", "pathology"), "")
 _SAME |= {"tumour": "tumor", "leucocyte": "leukocyte", "oesophagus": "esophagus"}
 _SAME |= {"nucleus": "nuclei", "nuclear": "nuclei", "mitose": "mitosi", "ovary": "ovarian"}
@@ -220,10 +300,10 @@ _SAME |= {"epithelium": "epithelial", "endothelium": "endothelial", "pancrea": "
 
 def _words(text: str) -> frozenset[str]:
     """The words that tell labels apart, in the singular."""
-    text = text.lower()
+    text = re.sub(r"[^a-z0-9]+", " ", text.lower())
     for phrase, short in _PHRASES.items():
         text = text.replace(phrase, short)
-    singular = (re.sub(r"(?<=[a-z]{3})s$", "", word) for word in re.findall(r"[a-z0-9]+", text))
+    singular = (re.sub(r"(?<=[a-z]{3})s$", "", word) for word in text.split())
     return frozenset(_SAME.get(word, _SAME.get(word + "s", word)) for word in singular) - {""}
 
 
@@ -237,6 +317,15 @@ def _complete(text: str) -> Label | None:
     return Label(name[1], name[2], name[3]) if name else None
 
 
+def _richest(labels: tuple[Label, ...]) -> tuple[Label, ...]:
+    """Of labels of one region the one with most masks; all of them if the region is not clear."""
+    if len(labels) < 2 or len({label.region for label in labels}) > 1:
+        return labels
+    if any(label.masks is None for label in labels):
+        return labels
+    return (max(labels, key=lambda label: label.masks or 0),)
+
+
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise LabelError(f"no {name} {value!r}; known are {', '.join(choices)}")
@@ -248,6 +337,23 @@ def load_labels() -> LabelTree:
     text = _table_text()
     labels = tuple(_label(row) for row in csv.DictReader(text.splitlines()))
     return LabelTree(labels, sha256(text.encode()).hexdigest())
+
+
+def parse_object(text: str) -> Label:
+    """An object to look for, as settings write it: ``LABEL`` or ``LABEL=sentence of one's own``.
+
+    Args:
+        text: Any spelling ``LabelTree.parse`` takes, then perhaps ``=`` and the words to ask with.
+
+    Raises:
+        LabelError: No label fits, several do, or nothing stands after ``=``.
+    """
+    name, equals, words = text.partition("=")
+    label = load_labels().parse(name.strip(), allow_new=True)
+    sentence = " ".join(words.split())
+    if equals and not sentence:
+        raise LabelError(f"{text!r} has no sentence after '='; write the words to ask with")
+    return replace(label, sentence=sentence)
 
 
 def importance_objects() -> tuple[Label, ...]:

@@ -2,7 +2,7 @@
 
     python benchmarks/baselines/unet.py --data DIR --out run-unet --minutes 60 --shapes 8x256
 
-A U-Net knows no words: it has one output per object kind, organs pooled. Crops, augmentation,
+A U-Net knows no words: it has one output per object class, organs pooled. Crops, augmentation,
 optimiser and held-out images are those of pipelines/train_segmentor.py; with --encoder its way down
 is the segmentor's image encoder, from the same pretrained weights. Out come samples.csv and
 model.safetensors. Last line: JSON.
@@ -17,7 +17,7 @@ import math
 import time
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,12 +27,13 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from xpath.pathseg.collect import collect
+from xpath.pathseg.collection import collect
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.packed import pack_all
 from xpath.pathseg.sampler import batch_keys
+from xpath.protocols import Segmentation
 from xpath.segment.checkpoints.pretrained import load_encoder
-from xpath.segment.evaluation.validate import mean_by_label, validate
+from xpath.segment.evaluation.validation import mean_by_label, validate
 from xpath.segment.model.timm_image_encoder import TimmImageEncoder
 from xpath.segment.model.variants import mini_config
 from xpath.segment.training.losses import UNKNOWN, soft_dice_loss
@@ -59,19 +60,19 @@ def main() -> None:
     total = args.steps * max(count for count, _ in shapes)
     views = CropConfig(emphasis=args.emphasis)
     crops = PromptedCrops(packed, views, total=total, seed=args.seed)
-    kinds = sorted({kind_of(label) for label in crops.labels})
-    batches = KindBatches(crops, kinds, shapes, args.seed)
-    model = pretrained_unet(len(kinds)) if args.encoder else plain_unet(args.width, len(kinds))
+    classes = sorted({object_class_of(label) for label in crops.labels})
+    batches = ClassBatches(crops, classes, shapes, args.seed)
+    model = pretrained_unet(len(classes)) if args.encoder else plain_unet(args.width, len(classes))
     if args.encoder:
         load_encoder(model.encoder, args.encoder)
         model.encoder.measure(rescaled(batches[number][0]) for number in range(32))
     steps = train_unet(model.to(args.device), batches, args)
-    samples = validate(UNetPredictor(model.eval(), kinds, args.device), tqdm(held_out))
+    samples = validate(UNetPredictor(model.eval(), classes, args.device), tqdm(held_out))
     args.out.mkdir(parents=True, exist_ok=True)
     with (args.out / "samples.csv").open("w", newline="") as file:
         csv.writer(file).writerows([samples[0]._fields, *samples])
     state = {name: value.half().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(state, args.out / "model.safetensors", {"kinds": json.dumps(kinds)})
+    save_file(state, args.out / "model.safetensors", {"classes": json.dumps(classes)})
     parameters = sum(p.numel() for p in model.parameters())
     print(
         json.dumps({
@@ -85,7 +86,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line; as far as it goes, that of train_segmentor.py."""
+    """The command line, as far as it goes that of train_segmentor.py."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -112,7 +113,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def kind_of(label: str) -> str:
+def object_class_of(label: str) -> str:
     """``structure-object type`` of a label id or of the paper's sentence."""
     if "-level " in label:
         structure, rest = label.split("-level ")
@@ -120,15 +121,15 @@ def kind_of(label: str) -> str:
     return label.split("-", 1)[1]
 
 
-def plain_unet(width: int, kinds: int) -> UNet:
-    """The U-Net of the paper with five scales; ``width`` channels at the finest."""
+def plain_unet(width: int, classes: int) -> UNet:
+    """The U-Net of the paper with five scales, ``width`` channels at the finest."""
     encoder = PlainEncoder([width * 2**i for i in range(5)])
-    return UNet(encoder, encoder.channels[-2::-1], kinds)
+    return UNet(encoder, encoder.channels[-2::-1], classes)
 
 
-def pretrained_unet(kinds: int) -> UNet:
+def pretrained_unet(classes: int) -> UNet:
     """A U-Net on the segmentor's image encoder, with as many weights as the segmentor."""
-    return UNet(TimmImageEncoder(mini_config(1).encoder, drop_path=0.05), UP_CHANNELS, kinds)
+    return UNet(TimmImageEncoder(mini_config(1).encoder, drop_path=0.05), UP_CHANNELS, classes)
 
 
 class UNet(nn.Module):
@@ -137,10 +138,10 @@ class UNet(nn.Module):
     Args:
         encoder: Maps, finest first, each half as wide and high as the one before.
         sizes: Channels on the way up, coarsest first; the last are at full resolution.
-        kinds: Outputs.
+        classes: Outputs.
     """
 
-    def __init__(self, encoder: nn.Module, sizes: Sequence[int], kinds: int) -> None:
+    def __init__(self, encoder: nn.Module, sizes: Sequence[int], classes: int) -> None:
         super().__init__()
         self.encoder = encoder
         coarsest, *skips = reversed(encoder.channels)
@@ -150,10 +151,10 @@ class UNet(nn.Module):
             nn.ConvTranspose2d(a, b, 2, 2) for a, b in zip(below, sizes, strict=True)
         )
         self.merge = nn.ModuleList(twice(a + b, b) for a, b in zip(skips, sizes, strict=True))
-        self.head = nn.Conv2d(sizes[-1], kinds, 1)
+        self.head = nn.Conv2d(sizes[-1], classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits ``(B, K, H, W)`` of images ``(B, 3, H, W)`` in 0..255; H, W multiples of 32."""
+        """Logits ``(B, K, H, W)`` of images ``(B, 3, H, W)`` in 0..255, H, W multiples of 32."""
         x, *skips = reversed(self.encoder(rescaled(image)))
         for up, merge, skip in zip_longest(self.up, self.merge, skips):
             x = merge(up(x) if skip is None else torch.cat((up(x), skip), dim=1))
@@ -191,27 +192,27 @@ def twice(channels: int, out: int) -> nn.Sequential:
     return nn.Sequential(*once(channels), *once(out))
 
 
-class KindBatches(Dataset):
-    """The segmentor's batches, with the number of the kind instead of words."""
+class ClassBatches(Dataset):
+    """The segmentor's batches, with the number of the object class instead of words."""
 
-    def __init__(self, crops, kinds, shapes, seed) -> None:  # noqa: ANN001
-        self.crops, self.kinds, self.shapes, self.seed = crops, kinds, shapes, seed
+    def __init__(self, crops, classes, shapes, seed) -> None:  # noqa: ANN001
+        self.crops, self.classes, self.shapes, self.seed = crops, classes, shapes, seed
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, kinds ``(B, P)`` (-1: never trained), targets ``(B, P, H, W)``."""
+        """Images, classes ``(B, P)`` (-1: never trained), targets ``(B, P, H, W)``."""
         crops = [self.crops[key] for key in batch_keys(step, self.shapes, seed=self.seed)]
         rows = [[self.row(name) for name in crop.labels] for crop in crops]
         images = torch.from_numpy(np.stack([crop.image for crop in crops])).permute(0, 3, 1, 2)
         return images, torch.tensor(rows), torch.from_numpy(np.stack([c.target for c in crops]))
 
     def row(self, label: str) -> int:
-        """Number of a label's kind."""
-        kind = kind_of(label)
-        return self.kinds.index(kind) if kind in self.kinds else -1
+        """Number of a label's object class."""
+        object_class = object_class_of(label)
+        return self.classes.index(object_class) if object_class in self.classes else -1
 
 
-def train_unet(model: UNet, batches: KindBatches, args: argparse.Namespace) -> int:
-    """Trains in place; the rate is a cosine over steps or minutes, whichever ends first.
+def train_unet(model: UNet, batches: ClassBatches, args: argparse.Namespace) -> int:
+    """Trains in place, at a cosine rate over steps or minutes, whichever ends first.
 
     Returns:
         Steps that were made.
@@ -228,7 +229,7 @@ def train_unet(model: UNet, batches: KindBatches, args: argparse.Namespace) -> i
     started, dtype = time.monotonic(), DTYPES[args.precision]
     model.train()
     step = 0  # how many were made
-    for images, kinds, target in tqdm(loader, desc="training", mininterval=5):
+    for images, classes, target in tqdm(loader, desc="training", mininterval=5):
         progress = max(step / args.steps, (time.monotonic() - started) / 60 / args.minutes)
         if progress >= 1:
             break
@@ -239,7 +240,7 @@ def train_unet(model: UNet, batches: KindBatches, args: argparse.Namespace) -> i
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             logits = model(images.to(device))
         optimizer.zero_grad(set_to_none=True)
-        unet_loss(logits.float(), kinds.to(device), target.to(device)).backward()
+        unet_loss(logits.float(), classes.to(device), target.to(device)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         decay = min(0.999, (1 + step) / (10 + step))
@@ -258,29 +259,21 @@ def groups(model: UNet, share: float) -> list[dict[str, object]]:
     return [{"params": rest, "share": 1.0}, {"params": trunk, "share": share}]
 
 
-def unet_loss(logits: Tensor, kinds: Tensor, target: Tensor) -> Tensor:
+def unet_loss(logits: Tensor, classes: Tensor, target: Tensor) -> Tensor:
     """BCE and Dice of the outputs that were asked for, as the segmentor's."""
-    asked = kinds >= 0
-    chosen = logits.take_along_dim(kinds.clamp(min=0)[..., None, None], dim=1)[asked]
+    asked = classes >= 0
+    chosen = logits.take_along_dim(classes.clamp(min=0)[..., None, None], dim=1)[asked]
     known, mask = (target != UNKNOWN).float()[asked], (target == 1).float()[asked]
     bce = functional.binary_cross_entropy_with_logits(chosen, mask, known, reduction="none")
     bce = bce.sum(dim=(1, 2)) / known.sum(dim=(1, 2)).clamp(min=1)
     return bce.mean() + soft_dice_loss(chosen, mask, known).mean()
 
 
-class Answer(NamedTuple):
-    """As much of a Segmentation as a validation looks at."""
-
-    masks: np.ndarray
-    presence: np.ndarray
-    present: np.ndarray
-
-
 class UNetPredictor:
-    """Answers sentences with the output of their kind."""
+    """Answers sentences with the output of their object class."""
 
-    def __init__(self, model: UNet, kinds: list[str], device: str) -> None:
-        self.model, self.kinds, self.device = model, kinds, device
+    def __init__(self, model: UNet, classes: list[str], device: str) -> None:
+        self.model, self.classes, self.device = model, classes, device
 
     @torch.inference_mode()
     def encode(self, image: np.ndarray) -> Tensor:
@@ -290,17 +283,18 @@ class UNetPredictor:
         pixels = functional.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
         return self.model(pixels)[0, :, :height, :width].sigmoid()
 
-    def masks(self, probability: Tensor, prompts: list[str]) -> Answer:
-        """One mask a sentence; none for a kind it has no output for."""
-        rows = [kind_of(prompt.rstrip(".")) for prompt in prompts]
+    def masks(self, probability: Tensor, prompts: list[str]) -> Segmentation:
+        """One mask a sentence, empty for an object class it has no output for."""
+        rows = [object_class_of(prompt.rstrip(".")) for prompt in prompts]
         nothing = torch.zeros_like(probability[0])
         chosen = torch.stack([
-            probability[self.kinds.index(r)] if r in self.kinds else nothing for r in rows
+            probability[self.classes.index(r)] if r in self.classes else nothing for r in rows
         ])
         inside = chosen > 0.5
         presence = (chosen * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
         masks = inside.cpu().numpy()[None]
-        return Answer(masks, presence.cpu().numpy()[None], masks.any(axis=(2, 3)))
+        peak = chosen.amax(dim=(1, 2)).cpu().numpy()[None]
+        return Segmentation(masks, presence.cpu().numpy()[None], peak, masks.any(axis=(2, 3)))
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The checkout's commit; empty where git or its folder is not there."""
+    """The checkout's commit, empty where git or its folder is not there."""
     command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -112,7 +112,7 @@ def setup(model: str, size: int, device: str, precision: str = "fp32") -> Any:
 
 
 def moved(made: Any, device: str, precision: str, **config: Any) -> Any:
-    """The same model and image behind another predictor; the model is moved, not copied."""
+    """The same model and image behind another predictor. The model is moved, not copied."""
     from xpath.segment.predict.predictor import PredictorConfig, SegmentPredictor
 
     old = made.predictor
@@ -172,7 +172,7 @@ def prompts(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def one_count(made: Any, count: int) -> dict[str, Any]:
-    """One number of prompts; the naive way is timed on four calls and scaled, they are alike."""
+    """One number of prompts, with the naive way timed on four calls and scaled."""
     benchmark = prompts_benchmark()
     asked = benchmark.prompts_of(count)
     few = asked[:4]
@@ -249,7 +249,7 @@ def encoding(made: Any, batch: int) -> dict[str, float]:
 
 
 def compiled(made: Any, device: str) -> dict[str, Any]:
-    """Compiled encoding; batch 8 is left out where batch 1 took too long."""
+    """Compiled encoding, without batch 8 where batch 1 took too long."""
     result: dict[str, Any] = {}
     variant = moved(made, device, made.predictor.config.precision, compile=True)
     for batch in (1, 8):
@@ -266,10 +266,10 @@ def compiled(made: Any, device: str) -> dict[str, Any]:
 
 def finalise(args: argparse.Namespace) -> dict[str, Any]:
     """The Triton kernel against its reference in torch: equal, and how fast."""
-    if importlib.util.find_spec("xpath.segment.kernels.finalise") is None:
+    if importlib.util.find_spec("xpath.segment.kernels.finalisation") is None:
         return {"skipped": "there is no such kernel"}
-    from xpath.segment.kernels.finalise import finalise as fused
-    from xpath.segment.kernels.finalise import finalise_reference
+    from xpath.segment.kernels.finalisation import finalise as fused
+    from xpath.segment.kernels.finalisation import finalise_reference
 
     count, side = (3, 16) if args.quick else (22, 256)
     generator = torch.Generator().manual_seed(0)
@@ -299,7 +299,7 @@ def finalise(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def best(work: Callable[[], object], repeats: int) -> float:
-    """Wall time of the fastest of some runs; the work waits for the device."""
+    """Wall time of the fastest of some runs. The work waits for the device."""
     times = []
     for _ in range(repeats):
         began = time.perf_counter()

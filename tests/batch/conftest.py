@@ -33,7 +33,7 @@ def start():
 
 @pytest.fixture
 def python(start):
-    """Runs code in a process of its own; gives the finished process."""
+    """Runs code in a process of its own and returns the finished process."""
 
     def run(code, *arguments):
         with start(code, *arguments) as process:

@@ -22,9 +22,9 @@ def output(tmp_path):
 def test_the_second_waits_outside_and_the_lock_goes(output):
     with claim(output) as mine:
         assert mine
-        said = json.loads(lock_of(output).read_text())
-        assert said["pid"] == os.getpid()
-        assert {"host", "time"} <= set(said)
+        content = json.loads(lock_of(output).read_text())
+        assert content["pid"] == os.getpid()
+        assert {"host", "time"} <= set(content)
         with claim(output) as again:
             assert not again
         assert lock_of(output).exists(), "a refused claim must not remove the lock"
@@ -61,8 +61,8 @@ with claim(Path(sys.argv[1])) as mine:
 
 def _lock(output, **changes):
     output.parent.mkdir(parents=True)
-    said = this_process()._asdict() | {"time": "2024-01-01T00:00:00+00:00"} | changes
-    lock_of(output).write_text(json.dumps(said))
+    content = this_process()._asdict() | {"time": "2024-01-01T00:00:00+00:00"} | changes
+    lock_of(output).write_text(json.dumps(content))
 
 
 def test_other_machines_are_believed_and_named(output):
@@ -97,7 +97,7 @@ def test_an_empty_lock_is_believed_for_a_minute(output):
 
 
 def test_of_many_threads_one_succeeds_a_dead_process(output):
-    """All see the same stale lock at once; were it removed and made anew, several could win."""
+    """All see the same stale lock at once. Were it removed and made anew, several could win."""
     for _ in range(20):
         _lock(output, started="another-boot:1")
         start, finish = threading.Barrier(4), threading.Barrier(4)
@@ -136,9 +136,9 @@ for slide in range(60):
 
 def test_two_processes_share_the_slides(tmp_path, start):
     workers = [start(RACE, tmp_path, number) for number in "12"]
-    told = [worker.communicate(timeout=60) for worker in workers]
+    outputs = [worker.communicate(timeout=60) for worker in workers]
 
-    assert [worker.returncode for worker in workers] == [0, 0], told
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
     made = [(tmp_path / f"slide-{slide}").read_text() for slide in range(60)]
     assert set(made) <= {"1", "2"}, "a slide was made twice"
     assert not list(tmp_path.glob(".*lock"))

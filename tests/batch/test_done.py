@@ -19,23 +19,13 @@ from xpath.batch.done import (
     read_key,
 )
 from xpath.errors import StoreError
-from xpath.geometry import PatchGrid, Size
 from xpath.store.features import SlideFeatures, write_features
-from xpath.store.masks import MaskWriter
+from xpath.testing.masks import grid_at, write_masks
 
 KEY = key_of("segment", {"batch": 8})
 
 
-def _grid(count):
-    return PatchGrid(
-        coords=np.zeros((count, 2), np.int64),
-        footprint=16,
-        pixels=16,
-        mpp=0.5,
-        overlap=0,
-        slide_size=Size(99, 99),
-        slide_mpp=0.5,
-    )
+GRID = grid_at(np.zeros((3, 2)), 16)
 
 
 def write_h5(path):
@@ -44,7 +34,7 @@ def write_h5(path):
         path,
         SlideFeatures(
             slide_id="a",
-            grid=_grid(3),
+            grid=GRID,
             features=rng.normal(size=(3, 4)),
             object_features=rng.normal(size=(3, 2, 4)),
             object_coverage=rng.random((3, 2)),
@@ -53,13 +43,11 @@ def write_h5(path):
     )
 
 
-def write_masks(path):
-    masks = np.random.default_rng(0).random((3, 2, 16, 16)) > 0.5
-    with MaskWriter(path, grid=_grid(3), labels="xy", size=16, provenance={}) as writer:
-        writer.write(0, masks, np.ones((3, 2), np.float32))
+def write_zarr(path):
+    write_masks(path, GRID, np.random.default_rng(0).random((3, 2, 16, 16)) > 0.5, "xy")
 
 
-@pytest.fixture(params=[write_h5, write_masks], ids=["features.h5", "masks.zarr"])
+@pytest.fixture(params=[write_h5, write_zarr], ids=["features.h5", "masks.zarr"])
 def output(tmp_path, request):
     path = tmp_path / "output"
     request.param(path)
@@ -87,7 +75,7 @@ def test_other_settings_are_not_done(output):
     assert not is_done(output.with_name("other"), KEY)
 
 
-def test_truncation_at_any_place_is_not_done(output):
+def test_truncation_anywhere_is_not_done(output):
     for file in files(output):
         whole = file.read_bytes()
         for size in sorted({0, 1, *range(0, len(whole), max(1, len(whole) // 20)), len(whole) - 1}):
@@ -145,7 +133,7 @@ def test_another_seal_is_compared_anew(settled):
 
 def test_missing_and_extra_files_are_not_done(tmp_path):
     path = tmp_path / "masks.zarr"
-    write_masks(path)
+    write_zarr(path)
     mark_done(path, KEY)
     for file in files(path):
         whole = file.read_bytes()

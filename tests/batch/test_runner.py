@@ -1,17 +1,18 @@
-"""One slide's failure is its own; what happened is written down, and tried again."""
+"""A slide's failure is its own. It is written down and tried again."""
 
 from __future__ import annotations
 
-import csv
 import signal
+from dataclasses import dataclass
 
 import pytest
 
 from xpath.batch.claim import Busy, claim, claimant
-from xpath.batch.ledger import Ledger
+from xpath.batch.ledger import Ledger, LedgerEntry
 from xpath.batch.runner import run_stage
 from xpath.batch.slides import SlideEntry
 from xpath.errors import DataError, SlideError
+from xpath.store.tables import read_table
 
 
 @pytest.fixture
@@ -20,21 +21,20 @@ def ledger(tmp_path):
 
 
 def table(ledger):
-    with ledger.path.open(newline="") as file:
-        return {(row["slide_id"], row["stage"]): row for row in csv.DictReader(file)}
+    return {(row["slide_id"], row["stage"]): row for row in read_table(ledger.path)}
 
 
 def test_a_failure_is_recorded_and_the_others_go_on(slides, ledger, caplog):
-    seen = []
+    worked_on = []
 
     def work(slide):
-        seen.append(slide.slide_id)
+        worked_on.append(slide.slide_id)
         if slide.slide_id == "b":
             raise SlideError("b.svs cannot be read;\n  copy it again")
 
     report = run_stage("segment", slides, work, ledger, progress=False)
 
-    assert seen == ["a", "b", "c"]
+    assert worked_on == ["a", "b", "c"]
     assert (report.done, report.failed, report.busy) == (("a", "c"), ("b",), ())
     assert not report.ok
     row = table(ledger)["b", "segment"]
@@ -81,7 +81,7 @@ def test_failures_are_tried_again_and_counted(slides, ledger):
     for _ in range(2):
         run_stage("segment", slides[:1], fails, ledger, progress=False)
     again = Ledger(ledger.path, ledger.logs)
-    assert again.line("a", "segment").attempts == 2
+    assert again.entry("a", "segment").attempts == 2
 
     report = run_stage("segment", slides[:1], lambda _: True, again, progress=False)
     assert report.ok
@@ -113,7 +113,7 @@ def test_a_claimed_slide_is_busy_and_is_not_counted(slides, ledger, tmp_path):
     assert "process" in row["reason"]
 
 
-def test_stages_have_lines_of_their_own(slides, ledger):
+def test_stages_have_entries_of_their_own(slides, ledger):
     run_stage("segment", slides, lambda _: True, ledger, progress=False)
     run_stage("features", slides, lambda _: 1 / 0, ledger, progress=False)
 
@@ -123,27 +123,59 @@ def test_stages_have_lines_of_their_own(slides, ledger):
     assert len(statuses) == 6
 
 
-def test_two_ledgers_do_not_forget_each_others_lines(slides, ledger):
+def test_two_ledgers_do_not_forget_each_others_entries(slides, ledger):
     """Two runs over one folder: each reads the table again before it writes."""
     other = Ledger(ledger.path, ledger.logs)
     run_stage("segment", slides[:1], lambda _: True, ledger, progress=False)
     run_stage("segment", slides[1:], lambda _: True, other, progress=False)
-    busy = ledger.line("b", "segment")
+    busy = ledger.entry("b", "segment")
     busy.status = "busy"
     ledger.write(busy)
 
     assert {row["status"] for row in table(ledger).values()} == {"done"}
-    assert [line.slide_id for line in ledger.lines()] == ["a", "b", "c"]
+    assert [entry.slide_id for entry in ledger.entries()] == ["a", "b", "c"]
+
+
+def test_a_table_of_an_older_version_is_kept(slides, ledger):
+    ledger.path.write_text("slide_id,stage,status\nz,segment,done\n")
+    again = Ledger(ledger.path, ledger.logs)
+    assert again.entries() == [LedgerEntry(slide_id="z", stage="segment", status="done")]
+
+    run_stage("segment", slides, lambda _: True, again, progress=False)
+    assert [key[0] for key in table(again)] == ["z", "a", "b", "c"]
+
+
+def test_a_column_of_a_newer_version_is_named(slides, ledger, caplog):
+    ledger.path.write_text("slide_id,stage,status,gpu_hours\nz,segment,done,7\n")
+
+    assert Ledger(ledger.path, ledger.logs).entry("z", "segment").status == "done"
+    assert "slides.csv has gpu_hours of a newer version" in caplog.text
+
+
+def test_a_new_column_leaves_a_finished_table_as_it_is(slides, ledger, monkeypatch):
+    @dataclass(kw_only=True, slots=True)
+    class Wider(LedgerEntry):
+        host: str = ""
+
+    run_stage("segment", slides, lambda _: True, ledger, progress=False)
+    before = ledger.path.read_bytes()
+    monkeypatch.setattr("xpath.batch.ledger.LedgerEntry", Wider)
+    again = Ledger(ledger.path, ledger.logs)
+    run_stage("segment", slides, lambda _: False, again, progress=False)
+    assert ledger.path.read_bytes() == before
+
+    again.write(Wider(slide_id="d", stage="segment", host="node-1"))
+    assert [row["host"] for row in table(again).values()] == ["", "", "", "node-1"]
 
 
 def test_a_broken_table_is_put_aside(slides, ledger, caplog):
-    ledger.path.write_text("slide_id,stage,status\na,segment,done\n")
+    ledger.path.write_text("slide_id,stage,attempts\na,segment,many\n")
     again = Ledger(ledger.path, ledger.logs)
     run_stage("segment", slides, lambda _: True, again, progress=False)
 
     assert len(table(again)) == 3
     assert ledger.path.with_name("slides.csv.damaged").exists()
-    assert "cannot be read" in caplog.text
+    assert "attempts must be int, got 'many'; it is kept as slides.csv.damaged" in caplog.text
 
 
 def test_slides_of_one_name_are_refused(slides, ledger):
@@ -155,11 +187,11 @@ def test_slides_of_one_name_are_refused(slides, ledger):
 
 def test_the_bar_goes_to_stderr(slides, ledger, capsys):
     run_stage("segment", slides, lambda _: True, ledger)
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
 
-    assert told.out == ""
-    assert "segment" in told.err
-    assert "3/3" in told.err
+    assert printed.out == ""
+    assert "segment" in printed.err
+    assert "3/3" in printed.err
     assert run_stage("segment", [], lambda _: True, ledger).ok
     assert capsys.readouterr().err == ""
 
@@ -169,7 +201,7 @@ import sys
 from pathlib import Path
 from xpath.batch.claim import claim
 from xpath.batch.done import is_done, key_of, mark_done
-from xpath.batch.ledger import Ledger
+from xpath.batch.ledger import Ledger, LedgerEntry
 from xpath.batch.claim import Busy
 from xpath.batch.runner import run_stage
 from xpath.batch.slides import SlideEntry

@@ -30,9 +30,9 @@ def write(tmp_path):
 
 
 def test_slides_of_a_folder_by_suffix(folder):
-    found = {slide.slide_id: slide.path for slide in find_slides(folder)}
+    paths = {slide.slide_id: slide.path for slide in find_slides(folder)}
 
-    assert found == {
+    assert paths == {
         "a": folder / "a.NDPI",
         "b": folder / "b.svs",
         "c": folder / "deep" / "c.ome.tif",
@@ -40,9 +40,9 @@ def test_slides_of_a_folder_by_suffix(folder):
 
 
 def test_files_are_taken_whatever_their_suffix_and_once(folder):
-    found = find_slides([folder / "note.txt", folder, folder / "b.svs"])
+    slides = find_slides([folder / "note.txt", folder, folder / "b.svs"])
 
-    assert [slide.slide_id for slide in found] == ["note", "a", "b", "c"]
+    assert [slide.slide_id for slide in slides] == ["note", "a", "b", "c"]
 
 
 def test_slides_of_one_name_are_refused(folder):
@@ -52,7 +52,7 @@ def test_slides_of_one_name_are_refused(folder):
         find_slides(folder)
 
 
-def test_nothing_to_do_is_told(folder, tmp_path):
+def test_no_slides_is_an_error(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no slides found.*\.svs"):
         find_slides([tmp_path / "empty"])
@@ -102,7 +102,7 @@ def test_names_of_files_and_of_columns_in_capitals_are_understood(write):
     }
 
 
-def test_labels_of_slides_that_are_not_there_are_told(folder, write, caplog):
+def test_labels_without_a_slide_are_named(folder, write, caplog):
     with_labels(find_slides(folder), read_labels(write("slide_id,label\na,x\nb,x\nc,y\nz,y\n")))
 
     assert "1 of 4 labels are of slides that are not there, such as z" in caplog.text
@@ -122,7 +122,7 @@ def test_labels_of_slides_that_are_not_there_are_told(folder, write, caplog):
         ("slide_id,label\n../a,x\n", "cannot be named"),
     ],
 )
-def test_wrong_tables_are_told(write, text, words):
+def test_wrong_tables_are_refused(write, text, words):
     with pytest.raises(DataError, match=words):
         read_slide_table(write(text))
 
@@ -132,7 +132,7 @@ def test_tables_that_cannot_be_read(write, tmp_path):
         read_slide_table(tmp_path / "nothing.csv")
     with pytest.raises(DataError, match="UTF-8"):
         read_labels(write("slide_id,label\na,Lobulär\n", encoding="latin-1"))
-    with pytest.raises(DataError, match="slide_id and label"):
+    with pytest.raises(DataError, match="slide_id, label and"):
         read_labels(write("slide_id\na\n"))
 
 
@@ -160,7 +160,7 @@ def test_absurd_resolutions_are_refused():
             SlideEntry(slide_id="a", path=Path("a.svs"), mpp=mpp)
 
 
-def test_what_an_earlier_table_said_is_forgotten(folder, write, caplog):
+def test_labels_of_an_earlier_table_are_dropped(folder, write, caplog):
     first = with_labels(
         find_slides(folder), read_labels(write("slide_id,label,patient\na,x,p\nb,x,p\n"))
     )

@@ -21,7 +21,7 @@ def parity(repository):
 @pytest.fixture
 def files(tmp_path, repository, parity):
     """A reference of other sizes, whose outputs are our own: a change in them must be noticed."""
-    manifest = runpy.run_path(str(repository / "tests/segment/biomedparse_manifest.py"))
+    manifest = runpy.run_path(str(repository / "tests/segment/checkpoints/biomedparse_manifest.py"))
     config = replace(
         tiny_config(60),
         focal_levels=(1, 3, 2, 2),

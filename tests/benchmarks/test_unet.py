@@ -19,9 +19,9 @@ def baseline(load_script):
 @pytest.fixture(params=["plain", "pretrained"])
 def model(baseline, monkeypatch, request):
     if request.param == "pretrained":
-        return baseline.pretrained_unet(kinds=19)
+        return baseline.pretrained_unet(classes=19)
     monkeypatch.setattr(sys, "argv", ["unet.py", "--data", "data", "--out", "out"])
-    return baseline.plain_unet(baseline.arguments().width, kinds=19)
+    return baseline.plain_unet(baseline.arguments().width, classes=19)
 
 
 def test_it_is_as_large_as_the_segmentor(model):
@@ -29,7 +29,7 @@ def test_it_is_as_large_as_the_segmentor(model):
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(ours, rel=0.05)
 
 
-def test_it_answers_every_pixel_for_every_kind(model):
+def test_it_answers_every_pixel_for_every_class(model):
     with torch.inference_mode():
         assert model.eval()(torch.zeros(1, 3, 32, 64)).shape == (1, 19, 32, 64)
 
@@ -48,7 +48,7 @@ def test_it_tells_how_many_steps_it_made(baseline, monkeypatch, steps, minutes, 
     clock = itertools.count(0, 30)
     monkeypatch.setattr(baseline.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(baseline, "tqdm", lambda loader, **_: loader)
-    model = baseline.plain_unet(9, kinds=2)
+    model = baseline.plain_unet(9, classes=2)
     image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     batch = (image, torch.tensor([[0, 1]]), torch.ones(1, 2, 32, 32, dtype=torch.uint8))
     args = argparse.Namespace(

@@ -13,7 +13,7 @@ from xpath.export.report.pages import write_report
 from xpath.export.report.pictures import jpeg_bytes, patch_strips, report_layers
 from xpath.export.report.records import ObjectRow, SlideReport
 from xpath.geometry import Size
-from xpath.review.desk import ReviewDesk
+from xpath.review.service import ReviewService
 from xpath.store.masks import open_masks
 from xpath.wsi.slide import Slide
 
@@ -28,11 +28,11 @@ patched, made, run_folder = _by_hand.patched, _by_hand.made, _by_hand.run_folder
 
 @pytest.fixture
 def review(run_folder, new_page):
-    with _by_hand.serving(ReviewDesk(run_folder.study)) as client:
+    with _by_hand.serving(ReviewService(run_folder.study)) as client:
         address = f"http://127.0.0.1:{client.port}/"
         page = new_page()
         page.open(address)
-        page.until("document.querySelectorAll('#kinds li').length === 4")
+        page.until("document.querySelectorAll('#object-classes li').length === 4")
         yield SimpleNamespace(page=page, address=address, client=client, slides=run_folder.slides)
 
 
@@ -104,7 +104,7 @@ def test_a_slide_that_was_moved_away_is_said_and_objects_stay(review):
     page.until("!byId('notice').hidden")
 
     assert "not where it was" in page.run("byId('notice').textContent")
-    page.until("document.querySelectorAll('#kinds li').length === 4")
+    page.until("document.querySelectorAll('#object-classes li').length === 4")
     page.until(
         "[...viewer.tiles].some(([a, i]) => a.includes('two%20words/objects/') && i.naturalWidth)"
     )

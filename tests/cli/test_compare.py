@@ -8,10 +8,18 @@ import json
 import numpy as np
 import pytest
 
+from xpath.batch.done import mark_done
 from xpath.batch.slides import SlideEntry
 from xpath.cli.main import main
-from xpath.export.qupath.geojson import mask_features, region_features, write_geojson
+from xpath.export.qupath.geojson import (
+    ObjectNumbers,
+    object_features,
+    region_features,
+    write_geojson,
+)
 from xpath.geometry import Box, PatchGrid, Size
+from xpath.objects.find import find_objects
+from xpath.objects.rule import ObjectConfig
 from xpath.store.masks import MaskWriter, open_masks
 from xpath.study.config import StudyConfig
 from xpath.study.study import new_study
@@ -49,16 +57,17 @@ def run(tmp_path_factory):
         study.folder.masks("case-7"), grid=grid, labels=[LYMPHOCYTE, TUMOR], size=32, provenance={}
     ) as writer:
         writer.write(0, masks, np.ones((4, 2), np.float32))
+    mark_done(study.folder.masks("case-7"), "made by hand")
     return folder / "run"
 
 
-def box(label, x, y, right, bottom, kind="annotation"):
+def box(label, x, y, right, bottom, type="annotation"):
     ring = [[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]
-    properties = {"objectType": kind, "classification": {"name": label, "color": [1, 2, 3]}}
+    properties = {"objectType": type, "classification": {"name": label, "color": [1, 2, 3]}}
     return {
         "type": "Feature",
         "geometry": {"type": "Polygon", "coordinates": [ring]},
-        "properties": properties if label else {"objectType": kind},
+        "properties": properties if label else {"objectType": type},
     }
 
 
@@ -91,7 +100,8 @@ def numbers(row, *names):
 
 def test_the_runs_own_export_agrees_with_itself(run, compared, tmp_path):
     masks = open_masks(run / "slides" / "case-7" / "masks.zarr")
-    features = [each for label in masks.labels for each in mask_features(masks, label, {})]
+    measured = [ObjectNumbers(label=label) for label in masks.labels]
+    features = [*object_features(find_objects(masks), measured)]
     features += region_features(np.ones((4, 4), np.bool_), (64, 64), "tissue", title="tissue")
     write_geojson(tmp_path / "a.geojson", features, slide_id="case-7", bounds=BOUNDS)
 
@@ -161,15 +171,16 @@ def test_the_table_tells_what_was_read_how(run, drawn, capsys):
 
     assert main(["compare", str(run), str(drawn(*features))]) == 0
 
-    told = capsys.readouterr()
-    assert f"class 'Tumour' is taken for {TUMOR}" in told.err
-    assert f"not compared: {LYMPHOCYTE}; if the person found none" in told.err
-    assert "objects without a class, left out: 1" in told.err
-    lines = told.out.splitlines()
+    output = capsys.readouterr()
+    assert f"class 'Tumour' is taken for {TUMOR}" in output.err
+    assert f"not compared: {LYMPHOCYTE}; if the person found none" in output.err
+    assert "objects without a class, left out: 1" in output.err
+    lines = output.out.splitlines()
     assert lines[0] == "compared wherever there are patches: 0.004096 mm2"
     assert lines[1].split()[:3] == ["label", "Dice", "IoU"]
     assert lines[2].split() == [TUMOR, "1.000", "1.000", "1024", "1024", "1024", "1", "1"]
-    assert len({len(line) for line in lines[1:]}) == 1
+    assert len({len(line) for line in lines[1:3]}) == 1
+    assert lines[3] == f"counted as objects of the model: {ObjectConfig().sentence(0.5)}"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +192,7 @@ def test_the_table_tells_what_was_read_how(run, drawn, capsys):
         ([], [], "no object to compare"),
         ([], ["--objects", "tumor"], "no object to compare"),
         ([box("ROI", 32, 32, 99, 99)], [], "no object to compare"),
-        ([box("tumor", 32, 32, 99, 99, kind="tile")], [], "no object to compare"),
+        ([box("tumor", 32, 32, 99, 99, type="tile")], [], "no object to compare"),
         ([box("tumor", 200, 200, 250, 250)], [], "no object of the file lies in one of the 4"),
         (
             [box("tumor", 96, 96, 99, 99), box("ROI", 200, 200, 250, 250)],
@@ -212,6 +223,6 @@ def test_help_teaches(capsys):
         main(["compare", "--help"])
 
     assert stopped.value.code == 0
-    told = capsys.readouterr().out
-    assert "xpath compare RUN corrected.geojson --slide case-7" in told
-    assert "Region*" in told
+    output = capsys.readouterr().out
+    assert "xpath compare RUN corrected.geojson --slide case-7" in output
+    assert "Region*" in output

@@ -17,13 +17,14 @@ TUMOR = "breast-tissue-tumor"
 
 
 class Fake:
-    """Images in memory, listed if the folder is there; image ``i3`` is broken."""
+    """Images in memory, listed if the folder is there. Image ``i3`` is broken."""
 
     def __init__(self, name, count):
         self.count = count
         self.info = SourceInfo(
             name=name,
             magnification=40,
+            mpp=0.5,
             licence=f"licence of {name}",
             citation="c",
             url=f"http://{name}.example",
@@ -71,7 +72,7 @@ def root(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-def test_status_says_what_is_there_and_where_to_get_the_rest(root, capsys):
+def test_status_lists_what_is_there_and_where_to_get_the_rest(root, capsys):
     assert main(["pathseg", "status", str(root)]) == 0
     out = capsys.readouterr().out
 
@@ -83,7 +84,7 @@ def test_status_says_what_is_there_and_where_to_get_the_rest(root, capsys):
     assert "http://Good.example" not in out
 
 
-def test_status_counts_on_request_and_tells_what_is_broken(root, capsys):
+def test_status_counts_on_request_and_names_what_is_broken(root, capsys):
     assert main(["pathseg", "status", str(root), "--tables", "--quiet"]) == 1
     out = capsys.readouterr().out
 
@@ -99,12 +100,13 @@ def test_build_converts_what_is_there_and_fails_if_an_image_did(root, tmp_path, 
 
     assert main([*command, "--sources", "Good"]) == 0
     assert main(command) == 1
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
 
-    assert "Good: 0 files converted, 3 kept, 0 failed" in said.out
-    assert "Bad: 4 files converted, 0 kept, 1 failed; 4 images and 4 masks (published 5" in said.out
-    assert "i3.png is truncated" in said.err
-    assert str(out / "Bad" / "failed.csv") in said.err
+    assert "Good: 0 files converted, 3 kept, 0 failed" in printed.out
+    counts = "Bad: 4 files converted, 0 kept, 1 failed; 4 images and 4 masks (published 5"
+    assert counts in printed.out
+    assert "i3.png is truncated" in printed.err
+    assert str(out / "Bad" / "failed.csv") in printed.err
     assert not (out / "Gone").exists()
     items = read_biomedparse(out / "Bad", "train") + read_biomedparse(out / "Bad", "test")
     assert {item.label for item in items} == {TUMOR}
@@ -129,14 +131,14 @@ def test_one_source_that_cannot_be_built_does_not_stop_the_next(root, tmp_path, 
     assert main([*command, "--sources", "Good", "--size", "32"]) == 0
 
     assert main([*command, "--size", "64"]) == 1
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
 
-    assert "Good: " in said.err
-    assert "size 32 -> 64" in said.err
-    assert "Bad: 4 files converted" in said.out
+    assert "Good: " in printed.err
+    assert "size 32 -> 64" in printed.err
+    assert "Bad: 4 files converted" in printed.out
 
 
-def test_nothing_there_is_said(root, tmp_path, capsys):
+def test_no_source_is_an_error(root, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     arguments = [str(tmp_path / "empty"), "--out", str(tmp_path / "out")]
 

@@ -79,10 +79,31 @@ def study_of(slide, out, *options):
     return study_from(parser.parse_args([str(slide), "--out", str(out), *options]), keep=True)
 
 
-def test_what_free_words_were_taken_for_is_said(tmp_path, slide, capsys):
+def test_labels_meant_by_free_words_are_printed(tmp_path, slide, capsys):
     study_of(slide, tmp_path / "run", "--objects", "breast tissue tumour")
 
     assert "looking for breast-tissue-tumor\n" in capsys.readouterr().err
+
+
+def test_a_label_is_asked_with_words_of_its_own(tmp_path, slide, capsys):
+    words = 'breast lymphocyte nuclei=plump  "dark" round cells'
+    study = study_of(slide, tmp_path / "run", "--objects", f"breast tissue tumour,{words}")
+
+    tumor, lymphocyte = open_study(tmp_path / "run").labels
+    assert tumor.prompt == "tissue-level tumor in breast pathology."
+    assert lymphocyte.prompt == 'plump "dark" round cells'
+    assert lymphocyte.id == "breast-nuclei-lymphocyte"
+    assert study.config.explain.labels == ("breast-tissue-tumor", "breast-nuclei-lymphocyte")
+    assert 'breast-nuclei-lymphocyte=plump "dark" round cells' in capsys.readouterr().err
+
+
+def test_other_words_make_other_masks(tmp_path, slide):
+    keys = set()
+    for name in ("tumor", "tumor=purple sheets", "stroma=purple sheets"):
+        study = study_of(slide, tmp_path / name, "--objects", f"breast-tissue-{name}")
+        keys.add(study.masks_key(study.slides[0]))
+
+    assert len(keys) == 3
 
 
 def test_a_further_slide_does_not_change_the_settings(tmp_path, slide):

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xpath.geometry import PatchGrid, Size
+from xpath.geometry import Size
+from xpath.testing.masks import grid_at
 
 
 class Picture:
@@ -40,14 +41,8 @@ class Masks:
 
 
 def make_grid(coords, footprint, slide_size, *, pixels=None, mpp=0.5):
-    return PatchGrid(
-        coords=np.asarray(coords, np.int64),
-        footprint=footprint,
-        pixels=pixels or footprint,
-        mpp=mpp,
-        overlap=0,
-        slide_size=Size(*slide_size),
-        slide_mpp=mpp,
+    return grid_at(
+        coords, footprint, pixels=pixels or 0, slide_size=Size(*slide_size), slide_mpp=mpp, mpp=mpp
     )
 
 

@@ -23,7 +23,7 @@ from xpath.metrics.shape import shape_traits
 from xpath.segment.evaluation.evaluate import Sample
 from xpath.segment.evaluation.questions import Question
 from xpath.segment.evaluation.tables import dice_by, prompt_cost
-from xpath.segment.evaluation.trends import trends
+from xpath.segment.evaluation.trend_lines import trends
 
 
 def sample(score, size, name="breast-tissue-tumor"):

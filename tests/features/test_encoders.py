@@ -27,7 +27,7 @@ def resnet():
         (SWIN, (768, 7, 7)),
     ],
 )
-def test_every_layout_becomes_a_map_with_places_where_they_belong(name, shape):
+def test_every_layout_becomes_a_map_with_positions_where_they_belong(name, shape):
     encoder = TimmEncoder(name, seed=0)
     torch.manual_seed(0)
     plain = torch.randint(100, 150, (1, 3, 32 * shape[1], 32 * shape[2]), dtype=torch.uint8)
@@ -108,7 +108,7 @@ def test_only_bytes_of_rgb_are_taken(resnet):
         resnet.maps(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
 
 
-def test_it_must_be_said_where_weights_come_from(tmp_path):
+def test_the_source_of_the_weights_must_be_given(tmp_path):
     with pytest.raises(ConfigError, match="pretrained=True"):
         TimmEncoder("test_resnet")
     with pytest.raises(ConfigError, match="pretrained=True"):
@@ -120,7 +120,7 @@ def test_unknown_models_are_refused_with_similar_names():
         TimmEncoder("resnet5000", seed=0)
 
 
-def test_the_digest_tells_weights_and_preparation_apart(resnet):
+def test_the_digest_depends_on_weights_and_preparation(resnet):
     state = torch.random.get_rng_state()
     again = TimmEncoder("test_resnet", seed=0)
 
@@ -213,7 +213,7 @@ def scaled_vit(classes=0, **options):
 
 
 def hub_folder(folder, model, **model_args):
-    """What lies on the hub for a model of timm: its configuration, and its weights."""
+    """A model of timm as it lies on the hub: its configuration and its weights."""
     folder.mkdir()
     about = {
         "architecture": "test_vit",
@@ -235,7 +235,7 @@ def hub_folder(folder, model, **model_args):
 
 
 @pytest.mark.parametrize("classes", [0, 4])
-def test_a_folder_from_the_hub_is_built_as_it_says(tmp_path, classes):
+def test_a_folder_from_the_hub_is_built_by_its_configuration(tmp_path, classes):
     model = scaled_vit(classes)
     name = hub_folder(tmp_path / "UNI", model, **GAMMA)
 
@@ -279,7 +279,7 @@ def test_weights_that_need_an_option_say_so_and_fit_with_it(tmp_path, classes):
     assert local._mean.flatten().tolist() == pytest.approx([0.7, 0.6, 0.5])
 
 
-def test_an_option_too_much_is_found_in_weights_with_a_classifier_too(tmp_path):
+def test_an_option_too_much_is_detected_in_weights_with_a_classifier_too(tmp_path):
     """Asked for no classifier, timm itself would leave what is missing at random."""
     import timm
 
@@ -376,7 +376,7 @@ def test_without_a_network_a_folder_is_named_as_the_way_out(monkeypatch):
         TimmEncoder("hf-hub:MahmoodLab/UNI", pretrained=True)
 
 
-def test_places_that_are_none_are_refused(tmp_path):
+def test_paths_that_do_not_exist_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"folder must hold config\.json"):
         TimmEncoder(f"local-dir:{tmp_path}", pretrained=True)
     (tmp_path / "config.json").write_text("{}")

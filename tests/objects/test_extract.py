@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -6,10 +7,10 @@ import torch
 from torch.nn import functional
 
 from xpath.errors import DataError, LabelError, ShapeError
-from xpath.geometry import PatchGrid, Size
+from xpath.geometry import Size
 from xpath.objects.extract import extract_objects
 from xpath.store.features import read_features, write_features
-from xpath.store.masks import MaskWriter, open_masks
+from xpath.testing.masks import grid_at, write_masks
 
 SIDE = 16
 
@@ -39,16 +40,7 @@ class Colours:
 
 @pytest.fixture
 def grid():
-    coords = np.array([[x * SIDE, y * SIDE] for y in range(2) for x in range(3)])
-    return PatchGrid(
-        coords=coords,
-        footprint=SIDE,
-        pixels=SIDE,
-        mpp=0.5,
-        overlap=0,
-        slide_size=Size(3 * SIDE, 2 * SIDE),
-        slide_mpp=0.5,
-    )
+    return grid_at([[x * SIDE, y * SIDE] for y in range(2) for x in range(3)], SIDE)
 
 
 @pytest.fixture
@@ -69,10 +61,12 @@ def found(grid):
 def masks(tmp_path, grid, found):
     labels = ["breast-tissue-tumor", "breast-cell-neoplastic"]
     path = tmp_path / "masks.zarr"
-    facts = {"segmentor": "tiny", "segmentor_sha256": "cd" * 32}
-    with MaskWriter(path, grid=grid, labels=labels, size=SIDE, provenance=facts) as writer:
-        writer.write(0, found, np.ones((len(grid), 2), np.float32))
-    return open_masks(path)
+    facts = {
+        "prompts": json.dumps(["tissue-level tumor in breast pathology.", "big pale cells"]),
+        "segmentor": "tiny",
+        "segmentor_sha256": "cd" * 32,
+    }
+    return write_masks(path, grid, found, labels, provenance=facts)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 8])
@@ -109,7 +103,10 @@ def test_the_file_says_where_it_came_from(picture, masks, tmp_path):
     assert facts["encoder_sha256"] == "ab" * 32
     assert facts["segmentor"] == "tiny"
     assert facts["segmentor_sha256"] == "cd" * 32
-    assert "tissue-level tumor in breast pathology." in facts["prompts"]
+    assert json.loads(facts["prompts"]) == [
+        "tissue-level tumor in breast pathology.",
+        "big pale cells",  # the words that were asked, not those the label suggests
+    ]
 
 
 def test_masks_of_another_slide_are_refused(masks):

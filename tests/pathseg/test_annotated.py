@@ -8,7 +8,7 @@ from xpath.pathseg.annotated import read_annotated
 
 @pytest.fixture
 def folder(tmp_path):
-    """A PanNuke image with two kinds and a nucleus of unknown kind, and one of lung tissue."""
+    """A PanNuke image with two types and a nucleus of unknown type, and one of lung tissue."""
     cv2.imwrite(str(tmp_path / "a.png"), np.full((8, 8, 3), (1, 2, 3), np.uint8))
     ids = np.zeros((8, 8), np.uint8)
     ids[0], ids[1], ids[2] = 1, 3, 255
@@ -29,7 +29,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_values_become_masks_and_unknown_kinds_are_ignored(folder):
+def test_values_become_masks_and_unknown_types_are_ignored(folder):
     first, _ = read_annotated(folder)
     image, masks, ignore, absent = first.read()
 
@@ -42,7 +42,8 @@ def test_values_become_masks_and_unknown_kinds_are_ignored(folder):
     }
     assert np.flatnonzero(ignore.any(axis=1)).tolist() == [2]
     assert set(absent) == {
-        f"unspecified-nuclei-{kind}" for kind in ("inflammatory", "dead", "epithelial")
+        f"unspecified-nuclei-{object_type}"
+        for object_type in ("inflammatory", "dead", "epithelial")
     }
 
 
@@ -84,7 +85,7 @@ def test_a_table_that_lacks_a_column_is_refused(folder):
 
 
 def test_the_real_images(shared):
-    """The data set's README: 1,090 images; the misnamed class is left out."""
+    """The data set's README: 1,090 images. The misnamed class is left out."""
     items = read_annotated(shared / "data")
     breast = [item for item in items if item.source == "pannuke_breast"]
 

@@ -203,8 +203,8 @@ def test_broken_annotations_are_named_and_the_rest_stays(tmp_path):
     errors = []
 
     assert len(read_biomedparse(folder, "test", on_error=errors.append)) == 1
-    places = [str(error).partition("test.json, ")[2].split()[1].rstrip(":") for error in errors]
-    assert places == ["0", "1", "2", "4"]
+    positions = [str(error).partition("test.json, ")[2].split()[1].rstrip(":") for error in errors]
+    assert positions == ["0", "1", "2", "4"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"images": []}', '{"images": 1, "annotations": []}'])
@@ -224,7 +224,7 @@ def test_masks_of_any_kind_are_nonzero(tmp_path):
     rgba = np.dstack([values * 0, values * 0, values, np.full((4, 5), 255, np.uint8)])
     palette = Image.fromarray(np.where(wanted, 0, 3).astype(np.uint8)).convert("P")
     palette.putpalette([9, 0, 0, *[0] * 765])  # index 0 has a colour, the others are black
-    kinds = {
+    pictures = {
         "gray": Image.fromarray(values),
         "bits": Image.fromarray(wanted),
         "deep": Image.fromarray(wanted.astype(np.uint16)),
@@ -233,7 +233,7 @@ def test_masks_of_any_kind_are_nonzero(tmp_path):
         "palette": palette,
     }
 
-    for name, picture in kinds.items():
+    for name, picture in pictures.items():
         picture.save(tmp_path / f"{name}.png")
         assert np.array_equal(read_binary_mask(tmp_path / f"{name}.png"), wanted), name
 

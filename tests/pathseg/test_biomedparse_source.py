@@ -17,7 +17,7 @@ TUMOR, FAT = "breast-tissue-tumor", "breast-tissue-fat"
 
 @pytest.fixture
 def written(tmp_path, rng):
-    """Two images; the first has two labels and an unknown corner."""
+    """Two images. The first has two labels and an unknown corner."""
     image = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
     left = np.zeros((6, 8), bool)
     left[:, :3] = True

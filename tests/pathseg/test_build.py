@@ -16,7 +16,7 @@ from xpath.pathseg.build import BuildConfig, build_source, read_ledger
 from xpath.pathseg.image_files import write_png
 from xpath.pathseg.reading import read_image
 from xpath.pathseg.splits import read_splits
-from xpath.pathseg.standardise import StandardConfig
+from xpath.pathseg.standardisation import StandardConfig
 from xpath.pathseg.workers import each_image
 
 MODULE = """
@@ -29,7 +29,8 @@ from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
 
 TUMOR, FAT = "breast-tissue-tumor", "breast-tissue-fat"
 INFO = SourceInfo(
-    name="Fake", magnification=20, licence="CC0", citation="c", url="http://fake", layout="*.png",
+    name="Fake", magnification=20, mpp=0.5, licence="CC0", citation="c",
+    url="http://fake", layout="*.png",
     regions=("breast",), labels=(TUMOR, FAT), images=9, masks=9, train_masks=7, test_masks=2,
 )
 
@@ -190,7 +191,7 @@ def test_new_images_do_not_move_the_others(fake, tmp_path):
     report = build_source(fake, data, out, QUIET)
 
     after = read_splits(out / "splits.csv")
-    assert after[:10] == before  # the one that has gone keeps its place
+    assert after[:10] == before  # the one that has gone keeps its row
     assert len(after) == 20
     assert report.tally.images == 19
     assert sum(row.split == "test" for row in after) == 4

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xpath.errors import ConfigError, DataError
-from xpath.pathseg.augment import AugmentConfig
+from xpath.pathseg.augmentation import AugmentConfig
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.packed import pack
 from xpath.pathseg.prompts import PromptConfig
@@ -20,7 +20,7 @@ NAMES = ("colon-nuclei-inflammatory", "colon-nuclei-epithelial", "colon-nuclei-d
 
 @pytest.fixture
 def image(rng):
-    """Two of the three kinds; each is where a colour channel is dark."""
+    """Two of the three object types. Each is where a colour channel is dark."""
     masks = [np.kron(rng.random((8, 8)) < 0.3, np.ones((16, 16))).astype(bool) for _ in range(2)]
     blue = np.full((128, 128), 230)
     channels = [np.where(mask, 10, 240) for mask in masks]
@@ -45,8 +45,8 @@ def test_targets_are_where_the_image_says(image):
     for number in range(30):
         crop = crops[(number, 64)]
         for label, prompt, target in zip(crop.labels, crop.prompts, crop.target, strict=True):
-            kind = label.split("-")[2]
-            assert prompt == f"nuclei-level {kind} in colon pathology."
+            object_type = label.split("-")[2]
+            assert prompt == f"nuclei-level {object_type} in colon pathology."
             dark = (
                 crop.image[..., NAMES.index(label)] < 128
                 if label != NAMES[2]

@@ -9,7 +9,7 @@ from xpath.pathseg.record import Annotated, LabelMask
 
 @pytest.fixture
 def tell_tale(rng):
-    """Ten overlapping masks; the image is dark where the first is, ignored in a corner."""
+    """Ten overlapping masks. The image is dark where the first is, ignored in a corner."""
     masks = [rng.random((60, 80)) < 0.3 for _ in range(10)]
     masks[0] = np.kron(rng.random((6, 8)) < 0.5, np.ones((10, 10))).astype(bool)
     image = np.where(masks[0][..., None], 20, 230).repeat(3, axis=2).astype(np.uint8)

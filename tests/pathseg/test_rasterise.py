@@ -66,10 +66,10 @@ def test_broken_points_are_refused_with_their_file(tmp_path, xs, ys):
         parse_points(xs, ys, tmp_path / "t.csv")
 
 
-def feature(kind, coordinates, properties):
+def feature(geometry_type, coordinates, properties):
     return {
         "type": "Feature",
-        "geometry": {"type": kind, "coordinates": coordinates},
+        "geometry": {"type": geometry_type, "coordinates": coordinates},
         "properties": properties,
     }
 

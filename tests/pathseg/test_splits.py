@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xpath.errors import ConfigError, DataError
+from xpath.errors import ConfigError, DataError, XPathError
 from xpath.pathseg.record import SourceImage
 from xpath.pathseg.splits import SplitConfig, SplitRow, read_splits, split_images, write_splits
 
@@ -52,7 +52,7 @@ def test_the_draw_does_not_depend_on_the_order_but_on_the_seed():
 
 
 def test_the_draw_is_the_same_on_every_machine():
-    """Worked out once; another hash or another order would give other names."""
+    """Worked out once. Another hash or another order would give other names."""
     tested = {row.image for row in split_images(images(20)) if row.split == "test"}
 
     assert tested == TESTED_OF_20
@@ -151,7 +151,7 @@ def test_rows_survive_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("source,image\n", "lacks the columns"),
+        ("source,image\n", "needs the columns group, split"),
         ("source,image,group,split,reason\nS,a,a,valid,\n", "line 2: split 'valid'"),
         ("source,image,group,split,reason\nS,a,a,test,\nS,a,a,test,\n", "S a twice"),
         ("source,image,group,split,reason\nS,a,p,test,\nS,b,p,train,\n", "train and test"),
@@ -161,7 +161,7 @@ def test_an_edited_file_is_checked(tmp_path, text, said):
     path = tmp_path / "splits.csv"
     path.write_text(text)
 
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(XPathError, match=said):
         read_splits(path)
 
 

@@ -1,4 +1,4 @@
-"""What is there beside what is published."""
+"""Counts on this disk beside the published ones."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Fake:
     info = SourceInfo(
         name="Fake",
         magnification=40,
+        mpp=0.25,
         licence="CC0",
         citation="c",
         url="http://fake.example",
@@ -149,8 +150,8 @@ def test_tables_add_up_and_put_new_labels_last():
     assert list(regions)[-1] == "moon"
     assert regions["breast"] == ("breast", 2, 47, 2, 7411, 3, 19640)
     assert regions["moon"] == ("moon", 1, 0, 1, 0, 1, 0)
-    kinds = {row.name: row for row in table_of(tally, "object_type")}
-    assert kinds["tumor"] == ("tumor", 2, 2, 2, 3731, 3, 3731)
+    rows = {row.name: row for row in table_of(tally, "object_type")}
+    assert rows["tumor"] == ("tumor", 2, 2, 2, 3731, 3, 3731)
     assert total(regions.values()).masks == 4
     text = "\n".join(table_lines(tally))
     assert "by anatomical region (paper, Table 2); 1 not published" in text

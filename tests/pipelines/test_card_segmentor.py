@@ -7,7 +7,7 @@ import pytest
 
 from xpath.errors import CheckpointError
 from xpath.segment.checkpoints.checkpoint import SegmentorInfo, read_config, save_segmentor
-from xpath.segment.evaluation.validate import Sample, read_samples, write_samples
+from xpath.segment.evaluation.validation import Sample, read_samples, write_samples
 from xpath.segment.model.tokenizer import fit_tokenizer
 from xpath.segment.model.variants import build_segmentor, tiny_config
 

@@ -129,7 +129,7 @@ def test_the_first_images_only_and_again_against_itself(quick, data, tmp_path):
 
     assert quick.main([*common, "--compare", str(out / "samples.csv"), "--absent"]) == 0
 
-    assert {row["difference"] for row in table(out / "comparison.csv")} == {"0"}
+    assert {row["difference"] for row in table(out / "comparison.csv")} == {"0.0"}
 
 
 def test_a_folder_that_is_none_is_named(pipeline, tmp_path, capsys):

@@ -9,7 +9,7 @@ from xpath.pathseg.annotated import read_annotated
 from xpath.pathseg.dataset import Crop
 from xpath.pathseg.packed import View, cut, pack
 from xpath.segment.checkpoints.checkpoint import SegmentorInfo
-from xpath.segment.evaluation.validate import prompt_of
+from xpath.segment.evaluation.validation import prompt_of
 from xpath.segment.model.tokenizer import fit_tokenizer
 from xpath.segment.model.variants import build_segmentor, tiny_config
 from xpath.segment.predict.predictor import SegmentPredictor

@@ -19,7 +19,7 @@ def pipeline(load_script):
 
 @pytest.fixture
 def data(tmp_path, rng):
-    """Three images with a gland each; the last is held out."""
+    """Three images with a gland each. The last is held out."""
     folder = tmp_path / "data"
     folder.mkdir()
     gland = np.zeros((96, 96), np.uint8)

@@ -1,5 +1,5 @@
-"""A run folder made by hand: one drawn slide, three kinds of objects, classifiers of random weights
-whose explanation is computed, not trained. Nothing of it needs the segmentor."""
+"""A run folder made by hand: one drawn slide, three classes of objects, classifiers of random
+weights whose explanation is computed, not trained. Nothing of it needs the segmentor."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from xpath.batch.done import mark_done
 from xpath.batch.slides import SlideEntry
 from xpath.explain.activation import object_activation, patch_activation
 from xpath.explain.explanation import Explanation, write_explanation
@@ -22,12 +23,12 @@ from xpath.geometry import Mpp, PatchGrid, Size
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.review.access import Access
-from xpath.review.desk import ReviewDesk
 from xpath.review.server import ReviewServer
+from xpath.review.service import ReviewService
 from xpath.store.features import SlideFeatures, write_features
 from xpath.store.masks import MaskWriter
 from xpath.study.config import ObjectsConfig, StudyConfig
-from xpath.study.slides import bags_of
+from xpath.study.slides import bags_of, objects_of
 from xpath.study.study import new_study
 from xpath.testing.slides import write_slide
 
@@ -114,6 +115,7 @@ def made(tmp_path_factory, patched):
     coverage = np.concatenate([masks.mean(axis=(2, 3)), np.ones((len(grid), 1))], axis=1)
     for slide_id in SLIDES:
         write_masks(folder.masks(slide_id), grid, masks)
+        mark_done(folder.masks(slide_id), "made by hand")
         features = SlideFeatures(
             slide_id=slide_id,
             grid=grid,
@@ -124,6 +126,9 @@ def made(tmp_path_factory, patched):
         )
         write_features(folder.features(slide_id), features)
         write_explanation(folder.explanation(slide_id), explanation_of(features, standard, aware))
+    study = study_in(home)
+    for entry in study.slides[: len(SLIDES)]:
+        objects_of(study, entry)
     return home
 
 
@@ -145,8 +150,8 @@ def run_folder(made, tmp_path):
 
 
 @pytest.fixture
-def desk(run_folder):
-    return ReviewDesk(run_folder.study)
+def service(run_folder):
+    return ReviewService(run_folder.study)
 
 
 class Client:
@@ -176,9 +181,9 @@ class Client:
 
 
 @contextmanager
-def serving(desk, token=""):
+def serving(service, token=""):
     """A server of the run in a thread."""
-    server = ReviewServer(desk, Access(host="127.0.0.1", token=token), port=0)
+    server = ReviewServer(service, Access(host="127.0.0.1", token=token), port=0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -192,20 +197,20 @@ def serving(desk, token=""):
 @pytest.fixture(scope="session")
 def readers(made):
     """A server of the run that is not to be changed."""
-    with serving(ReviewDesk(study_in(made))) as client:
+    with serving(ReviewService(study_in(made))) as client:
         yield client
 
 
 @pytest.fixture
-def client(desk):
+def client(service):
     """A server of the run that may be changed."""
-    with serving(desk) as client:
+    with serving(service) as client:
         yield client
 
 
 @pytest.fixture
-def guarded(desk, monkeypatch):
+def guarded(service, monkeypatch):
     """A server that asks for a token."""
     monkeypatch.setattr("xpath.review.server.PENALTY", 0.0)
-    with serving(desk, TOKEN) as client:
+    with serving(service, TOKEN) as client:
         yield client

@@ -5,11 +5,11 @@ import pytest
 from xpath.cli.main import main
 from xpath.review.findings import Findings
 
-SAID = {"x": 100, "y": 50, "kind": 0, "verdict": "agree", "reviewer": "Ann"}
+FINDING = {"x": 100, "y": 50, "object_class": 0, "verdict": "agree", "reviewer": "Ann"}
 
 
-def test_findings_are_exported_as_table_and_geojson(desk, run_folder, tmp_path, capsys):
-    desk.remember("two words", SAID)
+def test_findings_are_exported_as_table_and_geojson(service, run_folder, tmp_path, capsys):
+    service.remember("two words", FINDING)
 
     assert main(["review", str(run_folder.root), "--export", str(tmp_path / "out")]) == 0
 
@@ -40,40 +40,40 @@ def test_a_port_that_is_taken_is_said(run_folder, capsys):
     assert "choose another --port" in capsys.readouterr().err
 
 
-def test_a_finding_has_the_runs_numbers_not_the_pages(desk, run_folder):
-    desk.remember("one", SAID | {"numbers": {"contribution": 99}, "rings": []})
+def test_a_finding_has_the_runs_numbers_not_the_pages(service, run_folder):
+    service.remember("one", FINDING | {"numbers": {"contribution": 99}, "rings": []})
 
-    (kept,) = Findings(desk.findings.path).read("one")
-    view = desk._views.get("one", dict)
+    (kept,) = Findings(service.findings.path).read("one")
+    view = service._views.get("one", dict)
     assert kept.numbers["contribution"] != 99
-    assert kept.numbers["contribution of its kind"] == view.found.object.contribution[0]
+    assert kept.numbers["contribution of its class"] == view.explanation.object.contribution[0]
     assert len(kept.rings[0]) == 5  # a rectangle, closed
     assert kept.numbers["area um2"] == 50 * 160 * 0.25
 
 
-def test_contributions_of_the_pieces_of_a_kind_add_up_to_the_kind(desk):
+def test_contributions_of_the_objects_of_a_class_add_up(service):
     """The two tumours share what tumour adds, by area patch by patch."""
-    pieces = [desk.at("one", x, y, "0")["objects"][0] for x, y in ((70, 50), (310, 15))]
+    objects = [service.at("one", x, y, "0")["objects"][0] for x, y in ((70, 50), (310, 15))]
 
-    parts = [piece["numbers"]["contribution"] for piece in pieces]
-    assert sum(parts) == pytest.approx(pieces[0]["numbers"]["contribution of its kind"])
+    shares = [one["numbers"]["contribution"] for one in objects]
+    assert sum(shares) == pytest.approx(objects[0]["numbers"]["contribution of its class"])
 
 
-def test_the_smallest_object_under_a_place_comes_first(desk):
-    objects = desk.at("one", 104, 64, "")["objects"]
+def test_the_smallest_object_under_a_point_comes_first(service):
+    objects = service.at("one", 104, 64, "")["objects"]
 
     assert [one["label"] for one in objects] == ["breast-nuclei-lymphocyte", "breast-tissue-tumor"]
-    assert desk.at("one", 104, 64, "0")["objects"][0]["label"] == "breast-tissue-tumor"
-    assert desk.at("one", 104, 64, "-")["objects"] == []
+    assert service.at("one", 104, 64, "0")["objects"][0]["label"] == "breast-tissue-tumor"
+    assert service.at("one", 104, 64, "-")["objects"] == []
 
 
-def test_another_classifier_than_the_explained_one_answers_no_what_if(desk, run_folder):
+def test_another_classifier_than_the_explained_one_answers_no_what_if(service, run_folder):
     config = run_folder.study.folder.model("object_aware") / "config.json"
     config.unlink()
 
-    slide = desk.slide("one")
+    slide = service.slide("one")
 
     assert not slide["what_if"]
-    (one,) = desk.at("one", 70, 50, "0")["objects"]
+    (one,) = service.at("one", 70, 50, "0")["objects"]
     assert not any("without" in name for name in one["numbers"])
     assert "contribution" in one["numbers"]

@@ -40,9 +40,9 @@ def test_tiles_are_the_picture_cut(opened):
 
 def test_from_afar_objects_are_painted_from_their_areas(opened, monkeypatch):
     """A patch of 4 pixels: no mask is read."""
-    masks, found = opened
+    masks, explanation = opened
     monkeypatch.setattr(masks, "read", None)
-    painter = LayerPainter(masks, found)
+    painter = LayerPainter(masks, explanation)
 
     picture = painter.paint("objects", Tile(Box(0, 0, 512, 384), Size(16, 12)), [1])
 
@@ -51,19 +51,21 @@ def test_from_afar_objects_are_painted_from_their_areas(opened, monkeypatch):
 
 
 def test_maps_are_signed_and_no_positive_evidence_shows_no_red(opened):
-    masks, found = opened
+    masks, explanation = opened
     for sign, colour in ((1, FOR), (-1, AGAINST)):
-        found.object.activation[:] = sign * np.abs(found.object.activation)
-        found.object.patch_contribution[:] = sign * np.abs(found.object.patch_contribution)
-        found.patch.scores[:] = sign * np.abs(found.patch.scores)
+        explanation.object.activation[:] = sign * np.abs(explanation.object.activation)
+        explanation.object.patch_contribution[:] = sign * np.abs(
+            explanation.object.patch_contribution
+        )
+        explanation.patch.scores[:] = sign * np.abs(explanation.patch.scores)
         for layer in ("patch_map", "object_map", "local_map"):
-            picture = LayerPainter(masks, found).paint(layer, WHOLE, [0, 1, 2])
+            picture = LayerPainter(masks, explanation).paint(layer, WHOLE, [0, 1, 2])
             seen = picture[picture[..., 3] > 0]
             assert len(seen)
             assert (seen[:, :3] == colour).all()
 
 
-def test_without_kinds_nothing_is_painted(opened):
+def test_without_classes_nothing_is_painted(opened):
     for layer in ("objects", "object_map", "local_map"):
         assert not LayerPainter(*opened).paint(layer, WHOLE, [])[..., 3].any()
 

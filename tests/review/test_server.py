@@ -11,7 +11,14 @@ from xpath.errors import ConfigError
 from xpath.review.access import Access
 from xpath.wsi.slide import Slide
 
-TUMOR = {"x": 100, "y": 50, "kind": 0, "verdict": "agree", "reviewer": "R. V.", "comment": ""}
+TUMOR = {
+    "x": 100,
+    "y": 50,
+    "object_class": 0,
+    "verdict": "agree",
+    "reviewer": "R. V.",
+    "comment": "",
+}
 TOKEN = "a-token-that-nobody-guesses"
 
 
@@ -65,7 +72,7 @@ def test_tiles_are_the_slide_at_full_resolution(readers, made):
 
 @pytest.mark.parametrize("layer", ["objects", "patch_map", "object_map", "local_map"])
 def test_layers_are_drawn_on_demand(readers, layer):
-    status, _, body = readers.ask(f"/layer/one/{layer}/9/0_0.png?kinds=0")
+    status, _, body = readers.ask(f"/layer/one/{layer}/9/0_0.png?object_classes=0")
 
     picture = image_of(body)
     assert (status, picture.shape) == (200, (256, 256, 4))
@@ -86,11 +93,11 @@ def test_layers_are_drawn_on_demand(readers, layer):
         "/tile/none/9/0_0.jpg",
         "/layer/one/objects/30/0_0.png",
         "/layer/one/nothing/9/0_0.png",
-        "/layer/one/objects/9/0_0.png?kinds=3",
+        "/layer/one/objects/9/0_0.png?object_classes=3",
         "/api/slide/one/at?x=1",
         "/api/slide/one/at?x=nan&y=1",
         "/api/slide/one/at?x=1&y=1e999",
-        "/layer/one/objects/9/0_0.png?kinds=" + "1," * 5000,
+        "/layer/one/objects/9/0_0.png?object_classes=" + "1," * 5000,
         "/%ff",
         "//[",
     ],
@@ -228,8 +235,8 @@ def test_a_reviewer_can_take_back_only_what_is_theirs(client):
         ({"comment": "x" * 5000}, 400),
         ({"x": "left"}, 400),
         ({"x": None}, 400),
-        ({"kind": 17}, 404),
-        ({"kind": -1}, 400),
+        ({"object_class": 17}, 404),
+        ({"object_class": -1}, 400),
         ({"x": 5, "y": 5}, 404),  # nothing there
         ({"x": 1e300}, 404),
         ({"x": float("nan")}, 404),
@@ -279,9 +286,11 @@ def test_two_reviewers_at_once(client):
     for thread in threads:
         thread.join()
 
-    _, found = client.json("/api/slide/one/findings")
+    _, findings = client.json("/api/slide/one/findings")
     assert not refused
-    assert {f["reviewer"] for f in found} == {f"{n} {k}" for n in ("Ann", "Bob") for k in range(20)}
+    assert {f["reviewer"] for f in findings} == {
+        f"{n} {k}" for n in ("Ann", "Bob") for k in range(20)
+    }
 
 
 def test_a_slide_that_was_moved_away(client, run_folder):

@@ -9,7 +9,7 @@ from xpath.review.what_if import WhatIf, what_if_of
 
 @pytest.fixture(params=["all", "present"])
 def slide(request):
-    """A classifier of three classes and a slide with four kinds, one of them absent."""
+    """A classifier of three classes, and a slide with four object classes, one of them absent."""
     torch.manual_seed(3)
     model = ObjectAwareMIL(
         6, ("a", "b", "c", "d"), ("x", "y", "z"), hidden=5, average=request.param
@@ -20,23 +20,23 @@ def slide(request):
     return model.eval(), Bag(torch.randn(9, 4, 6), present)
 
 
-def asked_again(model, bag, kind, patches):
+def asked_again(model, bag, j, patches):
     """The slow way: the classifier itself, without the object."""
     present = bag.present.clone()
-    present[slice(None) if patches is None else patches, kind] = False
+    present[slice(None) if patches is None else patches, j] = False
     with torch.inference_mode():
         return model(pack([Bag(bag.features, present)])).logits[0].double().numpy()
 
 
-@pytest.mark.parametrize("kind", [0, 1, 2, 3])
+@pytest.mark.parametrize("j", [0, 1, 2, 3])
 @pytest.mark.parametrize("patches", [None, [4], [0, 3, 8], list(range(9))])
-def test_it_is_what_the_classifier_says_without_the_object(slide, kind, patches):
+def test_it_is_what_the_classifier_says_without_the_object(slide, j, patches):
     model, bag = slide
     index = None if patches is None else np.array(patches)
-    before, after = asked_again(model, bag, 0, []), asked_again(model, bag, kind, patches)
+    before, after = asked_again(model, bag, 0, []), asked_again(model, bag, j, patches)
 
     for target in range(3):
-        answer = what_if_of(model, bag).without(target, kind, index)
+        answer = what_if_of(model, bag).without(target, j, index)
         p = np.exp(after[target]) / np.exp(after).sum()
         q = np.exp(before[target]) / np.exp(before).sum()
         assert answer.probability == pytest.approx(p, abs=1e-5)

@@ -10,22 +10,16 @@ import numpy as np
 import pytest
 
 import xpath.errors
-from xpath.geometry import PatchGrid, Size
+from xpath.geometry import Size
 from xpath.store.features import SlideFeatures
+from xpath.testing.masks import grid_at
 
 
 def make_grid(count=5, **changes):
     columns = np.arange(count)
-    values = {
-        "coords": np.stack([columns * 257, columns * 3], axis=1).astype(np.int64),
-        "footprint": 257,
-        "pixels": 256,
-        "mpp": 0.5,
-        "overlap": 16,
-        "slide_size": Size(2220, 2967),
-        "slide_mpp": 0.499,
-    }
-    return PatchGrid(**(values | changes))
+    values = {"footprint": 257, "pixels": 256, "mpp": 0.5, "overlap": 16, "slide_mpp": 0.499}
+    corners = np.stack([columns * 257, columns * 3], axis=1)
+    return grid_at(corners, slide_size=Size(2220, 2967), **(values | changes))
 
 
 def make_features(count=5, objects=("tumor", "stroma", "other"), dim=4, seed=0):
@@ -61,7 +55,7 @@ sys.modules["xpath"] = package
 
 @pytest.fixture
 def python():
-    """Runs code in a process of its own; gives the finished process."""
+    """Runs code in a process of its own and returns the finished process."""
 
     def run(code, *arguments):
         folder = Path(xpath.errors.__file__).parent

@@ -97,3 +97,13 @@ def test_damage_is_refused(tmp_path, outer):
         path.write_bytes(whole[:size])
         with pytest.raises(StoreError, match="truncated"):
             read_arrays(path, SCHEMA, Outer)
+
+
+def test_a_field_of_a_newer_version_is_named(tmp_path, outer, caplog):
+    path = tmp_path / "outer.h5"
+    values = {name: getattr(outer, name) for name in outer.__dataclass_fields__}
+    write_arrays(path, SCHEMA, Newer(**values))
+
+    assert read_arrays(path, SCHEMA, Newer).width == 2.5 and not caplog.records
+    assert same(read_arrays(path, SCHEMA, Outer).present, outer.present)
+    assert "outer.h5 has width of a newer version" in caplog.text

@@ -24,16 +24,16 @@ def path(tmp_path, make_features):
 
 
 def test_round_trip(path, make_features):
-    wanted, found = make_features(), read_features(path)
+    wanted, read = make_features(), read_features(path)
 
     for name in ARRAYS:
-        array = getattr(found, name)
+        array = getattr(read, name)
         np.testing.assert_array_equal(array, getattr(wanted, name))
         assert array.dtype == getattr(wanted, name).dtype
-    np.testing.assert_array_equal(found.grid.coords, wanted.grid.coords)
-    assert found.grid.footprint == 257
+    np.testing.assert_array_equal(read.grid.coords, wanted.grid.coords)
+    assert read.grid.footprint == 257
     facts = ("slide_id", "objects", "provenance")
-    assert [getattr(found, it) for it in facts] == [getattr(wanted, it) for it in facts]
+    assert [getattr(read, it) for it in facts] == [getattr(wanted, it) for it in facts]
 
 
 def test_equal_input_gives_equal_bytes(path, make_features):
@@ -44,8 +44,16 @@ def test_equal_input_gives_equal_bytes(path, make_features):
     assert path.read_bytes() == first
 
 
+def test_what_a_newer_version_added_is_named(path, make_features, caplog):
+    with h5py.File(path, "r+") as file:
+        file["neighbours"], file.attrs["scanner"] = [1, 2], "x"
+
+    assert read_features(path).slide_id == make_features().slide_id
+    assert "features.h5 has neighbours, scanner of a newer version" in caplog.text
+
+
 def test_other_tools_find_what_they_read(path, make_features):
-    """CLAM: features and coords; TRIDENT: the attributes of both; old libraries: old format."""
+    """CLAM reads features and coords, TRIDENT their attributes, old libraries the old format."""
     with h5py.File(path) as file:
         assert file["features"].dtype == np.float32
         assert file["features"].shape == (5, 4)
@@ -84,7 +92,7 @@ def test_truncation_is_never_accepted(path):
         assert "make it again" in str(caught.value)
 
 
-def test_strangers_are_refused(path, tmp_path):
+def test_files_of_other_programs_are_refused(path, tmp_path):
     with pytest.raises(StoreError, match="does not exist"):
         read_features(tmp_path / "nothing.h5")
     (tmp_path / "text.h5").write_text("not at all HDF5" * 100)

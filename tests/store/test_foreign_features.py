@@ -7,9 +7,9 @@ import torch
 import zarr
 
 from xpath.errors import DataError, ShapeError, StoreError
-from xpath.geometry import PatchGrid, Size
 from xpath.store.features import SlideFeatures, write_features
 from xpath.store.foreign_features import find_feature_files, read_patch_features
+from xpath.testing.masks import grid_at
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(3, 4)
 COORDS = np.array([[0, 0], [1024, 0], [0, 2048]])
@@ -150,18 +150,9 @@ def test_wsidata_of_several_encoders_asks_which(tmp_path):
 
 
 def test_our_own_files_are_read_too(tmp_path):
-    grid = PatchGrid(
-        coords=COORDS,
-        footprint=1024,
-        pixels=224,
-        mpp=1.0,
-        overlap=0,
-        slide_mpp=0.25,
-        slide_size=Size(9000, 9000),
-    )
     slide = SlideFeatures(
         slide_id="s1",
-        grid=grid,
+        grid=grid_at(COORDS, 1024, pixels=224),
         features=FEATURES,
         object_features=np.zeros((3, 1, 4), np.float16),
         object_coverage=np.zeros((3, 1), np.float32),
@@ -229,11 +220,11 @@ def test_the_folders_of_clam_and_trident_are_found(tmp_path):
     for folder in (job, features, features.parent):
         assert list(find_feature_files(folder).values()) == [features / "s1.h5"]
     trident(features.with_name("features_conch") / "s1.h5")
-    with pytest.raises(DataError, match=r"several kinds.*features_conch"):
+    with pytest.raises(DataError, match=r"several encoders.*features_conch"):
         find_feature_files(job)
 
 
-def test_a_folder_without_features_is_told(tmp_path):
+def test_a_folder_without_features_is_refused(tmp_path):
     with pytest.raises(DataError, match="no feature files"):
         find_feature_files(tmp_path)
     with pytest.raises(DataError, match="no folder"):

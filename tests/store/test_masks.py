@@ -9,6 +9,7 @@ import signal
 
 import numpy as np
 import pytest
+import zarr
 
 from xpath.errors import ConfigError, DataError, ShapeError, StoreError
 from xpath.store import masks as module
@@ -27,7 +28,7 @@ def _several_files(monkeypatch):
 
 @pytest.fixture
 def masks():
-    """(35, 2, 21, 21); the second label is absent in half of the patches."""
+    """(35, 2, 21, 21). The second label is absent in half of the patches."""
     masks = np.random.default_rng(0).random((35, 2, SIZE, SIZE)) > 0.6
     masks[::2, 1] = False
     return masks
@@ -58,15 +59,15 @@ def contents(folder):
 
 
 def test_round_trip(tmp_path, write, masks, presence, make_grid):
-    found = open_masks(write(tmp_path / "masks.zarr"))
+    opened = open_masks(write(tmp_path / "masks.zarr"))
 
-    np.testing.assert_array_equal(found.read(slice(None)), masks)
-    np.testing.assert_array_equal(found.presence, presence)
-    np.testing.assert_array_equal(found.area, masks.sum(axis=(2, 3)))
-    np.testing.assert_array_equal(found.grid.coords, make_grid(35).coords)
-    assert found.read(0).dtype == np.bool_
-    assert (found.labels, found.size, len(found)) == (LABELS, SIZE, 35)
-    assert found.provenance["segmentor"] == "tiny"
+    np.testing.assert_array_equal(opened.read(slice(None)), masks)
+    np.testing.assert_array_equal(opened.presence, presence)
+    np.testing.assert_array_equal(opened.area, masks.sum(axis=(2, 3)))
+    np.testing.assert_array_equal(opened.grid.coords, make_grid(35).coords)
+    assert opened.read(0).dtype == np.bool_
+    assert (opened.labels, opened.size, len(opened)) == (LABELS, SIZE, 35)
+    assert opened.provenance["segmentor"] == "tiny"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_round_trip(tmp_path, write, masks, presence, make_grid):
         np.array([], np.int64),
     ],
 )
-def test_every_kind_of_index_reads_as_numpy_does(tmp_path, write, masks, index):
+def test_every_type_of_index_reads_as_numpy_does(tmp_path, write, masks, index):
     np.testing.assert_array_equal(open_masks(write(tmp_path / "m.zarr")).read(index), masks[index])
 
 
@@ -140,11 +141,11 @@ def test_files_of_earlier_versions_are_read_as_they_are(tmp_path, write, masks, 
         path = write(tmp_path / "m.zarr")
     monkeypatch.setattr(module, "MOST_PATCHES", 256)
 
-    found = open_masks(path)
+    opened = open_masks(path)
 
     assert sorted(file.name for file in (path / "masks" / "c").iterdir()) == ["0", "1", "2"]
-    np.testing.assert_array_equal(found.read(slice(None)), masks)
-    np.testing.assert_array_equal(found.read(33), masks[33])
+    np.testing.assert_array_equal(opened.read(slice(None)), masks)
+    np.testing.assert_array_equal(opened.read(33), masks[33])
     (path / "masks/c/2/0/0/0").unlink()
     with pytest.raises(StoreError, match="lacks masks/c/2"):
         open_masks(path)
@@ -202,7 +203,7 @@ def test_a_file_that_is_gone_is_never_taken_for_empty_masks(tmp_path, write):
 
 
 def test_masks_without_a_single_pixel_are_files_all_the_same(tmp_path, make_grid):
-    """Zarr leaves empty chunks out by default; then nothing could be told from a lost file."""
+    """Zarr leaves empty chunks out by default, and then an empty one looks like a lost file."""
     path, empty = tmp_path / "m.zarr", np.zeros((17, 1, SIZE, SIZE), np.bool_)
     with MaskWriter(path, grid=make_grid(17), labels="a", size=SIZE, provenance={}) as writer:
         writer.write(0, empty, np.zeros((17, 1), np.float32))
@@ -210,20 +211,31 @@ def test_masks_without_a_single_pixel_are_files_all_the_same(tmp_path, make_grid
     np.testing.assert_array_equal(open_masks(path).read(slice(None)), empty)
 
 
-def test_a_flipped_bit_is_found(tmp_path, write):
+def test_what_a_newer_version_added_is_named(tmp_path, write, caplog):
+    path = write(tmp_path / "m.zarr")
+    assert len(open_masks(path)) == 35 and not caplog.records
+    group = zarr.open_group(path, mode="r+")
+    group.create_array("boxes", data=np.zeros(3))
+    group.attrs["scanner"] = "x"
+
+    assert len(open_masks(path)) == 35
+    assert "m.zarr has boxes, scanner of a newer version" in caplog.text
+
+
+def test_a_flipped_bit_is_detected(tmp_path, write):
     path = write(tmp_path / "m.zarr")
     shard = path / "masks/c/1/0/0/0"
     content = bytearray(shard.read_bytes())
     content[len(content) // 3] ^= 8
     shard.write_bytes(content)
 
-    found = open_masks(path)
-    found.read(slice(0, 12))  # the first shard is whole
+    opened = open_masks(path)
+    opened.read(slice(0, 12))  # the first shard is whole
     with pytest.raises(StoreError, match="damaged"):
-        found.read(slice(12, 24))
+        opened.read(slice(12, 24))
 
 
-def test_exchanged_shards_are_found(tmp_path, write):
+def test_exchanged_shards_are_detected(tmp_path, write):
     path = write(tmp_path / "m.zarr")
     shutil.copy(path / "masks/c/0/0/0/0", path / "masks/c/1/0/0/0")
 
@@ -231,7 +243,7 @@ def test_exchanged_shards_are_found(tmp_path, write):
         open_masks(path).read(17)
 
 
-def test_strangers_are_refused(tmp_path, write):
+def test_files_of_other_programs_are_refused(tmp_path, write):
     import zarr
 
     with pytest.raises(StoreError, match="no folder of masks"):
@@ -293,14 +305,14 @@ def test_reduced_masks_keep_what_is_in_by_half(tmp_path, make_grid, rng, reduce)
     with MaskWriter(path, **settings, reduce=reduce) as writer:
         writer.write(0, masks, np.ones((20, 2), np.float32))
 
-    found = open_masks(path)
+    opened = open_masks(path)
 
     side = 24 // reduce
     shares = masks.reshape(20, 2, side, reduce, side, reduce).mean(axis=(3, 5))
     assert (shares == 0.5).any()  # a tie is in
-    np.testing.assert_array_equal(found.read(slice(None)), shares >= 0.5)
-    np.testing.assert_array_equal(found.area, (shares >= 0.5).sum(axis=(2, 3)))
-    assert (found.reduce, found.size) == (reduce, side)
+    np.testing.assert_array_equal(opened.read(slice(None)), shares >= 0.5)
+    np.testing.assert_array_equal(opened.area, (shares >= 0.5).sum(axis=(2, 3)))
+    assert (opened.reduce, opened.size) == (reduce, side)
     assert json.loads((path / "zarr.json").read_text())["attributes"]["reduce"] == reduce
 
 
@@ -323,10 +335,10 @@ def test_files_from_before_there_were_reductions_are_full(tmp_path, write, masks
     assert about["attributes"].pop("reduce") == 1
     (path / "zarr.json").write_text(json.dumps(about))
 
-    found = open_masks(path)
+    opened = open_masks(path)
 
-    assert found.reduce == 1
-    np.testing.assert_array_equal(found.read(slice(None)), masks)
+    assert opened.reduce == 1
+    np.testing.assert_array_equal(opened.read(slice(None)), masks)
 
 
 def test_a_reduction_no_one_knows_is_refused(tmp_path, write):
@@ -346,7 +358,7 @@ def test_a_reduction_no_one_knows_is_refused(tmp_path, write):
         ("presence/c/0/0", "35 of 35 patches were"),
     ],
 )
-def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, write, monkeypatch, full, words):
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path, write, monkeypatch, full, words):
     from zarr.storage import LocalStore
 
     real = LocalStore.set

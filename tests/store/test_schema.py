@@ -185,7 +185,7 @@ def test_the_modules_import_neither_h5py_nor_zarr(python):
     assert done.stdout.strip() == "set()", done.stderr
 
 
-def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
+def test_a_file_never_replaces_a_folder(tmp_path):
     (tmp_path / "slides").mkdir()
     (tmp_path / "slides" / "mine.svs").touch()
 
@@ -195,7 +195,7 @@ def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["slides", "mine.svs"]
 
 
-def test_a_place_that_cannot_be_is_told(tmp_path):
+def test_a_path_that_cannot_be_is_named(tmp_path):
     (tmp_path / "file").touch()
 
     with (

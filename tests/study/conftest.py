@@ -16,8 +16,9 @@ OBJECTS = (
     "breast-tissue-tumor",
     "breast-tissue-stroma",
     "breast-tissue-necrosis or debris",
-    "breast-nuclei-neoplastic",
+    "breast-nuclei-neoplastic=large dark nuclei",
 )
+"""The last one is asked with words of its own."""
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,14 @@
 """From slides to pages: what a run writes, and that nothing can spoil it."""
 
-import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,29 +17,27 @@ import torch
 from xpath.batch.slides import SlideEntry
 from xpath.errors import DataError, StoreError
 from xpath.explain.explanation import read_explanation
+from xpath.labels import parse_object
 from xpath.mil.bag import pack
 from xpath.mil.classifier import load_classifier
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
+from xpath.store.tables import read_table, write_table
 from xpath.study.chain import (
     export_stage,
     features_stage,
-    read_parts,
     run_chain,
     segment_stage,
 )
-from xpath.study.cohort import train_classifiers, write_table
+from xpath.study.cohort import train_classifiers
 from xpath.study.exports import export
+from xpath.study.folder import slide_splits
 from xpath.study.slides import bags_of
 from xpath.study.study import new_study, open_study
 from xpath.testing.slides import write_slide
+from xpath.wsi.probe import ProbeLimits, probe
 
 pytestmark = pytest.mark.integration
-
-
-def rows(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_run_writes_every_stage(finished, small):
@@ -47,11 +46,17 @@ def test_a_run_writes_every_stage(finished, small):
     assert explained
     for folder in explained:
         masks, features = open_masks(folder / "masks.zarr"), read_features(folder / "features.h5")
-        assert features.objects == (*small.objects.labels, "other")
+        asked = [parse_object(text) for text in small.objects.labels]
+        assert features.objects == (*(label.id for label in asked), "other")
+        prompts = json.dumps([label.prompt for label in asked])
+        assert masks.provenance["prompts"] == features.provenance["prompts"] == prompts
+        page = (folder / "export" / "report.html").read_text(encoding="utf-8")
+        assert "large dark nuclei" in page
+        assert "nuclei-level neoplastic in breast pathology" not in page
         assert features.provenance["segmentor_sha256"] == masks.provenance["segmentor_sha256"]
         for name in ("explanation.png", "objects.geojson", "report.html", "object_map.png"):
             assert (folder / "export" / name).stat().st_size > 500
-    assert {row["status"] for row in rows(finished / "slides.csv")} == {"done"}
+    assert {row["status"] for row in read_table(finished / "slides.csv")} == {"done"}
     assert (finished / "index.html").stat().st_size > 10_000
 
 
@@ -63,16 +68,22 @@ def test_explanations_sum_to_the_logit(finished, small):
         explanation = read_explanation(path)
         patch, by_object = explanation.patch, explanation.object
         features = read_features(path.parent / "features.h5")
-        bags = bags_of(features, None, small.objects.min_coverage)
+        bags = bags_of(features, None, small.objects.min_coverage, by_object.objects)
         with torch.inference_mode():
             logits = [model(pack([bag])).logits[0] for model, bag in zip(models, bags, strict=True)]
 
         np.testing.assert_allclose(patch.logits, logits[0], atol=1e-5)
         np.testing.assert_allclose(by_object.logits, logits[1], atol=1e-5)
         assert explanation.target == logits[1].argmax()
-        standard, aware = (each[explanation.target].item() for each in logits)
+        target, other = explanation.target, 1 - explanation.target
+        standard, aware = (float(each[target] - each[other]) for each in logits)
         assert patch.scores.sum() + patch.bias == pytest.approx(standard, abs=1e-5)
-        np.testing.assert_array_equal(patch.class_scores[explanation.target], patch.scores)
+        difference = patch.class_scores[target] - patch.class_scores[other]
+        np.testing.assert_allclose(difference, patch.scores, atol=1e-9)
+        assert by_object.objects == tuple(o for o in features.objects if o != "other")
+        assert by_object.centred.sum() == pytest.approx(
+            by_object.logit - by_object.baseline_logit, abs=1e-5
+        )
         assert by_object.contribution.sum() + by_object.bias == pytest.approx(aware, abs=1e-5)
         total = by_object.patch_contribution.sum() + by_object.bias
         assert total == pytest.approx(aware, abs=1e-5)
@@ -82,7 +93,7 @@ def test_an_absent_object_contributes_nothing(finished, small):
     checked = 0
     for path in finished.glob("slides/*/explanation.h5"):
         found = read_explanation(path)
-        coverage = read_features(path.parent / "features.h5").object_coverage
+        coverage = read_features(path.parent / "features.h5").object_coverage[:, :-1]  # no other
         absent = coverage < small.objects.min_coverage
         assert (found.object.patch_contribution[absent] == 0).all()
         checked += absent.sum()
@@ -108,7 +119,7 @@ def test_a_second_run_changes_nothing(finished, slides, tmp_path, small, files_o
     assert run_chain(new_study(root, small, slides), title="six slides")
 
     assert files_of(root) == before
-    assert all(row["attempts"] == "1" for row in rows(root / "slides.csv"))
+    assert all(row["attempts"] == "1" for row in read_table(root / "slides.csv"))
 
 
 @pytest.mark.parametrize(
@@ -117,6 +128,7 @@ def test_a_second_run_changes_nothing(finished, slides, tmp_path, small, files_o
         "slides/synthetic-000/masks.zarr/masks/c/0/0/0/0",
         "slides/synthetic-001/masks.zarr/zarr.json",
         "slides/synthetic-002/features.h5",
+        "slides/synthetic-003/objects.h5",
         "models/object_aware/model.safetensors",
         "models/attention/config.json",
     ],
@@ -183,10 +195,59 @@ def test_failing_slides_are_recorded_and_the_others_go_on(slides, tmp_path, smal
 
     assert report.failed == ("broken",)
     assert report.done == (slides[0].slide_id,)
-    line = next(row for row in rows(study.folder.ledger) if row["slide_id"] == "broken")
+    line = next(row for row in read_table(study.folder.ledger) if row["slide_id"] == "broken")
     assert line["status"] == "failed"
     assert "no slide OpenSlide can read" in line["reason"]
     assert (study.folder.logs / "broken.segment.log").exists()
+
+
+def test_slides_that_crash_hang_or_cannot_be_read_never_end_the_run(
+    slides, tmp_path, small, monkeypatch, write_bomb, write_named
+):
+    """Each is named with its reason, the good ones are done; and so again after a restart."""
+    brief = partial(probe, limits=ProbeLimits(seconds=5))
+    monkeypatch.setattr("xpath.study.slides.probe", brief)
+    monkeypatch.setattr("xpath.study.study.probe", brief)  # asks who stores a resolution
+    config = replace(small, default_mpp=0.5)
+    os.mkfifo(tmp_path / "hang.svs")
+    bad = [write_bomb(), write_named("names.svs", b"\xff\xfeNA"), tmp_path / "hang.svs"]
+    entries = [*(SlideEntry(slide_id=path.stem, path=path) for path in bad), *slides[:2]]
+    root = tmp_path / "run"
+
+    first = segment_stage(new_study(root, config, entries))
+    again = segment_stage(open_study(root))
+
+    for report in (first, again):
+        assert report.failed == ("bomb", "names", "hang")
+        assert report.done == tuple(slide.slide_id for slide in slides[:2])
+    lines = {line["slide_id"]: line for line in read_table(root / "slides.csv")}
+    assert "ended the process that looked at it (SIGABRT" in lines["bomb"]["reason"]
+    assert "properties that cannot be read" in lines["names"]["reason"]
+    assert "not opened and sampled within 5 s" in lines["hang"]["reason"]
+    assert [lines[name]["attempts"] for name in again.failed] == ["2", "2", "2"]
+    assert lines[slides[0].slide_id]["attempts"] == "1", "done once, not again"
+
+
+def test_a_slide_that_ended_its_process_twice_is_set_aside(slides, tmp_path, small, monkeypatch):
+    """As where the system ends a process that takes all memory."""
+    root = tmp_path / "run"
+    new_study(root, small, slides[:2])
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from xpath.study import chain, slides, study\n"
+        "slides.find_tissue = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "chain.segment_stage(study.open_study(Path(sys.argv[1])))\n"
+    )
+    for _ in range(2):
+        command = [sys.executable, "-c", script, str(root)]
+        assert subprocess.run(command, check=False, capture_output=True).returncode == -9
+
+    report = segment_stage(open_study(root))
+
+    assert report.failed == (slides[0].slide_id,)
+    assert report.done == (slides[1].slide_id,)
+    assert "masks.zarr is set aside" in read_table(root / "slides.csv")[0]["reason"]
 
 
 def test_a_slide_without_resolution_is_refused_with_the_way_out(tmp_path, rng, small):
@@ -199,7 +260,7 @@ def test_a_slide_without_resolution_is_refused_with_the_way_out(tmp_path, rng, s
     refused = segment_stage(new_study(tmp_path / "run", config, [entry]))
     accepted = segment_stage(new_study(tmp_path / "run", replace(config, default_mpp=0.5), [entry]))
 
-    line = rows(tmp_path / "run" / "slides.csv")[0]
+    line = read_table(tmp_path / "run" / "slides.csv")[0]
     assert refused.failed == ("bare",)
     assert accepted.done == ("bare",)
     assert line["attempts"] == "2"
@@ -211,7 +272,7 @@ def test_stages_ask_for_the_stage_before(slides, tmp_path, small):
     report = features_stage(study)
 
     assert report.failed == (slides[0].slide_id,)
-    assert "xpath segment" in rows(study.folder.ledger)[0]["reason"]
+    assert "xpath segment" in read_table(study.folder.ledger)[0]["reason"]
     with pytest.raises(DataError, match="two classes"):
         train_classifiers(study)
 
@@ -223,7 +284,7 @@ def test_a_run_folder_is_opened_as_it_was_saved(finished, small):
     assert len(study.slides) == 6
 
 
-def test_a_stranger_is_no_run_folder(tmp_path):
+def test_another_folder_is_no_run_folder(tmp_path):
     with pytest.raises(StoreError, match="no run folder"):
         open_study(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"schema": "else"}))
@@ -243,7 +304,7 @@ def test_a_page_follows_the_intervals_it_shows(finished, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(finished, root)
     study = open_study(root)
-    table = rows(study.folder.table("importance"))
+    table = read_table(study.folder.table("importance"))
     entry = next(e for e in study.slides if study.folder.exports(e.slide_id).exists())
 
     def changed(label, low):
@@ -251,7 +312,7 @@ def test_a_page_follows_the_intervals_it_shows(finished, tmp_path):
             if row["class_name"] == label:
                 row |= {"excess_low": low, "excess_high": "7.654"}
         write_table(study.folder.table("importance"), table)
-        return export(study, entry, read_parts(study)[entry.slide_id])
+        return export(study, entry, slide_splits(study.folder)[entry.slide_id])
 
     other = next(name for name in study.classes if name != entry.label)
     page = study.folder.exports(entry.slide_id) / "report.html"

@@ -21,11 +21,11 @@ from xpath.mil.training import TrainConfig
 from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.store.features import SlideFeatures, write_features
 from xpath.store.tables import write_table
-from xpath.study.chain import read_splits, to_explain
+from xpath.study.chain import to_explain
 from xpath.study.cohort import load_explained, train_classifiers
 from xpath.study.config import ObjectsConfig, StudyConfig
 from xpath.study.evidence import tabulate_importance
-from xpath.study.folder import RunFolder
+from xpath.study.folder import RunFolder, slide_splits
 from xpath.study.slides import explain_key
 from xpath.study.study import Study
 
@@ -107,7 +107,7 @@ def rows(path):
 def test_slides_of_a_patient_stay_together(study):
     train_classifiers(study)
 
-    splits = read_splits(study)
+    splits = slide_splits(study.folder)
     patients = {}
     for slide_id, split in splits.items():
         patients.setdefault(slide_id[:12], set()).add(split)
@@ -129,7 +129,7 @@ def test_few_patients_of_all_classes_train_together(study, caplog):
 
     train_classifiers(few)
 
-    assert set(read_splits(few).values()) == {"train"}
+    assert set(slide_splits(few.folder).values()) == {"train"}
     assert "nothing can be held out" in caplog.text
     assert {row["split"] for row in rows(few.folder.table("metrics"))} == {"train"}
     assert rows(few.folder.table("differences")) == []
@@ -233,6 +233,7 @@ def test_a_run_from_a_gpu_goes_on_without_it(study, monkeypatch, caplog):
         return {path: path.read_bytes() for path in study.folder.root.glob("models/*/*")}
 
     train_classifiers(study)
+    caplog.clear()
     trained = content()
     for path in study.folder.root.glob("models/*.done.json"):
         path.unlink()

@@ -19,7 +19,10 @@ from xpath.study.study import new_study
         ),
         (["split.validation=0"], "above 0"),
         (["split.train=nan"], "above 0"),
-        (["classifier.average=presnt"], "classifier.average must be one of 'all', 'present'"),
+        (
+            ["classifier.object_aware.average=presnt"],
+            "classifier.object_aware.average must be one of 'all', 'present'",
+        ),
         (["default_mpp=-1"], "microns per pixel"),
         (["default_mpp=nan"], "microns per pixel"),
     ],
@@ -52,6 +55,6 @@ def test_what_is_no_fault_of_a_slide_stops_the_stage(tmp_path, override, error):
     assert not study.folder.ledger.exists()
 
 
-def test_explaining_before_training_says_what_to_run(tmp_path):
+def test_explaining_before_training_names_what_to_run(tmp_path):
     with pytest.raises(StoreError, match=r"run `xpath train LABELS.csv --out .*` first"):
         explain_stage(new_study(tmp_path / "run", StudyConfig(), []))

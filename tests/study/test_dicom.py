@@ -11,11 +11,11 @@ from xpath.batch.done import mark_done
 from xpath.batch.slides import SlideEntry
 from xpath.cli.main import main
 from xpath.errors import DataError, MissingDependencyError
-from xpath.geometry import PatchGrid, Size
-from xpath.store.masks import MaskWriter
+from xpath.geometry import Size
 from xpath.study.config import StudyConfig
 from xpath.study.dicom import dicom_stage
 from xpath.study.study import Study, new_study
+from xpath.testing.masks import grid_at, write_masks
 
 LABELS = ("breast-tissue-tumor", "breast-tissue-stroma")
 TILE = 256
@@ -106,27 +106,17 @@ def study(tmp_path, monkeypatch):
     study = new_study(tmp_path / "run", StudyConfig(), [entry])
     with study.open_slide(entry) as slide:
         assert slide.size == Size(700, 600)
-    write_masks(study.folder.masks("a"))
+    write_two_patches(study.folder.masks("a"))
     mark_done(study.folder.masks("a"), "key")
     return study
 
 
-def write_masks(path):
+def write_two_patches(path):
     """Tumor at x 128 to 256, y 128 to 192; stroma in the whole patch at (256, 128)."""
-    grid = PatchGrid(
-        coords=np.array([[128, 128], [256, 128]]),
-        footprint=128,
-        pixels=64,
-        mpp=1.0,
-        overlap=0,
-        slide_size=Size(700, 600),
-        slide_mpp=0.5,
-    )
+    grid = grid_at([[128, 128], [256, 128]], 128, pixels=64, slide_size=Size(700, 600))
     masks = np.zeros((2, 2, 64, 64), np.bool_)
     masks[0, 0, :32] = masks[1, 1] = True
-    facts = {"segmentor": "mini"}
-    with MaskWriter(path, grid=grid, labels=LABELS, size=64, provenance=facts) as writer:
-        writer.write(0, masks, np.ones((2, 2), np.float32))
+    write_masks(path, grid, masks, LABELS, provenance={"segmentor": "mini"})
 
 
 def test_masks_lie_where_they_do_on_the_slide(study):
@@ -174,7 +164,7 @@ def test_without_its_finest_level_a_slide_fails_alone(study):
     (study.slides[0].path.parent / "b.dcm").unlink()
 
     assert dicom_stage(study).failed == ("a",)
-    assert "keep all levels" in study.ledger.line("a", "dicom-seg").reason
+    assert "keep all levels" in study.ledger.entry("a", "dicom-seg").reason
 
 
 @pytest.fixture
@@ -190,12 +180,12 @@ def bare(tmp_path):
     return make
 
 
-def test_slides_of_other_formats_are_told_where_to_look(bare):
+def test_slides_of_other_formats_are_refused_with_an_alternative(bare):
     with pytest.raises(DataError, match=r"none of the 1 slides is DICOM, such as a\.svs.*geojson"):
         dicom_stage(bare("a.svs", b"TIFF" * 100))
 
 
-def test_without_highdicom_the_command_is_told_at_once(bare, monkeypatch, capsys):
+def test_without_highdicom_the_command_fails_at_once(bare, monkeypatch, capsys):
     study = bare("a.dcm", bytes(128) + b"DICM")
     monkeypatch.setitem(sys.modules, "highdicom", None)
 

@@ -22,7 +22,7 @@ RICH = {
 
 @pytest.fixture(scope="session")
 def paint():
-    """Paints a field of a recipe; the same seed, the same field."""
+    """Paints a field of a recipe, the same for the same seed."""
 
     def painted(seed=0, size=SIZE, mpp=0.5, **recipe):
         return paint_tissue(size, TissueRecipe(**recipe), np.random.default_rng(seed), mpp=mpp)

@@ -20,7 +20,7 @@ TISSUES = [label for label in LABELS if "-tissue-" in label]
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """A cohort made without a break; tests must not change it."""
+    """A cohort made without a break, which tests must not change."""
     folder = tmp_path_factory.mktemp("cohort")
     make_cohort(folder, PLAN)
     return folder
@@ -107,7 +107,7 @@ def test_painted_decoys_do_not_give_way_to_the_planted_object(planted):
                 np.testing.assert_array_equal(field[0].masks[label], field[1].masks[label])
 
 
-def test_truth_tells_areas_and_cause(made):
+def test_truth_has_areas_and_cause(made):
     truth = json.loads((made / "truth.json").read_text())
 
     assert truth["planted"] == PLAN.planted

@@ -54,8 +54,8 @@ def test_every_label_has_a_mask_even_where_nothing_is(paint):
     empty = paint(tumour=0, fat=0, necrosis=0, infiltrate=0, ducts=0, vessels=0, lymphocytes=0)
 
     assert list(empty.masks) == list(LABELS)
-    found = {label for label, mask in empty.masks.items() if mask.any()}
-    assert found == {STROMA, "breast-nuclei-fibroblast"}
+    painted = {label for label, mask in empty.masks.items() if mask.any()}
+    assert painted == {STROMA, "breast-nuclei-fibroblast"}
     assert {mask.shape for mask in empty.masks.values()} == {(640, 720)}
 
 

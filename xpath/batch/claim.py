@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Busy", "claim", "claimant", "lock_of"]
 
 UNREADABLE_SECONDS = 60.0
-"""A lock without content is one that is being written; after this time, one that never will be."""
+"""A lock without content is being written. After this time it is one that never will be."""
 
 
 class Busy(Exception):
@@ -31,7 +31,7 @@ class Busy(Exception):
 
 
 class Claimed(NamedTuple):
-    """What a lock says."""
+    """The content of a lock."""
 
     process: Process
     since: str
@@ -56,7 +56,7 @@ def claim(output: Path) -> Iterator[bool]:
 
 
 def claimant(output: Path) -> str:
-    """Who makes an output now, in words, and what to do if that is wrong; empty if nobody."""
+    """Who makes an output now and what to do if nobody does, in words. Empty without a lock."""
     lock = lock_of(output)
     claimed = _read(lock)
     if claimed is None:
@@ -129,10 +129,10 @@ def _content() -> bytes:
 
 
 def _read(lock: Path) -> Claimed | None:
-    """What a lock says; None if it is gone or being written."""
+    """The content of a lock, or None if it is gone or being written."""
     try:
-        said = json.loads(lock.read_text())
-        process = Process(int(said["pid"]), str(said["host"]), str(said["started"]))
-        return Claimed(process, str(said["time"]))
+        content = json.loads(lock.read_text())
+        process = Process(int(content["pid"]), str(content["host"]), str(content["started"]))
+        return Claimed(process, str(content["time"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -31,15 +31,15 @@ _verified: dict[Path, str] = {}
 
 
 class Seal(NamedTuple):
-    """What was written down when an output was complete."""
+    """The content of a seal, written when an output was complete."""
 
     key: str
     files: dict[str, tuple[int, str]]
-    """Bytes and SHA-256 by relative name; of a single file, by its own name."""
+    """Bytes and SHA-256 by relative name, of a single file by its own name."""
 
 
 def make_once(output: Path, key: str, produce: Callable[[], None]) -> bool:
-    """Calls ``produce`` unless the output is done with this key; True if it was called.
+    """Calls ``produce`` unless the output is done with this key. Returns True if it was called.
 
     Args:
         output: File or folder that ``produce`` writes whole or not at all.
@@ -62,28 +62,28 @@ def make_once(output: Path, key: str, produce: Callable[[], None]) -> bool:
     return True
 
 
-def key_of(*parts: object) -> str:
+def key_of(*inputs: object) -> str:
     """One key for settings and inputs: SHA-256 of their JSON.
 
     Args:
-        parts: Anything JSON knows; for an input that xpath made, its ``content_of``.
+        inputs: Anything JSON knows; for a file that xpath made, its ``content_of``.
 
     Raises:
-        TypeError: A part that JSON does not know.
+        TypeError: An input that JSON does not know.
     """
-    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def mark_done(output: Path, key: str) -> None:
-    """Seals an output that is complete; a file or a folder.
+    """Seals a complete output, a file or a folder.
 
     Raises:
         StoreError: There is no such output, or it is an empty folder.
     """
-    found = _files(output)
-    if not found:
+    paths = _files(output)
+    if not paths:
         raise StoreError(f"{output} is not there or empty, so it cannot be done; make it first")
-    files = {name: (path.stat().st_size, sha256_of(path)) for name, path in found.items()}
+    files = {name: (path.stat().st_size, sha256_of(path)) for name, path in paths.items()}
     content = {"schema": SCHEMA, "key": key, "files": files}
     with atomic(_seal_path(output)) as draft:
         draft.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
@@ -93,21 +93,21 @@ def is_done(output: Path, key: str) -> bool:
     """True if an output was sealed with this key and is still, byte for byte, what was sealed.
 
     A process reads the bytes of an output once, and again only if a file of it has another size,
-    place on disk or time of change.
+    position on disk or time of change.
     """
     seal = _read(output)
     if seal is None or seal.key != key:
         return False
     try:
-        found = _files(output)
-        about = {name: path.stat() for name, path in found.items()}
+        paths = _files(output)
+        about = {name: path.stat() for name, path in paths.items()}
         sizes = {name: stat.st_size for name, stat in about.items()}
         if sizes != {name: size for name, (size, _) in seal.files.items()}:
             return False  # cheap, and catches all that was cut short
         looks = key_of(seal, {name: (it.st_ino, it.st_ctime_ns) for name, it in about.items()})
         if _verified.get(output) == looks:
             return True
-        same = all(sha256_of(path) == seal.files[name][1] for name, path in found.items())
+        same = all(sha256_of(path) == seal.files[name][1] for name, path in paths.items())
     except OSError:  # unreadable, or removed while we look
         return False
     if same and time.time_ns() - max(stat.st_ctime_ns for stat in about.values()) > FRESH:
@@ -116,13 +116,13 @@ def is_done(output: Path, key: str) -> bool:
 
 
 def read_key(output: Path) -> str:
-    """The key an output was sealed with; empty if it was not."""
+    """The key an output was sealed with, or an empty string if it was not."""
     seal = _read(output)
     return seal.key if seal else ""
 
 
 def content_of(output: Path) -> str:
-    """SHA-256 over what an output was when it was sealed: the part it plays in other keys.
+    """SHA-256 over an output as it was sealed, for the keys of what is made from it.
 
     An input that is made again with the same bytes does not make its users start over.
 
@@ -145,13 +145,15 @@ def _seal_path(output: Path) -> Path:
 
 
 def _read(output: Path) -> Seal | None:
-    """The seal; None if there is none, or none that we understand."""
+    """The seal, or None if there is none that we understand."""
     try:
-        said = json.loads(_seal_path(output).read_text())
-        files = {name: (int(size), str(digest)) for name, (size, digest) in said["files"].items()}
-        if said["schema"] != SCHEMA or not files:
+        content = json.loads(_seal_path(output).read_text())
+        files = {
+            name: (int(size), str(digest)) for name, (size, digest) in content["files"].items()
+        }
+        if content["schema"] != SCHEMA or not files:
             return None
-        return Seal(str(said["key"]), files)
+        return Seal(str(content["key"]), files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -159,6 +161,6 @@ def _read(output: Path) -> Seal | None:
 def _files(output: Path) -> dict[str, Path]:
     """Every file of an output by its relative name, in order."""
     if output.is_dir():
-        found = sorted(path for path in output.rglob("*") if path.is_file())
-        return {path.relative_to(output).as_posix(): path for path in found}
+        paths = sorted(path for path in output.rglob("*") if path.is_file())
+        return {path.relative_to(output).as_posix(): path for path in paths}
     return {output.name: output} if output.is_file() else {}

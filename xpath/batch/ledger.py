@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from xpath.batch.claim import claim, claimant
 from xpath.errors import StoreError
-from xpath.store.schema import atomic
+from xpath.store.tables import read_rows, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Ledger", "Line", "StageReport"]
+__all__ = ["Ledger", "LedgerEntry", "StageReport"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +25,18 @@ PATIENCE_SECONDS = 30.0
 
 
 @dataclass(kw_only=True, slots=True)
-class Line:
-    """What happened to a slide in a stage."""
+class LedgerEntry:
+    """How a slide fared in a stage.
+
+    A new field needs a default: the ledgers of earlier versions lack its column.
+    """
 
     slide_id: str
     stage: str
     status: str = "failed"
     """``done``, ``failed`` or ``busy``."""
     reason: str = ""
-    """Why it failed or who is at it."""
+    """Why it failed, or which process is working on it."""
     attempts: int = 0
     """How often work on it ran to an end, good or bad."""
     seconds: float = 0.0
@@ -49,7 +51,7 @@ class StageReport:
     done: tuple[str, ...]
     failed: tuple[str, ...]
     busy: tuple[str, ...]
-    """Another process works on them; they may be done soon, or fail."""
+    """Another process works on them, so they may soon be done or fail."""
 
     @property
     def ok(self) -> bool:
@@ -58,14 +60,14 @@ class StageReport:
 
 
 class Ledger:
-    """``slides.csv``: one line per slide and stage, rewritten whole after every slide.
+    """``slides.csv``: one row per slide and stage, rewritten whole when an entry changes.
 
-    Several processes may keep the same ledger: each reads again what is there before it adds a
-    line of its own.
+    Several processes may keep the same ledger: each reads the table again before it writes an
+    entry of its own.
     """
 
     def __init__(self, path: Path, logs: Path) -> None:
-        """Reads what earlier runs wrote.
+        """Reads the entries of earlier runs.
 
         Args:
             path: The table; it need not exist.
@@ -74,35 +76,32 @@ class Ledger:
         self.path = path
         self.logs = logs
         """Folder for the tracebacks of failures."""
-        self._lines = _read(path)
+        self._entries = _read(path)
 
-    def line(self, slide_id: str, stage: str) -> Line:
-        """A copy of the line of a slide in a stage; a new one if there is none."""
-        known = self._lines.get((slide_id, stage))
-        return replace(known) if known else Line(slide_id=slide_id, stage=stage)
+    def entry(self, slide_id: str, stage: str) -> LedgerEntry:
+        """A copy of the entry of a slide in a stage, or a new entry if there is none."""
+        known = self._entries.get((slide_id, stage))
+        return replace(known) if known else LedgerEntry(slide_id=slide_id, stage=stage)
 
-    def lines(self) -> list[Line]:
-        """Copies of all lines, in the order in which they were first written."""
-        return [replace(line) for line in self._lines.values()]
+    def entries(self) -> list[LedgerEntry]:
+        """Copies of all entries, in the order in which they were first written."""
+        return [replace(entry) for entry in self._entries.values()]
 
-    def write(self, line: Line) -> None:
-        """Keeps a line; that a slide is busy never hides that it is done.
+    def write(self, entry: LedgerEntry) -> None:
+        """Writes an entry, but a busy one never replaces a done one.
 
         Raises:
             StoreError: The disk is full, or another process holds the ledger for too long.
         """
-        key = (line.slide_id, line.stage)
+        key = (entry.slide_id, entry.stage)
         with self._alone():
-            lines = _read(self.path)
-            found = lines.get(key)
-            if not (line.status == "busy" and found and found.status == "done"):
-                lines[key] = replace(line)
-            self._lines = lines
-            with atomic(self.path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-                names = [field.name for field in fields(Line)]
-                writer = csv.DictWriter(file, names, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(asdict(each) for each in lines.values())
+            self._entries = _read(self.path)
+            known = self._entries.get(key)
+            busy = entry.status == "busy" and known is not None and known.status == "done"
+            if busy or entry == known:
+                return
+            self._entries[key] = replace(entry)
+            write_table(self.path, self._entries.values())
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -118,30 +117,16 @@ class Ledger:
             time.sleep(0.02)
 
 
-def _read(path: Path) -> dict[tuple[str, str], Line]:
-    """Lines of earlier runs by slide and stage.
+def _read(path: Path) -> dict[tuple[str, str], LedgerEntry]:
+    """Entries of earlier runs by slide and stage.
 
-    A table that somebody broke is no reason to stop, for it is only a record: it is put aside.
+    A broken table is no reason to stop, for it is only a record: it is put aside.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [_line(row) for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        return {}
-    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        entries = read_rows(path, LedgerEntry)
+    except StoreError as error:
         aside = path.with_name(f"{path.name}.damaged")
-        logger.warning("%s cannot be read (%r); it is kept as %s", path, error, aside.name)
+        logger.warning("%s; it is kept as %s", error, aside.name)
         path.replace(aside)
         return {}
-    return {(line.slide_id, line.stage): line for line in lines}
-
-
-def _line(row: dict[str, str]) -> Line:
-    return Line(
-        slide_id=row["slide_id"],
-        stage=row["stage"],
-        status=row["status"],
-        reason=row["reason"],
-        attempts=int(row["attempts"]),
-        seconds=float(row["seconds"]),
-    )
+    return {(entry.slide_id, entry.stage): entry for entry in entries}

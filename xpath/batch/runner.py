@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from xpath.batch.claim import Busy
-from xpath.batch.ledger import Ledger, Line, StageReport
+from xpath.batch.ledger import Ledger, LedgerEntry, StageReport
 from xpath.errors import DataError
 from xpath.store.schema import atomic
 
@@ -54,34 +54,34 @@ def run_stage(
         raise DataError(f"slides are named twice: {twice[:5]}; results go by name, rename them")
     outcome: dict[str, list[str]] = {"done": [], "failed": [], "busy": []}
     for slide in tqdm(slides, desc=f"{stage:>10}", unit="slide", disable=not (progress and slides)):
-        line = _attempt(stage, slide, work, ledger)
-        outcome[line.status].append(slide.slide_id)
+        entry = _attempt(stage, slide, work, ledger)
+        outcome[entry.status].append(slide.slide_id)
     return StageReport(stage=stage, **{key: tuple(ids) for key, ids in outcome.items()})
 
 
 def _attempt(
     stage: str, slide: SlideEntry, work: Callable[[SlideEntry], bool | None], ledger: Ledger
-) -> Line:
+) -> LedgerEntry:
     """Works on one slide and writes down how it went."""
-    line = ledger.line(slide.slide_id, stage)
+    entry = ledger.entry(slide.slide_id, stage)
     log = ledger.logs / f"{slide.slide_id}.{stage}.log"
     started = time.monotonic()
     try:
         worked = work(slide) is not False
-        line.status, line.reason = "done", ""
+        entry.status, entry.reason = "done", ""
         log.unlink(missing_ok=True)
     except Busy as busy:
-        worked, line.status, line.reason = False, "busy", str(busy)
+        worked, entry.status, entry.reason = False, "busy", str(busy)
     except Exception as error:  # noqa: BLE001 - one slide must never stop the others
-        worked, line.status = True, "failed"
-        line.reason = " ".join(f"{type(error).__name__}: {error}".split())
+        worked, entry.status = True, "failed"
+        entry.reason = " ".join(f"{type(error).__name__}: {error}".split())
         _keep_traceback(log)
-        logger.warning("%s failed in %s: %s", slide.slide_id, stage, line.reason)
+        logger.warning("%s failed in %s: %s", slide.slide_id, stage, entry.reason)
     if worked:
-        line.attempts += 1
-        line.seconds = round(time.monotonic() - started, 2)
-    ledger.write(line)
-    return line
+        entry.attempts += 1
+        entry.seconds = round(time.monotonic() - started, 2)
+    ledger.write(entry)
+    return entry
 
 
 def _keep_traceback(path: Path) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import StringIO
 from pathlib import Path
 
 from xpath.errors import DataError
+from xpath.store.tables import read_user_table
 
 __all__ = [
     "SlideEntry",
@@ -39,7 +38,7 @@ SUFFIXES = frozenset((
     ".dcm",
 ))
 SAFE_NAME = re.compile(r"(?!\.)[^/\\:\x00-\x1f]{1,200}(?<![ .])")
-"""What can be a folder's name on every system; results of a slide go to one of its name."""
+"""Names that a folder can have on every system, because results go to one of the slide's name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,17 +46,18 @@ class SlideEntry:
     """A slide to work on."""
 
     slide_id: str
-    """Its name; results go to a folder of this name."""
+    """Name of the slide and of the folder of its results."""
     path: Path
+    """Made absolute, so that a run can be gone on with from any folder."""
     label: str = ""
-    """Class name; empty where unknown."""
+    """Class name, empty where unknown."""
     patient: str = ""
-    """Whose slide it is; empty where each slide has a patient of its own."""
+    """Whose slide it is. Empty where each slide has a patient of its own."""
     mpp: float | None = None
     """Microns per pixel, where the slide stores none or a wrong one."""
 
     def __post_init__(self) -> None:
-        """Refuses names that could lead out of the run's folder, and absurd resolutions.
+        """Refuses names that lead out of the run's folder, and absurd resolutions.
 
         Raises:
             DataError: Such a name or resolution.
@@ -67,6 +67,7 @@ class SlideEntry:
                 f"a slide cannot be named {self.slide_id!r}, because results go to a folder of that"
                 " name; use letters, digits, blanks, - _ and . inside"
             )
+        object.__setattr__(self, "path", self.path.absolute())
         if self.mpp is not None and not (math.isfinite(self.mpp) and self.mpp > 0):
             raise DataError(f"mpp of {self.slide_id} must be positive, got {self.mpp}")
 
@@ -80,21 +81,21 @@ class SlideLabel:
     mpp: float | None
 
 
-def find_slides(places: Path | Iterable[Path]) -> list[SlideEntry]:
-    """Slides among files and in folders, however deep; named by their file's stem.
+def find_slides(sources: Path | Iterable[Path]) -> list[SlideEntry]:
+    """Slides among files and in folders, however deep, named by their file's stem.
 
     Args:
-        places: A folder or file, or several. In folders files are chosen by suffix, and hidden
+        sources: A folder or file, or several. In folders files are chosen by suffix, and hidden
             ones are left out; a file is taken whatever its suffix.
 
     Raises:
-        DataError: Nothing found, a place that does not exist, or two slides of one name.
+        DataError: No slides, a path that does not exist, or two slides of one name.
     """
     paths: list[Path] = []
-    for place in [places] if isinstance(places, Path) else places:
-        if not place.exists():
-            raise DataError(f"{place} does not exist; pass a slide or a folder of slides")
-        paths += sorted(_in_folder(place)) if place.is_dir() else [place]
+    for source in [sources] if isinstance(sources, Path) else sources:
+        if not source.exists():
+            raise DataError(f"{source} does not exist; pass a slide or a folder of slides")
+        paths += sorted(_in_folder(source)) if source.is_dir() else [source]
     paths = list(dict.fromkeys(paths))
     if not paths:
         raise DataError(f"no slides found; looked for {', '.join(sorted(SUFFIXES))}")
@@ -116,10 +117,10 @@ def read_slide_table(path: Path, folder: Path | None = None) -> list[SlideEntry]
         DataError: The table cannot be read, lacks a column, names a slide twice or has an mpp that
             is no positive number.
     """
-    rows = _rows(path, ["slide_id"])
+    rows = _rows(path, "slide_id")
     home = folder or path.parent
     lost = not all(row.get("path") for row in rows)
-    known = {_name(found): found for found in sorted(_in_folder(home))} if lost else {}
+    known = {_name(file): file for file in sorted(_in_folder(home))} if lost else {}
     return [
         SlideEntry(
             slide_id=row["slide_id"],
@@ -145,14 +146,14 @@ def read_labels(path: Path) -> dict[str, SlideLabel]:
     """
     return {
         row["slide_id"]: SlideLabel(label=row["label"], patient=_patient(row), mpp=_mpp(row, path))
-        for row in _rows(path, ["slide_id", "label"])
+        for row in _rows(path, "slide_id", "label")
     }
 
 
 def with_labels(slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]) -> list[SlideEntry]:
-    """Slides with their labels; slides without a label and labels without a slide are warned of.
+    """Slides with their labels. Warns of slides without a label and labels without a slide.
 
-    What an earlier table said of a slide is forgotten, but for its resolution.
+    Labels and patients of an earlier table are dropped, its resolutions kept.
 
     Raises:
         DataError: The table names none of the slides.
@@ -164,15 +165,15 @@ def with_labels(slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]) 
         )
     known = {slide.slide_id for slide in slides}
     lost = [slide.slide_id for slide in slides if slide.slide_id not in labels]
-    strangers = [name for name in labels if name not in known]
+    unknown = [name for name in labels if name not in known]
     if lost:
         logger.warning("%d of %d slides have no label, such as %s", len(lost), len(slides), lost[0])
-    if strangers:
+    if unknown:
         logger.warning(
             "%d of %d labels are of slides that are not there, such as %s",
-            len(strangers),
+            len(unknown),
             len(labels),
-            strangers[0],
+            unknown[0],
         )
     return [_labelled(slide, labels.get(slide.slide_id)) for slide in slides]
 
@@ -185,7 +186,7 @@ def _labelled(slide: SlideEntry, label: SlideLabel | None) -> SlideEntry:
 
 
 def _in_folder(folder: Path) -> Iterable[Path]:
-    """Files that look like slides; macOS leaves hidden ``._x.svs`` beside ``x.svs``."""
+    """Files that look like slides, but for hidden ones like the ``._x.svs`` of macOS."""
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
@@ -214,30 +215,13 @@ def _slide_id(text: str) -> str:
     return _name(Path(text)) if Path(text).suffix.lower() in SUFFIXES else text
 
 
-def _rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file, blanks around names and values removed.
+def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
+    """Rows of a table of slides.
 
     Raises:
         DataError: Unreadable, without rows or a wanted column, or a slide without name or twice.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}); pass a CSV file in UTF-8 (Excel: save as CSV UTF-8)"
-        ) from error
-    head = text.partition("\n")[0]
-    comma = max(",;\t", key=head.count)  # spreadsheets of some countries write semicolons
-    table = [
-        {(key or "").strip().lower(): _text(value) for key, value in row.items()}
-        for row in csv.DictReader(StringIO(text, newline=""), delimiter=comma)
-    ]
-    columns = sorted(table[0]) if table else sorted(head.split(comma))
-    if not table or not set(wanted) <= set(columns):
-        raise DataError(
-            f"{path} needs the columns {' and '.join(wanted)} and at least one row, got the columns"
-            f" {columns} and {len(table)} rows"
-        )
+    table = read_user_table(path, *columns)
     empty = [number for number, row in enumerate(table, start=2) if not row["slide_id"]]
     if empty:
         raise DataError(f"{path} has no slide_id in lines {empty[:5]}; name or remove them")
@@ -246,11 +230,6 @@ def _rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
     if twice:
         raise DataError(f"{path}: several rows are named {twice[:5]}; a slide has one row")
     return named
-
-
-def _text(value: str | list[str] | None) -> str:
-    """A cell; short rows have None, long ones a list of what is too much."""
-    return value.strip() if isinstance(value, str) else ""
 
 
 def _patient(row: Mapping[str, str]) -> str:

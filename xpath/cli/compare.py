@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xpath.cli.command import Command
 from xpath.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from xpath.study.corrections import Corrections
     from xpath.study.study import Study
 
-__all__ = ["add_parser"]
+__all__ = ["COMMAND"]
 
 DESCRIPTION = """\
-Says how far the objects the model found on a slide agree with those a person drew or corrected:
-Dice, IoU, areas and numbers of objects, label by label. Neither side is taken for the truth.
+Measures the agreement of the objects the model found on a slide with those a person drew or
+corrected: Dice, IoU, areas and numbers of objects, label by label. Neither is taken for the truth.
 """
 
 EPILOG = """\
@@ -44,21 +45,14 @@ Any other class is refused, unless --objects says what to compare.
 columns:
   model, corrected       area in square microns, square pixels of level 0 where the slide has no
                          resolution; both: what the two share
-  objects                of the model: those that are exported (4 square microns or more, touching
-                         nuclei told apart); of the file: those drawn. Partly inside counts
+  objects                of the model: those of the run's objects.h5, as exported and reviewed;
+                         of the file: those drawn. One that lies inside in part counts
 A label that neither has shows - for Dice and IoU.
 """
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the sub-command."""
-    parser = commands.add_parser(
-        "compare",
-        help="compare masks with objects drawn or corrected in QuPath",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="the run folder")
     parser.add_argument(
         "corrected", metavar="CORRECTED.geojson", type=Path, help="QuPath's export, also zipped"
@@ -70,14 +64,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         " by default those of the file",
     )
     parser.add_argument("--out", metavar="FILE.csv", type=Path, help="write the table there, too")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table."""
     from xpath.store.masks import open_masks
-    from xpath.study.agreement import compare, write_comparison
+    from xpath.store.tables import write_table
+    from xpath.study.agreement import compare
     from xpath.study.corrections import chosen_labels, read_corrections
+    from xpath.study.slides import objects_of
     from xpath.study.study import open_study
 
     study = open_study(args.run_folder)
@@ -87,13 +82,20 @@ def run(args: argparse.Namespace) -> int:
     with study.open_slide(entry) as slide:
         bounds = slide.bounds
     only = chosen_labels(names, masks.labels)
-    found = read_corrections(args.corrected, masks.labels, bounds=bounds, only=only)
-    compared = compare(masks, found.objects, found.regions, slide_id=entry.slide_id)
-    _tell(masks, found)
-    print(_where(compared, len(found.regions)))
+    corrections = read_corrections(args.corrected, masks.labels, bounds=bounds, only=only)
+    compared = compare(
+        masks,
+        objects_of(study, entry),
+        corrections.objects,
+        corrections.regions,
+        slide_id=entry.slide_id,
+    )
+    _report(masks, corrections)
+    print(_where(compared, len(corrections.regions)))
     print(*_table(compared.rows), sep="\n")
+    print(f"counted as objects of the model: {compared.rows[0].rule}")
     if args.out:
-        write_comparison(args.out, compared.rows)
+        write_table(args.out, compared.rows)
         print(f"written to {args.out}")
     return 0
 
@@ -114,18 +116,19 @@ def _entry(study: Study, name: str | None) -> SlideEntry:
     raise DataError(f"{got}; choose one of its {len(known)} with --slide: {shown}")
 
 
-def _tell(masks: SlideMasks, found: Corrections) -> None:
-    """Says on stderr what was read how, and what was left out."""
-    for name, label in found.meant.items():
+def _report(masks: SlideMasks, corrections: Corrections) -> None:
+    """Prints on stderr how classes were read and what was left out."""
+    for name, label in corrections.meant.items():
         print(f"xpath: class {name!r} is taken for {label}", file=sys.stderr)
-    if found.unnamed:
+    if corrections.unnamed:
         print(
-            f"xpath: objects without a class, left out: {found.unnamed}; give them one in QuPath",
+            f"xpath: objects without a class, left out: {corrections.unnamed}; give them one in"
+            " QuPath",
             file=sys.stderr,
         )
-    if found.others:
-        print(f"xpath: classes not asked for: {', '.join(found.others)}", file=sys.stderr)
-    silent = [label for label in masks.labels if label not in found.objects]
+    if corrections.others:
+        print(f"xpath: classes not asked for: {', '.join(corrections.others)}", file=sys.stderr)
+    silent = [label for label in masks.labels if label not in corrections.objects]
     if silent:
         print(
             f"xpath: not compared: {', '.join(silent)}; if the person found none of them, name them"
@@ -135,7 +138,7 @@ def _tell(masks: SlideMasks, found: Corrections) -> None:
 
 
 def _where(compared: Comparison, regions: int) -> str:
-    """What was compared, in words."""
+    """Where it was compared, in words."""
     unit = compared.rows[0].unit
     area = _area(compared.area, unit)
     if not regions:
@@ -154,10 +157,10 @@ def _table(rows: Sequence[Agreement]) -> list[str]:
     """Lines of the table, columns aligned."""
     unit = rows[0].unit
     head = ("label", "Dice", "IoU", f"model {unit}", f"corrected {unit}", f"both {unit}")
-    cells: list[tuple[str, ...]] = [(*head, "model objects", "corrected objects")]
+    lines: list[tuple[str, ...]] = [(*head, "model objects", "corrected objects")]
     for row in rows:
         areas = (row.model_area, row.corrected_area, row.both_area)
-        cells.append((
+        lines.append((
             row.label,
             _share(row.dice),
             _share(row.iou),
@@ -165,15 +168,25 @@ def _table(rows: Sequence[Agreement]) -> list[str]:
             str(row.model_objects),
             str(row.corrected_objects),
         ))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join([
             line[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+            *(text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)),
         ])
-        for line in cells
+        for line in lines
     ]
 
 
 def _share(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+COMMAND = Command(
+    name="compare",
+    help="compare masks with objects drawn or corrected in QuPath",
+    description=DESCRIPTION,
+    epilog=EPILOG,
+    arguments=add_arguments,
+    run=run,
+)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xpath.cli.command import Command
+
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["add_parser"]
+__all__ = ["COMMAND"]
 
 DESCRIPTION = """\
 Draws a cohort of slides in which one object decides the class and all others are decoys; segments
@@ -17,11 +19,8 @@ browser. No network, no GPU, no data needed. The segmentor's masks are real pred
 """
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the sub-command."""
-    parser = commands.add_parser(
-        "demo", help="the whole chain on synthetic slides, in minutes", description=DESCRIPTION
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("--out", type=Path, default=Path("demo-run"), help="folder to write")
     parser.add_argument("--slides", type=int, default=40, help="slides to draw")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other slides")
@@ -32,10 +31,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--slide", type=Path, help="explain a slide of your own with this model")
     parser.add_argument("--mpp", type=float, help="its microns per pixel, if it stores none")
-    parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
     from xpath.cli.demo_run import run
 
     return run(args)
+
+
+COMMAND = Command(
+    name="demo",
+    help="the whole chain on synthetic slides, in minutes",
+    description=DESCRIPTION,
+    arguments=add_arguments,
+    run=_run,
+)

@@ -1,8 +1,7 @@
-"""What ``xpath demo`` does; apart from its options, so that these load nothing."""
+"""The work of ``xpath demo``, apart from its options, so that these load nothing."""
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from xpath.errors import DataError
 from xpath.mil.classifier import ClassifierConfig
 from xpath.mil.splits import SplitConfig
 from xpath.mil.training import TrainConfig
+from xpath.store.tables import read_table
 from xpath.study.chain import explain_stage, export_stage, features_stage, run_chain, segment_stage
 from xpath.study.config import ExplainConfig, ObjectsConfig, StudyConfig
 from xpath.study.study import Study, new_study
@@ -29,7 +29,7 @@ __all__ = ["demo_config", "run"]
 
 
 def run(args: argparse.Namespace) -> int:
-    """Makes the cohort, runs the chain, says where to look."""
+    """Makes the cohort, runs the chain and prints where to look."""
     started = time.monotonic()
     plan = CohortPlan(slides=args.slides, seed=args.seed, planted=args.planted)
     cohort = args.out / "cohort"
@@ -63,17 +63,17 @@ def demo_config() -> StudyConfig:
 
 
 def _verdict(study: Study, cohort: Path) -> str:
-    """Whether the explanation found what was planted; read from the written table."""
+    """Whether the explanation names the planted object, read from the written table."""
     truth = json.loads((cohort / "truth.json").read_text())
-    with study.folder.table("importance").open(newline="") as file:
-        first = [r for r in csv.DictReader(file) if r["rank"] == "1"]
-    found = next((r for r in first if r["class_name"] == truth["decides"]), None)
-    if found is None:
+    rows = read_table(study.folder.table("importance"), rank=int)
+    first = [row for row in rows if row["rank"] == 1]
+    best = next((r for r in first if r["class_name"] == truth["decides"]), None)
+    if best is None:
         raise DataError(f"no explained slide of {truth['decides']}; draw more slides")
-    right = "the planted cause" if found["object"] == truth["planted"] else "NOT the planted cause"
+    right = "the planted cause" if best["object"] == truth["planted"] else "NOT the planted cause"
     return (
         f"{truth['decides']} was made by {truth['planted']}; the explanation ranks"
-        f" {found['object']} first: {right}"
+        f" {best['object']} first: {right}"
     )
 
 

@@ -9,10 +9,12 @@ import platform
 import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
+from xpath.cli.command import Command
+
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["add_parser"]
+__all__ = ["COMMAND"]
 
 PACKAGES = {
     "torch": "torch",
@@ -43,16 +45,8 @@ class Finding(NamedTuple):
     detail: str
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the sub-command."""
-    parser = commands.add_parser(
-        "doctor", help="check packages, weights, device, memory and disk", description=__doc__
-    )
-    parser.set_defaults(run=run)
-
-
 def run(_: argparse.Namespace) -> int:
-    """Prints what was found; 1 if something needed is missing or broken."""
+    """Prints every check. Returns 1 if something needed is missing or broken."""
     findings = [*packages(), weights(), openslide_library(), device(), machine()]
     for finding in findings:
         print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what:24} {finding.detail}")
@@ -111,3 +105,11 @@ def machine() -> Finding:
     free = shutil.disk_usage(".").free / 2**30
     detail = f"Python {platform.python_version()}, {os.cpu_count()} cores, {free:.0f} GiB free here"
     return Finding(ok=free > 1, what="machine", detail=detail)
+
+
+COMMAND = Command(
+    name="doctor",
+    help="check packages, weights, device, memory and disk",
+    description=__doc__,
+    run=run,
+)

@@ -5,23 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xpath.cli.command import Command
+
 if TYPE_CHECKING:
     import argparse
 
     from xpath.geometry import PatchGrid
     from xpath.wsi.slide import Slide
 
-__all__ = ["add_parser"]
+__all__ = ["COMMAND"]
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the sub-command."""
-    parser = commands.add_parser(
-        "grid",
-        help="find tissue and cut the patch grid of a slide",
-        description="Writes patch coordinates to HDF5 that CLAM and TRIDENT read as their own. "
-        "Without --preset the grid is physical: patches of --patch-um microns read at --at-mpp.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("slide", type=Path, help="any slide OpenSlide can read")
     parser.add_argument("--out", type=Path, required=True, help="HDF5 file to write")
     parser.add_argument(
@@ -35,14 +31,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--patch-size", type=int, default=256, help="preset: pixels at level 0")
     parser.add_argument("--step-size", type=int, help="preset: pixels from patch to patch")
     parser.add_argument("--picture", type=Path, help="also draw the patches on a thumbnail (PNG)")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the grid and says how many patches it has."""
+    """Writes the grid and prints how many patches it has."""
     from xpath.store.grids import write_grid
+    from xpath.wsi.probe import probe
     from xpath.wsi.slide import Slide
 
+    probe(args.slide, mpp=args.mpp)  # in a child process, which a broken file may end
     with Slide.open(args.slide, mpp=args.mpp) as slide:
         grid = _cut(slide, args)
         write_grid(args.out, grid, args.slide.stem)
@@ -71,3 +68,13 @@ def _cut(slide: Slide, args: argparse.Namespace) -> PatchGrid:
         min_tissue=args.min_tissue,
     )
     return cut_grid(slide, find_tissue(slide), config)
+
+
+COMMAND = Command(
+    name="grid",
+    help="find tissue and cut the patch grid of a slide",
+    description="Writes patch coordinates to HDF5 that CLAM and TRIDENT read as their own. "
+    "Without --preset the grid is physical: patches of --patch-um microns read at --at-mpp.",
+    arguments=add_arguments,
+    run=run,
+)

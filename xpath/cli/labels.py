@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xpath.cli.command import Command
 from xpath.labels import activation_objects, importance_objects, load_labels
 
 if TYPE_CHECKING:
@@ -12,28 +13,22 @@ if TYPE_CHECKING:
 
     from xpath.labels import Label
 
-__all__ = ["add_parser"]
+__all__ = ["COMMAND"]
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the sub-command."""
-    parser = commands.add_parser(
-        "labels",
-        help="list the 160 PathSeg labels, or find one by any spelling",
-        description="The labels of the PathSeg data set, their prompts, how many masks it holds, "
-        "and the Dice the paper's own model reaches. Which of them the weights that ship were "
-        "taught, and what they score, is in their model card: xpath/segment/weights/mini.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("--region", help="only this region, e.g. breast")
-    parser.add_argument("--find", metavar="TEXT", help='one label, e.g. "breast stroma"')
+    parser.add_argument(
+        "--find", metavar="TEXT", help='one label in any words, e.g. "breast stroma" or "TILs"'
+    )
     parser.add_argument(
         "--brca", choices=["importance", "maps"], help="the paper's 12 or 21 breast objects"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a table; unknown spellings end with a suggestion."""
+    """Prints a table. Unknown spellings end with a suggestion."""
     tree = load_labels()
     if args.find:
         label = tree.parse(args.find)
@@ -48,3 +43,14 @@ def run(args: argparse.Namespace) -> int:
         print(f"{label.id:48} masks {label.masks or 0:>6}  Dice {dice:>5}  {label.prompt}")
     print(f"{len(chosen)} labels")
     return 0 if chosen else 1
+
+
+COMMAND = Command(
+    name="labels",
+    help="list the 160 PathSeg labels, or find one by any spelling",
+    description="The labels of the PathSeg data set, their prompts, how many masks it holds, "
+    "and the Dice the paper's own model reaches. Which of them the weights that ship were "
+    "taught, and what they score, is in their model card: xpath/segment/weights/mini.",
+    arguments=add_arguments,
+    run=run,
+)

@@ -8,9 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from xpath.cli import compare, doctor, grid, labels, pathseg, review, sample
-from xpath.cli import demo as demo
-from xpath.cli import stages as stages
+from xpath.cli import compare, demo, doctor, grid, labels, pathseg, review, sample, stages
+from xpath.cli.command import add_commands
 from xpath.errors import XPathError
 
 if TYPE_CHECKING:
@@ -18,7 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-COMMANDS = (doctor, labels, sample, grid, *stages.COMMANDS, review, compare, pathseg, demo)
+COMMANDS = (
+    *(module.COMMAND for module in (doctor, labels, sample, grid)),
+    *stages.COMMANDS,
+    *(module.COMMAND for module in (review, compare, pathseg, demo)),
+)
 
 EPILOG = """\
 a first look:
@@ -42,16 +45,12 @@ the data the segmentor learns from:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; the exit code is 0 only if everything went well."""
-    parser = build_parser()
-    args = parser.parse_args(arguments)
+    """Runs one command. The exit code is 0 only if everything went well."""
+    args = build_parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if args.verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
     )
-    if "run" not in args:
-        parser.print_help()
-        return 2
     try:
         return int(args.run(args))
     except XPathError as error:
@@ -74,9 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="say what is going on")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in COMMANDS:
-        command.add_parser(commands)
+    add_commands(parser, COMMANDS)
     return parser
 
 

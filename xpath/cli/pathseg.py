@@ -1,14 +1,14 @@
-"""``xpath pathseg``: the public sources of PathSeg; what is there, and making it trainable."""
+"""``xpath pathseg``: which public sources of PathSeg are there, and making them trainable."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xpath.cli.command import Command
 from xpath.errors import DataError, XPathError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from xpath.pathseg.record import Source
     from xpath.pathseg.status import SourceStatus
 
-__all__ = ["add_parser"]
+__all__ = ["COMMAND"]
 
 DESCRIPTION = """\
 PathSeg is 17 public data sets under one set of labels. xpath ships none of them: each has its own
@@ -73,43 +73,14 @@ then: train with pipelines/train_segmentor.py, evaluate with pipelines/evaluate_
 """
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the sub-command."""
-    parser = commands.add_parser(
-        "pathseg",
-        help="the public sources of PathSeg: what is there, and making it trainable",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=partial(_help, parser))
-    actions = parser.add_subparsers(title="actions", metavar="ACTION")
-    _add_status(actions)
-    _add_build(actions)
-
-
-def _add_status(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = actions.add_parser(
-        "status",
-        help="what of each source is present, beside what is published",
-        description=STATUS,
-        epilog=STATUS_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _status_arguments(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
     parser.add_argument("--count", action="store_true", help="decode all images to count masks")
     parser.add_argument("--built", type=Path, metavar="DIR", help="count what was built there")
     parser.add_argument("--tables", action="store_true", help="Tables 2 to 5; counts if need be")
-    parser.set_defaults(run=_status)
 
 
-def _add_build(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = actions.add_parser(
-        "build",
-        help="convert what is there into one trainable layout",
-        description=BUILD,
-        epilog=BUILD_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _build_arguments(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
@@ -125,7 +96,6 @@ def _add_build(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument(
         "--keep-empty", action="store_true", help="keep images without any mask; the paper does not"
     )
-    parser.set_defaults(run=_build)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -133,11 +103,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sources", metavar="A,B", help="only these, separated by commas")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
-
-
-def _help(parser: argparse.ArgumentParser, _: argparse.Namespace) -> int:
-    parser.print_help()
-    return 2
 
 
 def _size(text: str) -> int | None:
@@ -149,7 +114,7 @@ def _size(text: str) -> int | None:
 
 
 def _status(args: argparse.Namespace) -> int:
-    """Prints the tables; 1 if an image could not be read."""
+    """Prints the tables. Returns 1 if an image could not be read."""
     from xpath.pathseg.status import status_lines, table_lines
     from xpath.pathseg.tally import Tally
 
@@ -178,7 +143,7 @@ def _look(source: Source, args: argparse.Namespace) -> SourceStatus:
 
 
 def _build(args: argparse.Namespace) -> int:
-    """Converts source after source; 1 if an image or a source failed, or if there was none."""
+    """Converts source after source. Returns 1 if an image or source failed, or none was there."""
     from xpath.pathseg.build import build_source
     from xpath.pathseg.status import look_at
 
@@ -197,14 +162,14 @@ def _build(args: argparse.Namespace) -> int:
             good = False
             continue
         built += 1
-        good = _tell(report, source, args.out) and good
+        good = _print_report(report, source, args.out) and good
     if not built and good:
         print(f"xpath: no source in {args.root}; see `xpath pathseg status`", file=sys.stderr)
     return 0 if good and built else 1
 
 
-def _tell(report: BuildReport, source: Source, out: Path) -> bool:
-    """Says what became of a source; True if nothing failed."""
+def _print_report(report: BuildReport, source: Source, out: Path) -> bool:
+    """Prints how a source was built. Returns True if nothing failed."""
     tally = report.tally
     print(
         f"{report.source}: {report.converted} files converted, {report.kept} kept,"
@@ -221,7 +186,7 @@ def _tell(report: BuildReport, source: Source, out: Path) -> bool:
 def _config(args: argparse.Namespace) -> BuildConfig:
     from xpath.pathseg.build import BuildConfig
     from xpath.pathseg.splits import SplitConfig
-    from xpath.pathseg.standardise import StandardConfig
+    from xpath.pathseg.standardisation import StandardConfig
 
     progress = not args.quiet
     if "size" not in args:  # status counts as the paper does
@@ -232,7 +197,7 @@ def _config(args: argparse.Namespace) -> BuildConfig:
 
 
 def _sources(args: argparse.Namespace) -> Sequence[Source]:
-    """The sources asked for, or all; unknown names end with a suggestion."""
+    """The sources asked for, or all. Unknown names end with a suggestion."""
     from xpath.pathseg.sources import SOURCES, load_source
 
     if not args.root.is_dir():
@@ -240,3 +205,28 @@ def _sources(args: argparse.Namespace) -> Sequence[Source]:
     if args.sources:
         return [load_source(name.strip()) for name in args.sources.split(",") if name.strip()]
     return list(SOURCES.values())
+
+
+COMMAND = Command(
+    name="pathseg",
+    help="the public sources of PathSeg: what is there, and making it trainable",
+    description=DESCRIPTION,
+    actions=(
+        Command(
+            name="status",
+            help="what of each source is present, beside what is published",
+            description=STATUS,
+            epilog=STATUS_EPILOG,
+            arguments=_status_arguments,
+            run=_status,
+        ),
+        Command(
+            name="build",
+            help="convert what is there into one trainable layout",
+            description=BUILD,
+            epilog=BUILD_EPILOG,
+            arguments=_build_arguments,
+            run=_build,
+        ),
+    ),
+)

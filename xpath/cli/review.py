@@ -6,12 +6,14 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xpath.cli.command import Command
+
 if TYPE_CHECKING:
     import argparse
 
-    from xpath.review.desk import ReviewDesk
+    from xpath.review.service import ReviewService
 
-__all__ = ["add_parser"]
+__all__ = ["COMMAND"]
 
 DESCRIPTION = """\
 Serves a finished run as a page for the browser: the slides at full resolution, objects and maps
@@ -21,11 +23,8 @@ as a table or for QuPath. Only this machine can reach the page, unless --host sa
 """
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the sub-command."""
-    parser = commands.add_parser(
-        "review", help="look at a run in the browser and note findings", description=DESCRIPTION
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="the run folder")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8765, help="0 takes a free one")
@@ -35,23 +34,22 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--export", metavar="FOLDER", type=Path, help="write the findings there and stop"
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serves until it is interrupted."""
-    from xpath.review.desk import ReviewDesk
+    from xpath.review.service import ReviewService
     from xpath.study.study import open_study
 
-    desk = ReviewDesk(open_study(args.run_folder))
+    service = ReviewService(open_study(args.run_folder))
     if args.export:
-        for path in desk.write_findings(args.export):
+        for path in service.write_findings(args.export):
             print(path)
         return 0
-    return _serve(desk, args.host, args.port, args.token)
+    return _serve(service, args.host, args.port, args.token)
 
 
-def _serve(desk: ReviewDesk, host: str, port: int, token: str) -> int:
+def _serve(service: ReviewService, host: str, port: int, token: str) -> int:
     from xpath.errors import ConfigError
     from xpath.review.access import Access, is_loopback
     from xpath.review.server import ReviewServer
@@ -60,7 +58,7 @@ def _serve(desk: ReviewDesk, host: str, port: int, token: str) -> int:
         token = secrets.token_urlsafe(24)
     access = Access(host=host, token=token)
     try:
-        server = ReviewServer(desk, access, port=port)
+        server = ReviewServer(service, access, port=port)
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"cannot listen on {host}, port {port} ({error}); choose another --port, 0 for any"
@@ -72,5 +70,14 @@ def _serve(desk: ReviewDesk, host: str, port: int, token: str) -> int:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print("stopped; findings are in", desk.findings.path)
+            print("stopped; findings are in", service.findings.path)
     return 0
+
+
+COMMAND = Command(
+    name="review",
+    help="look at a run in the browser and note findings",
+    description=DESCRIPTION,
+    arguments=add_arguments,
+    run=run,
+)

@@ -7,13 +7,14 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from xpath.cli.command import Command
 from xpath.errors import SlideError
 from xpath.store.schema import atomic, sha256_of
 
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["SAMPLES", "add_parser", "fetch"]
+__all__ = ["COMMAND", "SAMPLES", "fetch"]
 
 
 class Sample(NamedTuple):
@@ -33,16 +34,10 @@ SAMPLES = {
 }
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the sub-command."""
-    parser = commands.add_parser(
-        "sample",
-        help="fetch a small public slide (needs a network)",
-        description="Fetches a public slide and accepts it only with the right SHA-256.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
     parser.add_argument("name", choices=sorted(SAMPLES))
     parser.add_argument("--out", type=Path, default=Path(), help="folder to put it in")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,13 +61,22 @@ def fetch(sample: Sample, path: Path) -> None:
     try:
         with atomic(path) as draft:
             urllib.request.urlretrieve(sample.url, draft)
-            found = sha256_of(draft)
-            if found != sample.sha256:
+            digest = sha256_of(draft)
+            if digest != sample.sha256:
                 raise SlideError(
-                    f"{sample.url} has SHA-256 {found}, wanted {sample.sha256}: it was changed or"
+                    f"{sample.url} has SHA-256 {digest}, wanted {sample.sha256}: it was changed or"
                     " cut short; nothing was kept, try again"
                 )
     except urllib.error.URLError as error:
         raise SlideError(
             f"{sample.url} cannot be reached ({error.reason}); fetch it elsewhere and pass its path"
         ) from error
+
+
+COMMAND = Command(
+    name="sample",
+    help="fetch a small public slide (needs a network)",
+    description="Fetches a public slide and accepts it only with the right SHA-256.",
+    arguments=add_arguments,
+    run=run,
+)

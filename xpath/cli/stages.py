@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from xpath.cli.command import Command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +24,9 @@ __all__ = ["COMMANDS", "add_study_options", "beside_known", "finish", "study_fro
 def add_study_options(parser: argparse.ArgumentParser) -> None:
     """Options that decide what a run does."""
     parser.add_argument(
-        "--objects", help="labels to look for, separated by commas; by default the paper's 21"
+        "--objects",
+        help="labels to look for, separated by commas, each perhaps with words of its own"
+        " (LABEL=SENTENCE); by default the paper's 21",
     )
     parser.add_argument("--mpp", type=float, help="microns per pixel of slides that store none")
     parser.add_argument("--device", help="where the networks run, such as cuda (default: cpu)")
@@ -51,14 +56,18 @@ def study_from(
     """
     from xpath.batch.slides import find_slides, read_labels, with_labels
     from xpath.config import load_config
+    from xpath.labels import parse_object
     from xpath.study.config import StudyConfig
     from xpath.study.folder import RunFolder
     from xpath.study.study import Study, open_study, save_study
 
     overrides = list(args.set)
     if args.objects:
-        quoted = ", ".join(f'"{name.strip()}"' for name in args.objects.split(","))
-        overrides += [f"objects.labels=[{quoted}]", f"explain.labels=[{quoted}]"]
+        asked = [parse_object(text) for text in args.objects.split(",")]
+        overrides += [
+            f"objects.labels={json.dumps([label.setting for label in asked])}",
+            f"explain.labels={json.dumps([label.id for label in asked])}",
+        ]
     if args.mpp is not None:
         overrides.append(f"default_mpp={args.mpp}")
     if args.device is not None:
@@ -74,14 +83,14 @@ def study_from(
     study = Study(folder, config, tuple(slides))
     study.require_tools()
     if args.objects:  # free spellings may mean another label than was thought
-        names = ", ".join(label.id for label in study.labels)
+        names = ", ".join(label.setting for label in study.labels)
         print(f"xpath: looking for {names}", file=sys.stderr)
     save_study(study)
     return study
 
 
 def beside_known(root: Path, slides: Sequence[SlideEntry]) -> list[SlideEntry]:
-    """Slides and those that a run has already; what it knows of the same file is kept.
+    """Slides, and those that a run has already, with its labels for files it knows.
 
     Raises:
         StoreError: ``run.json`` is damaged.
@@ -104,31 +113,11 @@ def beside_known(root: Path, slides: Sequence[SlideEntry]) -> list[SlideEntry]:
 
 
 def finish(*reports: StageReport) -> int:
-    """Says which slides failed and why to look where; 1 if any did."""
+    """Prints which slides failed and where to look. Returns 1 if any did."""
     failed = {slide: report.stage for report in reports for slide in report.failed}
     for slide, stage in failed.items():
         print(f"xpath: {slide} failed in {stage}; see slides.csv and logs/", file=sys.stderr)
     return 1 if failed else 0
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A sub-command that does one stage of a run."""
-
-    name: str
-    help: str
-    work: Callable[[argparse.Namespace], int]
-    arguments: Callable[[argparse.ArgumentParser], None]
-
-    def add_parser(self, commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-        """Adds the sub-command."""
-        parser = commands.add_parser(self.name, help=self.help, description=self._description())
-        self.arguments(parser)
-        parser.add_argument("--out", type=Path, required=True, help="the run folder")
-        parser.set_defaults(run=self.work)
-
-    def _description(self) -> str:
-        return f"{self.help[0].upper()}{self.help[1:]}. Run it again to go on where it stopped."
 
 
 def _segment_arguments(parser: argparse.ArgumentParser) -> None:
@@ -209,14 +198,27 @@ def _export(args: argparse.Namespace) -> int:
     return code
 
 
-def _nothing(_: argparse.ArgumentParser) -> None:
-    """A stage without arguments of its own."""
+def _stage(
+    name: str,
+    what: str,
+    work: Callable[[argparse.Namespace], int],
+    own_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> Command:
+    """The command of a stage of a run, which all have ``--out``."""
+
+    def arguments(parser: argparse.ArgumentParser) -> None:
+        if own_arguments:
+            own_arguments(parser)
+        parser.add_argument("--out", type=Path, required=True, help="the run folder")
+
+    about = f"{what[0].upper()}{what[1:]}. Run it again to go on where it stopped."
+    return Command(name=name, help=what, description=about, arguments=arguments, run=work)
 
 
 COMMANDS = (
-    Stage("segment", "find objects in slides with words", _segment, _segment_arguments),
-    Stage("features", "extract patch and object features", _features, _nothing),
-    Stage("train", "train the standard and the object-aware classifier", _train, _train_arguments),
-    Stage("explain", "explain the test slides", _explain, _nothing),
-    Stage("export", "write pictures, QuPath files and pages", _export, _export_arguments),
+    _stage("segment", "find objects in slides with words", _segment, _segment_arguments),
+    _stage("features", "extract patch and object features", _features),
+    _stage("train", "train the standard and the object-aware classifier", _train, _train_arguments),
+    _stage("explain", "explain the test slides", _explain),
+    _stage("export", "write pictures, QuPath files and pages", _export, _export_arguments),
 )

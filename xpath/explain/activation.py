@@ -104,6 +104,11 @@ class ObjectActivation:
         return np.asarray(self.contribution - self.share @ self.class_baseline)
 
     @property
+    def bars(self) -> NDArray[np.float64]:
+        """``(L,)`` as they are drawn: centred, or plain where the classifier keeps no baseline."""
+        return self.contribution if np.isnan(self.baseline_logit) else self.centred
+
+    @property
     def baseline_logit(self) -> float:
         """The logit of the average training slide, held against the same."""
         return float(self.share @ self.baseline_logits)

@@ -57,7 +57,8 @@ def class_contrasts(contributions: NDArray[np.floating]) -> NDArray[np.float64]:
     """
     values = np.asarray(contributions, np.float64)
     count = values.shape[-2]
-    return values - (values.sum(axis=-2, keepdims=True) - values) / (count - 1)
+    others = (values.sum(axis=-2, keepdims=True) - values) / (count - 1)
+    return np.asarray(values - others)
 
 
 def cohort_contributions(

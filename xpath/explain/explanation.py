@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray  # at run time: the types of the fields are looked up
+
 from xpath.explain.activation import ObjectActivation, PatchActivation
 from xpath.explain.importance import ObjectImportance
 from xpath.store.arrays import read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = ["SCHEMA", "Explanation", "read_explanation", "write_explanation"]
 

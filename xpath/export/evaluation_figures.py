@@ -12,7 +12,7 @@ import numpy as np
 
 from xpath.export.colour import hex_colour, object_colour
 from xpath.segment.evaluation.tables import LEVELS, dice_by, prompt_cost
-from xpath.segment.evaluation.trends import trends
+from xpath.segment.evaluation.trend_lines import trends
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.segment.evaluation.evaluate import Sample
-    from xpath.segment.evaluation.trends import Trend
+    from xpath.segment.evaluation.trend_lines import Trend
 
 __all__ = [
     "TRUTH",

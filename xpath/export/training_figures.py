@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from xpath.store.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,22 +82,23 @@ def draw_curves(folder: Path) -> None:
     left.set(xlabel="step", ylabel="loss", title="training")
     left.legend()
     validation = _columns(folder / "validation.csv")
-    for kind in dict.fromkeys(validation["kind"]):
-        rows = [i for i, name in enumerate(validation["kind"]) if name == kind]
+    # the column of a training begun before 0.1.0 is called "kind"
+    classes = validation.get("object_class") or validation.get("kind", [])
+    for object_class in dict.fromkeys(classes):
+        rows = [i for i, name in enumerate(classes) if name == object_class]
         steps = [validation["step"][i] for i in rows]
-        right.plot(steps, [validation["dice"][i] for i in rows], marker=".", label=str(kind))
+        right.plot(
+            steps, [validation["dice"][i] for i in rows], marker=".", label=str(object_class)
+        )
     right.set(xlabel="step", ylabel="Dice", ylim=(0, 1), title="held-out images")
     right.legend(fontsize=7)
     figure.savefig(folder / "curves.png", dpi=150)
 
 
 def _columns(path: Path) -> dict[str, list[float | str]]:
-    """Columns of a CSV, numbers where they are numbers; none of a missing file."""
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [_number(row[name]) for row in rows] for name in rows[0]}
+    """Columns of a CSV, numbers where they are numbers, and none of a missing file."""
+    rows = read_table(path)
+    return {name: [_number(row[name]) for row in rows] for name in rows[0]} if rows else {}
 
 
 def _number(text: str) -> float | str:

@@ -1,6 +1,6 @@
 """Patch encoders: images in, feature maps out.
 
-Axes: B patches, D features, H W pixels, h w places of the map.
+Axes: B patches, D features, H W pixels, h w positions of the map.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class TimmEncoder:
     Patches are resized to the model's input size (bilinear, antialiased: also where the model was
     trained with another filter, so that all encoders see the same) and normalised as it was
     trained. Convolutional maps are taken as they are; tokens of transformers are put back on their
-    grid, prefix tokens left out. Where the weights come from is always said: exactly one of
+    grid, prefix tokens left out. Where the weights come from is always given, by exactly one of
     ``weights``, ``pretrained`` and ``seed``.
 
     Example, once ``hf auth login`` was run and the conditions of the weights were accepted::
@@ -70,7 +70,7 @@ class TimmEncoder:
         device: Where the model runs.
         size: Side of the model's input in pixels, a multiple of its stride; None for the one it
             was trained with, of convolutional models rounded up to such a multiple. Otherwise the
-            last places of the map would hang over the edge, and masks would not fit it. Position
+            last positions of the map would hang over the edge, and masks would not fit it. Position
             embeddings are interpolated.
         kwargs: What else the model is built with, as the card of its weights says. Of
             ``mlp_layer`` and the like the name is enough, ``"SwiGLUPacked"``. ``mean`` and ``std``
@@ -174,7 +174,7 @@ def _tokens_on_a_grid(model: Any, name: str, out: Tensor) -> Tensor:
     tokens = out[:, getattr(model, "num_prefix_tokens", 0) :]
     count = tokens.shape[1]
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if grid is None or math.prod(grid) != count:  # merged on the way, or not said
+    if grid is None or math.prod(grid) != count:  # merged on the way, or not given
         grid = (math.isqrt(count),) * 2
     if math.prod(grid) != count:
         raise ConfigError(f"{name} answers {count} tokens, no square grid; choose another model")
@@ -187,17 +187,17 @@ def _shown(layer: Any) -> str:
 
 
 def _without_folder(name: str) -> str:
-    """The name for reports: where a folder lay on this machine says nothing on another."""
-    source, colon, place = name.partition(":")
-    return f"{source}:{Path(place).name}" if colon and source == "local-dir" else name
+    """The name for reports: the path of a folder on this machine means nothing on another."""
+    source, colon, folder = name.partition(":")
+    return f"{source}:{Path(folder).name}" if colon and source == "local-dir" else name
 
 
 def _identity(name: str) -> str:
-    """What of the name decides the features: of a folder its configuration, not where it lies."""
-    source, colon, place = name.partition(":")
+    """The name as far as it decides the features: of a folder its configuration, not its path."""
+    source, colon, folder = name.partition(":")
     if not colon or source != "local-dir":
         return name
-    return sha256((Path(place) / "config.json").read_bytes()).hexdigest()
+    return sha256((Path(folder) / "config.json").read_bytes()).hexdigest()
 
 
 def _random_model(name: str, kwargs: Mapping[str, Any], seed: int) -> Any:
@@ -267,7 +267,7 @@ def _new_model(name: str, kwargs: Mapping[str, Any], *, pretrained: bool) -> Any
 
 
 def _arguments(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """What timm is given: layers by name become classes, normalisation goes where it belongs."""
+    """Arguments for timm: layers by name become classes, normalisation goes where it belongs."""
     import timm.layers
 
     given = {key: value for key, value in kwargs.items() if (key, value) != ("num_classes", 0)}
@@ -275,14 +275,14 @@ def _arguments(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"{name}: {', '.join(wrong)} cannot be set; leave it out")
     for key, value in given.items():
         if key.endswith("_layer") and str(value)[:1].isupper():  # "silu" timm knows itself
-            found = getattr(timm.layers, str(value), None) or getattr(torch.nn, str(value), None)
-            given[key] = found or value
+            layer = getattr(timm.layers, str(value), None) or getattr(torch.nn, str(value), None)
+            given[key] = layer or value
     images = {key: tuple(given.pop(key)) for key in ("mean", "std") if key in given}
     return given | ({"pretrained_cfg_overlay": images} if images else {})
 
 
 def _load(model: Any, path: Path) -> None:
-    """Loads local weights; the classifier in them is not needed, all else must fit."""
+    """Loads local weights. The classifier in them is left out, all else must fit."""
     from safetensors import SafetensorError
     from timm.models import load_state_dict
 
@@ -324,7 +324,7 @@ def _data_settings(model: Any) -> dict[str, Any]:
 def _input_size(
     model: Any, name: str, trained: tuple[int, int, int], size: int | None
 ) -> tuple[int, int]:
-    """Height and width at which every place of the map is one stride of the image."""
+    """Height and width at which every position of the map is one stride of the image."""
     info = getattr(model, "feature_info", None)
     stride = int(info[-1]["reduction"]) if info else 1
     if size is None:

@@ -71,6 +71,8 @@ class CohortConfig:
     """Of the bootstrap."""
     device: str = "cpu"
     """Where classifiers are trained: ``cpu``, ``cuda``, ``cuda:1`` ..."""
+    version: int = 1
+    """Number of the training; checkpoints that another one made are made again."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be.
@@ -92,7 +94,7 @@ class CohortSlide(NamedTuple):
     """Name of its class."""
     patient: str
     key: str
-    """What the features depend on: another key, other classifiers."""
+    """All that the features depend on: with another key the classifiers are trained again."""
 
 
 class Cohort(NamedTuple):
@@ -106,7 +108,7 @@ class Cohort(NamedTuple):
     """Names of the classifiers that these features can train."""
     sizes: FeatureSizes
     about: Mapping[str, Any]
-    """What wrote the features; kept with the models."""
+    """How the features were made, kept with the models."""
     left_out: tuple[str, ...]
     """Labelled slides that could not be used, with the reason."""
 
@@ -177,31 +179,32 @@ def read_cohort(
         on_slide: Called with the name of each slide that was read.
 
     Raises:
-        DataError: No slide could be read, slides of fewer than two classes, features of several
-            encoders, widths or sets of objects, or no classifier that they could train.
+        DataError: Slides of fewer than two classes could be read, features of several encoders,
+            widths or sets of objects, or no classifier that they could train.
         StoreError: No room on disk for features beyond the memory.
     """
     keep = cache.keep if cache else lambda tensor: tensor
     used, read, left_out = [], [], []
     for slide in sorted(slides):
         try:
-            found = _read(slide.path, config)
+            features = _read(slide.path, config)
         except (StoreError, DataError) as error:
             left_out.append(f"{slide.slide_id}: {error}")
             continue
-        bags = {view: (keep(rows), present) for view, (rows, present) in found.bags.items()}
-        read.append(found._replace(bags=bags))
+        bags = {view: (keep(rows), present) for view, (rows, present) in features.bags.items()}
+        read.append(features._replace(bags=bags))
         used.append(slide)
         if on_slide:
             on_slide(slide.slide_id)
-    if not used:
-        raise DataError(f"the features of no labelled slide can be read; {left_out[:1]}")
+    classes = tuple(sorted({slide.label for slide in used}))
+    if len(classes) < 2:
+        raise DataError(
+            f"training needs slides with features of two classes, got {list(classes)}; were the"
+            f" features made, and does the label table name the slides? {' '.join(left_out[:1])}"
+        )
     makers = Counter((one.about["encoder"], one.dim, one.objects) for one in read)
     if len(makers) > 1 or len({one.about.get("encoder_sha256") for one in read}) > 1:
         raise DataError(f"the features are of several encoders, widths or objects: {dict(makers)}")
-    classes = tuple(sorted({slide.label for slide in used}))
-    if len(classes) < 2:
-        raise DataError(f"training needs slides with features of two classes, got {list(classes)}")
     first = read[0]
     bags_of_view = {
         view: tuple(

@@ -161,10 +161,10 @@ def _differences(
         pooled = first.predictions["test"]
         one, two = (m.predictions["test"].predictions.probability for m in (first, second))
         label, groups = pooled.predictions.label, _patients(cohort, pooled.bag_index)
-        found = classification_differences(
+        scores = classification_differences(
             one, two, label, _rng(config), groups=groups, draws=config.draws
         )
-        row = {"model": first.name, "minus": second.name, **_flat(found._asdict())}
+        row = {"model": first.name, "minus": second.name, **_flat(scores._asdict())}
         p = math.nan
         if enough_patients(cohort, pooled):
             p = compare_auc(one[:, 1], two[:, 1], label, groups=groups).p

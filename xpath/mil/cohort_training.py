@@ -6,10 +6,10 @@ Axes: B slides, F folds.
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpath.batch.done import key_of, make_once
-from xpath.mil.classifier import CLASSIFIERS
+from xpath.mil.classifier import CLASSIFIERS, ClassifierConfig
 from xpath.mil.cross_validation import (
     OutOfFold,
     model_temperature,
@@ -17,6 +17,7 @@ from xpath.mil.cross_validation import (
     seeded_build,
 )
 from xpath.mil.splits import SPLITS, Split
+from xpath.mil.training import TrainConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,9 +84,9 @@ def train_cohort(
                 on_model(name, fold)
         used = [(t if config.classifier.calibrate else None) or 1.0 for t in temperatures]
         predictions = {
-            part: predict_held_out(models, bags, [split[number] for split in splits], used)
-            for number, part in enumerate(SPLITS)
-            if (len(splits) == 1 or part == "test") and len(splits[0][number])
+            split_name: predict_held_out(models, bags, [split[number] for split in splits], used)
+            for number, split_name in enumerate(SPLITS)
+            if (len(splits) == 1 or split_name == "test") and len(splits[0][number])
         }
         trained.append(TrainedClassifier(name, predictions, tuple(temperatures)))
     return trained
@@ -103,11 +104,14 @@ def _train_one(
     bags = cohort.bags[row.reads]
     training = replace(config.classifier.train, seed=config.classifier.train.seed + fold)
     slides = {
-        part: [cohort.slides[i].slide_id for i in indices]
-        for part, indices in zip(SPLITS, split, strict=True)
+        split_name: [cohort.slides[i].slide_id for i in indices]
+        for split_name, indices in zip(SPLITS, split, strict=True)
     }
     key = key_of(
-        name, settings, asdict(training), config.min_coverage, cohort.sizes, slides,
+        name, config.version, config.min_coverage, cohort.sizes.classes, slides,
+        cohort.sizes.objects,
+        _changed(settings, ClassifierConfig().settings_of(name)),
+        _changed(asdict(training), asdict(TrainConfig())),
         [(slide.slide_id, slide.label, slide.key) for slide in cohort.slides],
     )  # fmt: skip
 
@@ -125,6 +129,11 @@ def _train_one(
         model.save_pretrained(output)
 
     make_once(output, key, produce)
+
+
+def _changed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that differ: one that is added with a default leaves what is done as it is."""
+    return {name: value for name, value in settings.items() if value != defaults.get(name)}
 
 
 def _temperature(model: Pretrained, bags: Sequence[Bag], asked: bool) -> float | None:  # noqa: FBT001 - private

@@ -54,8 +54,8 @@ class SplitConfig:
     """1: one split. 2 or more: cross-validation, in which every slide is tested once, and explained
     by the model that never saw it."""
     by: Literal["patient", "site"] = "patient"
-    """What a fold keeps together; sites (of TCGA barcodes) show what is left without the
-    hospital's stain and scanner."""
+    """The groups a fold keeps together. Sites (of TCGA barcodes) show how much is left without
+    the hospital's stain and scanner."""
     table: str = ""
     """CLAM's ``splits_k.csv`` to follow instead; slides it does not name take no part."""
 

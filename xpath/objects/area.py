@@ -1,6 +1,6 @@
-"""How much of one pixel grid lies in another, along one axis.
+"""Overlap of one pixel grid with another, along one axis.
 
-Axes: m places, n pixels.
+Axes: m intervals, n pixels.
 """
 
 from __future__ import annotations

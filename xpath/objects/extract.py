@@ -1,11 +1,10 @@
 """Patch and object features of a slide.
 
-Axes: N patches, B patches of a batch, L object kinds, D features.
+Axes: N patches, B patches of a batch, L object classes, D features.
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +41,8 @@ def extract_objects(
 ) -> SlideFeatures:
     """Mean feature of every patch, and of every object in it, "other" included.
 
+    The provenance of the masks, with the sentences that were asked, goes on to the features.
+
     Args:
         slide: Open slide.
         masks: Its object masks; their grid is the grid of the features.
@@ -51,18 +52,16 @@ def extract_objects(
         on_patches: Called with the number of patches done in each batch.
 
     Raises:
-        DataError: The encoder answers NaN, the masks are another slide's, or call a kind "other".
+        DataError: The encoder answers NaN, the masks are another slide's, or call a label "other".
         LabelError: The masks have a label that is no region-structure-object id.
         ShapeError: The encoder answers other maps than it promises.
         SlideError: A patch cannot be read.
     """
     _check_masks(slide, masks)
-    tree = load_labels()
-    prompts = [tree.parse(label, allow_new=True).prompt for label in masks.labels]
-    count, kinds = len(masks.grid), len(masks.labels) + 1
+    count, classes = len(masks.grid), len(masks.labels) + 1
     features = np.zeros((count, encoder.dim), np.float32)
-    objects = np.zeros((count, kinds, encoder.dim), np.float16)
-    coverage = np.zeros((count, kinds), np.float32)
+    objects = np.zeros((count, classes, encoder.dim), np.float16)
+    coverage = np.zeros((count, classes), np.float32)
     for index, images in iter_patches(slide, masks.grid, batch=batch):
         maps = encoder.maps(to_tensor(images))
         check_shape(f"maps of {encoder.name}", maps, "B D h w", B=len(index), D=encoder.dim)
@@ -82,7 +81,6 @@ def extract_objects(
         objects=(*masks.labels, OTHER),
         provenance={
             **masks.provenance,
-            "prompts": json.dumps(prompts),
             "encoder": encoder.name,
             "encoder_sha256": encoder.digest,
         },
@@ -97,8 +95,10 @@ def _check_masks(slide: Slide, masks: SlideMasks) -> None:
         )
     if OTHER in masks.labels:
         raise DataError(
-            f"{OTHER!r} means what no mask covers; give the segmented kind another name"
+            f"{OTHER!r} means what no mask covers; give the segmented label another name"
         )
+    for label in masks.labels:
+        load_labels().parse(label, allow_new=True)
 
 
 def to_tensor(images: NDArray[np.uint8]) -> Tensor:

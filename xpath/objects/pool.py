@@ -1,6 +1,6 @@
 """Features under masks.
 
-Axes: B patches, L object kinds, D features, H W pixels, h w places of a feature map.
+Axes: B patches, L object classes, D features, H W pixels, h w positions of a feature map.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def add_other(masks: Tensor) -> Tensor:
 
 
 def cover(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Share of each place of a feature map that lies under each mask, ``(B, L, h, w)`` in 0..1.
+    """Share of each position of a feature map that lies under each mask, ``(B, L, h, w)`` in 0..1.
 
     Areas are averaged, exactly also where the grids do not divide each other: with nearest
     sampling, nine of ten nuclei would vanish from a 14 x 14 map.
@@ -56,17 +56,17 @@ def cover(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """
     _check_masks(masks)
     shape, weights = masks.shape[-2:], masks.float()
-    if all(pixels % places == 0 for pixels, places in zip(shape, size, strict=True)):
+    if all(pixels % length == 0 for pixels, length in zip(shape, size, strict=True)):
         return functional.avg_pool2d(weights, (shape[0] // size[0], shape[1] // size[1]))
     rows, columns = (
-        torch.from_numpy(_shares(pixels, places)).to(weights)
-        for pixels, places in zip(shape, size, strict=True)
+        torch.from_numpy(_shares(pixels, length)).to(weights)
+        for pixels, length in zip(shape, size, strict=True)
     )
     return rows @ (weights @ columns.T)
 
 
 def masked_average_pool(maps: Tensor, shares: Tensor) -> Pooled:
-    """Mean feature under each mask (paper, Eq. 13), places weighted by how much they are covered.
+    """Mean feature under each mask (paper, Eq. 13), positions weighted by their coverage.
 
     The sum is divided by the covered area, so the feature says what the object looks like, and the
     coverage, given beside it, how much of it there is. Where masks divide the patch among them, the
@@ -91,6 +91,6 @@ def _check_masks(masks: Tensor) -> None:
         raise DataError(f"masks must be boolean, got {masks.dtype}; pass masks > 0 or threshold")
 
 
-def _shares(pixels: int, places: int) -> NDArray[np.float64]:
-    """``(places, pixels)`` weights of an average over places of equal length; rows sum to one."""
-    return overlaps(np.linspace(0, pixels, places + 1), pixels) * (places / pixels)
+def _shares(pixels: int, length: int) -> NDArray[np.float64]:
+    """``(length, pixels)`` weights of averages over equal stretches of pixels, summing to one."""
+    return overlaps(np.linspace(0, pixels, length + 1), pixels) * (length / pixels)

@@ -7,7 +7,6 @@ map, has the value, the image shows the label. Paths are relative to the folder 
 
 from __future__ import annotations
 
-import csv
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,20 +15,21 @@ import numpy as np
 
 from xpath.errors import DataError
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage
+from xpath.store.tables import read_user_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["divide", "read_annotated"]
+__all__ = ["read_annotated", "split_images"]
 
 NUCLEI = "unspecified-nuclei-nuclei"
 TYPED = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
-"""The kinds PanNuke tells apart; every nucleus is one of them."""
+"""The types PanNuke distinguishes; every nucleus is one of them."""
 
-UNKNOWN_KIND = 255
-"""PanNuke's nuclei of unknown kind: a nucleus, but no evidence for or against a kind."""
+UNKNOWN_TYPE = 255
+"""PanNuke's nuclei of unknown type: a nucleus, but no evidence for or against a type."""
 
 EXHAUSTIVE = {
     "pannuke_figures": TYPED,
@@ -48,22 +48,26 @@ ASSUMED_MPP = 0.25
 
 
 def read_annotated(folder: Path) -> list[SourceImage]:
-    """All images of ``folder/images.csv``, in the order of the table; none is decoded yet.
+    """All images of ``folder/images.csv``, in the order of the table, none decoded yet.
 
-    Nuclei of all kinds together are one more label, ``unspecified-nuclei-nuclei``, where every
+    Nuclei of all types together are one more label, ``unspecified-nuclei-nuclei``, where every
     nucleus was annotated.
 
     Raises:
         DataError: A table is missing or lacks a column.
     """
-    images = _rows(folder / "images.csv", ("source", "image", "mask", "region", "group", "mpp"))
+    images = read_user_table(
+        folder / "images.csv", "source", "image", "mask", "region", "group", "mpp"
+    )
     labels: dict[str, list[dict[str, str]]] = {}
-    for row in _rows(folder / "labels.csv", ("source", "image", "value", "label", "original")):
+    for row in read_user_table(
+        folder / "labels.csv", "source", "image", "value", "label", "original"
+    ):
         labels.setdefault(row["image"], []).append(row)
     return [_source_image(folder, row, labels.get(row["image"], [])) for row in images]
 
 
-def divide(
+def split_images(
     images: Iterable[SourceImage], split: Path
 ) -> tuple[list[SourceImage], list[SourceImage]]:
     """Images to train on, and images held out.
@@ -75,7 +79,7 @@ def divide(
     Raises:
         DataError: The table is missing or broken, or part of a patient is held out.
     """
-    rows = _rows(split, ("source", "image", "group", "split"))
+    rows = read_user_table(split, "source", "image", "group", "split")
     held = {(row["source"], row["image"]) for row in rows if row["split"] == "test"}
     train: list[SourceImage] = []
     test: list[SourceImage] = []
@@ -87,18 +91,6 @@ def divide(
             f"{split} holds out only a part of {sorted(torn)[:3]}; hold out all or none"
         )
     return train, test
-
-
-def _rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    lacking = [name for name in columns if rows and name not in rows[0]]
-    if lacking or not rows:
-        raise DataError(f"{path} needs rows with the columns {', '.join(columns)}; no {lacking}")
-    return rows
 
 
 def _source_image(
@@ -125,8 +117,8 @@ def _absent(row: Mapping[str, str], values: Mapping[int, str]) -> tuple[str, ...
     structure = "nuclei" if row["source"].startswith("pannuke") else "tissue"
     region = "unspecified" if row["source"] == "pannuke_figures" else row["region"]
     asked = (
-        f"{region.replace('-', ' ')}-{structure}-{kind}"
-        for kind in EXHAUSTIVE.get(row["source"], ())
+        f"{region.replace('-', ' ')}-{structure}-{object_type}"
+        for object_type in EXHAUSTIVE.get(row["source"], ())
     )
     return tuple(label for label in asked if label not in present)
 
@@ -143,7 +135,7 @@ def _read(image: Path, mask: Path, values: Mapping[int, str], absent: tuple[str,
     typed = bool(values) and all("-nuclei-" in label for label in values.values())
     if typed and NUCLEI not in values.values():
         masks.append(LabelMask(NUCLEI, ids > 0))
-    unknown = ids == UNKNOWN_KIND if UNKNOWN_KIND not in values else None
+    unknown = ids == UNKNOWN_TYPE if UNKNOWN_TYPE not in values else None
     ignore = unknown if unknown is not None and unknown.any() else None
     return Annotated(pixels, tuple(masks), ignore, absent)
 
@@ -154,9 +146,9 @@ def _decode(path: Path, *, colour: bool) -> NDArray[np.uint8]:
 
     if not path.is_file():
         raise DataError(f"{path} is missing; it is named in images.csv: copy it there")
-    found = cv2.imread(str(path), cv2.IMREAD_COLOR if colour else cv2.IMREAD_UNCHANGED)
-    if found is None:
+    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR if colour else cv2.IMREAD_UNCHANGED)
+    if pixels is None:
         raise DataError(f"{path} cannot be decoded: truncated or no picture; fetch it again")
     if colour:
-        return np.ascontiguousarray(found[..., ::-1])
-    return np.ascontiguousarray(found if found.ndim == 2 else found[..., 0])
+        return np.ascontiguousarray(pixels[..., ::-1])
+    return np.ascontiguousarray(pixels if pixels.ndim == 2 else pixels[..., 0])

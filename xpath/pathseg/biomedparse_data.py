@@ -78,10 +78,10 @@ def read_biomedparse(
     """
     index = _Index.read(folder, split)
     keys = {plain(key): label for key, label in (mapping or {}).items()}
-    found, names = list[PromptedMask](), dict[str, int]()
-    for place, annotation in enumerate(index.annotations):
+    items, names = list[PromptedMask](), dict[str, int]()
+    for position, annotation in enumerate(index.annotations):
         try:
-            item = index.item(annotation, place, keys)
+            item = index.item(annotation, position, keys)
         except XPathError as error:
             if on_error is None:
                 raise
@@ -89,12 +89,12 @@ def read_biomedparse(
             continue
         names[item.name] = names.get(item.name, 0) + 1
         again = names[item.name] > 1
-        found.append(item._replace(name=f"{item.name}#{names[item.name]}") if again else item)
-    return found
+        items.append(item._replace(name=f"{item.name}#{names[item.name]}") if again else item)
+    return items
 
 
 def read_binary_mask(path: Path) -> NDArray[np.bool_]:
-    """``(H, W)``, True where any colour channel is not zero; transparency does not count.
+    """``(H, W)``, True where any colour channel is not zero. Transparency does not count.
 
     Raises:
         DataError: The file is missing or damaged.
@@ -138,9 +138,9 @@ class _Index:
         names = {key: str(entry.get("name", "")) for key, entry in categories.items()}
         return cls(path, images, names, annotations)
 
-    def item(self, annotation: Any, place: int, keys: Mapping[str, str]) -> PromptedMask:
-        """The annotation at a place of the list, with its files found and looked at."""
-        where = f"{self.path}, annotation {place}"
+    def item(self, annotation: Any, position: int, keys: Mapping[str, str]) -> PromptedMask:
+        """The annotation at a position of the list, with its files found and looked at."""
+        where = f"{self.path}, annotation {position}"
         if not isinstance(annotation, dict):
             raise DataError(f"{where} is no object but {annotation!r:.60}; {ADVICE}")
         entry = self.images.get(str(annotation.get("image_id")), {})
@@ -192,14 +192,14 @@ class _Index:
 
 
 def _by_id(entries: Iterable[Any]) -> dict[str, dict[str, Any]]:
-    """Entries by their id; one without is missed, and named, by whoever refers to it."""
+    """Entries by their id. One without is missed, and named, by whoever refers to it."""
     return {
         str(entry["id"]): entry for entry in entries if isinstance(entry, dict) and "id" in entry
     }
 
 
 def _existing(root: Path, part: str, name: str, where: str) -> Path:
-    """A file of a part of the folder; people write blanks for ``+`` and put the part in front."""
+    """A file of a part of the folder, also with blanks for ``+`` or the part in front."""
     folder = root / part
     plain_name = Path(name.replace("\\", "/")).name
     for spelled in (name, plain_name, plain_name.replace(" ", "+"), plain_name.replace("+", " ")):
@@ -209,7 +209,7 @@ def _existing(root: Path, part: str, name: str, where: str) -> Path:
 
 
 def _sentences(annotation: dict[str, Any], where: str) -> Iterator[str]:
-    """What was written, each sentence once."""
+    """The sentences of an annotation, each once."""
     given = annotation.get("sentences") or []
     if isinstance(given, str):
         given = [given]

@@ -26,7 +26,7 @@ __all__ = ["images_of"]
 def images_of(
     items: Iterable[PromptedMask], *, source: str, split: str, mpp: float = 0.25
 ) -> list[SourceImage]:
-    """One image per file, with all masks of it that have a label; those without are left out.
+    """One image per file, with all its masks that have a label.
 
     Args:
         items: What ``read_biomedparse`` gave.
@@ -55,7 +55,7 @@ def images_of(
 
 
 def _read(path: Path, members: tuple[PromptedMask, ...]) -> Annotated:
-    """Pixels and masks; several masks of one label are united.
+    """Pixels and masks, where several masks of one label are united.
 
     Raises:
         DataError: A file is broken, or a mask has another size than the image.

@@ -1,4 +1,4 @@
-"""Writes annotated images in the layout of BiomedParseData; ``biomedparse_data`` reads it.
+"""Writes annotated images in the layout of BiomedParseData, which ``biomedparse_data`` reads.
 
 Two things are added that other readers skip: ``SPLIT_ignore/`` holds masks of what is unknown,
 named by ``ignore_file`` of the image, and ``absent`` of the image lists labels known not to be
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "PromptedImage", "write_biomedparse", "write_image", "write_index"]
 
 Entry = dict[str, Any]
-"""What an index says of one image; plain JSON, so that it can be kept while a folder is built."""
+"""Entry of one image in an index: plain JSON, so that it can be kept while a folder is built."""
 
 CATEGORY = {"supercategory": "object", "id": 15, "name": "histology structure"}
 """BiomedParseData's category of all pathology targets."""
@@ -103,7 +103,7 @@ def write_image(folder: Path, split: str, item: PromptedImage) -> Entry:
 def write_index(
     folder: Path, split: str, entries: Iterable[Entry], *, info: Mapping[str, object] | None = None
 ) -> int:
-    """Writes ``SPLIT.json``, whole or not at all; the number of its annotations.
+    """Writes ``SPLIT.json``, whole or not at all, and returns the number of its annotations.
 
     Raises:
         DataError: Two images of one file name.
@@ -174,7 +174,7 @@ def _target(label: Label) -> str:
 
 
 def _box(mask: NDArray[np.bool_]) -> list[int]:
-    """Row, column, height and width of what a mask covers; BiomedParseData's order, not COCO's."""
+    """Row, column, height, width of a mask's box, in BiomedParseData's order, not COCO's."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return [0, 0, 0, 0]

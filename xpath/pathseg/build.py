@@ -7,7 +7,6 @@ sources; it is read again and never changes for an image that is in it.
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,10 +17,11 @@ from xpath.batch.claim import claim, claimant
 from xpath.errors import StoreError
 from xpath.pathseg.biomedparse_writer import PromptedImage, write_image, write_index
 from xpath.pathseg.splits import SPLITS, SplitConfig, read_splits, split_images, write_splits
-from xpath.pathseg.standardise import StandardConfig, standardise
+from xpath.pathseg.standardisation import StandardConfig, standardise
 from xpath.pathseg.tally import Tally
 from xpath.pathseg.workers import each_image
 from xpath.store.schema import atomic, check_schema
+from xpath.store.tables import write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,7 +51,7 @@ class BuildConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildReport:
-    """What became of a source."""
+    """Result of converting a source."""
 
     source: str
     converted: int
@@ -61,7 +61,7 @@ class BuildReport:
     failed: Mapping[str, str]
     """Image to reason."""
     tally: Tally
-    """What the folder holds now."""
+    """Images and masks in the folder now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Converter:
     """Image to split."""
 
     def __call__(self, image: SourceImage) -> dict[str, Any]:
-        """Writes all parts of an image; the line for the ledger.
+        """Writes all parts of an image and returns the line for the ledger.
 
         Raises:
             DataError: The image is broken.
@@ -94,7 +94,7 @@ class Converter:
 def build_source(
     source: Source, root: Path, out: Path, config: BuildConfig | None = None
 ) -> BuildReport:
-    """Converts what is there of a source; images that are done and whole are left alone.
+    """Converts what is there of a source, but not images that are done and whole.
 
     Args:
         source: The source.
@@ -139,7 +139,7 @@ def build_source(
 
 
 def read_ledger(folder: Path) -> Iterator[dict[str, Any]]:
-    """Lines of a source's ledger, the newest of each image; a line cut short by a kill is skipped.
+    """Newest line of each image in a source's ledger, without one cut short by a kill.
 
     Raises:
         StoreError: A ledger of another schema.
@@ -184,10 +184,10 @@ def _open_ledger(path: Path, source: str, config: StandardConfig) -> None:
             draft.write_text(json.dumps(head) + "\n", encoding="utf-8")
         return
     with path.open(encoding="utf-8") as file:
-        found = _check_head(path, file.readline()).get("settings", {})
-    other = sorted(key for key in settings if settings[key] != found.get(key))
+        written = _check_head(path, file.readline()).get("settings", {})
+    other = sorted(key for key in settings if settings[key] != written.get(key))
     if other:
-        changes = ", ".join(f"{key} {found.get(key)} -> {settings[key]}" for key in other)
+        changes = ", ".join(f"{key} {written.get(key)} -> {settings[key]}" for key in other)
         raise StoreError(
             f"{path.parent} was built with other settings ({changes}); choose another folder, or "
             "remove this one"
@@ -233,7 +233,7 @@ def _has_files(folder: Path, split: str, entry: Mapping[str, Any]) -> bool:
 
 
 def _record(outcomes: Iterator[Outcome], ledger: Path) -> dict[str, str]:
-    """Writes down what is complete, line by line; image to reason of those that failed."""
+    """Writes down what is complete, line by line, and returns image to reason of failures."""
     failed = {}
     with ledger.open("a", encoding="utf-8") as file:
         for outcome in outcomes:
@@ -249,10 +249,8 @@ def _write_failed(path: Path, failed: Mapping[str, str], paths: Mapping[str, Pat
     if not failed:
         path.unlink(missing_ok=True)
         return
-    with atomic(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("image", "path", "reason"))
-        writer.writerows((name, paths[name], reason) for name, reason in failed.items())
+    rows = [{"image": n, "path": paths[n], "reason": reason} for n, reason in failed.items()]
+    write_table(path, rows)
 
 
 def _write_indices(folder: Path, info: SourceInfo, splits: Mapping[str, str]) -> Tally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from xpath.errors import ConfigError, DataError
-from xpath.pathseg.augment import AugmentConfig, augment
+from xpath.pathseg.augmentation import AugmentConfig, augment
 from xpath.pathseg.packed import View, cut
 from xpath.pathseg.prompts import PromptConfig, say
 from xpath.pathseg.sampler import draw, exponent_at
@@ -43,7 +43,7 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CropConfig:
-    """What crops look like."""
+    """Size, scale and prompts of crops."""
 
     prompts: int = 4
     """Questions per crop."""
@@ -69,7 +69,7 @@ class PromptedCrops:
 
     Args:
         sources: Images of each source, in memory or on disk.
-        config: What crops look like.
+        config: Size, scale and prompts of crops.
         total: Crops of the whole training; the balance changes on the way.
         seed: Decides everything.
 
@@ -164,13 +164,13 @@ def _between(reach: float, side: int, rng: np.random.Generator) -> float:
 
 def _place_of(image: Packed, label: str, rng: np.random.Generator) -> tuple[float, float]:
     """Some pixel of a label, x, y."""
-    place = image.labels.index(label) + 1
+    bit = image.labels.index(label) + 1
     height, width = image.planes.shape[:2]
     for _ in range(64):
         y, x = int(rng.integers(height)), int(rng.integers(width))
-        if image.planes[y, x, place // 8] >> (place % 8) & 1:
+        if image.planes[y, x, bit // 8] >> (bit % 8) & 1:
             return float(x), float(y)
-    inside = np.flatnonzero(image.planes[..., place // 8] >> (place % 8) & 1)
+    inside = np.flatnonzero(image.planes[..., bit // 8] >> (bit % 8) & 1)
     y, x = divmod(int(inside[rng.integers(len(inside))]), width) if len(inside) else (0, 0)
     return float(x), float(y)
 
@@ -178,7 +178,7 @@ def _place_of(image: Packed, label: str, rng: np.random.Generator) -> tuple[floa
 def _questions(
     image: Packed, label: str, config: CropConfig, rng: np.random.Generator
 ) -> tuple[str, ...]:
-    """The label, others of the image, and some that are absent; as often as asked for."""
+    """The label, others of the image, and some that are absent, as many as asked for."""
     others = [name for name in image.labels if name != label]
     rng.shuffle(others)
     absent = list(image.absent)

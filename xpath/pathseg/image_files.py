@@ -46,7 +46,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def write_png(path: Path, pixels: NDArray[np.generic]) -> None:
-    """Writes RGB ``(H, W, 3)`` or a mask ``(H, W)``, True as 255, as PNG; replaces what was there.
+    """Writes RGB ``(H, W, 3)`` or a mask ``(H, W)``, True as 255, as PNG, over an older file.
 
     The file appears under its name when it is complete. It is not forced onto the disk: a folder
     of 100,000 would take hours; who resumes checks them.

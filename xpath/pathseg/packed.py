@@ -61,7 +61,7 @@ class Packed:
         return height, width
 
     def load(self) -> Packed:
-        """Itself; it is in memory."""
+        """Itself, for it is in memory."""
         return self
 
 
@@ -94,14 +94,14 @@ def pack(annotated: Annotated, mpp: float) -> Packed:
     planes = np.zeros((height, width, len(annotated.masks) // BITS + 1), np.uint8)
     if annotated.ignore is not None:
         planes[..., 0] |= annotated.ignore.astype(np.uint8)
-    for place, (_, mask) in enumerate(annotated.masks, start=1):
-        planes[..., place // BITS] |= mask.astype(np.uint8) << (place % BITS)
+    for bit, (_, mask) in enumerate(annotated.masks, start=1):
+        planes[..., bit // BITS] |= mask.astype(np.uint8) << (bit % BITS)
     labels = tuple(label for label, _ in annotated.masks)
     return Packed(tuple(levels), planes, labels, annotated.absent, mpp)
 
 
 def pack_all(images: Iterable[SourceImage]) -> dict[str, list[Packed]]:
-    """Decodes images; those of each source together, sources in order of appearance."""
+    """Decodes images and groups them by source, in order of appearance."""
     packed: dict[str, list[Packed]] = {}
     for item in images:
         packed.setdefault(item.source, []).append(pack(item.read(), item.mpp))
@@ -144,8 +144,8 @@ def cut(
     target = np.zeros((len(labels), size, size), np.uint8)
     for row, label in enumerate(labels):
         if label in packed.labels:
-            place = packed.labels.index(label) + 1
-            target[row] = planes[place // BITS] >> (place % BITS) & 1
+            bit = packed.labels.index(label) + 1
+            target[row] = planes[bit // BITS] >> (bit % BITS) & 1
         target[row][ignored & (target[row] == 0)] = IGNORE
     return np.asarray(image, np.uint8), target
 

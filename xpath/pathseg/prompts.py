@@ -59,19 +59,19 @@ class PromptConfig:
 
 def say(label: str, config: PromptConfig, rng: np.random.Generator) -> str:
     """A sentence that asks for a label, ``region-structure-object type``."""
-    region, structure, kind = label.split("-", 2)
+    region, structure, object_type = label.split("-", 2)
     if structure != "tissue" and rng.random() < config.other_region:
         region = str(rng.choice(load_labels().regions))
     elif rng.random() < config.no_region:
         region = ANYWHERE
-    if kind in SYNONYMS and rng.random() < config.synonym:
-        kind = str(rng.choice(SYNONYMS[kind]))
+    if object_type in SYNONYMS and rng.random() < config.synonym:
+        object_type = str(rng.choice(SYNONYMS[object_type]))
     if structure == "nuclei" and rng.random() < config.cell:
         structure = "cell"
     template = "{structure}-level {object} in {region} pathology."
     if rng.random() < config.phrase:
         template = str(rng.choice(PHRASES))
-    return template.format(structure=structure, object=kind, region=region).lower()
+    return template.format(structure=structure, object=object_type, region=region).lower()
 
 
 def sentences() -> list[str]:

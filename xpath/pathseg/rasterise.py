@@ -38,7 +38,7 @@ class Outline(NamedTuple):
     points: NDArray[np.float64]
     """(K, 2), x then y."""
     holes: tuple[NDArray[np.float64], ...] = ()
-    """What is cut out of it, each (K, 2)."""
+    """Outlines of its holes, each (K, 2)."""
 
 
 def parse_points(xs: str, ys: str, path: Path) -> NDArray[np.float64]:
@@ -152,16 +152,16 @@ def read_geojson(path: Path) -> tuple[Outline, ...]:
 
 def _feature(feature: dict[str, Any]) -> Iterator[Outline]:
     geometry = feature["geometry"]
-    kinds = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}
+    polygons_of = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}
     properties = feature.get("properties") or {}
     classification = properties.get("classification") or properties
-    for rings in kinds[geometry["type"]]:
+    for rings in polygons_of[geometry["type"]]:
         outer, *holes = (np.asarray(ring, np.float64)[:, :2] for ring in rings)
         yield Outline(str(classification.get("name") or ""), outer, tuple(holes))
 
 
 def read_imagescope(path: Path) -> tuple[Outline, ...]:
-    """Objects of an Aperio ImageScope XML file; negative regions are left out.
+    """Objects of an Aperio ImageScope XML file, without negative regions.
 
     The class is the name of the annotation layer, or its first attribute if it has no name.
 

@@ -1,4 +1,4 @@
-"""Reads what sources are published in; whatever is broken is named with its path and what to do.
+"""Readers of the formats that sources are published in. Errors name the path and what to do.
 
 Axes: H W pixels, K polygon points.
 """
@@ -17,7 +17,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from xpath.errors import DataError
-from xpath.pathseg.record import LabelMask
+from xpath.pathseg.record import Annotated, LabelMask
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "absent_labels",
+    "annotated_with",
     "check_same_size",
     "file_safe",
     "fill_polygons",
@@ -39,22 +40,24 @@ __all__ = [
     "read_json",
     "read_label_map",
     "read_mat",
+    "read_pair",
     "read_table",
     "read_tiff",
     "read_xml",
     "refuse_damage",
     "too_few",
+    "unpaired",
     "where_any",
 ]
 
 
 @contextmanager
-def refuse_damage(path: Path, kind: str) -> Iterator[None]:
+def refuse_damage(path: Path, expected: str) -> Iterator[None]:
     """Names the file where decoding meets damage.
 
     Args:
         path: The file.
-        kind: What it should be, for the message.
+        expected: Format it should have, for the message.
 
     Raises:
         DataError: Missing, truncated or of another format.
@@ -65,18 +68,18 @@ def refuse_damage(path: Path, kind: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise DataError(
-            f"{path} does not exist; wanted {kind}: unpack the archive again or remove what "
+            f"{path} does not exist; wanted {expected}: unpack the archive again or remove what "
             "belongs to it"
         ) from error
     except Exception as error:  # decoders raise whatever they like on damage
         raise DataError(
-            f"{path} is truncated or no {kind} ({type(error).__name__}: {error}); download it "
+            f"{path} is truncated or no {expected} ({type(error).__name__}: {error}); download it "
             "again, or remove it to go on without it"
         ) from error
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Pixels ``(H, W, 3)`` of an RGB image: PNG, BMP, JPEG or plain TIFF; transparency is dropped.
+    """Pixels ``(H, W, 3)`` of an RGB image: PNG, BMP, JPEG or plain TIFF, transparency dropped.
 
     Raises:
         DataError: The file is missing or damaged.
@@ -85,7 +88,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_gray(path: Path) -> NDArray[np.uint8]:
-    """Brightness ``(H, W)`` of an image; for masks stored as JPEG, which have no exact values.
+    """Brightness ``(H, W)`` of an image, for masks stored as JPEG, which have no exact values.
 
     Raises:
         DataError: The file is missing or damaged.
@@ -115,7 +118,7 @@ def read_label_map(path: Path) -> NDArray[np.integer]:
 
 
 def _decoded(path: Path, mode: str | None) -> Any:  # a PIL image, which we only turn into an array
-    """A PIL image, decoded to the end; OpenCV would fill what is missing and say nothing."""
+    """A PIL image, decoded to the end. OpenCV would fill what is missing and say nothing."""
     import warnings
 
     from PIL import Image
@@ -126,6 +129,17 @@ def _decoded(path: Path, mode: str | None) -> Any:  # a PIL image, which we only
         with Image.open(path) as image:
             image.load()
             return image if mode in (None, image.mode) else image.convert(mode)
+
+
+def read_pair(image_path: Path, mask_path: Path) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+    """An RGB image ``(H, W, 3)`` and the values ``(H, W)`` of its mask.
+
+    Raises:
+        DataError: A file is missing or damaged, or sizes differ.
+    """
+    image, values = read_image(image_path), read_label_map(mask_path)
+    check_same_size(mask_path, values.shape, image_path, image.shape)
+    return image, values
 
 
 def read_tiff(path: Path) -> NDArray[np.uint8]:
@@ -147,7 +161,7 @@ def read_tiff(path: Path) -> NDArray[np.uint8]:
 
 
 def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
-    """An array of an NPY file; never a pickle.
+    """An array of an NPY file, never of a pickle.
 
     Args:
         path: The file.
@@ -187,7 +201,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
-    """Rows of a CSV file; names and values without the blanks around them, gaps as "".
+    """Rows of a CSV file: names and values without the blanks around them, gaps as "".
 
     Raises:
         DataError: The file is missing or damaged, or lacks a column.
@@ -202,8 +216,8 @@ def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
                 f"{path} has no column {column!r}, only {', '.join(header) or 'nothing'}; take "
                 "the file as distributed"
             )
-    cells = ([cell.strip() for cell in row] for row in rows if any(row))
-    return [dict(zip_longest(header, row[: len(header)], fillvalue="")) for row in cells]
+    values = ([cell.strip() for cell in row] for row in rows if any(row))
+    return [dict(zip_longest(header, row[: len(header)], fillvalue="")) for row in values]
 
 
 def read_xml(path: Path) -> ET.Element:
@@ -284,15 +298,18 @@ def masks_of_classes(
     for value, label in classes.items():
         if value in present:
             labels.setdefault(label, []).append(value)
-    return tuple(LabelMask(label, where_any(values, found)) for label, found in labels.items())
+    return tuple(
+        LabelMask(label, where_any(values, present_values))
+        for label, present_values in labels.items()
+    )
 
 
 def where_any(values: NDArray[np.integer], wanted: Collection[int]) -> NDArray[np.bool_]:
     """Where a map has one of the values."""
-    found = np.zeros(values.shape, dtype=bool)
+    inside = np.zeros(values.shape, dtype=bool)
     for value in wanted:
-        found |= values == value
-    return found
+        inside |= values == value
+    return inside
 
 
 def absent_labels(labels: Collection[str], masks: Collection[LabelMask]) -> tuple[str, ...]:
@@ -301,15 +318,22 @@ def absent_labels(labels: Collection[str], masks: Collection[LabelMask]) -> tupl
     return tuple(label for label in labels if label not in present)
 
 
+def annotated_with(label: str, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Annotated:
+    """An image in which this one label was outlined wherever it is."""
+    masks = (LabelMask(label, mask),) if mask.any() else ()
+    return Annotated(image, masks, None, absent_labels((label,), masks))
+
+
 def file_safe(name: str) -> str:
     """A name without what file systems and our own layouts cannot take."""
     return re.sub(r"[^0-9A-Za-z.+-]+", "_", name).strip("_")
 
 
 def list_files(folder: Path, *suffixes: str) -> list[Path]:
-    """Files of a folder with one of these endings, in any case, sorted by name; none if missing.
+    """Files of a folder with one of these endings, in any case, sorted by name.
 
-    Hidden files, which some systems leave behind in archives, do not count.
+    A folder that is not there has none. Hidden files, which some systems leave behind in archives,
+    do not count.
     """
     if not folder.is_dir():
         return []
@@ -349,6 +373,12 @@ def _folders_in(folder: Path) -> list[Path]:
         return sorted(folder / entry.name for entry in entries if entry.is_dir())
 
 
-def too_few(found: int, wanted: int, what: str) -> list[str]:
+def unpaired(stems: Collection[str], folder: Path, suffix: str) -> list[str]:
+    """Names of the files that a folder lacks, of one for each picture."""
+    there = {path.stem for path in list_files(folder, suffix)}
+    return [f"{stem}{suffix}" for stem in sorted(set(stems) - there)]
+
+
+def too_few(count: int, wanted: int, what: str) -> list[str]:
     """Says so if there are fewer files than published."""
-    return [f"{found} of {wanted} {what}"] if found < wanted else []
+    return [f"{count} of {wanted} {what}"] if count < wanted else []

@@ -24,16 +24,16 @@ REWORDED = {"glandular structure": "gland", "connective tissue cells": "connecti
 
 
 def template_label(sentence: str) -> str | None:
-    """Id of the label a sentence in the paper's template asks for; None for any other sentence.
+    """Id of the label that a sentence in the paper's template asks for, else None.
 
     Case, blanks and the final dot do not matter. A label outside the published 160 is welcome; one
     of them in another spelling ("tumour") gets its published id.
     """
-    found = TEMPLATE.fullmatch(plain(sentence))
-    if found is None:
+    match = TEMPLATE.fullmatch(plain(sentence))
+    if match is None:
         return None
-    structure, kind, region = found.groups()
-    sentence = f"{structure}-level {kind} in {region} pathology."
+    structure, object_type, region = match.groups()
+    sentence = f"{structure}-level {object_type} in {region} pathology."
     try:
         return load_labels().parse(sentence, allow_new=True).id
     except LabelError:  # two labels of the same words
@@ -41,19 +41,19 @@ def template_label(sentence: str) -> str | None:
 
 
 def guess_label(sentence: str) -> str | None:
-    """Id of the published label that free words most likely mean; None if in doubt.
+    """Id of the published label that free words most likely mean, or None if in doubt.
 
     Reads BiomedParse's sentences ("neoplastic cells in breast pathology"), whose "cells" are often
     nuclei in PathSeg.
     """
     strict = template_label(sentence)
-    found = FREE.fullmatch(plain(sentence))
-    if strict or found is None:
+    match = FREE.fullmatch(plain(sentence))
+    if strict or match is None:
         return strict
-    kind, region = found.groups()
-    kind = REWORDED.get(kind, kind)
-    short = re.sub(r" (cells?|nuclei|tissue|structures?)$", "", kind)
-    for words in dict.fromkeys((kind, short)):
+    name, region = match.groups()
+    name = REWORDED.get(name, name)
+    short = re.sub(r" (cells?|nuclei|tissue|structures?)$", "", name)
+    for words in dict.fromkeys((name, short)):
         try:
             label = load_labels().parse(f"{words} in {region}")
         except LabelError:
@@ -94,7 +94,7 @@ def read_mapping(path: Path) -> dict[str, str]:
 
 
 def plain(text: str) -> str:
-    """Words in lower case, single blanks, no final dot; ``+`` and ``_`` count as blanks."""
+    """Words in lower case, single blanks, no final dot. ``+`` and ``_`` count as blanks."""
     return " ".join(re.sub(r"[+_\s]+", " ", text.lower()).strip().rstrip(".").split())
 
 
@@ -105,5 +105,5 @@ def _json_pairs(text: str) -> list[tuple[str, str]]:
 def _csv_pairs(text: str) -> list[tuple[str, str]]:
     rows = [row for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)]
     header = [name.strip().lower() for name in rows[0]]
-    place = header.index("label") if "label" in header[1:] else 1
-    return [(row[0].strip(), row[place].strip()) for row in rows[1:]]
+    column = header.index("label") if "label" in header[1:] else 1
+    return [(row[0].strip(), row[column].strip()) for row in rows[1:]]

@@ -7,7 +7,6 @@ does not matter, and with the frozen rows images that come later change nothing 
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import Counter
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from xpath.errors import ConfigError, DataError
-from xpath.store.schema import atomic
+from xpath.store.tables import read_rows, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,7 +30,6 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "test")
 OFFICIAL = "official"
 FOLLOWS = "as its group"
-COLUMNS = ("source", "image", "group", "split", "reason")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,20 +100,14 @@ def split_images(
 
 
 def read_splits(path: Path) -> list[SplitRow]:
-    """Rows of a frozen split; none if there is no such file.
+    """Rows of a frozen split, none if there is no such file.
 
     Raises:
-        DataError: A column is missing, a value is none, an image is named twice, or a group that
-            was not split officially is in both parts.
+        DataError: No such split, an image that is named twice, or a group that was not split
+            officially and is in both.
+        StoreError: No table, or a column is missing.
     """
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        lacking = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        if lacking:
-            raise DataError(f"{path} lacks the columns {lacking}; wanted {', '.join(COLUMNS)}")
-        rows = [SplitRow(*(row[name] or "" for name in COLUMNS)) for row in reader]
+    rows = read_rows(path, SplitRow)
     for line, row in enumerate(rows, start=2):
         if row.split not in SPLITS or not row.image:
             raise DataError(
@@ -133,10 +125,7 @@ def read_splits(path: Path) -> list[SplitRow]:
 
 def write_splits(path: Path, rows: Iterable[SplitRow]) -> None:
     """Writes rows as CSV, whole or not at all."""
-    with atomic(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
+    write_table(path, rows, SplitRow)
 
 
 def _row(image: SourceImage, split: str, reason: str) -> SplitRow:
@@ -174,7 +163,7 @@ def _tested(
     decided: Sequence[SplitRow],
     config: SplitConfig,
 ) -> set[str]:
-    """The groups to test on; with two or more and none tested on yet, at least the smallest."""
+    """Groups to test on: of two or more, with none tested on yet, at least the smallest."""
     before = [row for row in decided if row.reason.startswith("drawn")]
     total = len(before) + sum(map(len, groups.values()))
     wanted = int(config.test * total + 1e-9)  # 0.2 of 500 is 100, whatever binary fractions say

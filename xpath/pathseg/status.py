@@ -1,4 +1,4 @@
-"""What of PathSeg is on this disk, beside what is published."""
+"""The parts of PathSeg on this disk, beside the published numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tqdm import tqdm
 from xpath.errors import XPathError
 from xpath.pathseg.build import BuildConfig, read_ledger
 from xpath.pathseg.splits import split_images
-from xpath.pathseg.standardise import StandardConfig, standardise
+from xpath.pathseg.standardisation import StandardConfig, standardise
 from xpath.pathseg.tally import Tally, published_table, table_of, total
 from xpath.pathseg.workers import each_image
 
@@ -54,13 +54,13 @@ TITLES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceStatus:
-    """What is there of one source."""
+    """State of one source on this disk."""
 
     info: SourceInfo
     files: int
     """Images as published that can be listed; large ones become several standardised images."""
     missing: tuple[str, ...]
-    """What of the layout is not there, or why it cannot be listed, in words."""
+    """Parts of the layout that are not there, or why it cannot be listed, in words."""
     tally: Tally | None = None
     """Standardised images and masks; None if nobody counted."""
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Counter:
 
 
 def look_at(source: Source, root: Path) -> SourceStatus:
-    """Lists what is there of a source; decodes nothing.
+    """Lists the files of a source without decoding any.
 
     Args:
         source: The source.
@@ -149,7 +149,7 @@ def count_source(
 
 
 def count_built(out: Path, name: str) -> Tally:
-    """Counts what ``xpath pathseg build`` has written of a source; zeros if nothing.
+    """Counts what ``xpath pathseg build`` has written of a source, zeros if nothing.
 
     Raises:
         StoreError: The folder was not written by xpath.
@@ -178,7 +178,7 @@ def status_lines(statuses: Sequence[SourceStatus]) -> Iterator[str]:
 
 
 def table_lines(tally: Tally) -> Iterator[str]:
-    """Tables 2 to 5 of the paper, found beside published."""
+    """Tables 2 to 5 of the paper, counted beside published."""
     for level, title in TITLES.items():
         rows = table_of(tally, level)
         new = len(rows) - len(published_table(level))
@@ -190,24 +190,24 @@ def table_lines(tally: Tally) -> Iterator[str]:
 
 def _row(status: SourceStatus) -> tuple[str, ...]:
     info, tally = status.info, status.tally
-    found = ("-",) * 3 if tally is None else _found(tally)
+    counts = ("-",) * 3 if tally is None else _counts(tally)
     labels = str(len(info.labels)) if tally is None else f"{len(tally.by_label)}/{len(info.labels)}"
     return (
         info.name,
         status.state,
         f"{status.files:,}",
-        found[0],
+        counts[0],
         f"{info.images:,}",
-        found[1],
+        counts[1],
         f"{info.masks:,}",
-        found[2],
+        counts[2],
         f"{info.train_masks:,}/{info.test_masks:,}",
         labels,
         info.licence,
     )
 
 
-def _found(tally: Tally) -> tuple[str, str, str]:
+def _counts(tally: Tally) -> tuple[str, str, str]:
     train, test = tally.by_split["train"], tally.by_split["test"]
     return f"{tally.images:,}", f"{tally.masks:,}", f"{train:,}/{test:,}"
 
@@ -220,17 +220,17 @@ def _total_row(statuses: Sequence[SourceStatus]) -> tuple[str, ...]:
     infos = [status.info for status in statuses]
     published = {label for info in infos for label in info.labels}
     train, test = sum(i.train_masks for i in infos), sum(i.test_masks for i in infos)
-    found = _found(everything) if counted else ("-",) * 3
+    counts = _counts(everything) if counted else ("-",) * 3
     here = sum(status.state == "present" for status in statuses)
     return (
         "total",
         f"{here} of {len(statuses)}",
         f"{sum(status.files for status in statuses):,}",
-        found[0],
+        counts[0],
         f"{sum(info.images for info in infos):,}",
-        found[1],
+        counts[1],
         f"{sum(info.masks for info in infos):,}",
-        found[2],
+        counts[2],
         f"{train:,}/{test:,}",
         f"{len(everything.by_label)}/{len(published)}" if counted else str(len(published)),
         "",
@@ -242,11 +242,11 @@ def _cells(row: TableRow) -> tuple[str, ...]:
 
 
 def _columns(rows: Sequence[Sequence[str]], *, left: set[int]) -> Iterator[str]:
-    """Rows as aligned text; numbers to the right."""
+    """Rows as aligned text, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (
-            cell.ljust(width) if place in left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         yield "  ".join(cells).rstrip()

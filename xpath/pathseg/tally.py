@@ -1,4 +1,4 @@
-"""Counts of images and masks, found and published (paper, Tables 1 to 5)."""
+"""Counts of images and masks, here and as published (paper, Tables 1 to 5)."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TableRow(NamedTuple):
 
 @dataclass(slots=True)
 class Tally:
-    """What was counted so far; an image counts once in each row it has a mask for."""
+    """Counts of images and masks. An image counts once in each row it has a mask for."""
 
     images: int = 0
     masks: int = 0
@@ -80,8 +80,8 @@ class Tally:
         self.masks += len(labels)
         self.by_split[split] += len(labels)
         self.by_label.update(labels)
-        found = [load_labels().parse(label, allow_new=True) for label in labels]
-        self.images_by.update({(level, _key(label, level)) for label in found for level in LEVELS})
+        parsed = [load_labels().parse(label, allow_new=True) for label in labels]
+        self.images_by.update({(level, _key(label, level)) for label in parsed for level in LEVELS})
 
     def add_record(self, record: Mapping[str, Any]) -> None:
         """Counts the images of one line of a build's ledger."""
@@ -98,23 +98,23 @@ class Tally:
 
 
 def table_of(tally: Tally, level: str) -> list[TableRow]:
-    """A table of the paper, found beside published, in its order; labels of one's own come last."""
+    """A table of the paper, counted beside published, in its order, then labels of one's own."""
     published = published_table(level)
     rows = {row.name: row for row in published}
-    found = [load_labels().parse(label, allow_new=True) for label in tally.by_label]
-    names = dict.fromkeys([*rows, *(_key(label, level) for label in found)])
+    parsed = [load_labels().parse(label, allow_new=True) for label in tally.by_label]
+    names = dict.fromkeys([*rows, *(_key(label, level) for label in parsed)])
     return [
         rows.get(name, TableRow(name, 0, 0, 0, 0, 0, 0))._replace(
-            labels=sum(_key(label, level) == name for label in found),
+            labels=sum(_key(label, level) == name for label in parsed),
             images=tally.images_by[level, name],
-            masks=sum(tally.by_label[label.id] for label in found if _key(label, level) == name),
+            masks=sum(tally.by_label[label.id] for label in parsed if _key(label, level) == name),
         )
         for name in names
     ]
 
 
 def published_table(level: str) -> list[TableRow]:
-    """A table of the paper; nothing found yet. Masks are summed from Table 5."""
+    """A table of the paper with nothing counted yet. Masks are summed from Table 5."""
     rows: dict[str, list[Label]] = {}
     for label in load_labels():
         rows.setdefault(_key(label, level), []).append(label)
@@ -132,6 +132,6 @@ def _key(label: Label, level: str) -> str:
 
 
 def total(rows: Iterable[TableRow]) -> TableRow:
-    """The sum of a table's lines; images that are in several lines count in each."""
+    """The sum of a table's lines. Images that are in several lines count in each."""
     sums = [sum(column) for column in zip(*(row[1:] for row in rows), strict=True)]
     return TableRow("total", *sums)

@@ -20,7 +20,7 @@ LIMIT = 1500
 
 
 class Window(NamedTuple):
-    """A rectangle of an image; row and column of its place in the grid of windows."""
+    """A rectangle of an image, with its row and column in the grid of windows."""
 
     row: int
     column: int
@@ -53,7 +53,7 @@ def overlap(side: int, window: int = WINDOW) -> float:
 
 
 def starts(side: int, *, window: int = WINDOW, limit: int = LIMIT) -> tuple[int, ...]:
-    """Where windows begin along a side; ``(0,)`` for a side that is not cut.
+    """Where windows begin along a side, ``(0,)`` for a side that is not cut.
 
     The even overlap is rarely a whole number, so each start is rounded by itself: the first window
     begins and the last one ends with the image, and no gap arises, for steps are at most a window.
@@ -70,13 +70,13 @@ def starts(side: int, *, window: int = WINDOW, limit: int = LIMIT) -> tuple[int,
     if side <= limit:
         return (0,)
     last = ceil(side / window) - 1
-    return tuple(round(place * (side - window) / last) for place in range(last + 1))
+    return tuple(round(step * (side - window) / last) for step in range(last + 1))
 
 
 def windows(
     height: int, width: int, *, window: int = WINDOW, limit: int = LIMIT
 ) -> tuple[Window, ...]:
-    """All windows of an image, row by row; height and width are looked at separately.
+    """All windows of an image, row by row. Height and width are cut separately.
 
     Raises:
         ConfigError: As for ``starts``.

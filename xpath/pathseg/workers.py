@@ -1,6 +1,6 @@
-"""The same work on every image of a source, in this process or in several; one failure stays one.
+"""The same work on every image of a source, in one process or several, with failures isolated.
 
-A worker process lists the source for itself and is then told names, so that nothing an image
+A worker process lists the source for itself and is then given names, so that nothing an image
 carries has to travel between processes, and only a few images are decoded at any time.
 """
 
@@ -30,12 +30,12 @@ CHUNK = 8
 
 
 class Outcome(NamedTuple):
-    """What became of one image."""
+    """Result of the work on one image, or why it failed."""
 
     image: str
     """Its name."""
     result: dict[str, Any] | None
-    """What the work returned; None if it failed."""
+    """Return value of the work, or None if it failed."""
     error: str = ""
     """Why it failed, in one line; empty if it did not."""
     details: str = ""
@@ -50,7 +50,7 @@ def each_image(
     *,
     workers: int = 1,
 ) -> Iterator[Outcome]:
-    """Outcomes as they come; with several workers in any order.
+    """Outcomes as they come, with several workers in any order.
 
     Args:
         source: Can be pickled if there are several workers.
@@ -85,29 +85,29 @@ def _attempt(image: SourceImage, work: Callable[[SourceImage], dict[str, Any]]) 
 
 
 @dataclass(slots=True)
-class _Desk:
-    """What a worker process keeps between two chunks."""
+class _WorkerState:
+    """State of a worker process between two chunks."""
 
     images: dict[str, SourceImage]
     work: Callable[[SourceImage], dict[str, Any]]
 
 
-_desks: list[_Desk] = []
-"""The one desk of a worker process; stays empty in the main process."""
+_states: list[_WorkerState] = []
+"""The one state of a worker process; stays empty in the main process."""
 
 
 def _open_desk(
     source: Source, root: Path, names: frozenset[str], work: Callable[[SourceImage], dict[str, Any]]
 ) -> None:
     images = {image.name: image for image in source.images(root) if image.name in names}
-    _desks[:] = [_Desk(images, work)]
+    _states[:] = [_WorkerState(images, work)]
 
 
 def _work_on(names: Sequence[str]) -> list[Outcome]:
-    desk = _desks[0]
+    state = _states[0]
     return [
-        _attempt(desk.images[name], desk.work)
-        if name in desk.images
+        _attempt(state.images[name], state.work)
+        if name in state.images
         else Outcome(name, None, f"{name} has gone since the run began; run it again")
         for name in names
     ]
@@ -121,7 +121,7 @@ def _clean_processes() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "xpath.pathseg.standardise"])
+    context.set_forkserver_preload([__name__, "xpath.pathseg.standardisation"])
     return context
 
 

@@ -20,9 +20,9 @@ __all__ = ["COOKIE", "Access", "file_of_run", "is_loopback"]
 COOKIE = "xpath_review"
 SHORTEST = 16
 """Characters of a token that cannot be guessed."""
-PLACES = ("index.html", "tables/*", "figures/*", "slides/*/export/*")
-"""What of the run folder can be fetched as it is."""
-KINDS = {
+PATTERNS = ("index.html", "tables/*", "figures/*", "slides/*/export/*")
+"""Files of the run folder that can be fetched as they are."""
+MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".png": "image/png",
     ".pdf": "application/pdf",
@@ -104,18 +104,18 @@ def file_of_run(root: Path, asked: str) -> tuple[Path, str]:
     no = Refused(404, "the run has no such page")
     path = PurePosixPath(asked)
     odd = any(part.startswith(".") for part in path.parts) or any(c in asked for c in "\\\0:")
-    fits = len(path.parts) <= 4 and any(_matches(path, place) for place in PLACES)
-    if odd or path.is_absolute() or not fits or path.suffix not in KINDS:
+    fits = len(path.parts) <= 4 and any(_matches(path, pattern) for pattern in PATTERNS)
+    if odd or path.is_absolute() or not fits or path.suffix not in MEDIA_TYPES:
         raise no
     home = root.resolve()
     real = (home / path).resolve()
-    if not real.is_relative_to(home) or not real.is_file() or real.suffix not in KINDS:
+    if not real.is_relative_to(home) or not real.is_file() or real.suffix not in MEDIA_TYPES:
         raise no
-    return real, KINDS[path.suffix]
+    return real, MEDIA_TYPES[path.suffix]
 
 
-def _matches(path: PurePosixPath, place: str) -> bool:
-    return len(path.parts) == len(PurePosixPath(place).parts) and path.match(place)
+def _matches(path: PurePosixPath, pattern: str) -> bool:
+    return len(path.parts) == len(PurePosixPath(pattern).parts) and path.match(pattern)
 
 
 def _hostname(host: str) -> str:

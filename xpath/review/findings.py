@@ -1,4 +1,4 @@
-"""What reviewers say about objects, in one SQLite file that several may write at once."""
+"""Findings of reviewers about objects, in one SQLite file that several may write at once."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ CREATE TABLE IF NOT EXISTS findings (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What one reviewer says about one object."""
+    """The verdict of one reviewer on one object."""
 
     slide_id: str
     object: str
-    """Name of the object, see ``Piece.name``."""
+    """Name of the object, see ``ShownObject.name``."""
     label: str
-    """Label id of its kind."""
+    """Label id of the object."""
     reviewer: str
     verdict: str
     comment: str
     x: float
-    """Place that was clicked, level-0 pixels."""
+    """Point that was clicked, level-0 pixels."""
     y: float
     origin_x: int
     """Corner of the scanned part of the slide, from which QuPath measures."""
@@ -57,13 +57,13 @@ class Finding:
     rings: tuple[tuple[tuple[float, float], ...], ...]
     """Closed rings in level-0 pixels: the outline, then holes."""
     numbers: Mapping[str, float]
-    """What the page showed of the object when the finding was made."""
+    """Numbers the page showed of the object when the finding was made."""
     changed: str = ""
     """UTC, ISO 8601."""
 
     @property
     def id(self) -> str:
-        """A reviewer has one finding per object; a later one replaces it."""
+        """The same for all findings of one reviewer on one object, so that the last one stands."""
         name = json.dumps([self.slide_id, self.object, self.reviewer])
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"xpath:finding:{name}"))
 
@@ -78,7 +78,7 @@ class Findings:
             StoreError: It cannot be written, or is of another version.
         """
         self.path = path
-        with self._told():
+        with self._file_named():
             path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as base:
             version = base.execute("PRAGMA user_version").fetchone()[0]
@@ -122,28 +122,28 @@ class Findings:
             return [_finding(row) for row in base.execute(query, (slide_id, finding_id))]
 
     def remove(self, finding_id: str, reviewer: str) -> bool:
-        """Takes a reviewer's own finding back; False if there is none of theirs."""
+        """Removes a reviewer's own finding, and returns False if there is none of theirs."""
         with self._open() as base:
-            found = base.execute(
+            removed = base.execute(
                 "DELETE FROM findings WHERE id = ? AND reviewer = ?", (finding_id, reviewer)
             )
-            return found.rowcount > 0
+            return removed.rowcount > 0
 
     def count(self) -> dict[str, int]:
-        """How many findings each slide has; slides without any are left out."""
+        """Number of findings by slide, without slides that have none."""
         with self._open() as base:
-            found = base.execute("SELECT slide_id, COUNT(*) FROM findings GROUP BY slide_id")
-            return {row[0]: row[1] for row in found}
+            rows = base.execute("SELECT slide_id, COUNT(*) FROM findings GROUP BY slide_id")
+            return {row[0]: row[1] for row in rows}
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._told(), closing(sqlite3.connect(self.path, timeout=WAIT)) as base:
+        with self._file_named(), closing(sqlite3.connect(self.path, timeout=WAIT)) as base:
             base.row_factory = sqlite3.Row
             with base:  # one transaction
                 yield base
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _file_named(self) -> Iterator[None]:
         """Names the file when it cannot be used."""
         try:
             yield
@@ -157,7 +157,9 @@ def _check(finding: Finding) -> None:
     if finding.verdict not in VERDICTS:
         raise Refused(400, f"verdict must be one of {', '.join(VERDICTS)}")
     if not finding.reviewer.strip():
-        raise Refused(400, "type your name or initials first, so that findings can be told apart")
+        raise Refused(
+            400, "type your name or initials first, so that findings can be distinguished"
+        )
     for name, most in LONGEST.items():
         if len(getattr(finding, name)) > most:
             raise Refused(400, f"{name} must have at most {most} characters")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from typing import TYPE_CHECKING, Any
 
 from xpath.export.colour import object_colour
+from xpath.store.tables import table_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,17 +25,15 @@ def findings_csv(findings: Sequence[Finding]) -> str:
     A text that a spreadsheet would take for a formula is quoted with an apostrophe.
     """
     numbers = sorted({name for finding in findings for name in finding.numbers})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*COLUMNS, *numbers))
-    for finding in findings:
-        values = [_plain(getattr(finding, name)) for name in COLUMNS]
-        writer.writerow((*values, *(finding.numbers.get(name, "") for name in numbers)))
-    return text.getvalue()
+    rows = [
+        {name: _plain(getattr(finding, name)) for name in COLUMNS} | dict(finding.numbers)
+        for finding in findings
+    ]
+    return table_text(rows, (*COLUMNS, *numbers))
 
 
 def findings_geojson(findings: Sequence[Finding]) -> str:
-    """Annotations of one slide, as QuPath's own parser reads them; ids are stable.
+    """Annotations of one slide with stable ids, as QuPath's own parser reads them.
 
     QuPath measures from the corner of the scanned part, so that corner is subtracted.
     """

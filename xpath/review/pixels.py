@@ -1,7 +1,7 @@
 """Tiles of slides as the viewer gets them: JPEG, read when asked for, the last ones remembered.
 
-A slide that was moved away is told from a tile that does not exist, so that everything else of the
-run can still be looked at.
+A slide that was moved away is another refusal than a tile that does not exist, so that everything
+else of the run can still be looked at.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Recent(Generic[Value]):
         return value
 
     def forget(self, key: Hashable) -> None:
-        """Makes the answer anew next time."""
+        """Forgets an answer, which is made anew next time."""
         with self._lock:
             self._kept.pop(key, None)
 
@@ -78,7 +78,7 @@ class SlidePixels:
         self._tiles: Recent[bytes] = Recent(1024)
 
     def missing(self, entry: SlideEntry) -> str:
-        """Why a slide cannot be shown; empty where it can."""
+        """The reason why a slide cannot be shown, empty where it can."""
         try:
             self._open(entry)
         except Refused as refused:
@@ -124,11 +124,11 @@ class SlidePixels:
             ) from error
 
 
-def encoded(image: NDArray[np.uint8], kind: str) -> bytes:
+def encoded(image: NDArray[np.uint8], file_type: str) -> bytes:
     """``(H, W, 3)`` or ``(H, W, 4)`` as ``JPEG`` or ``PNG``."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    options = {"quality": QUALITY} if kind == "JPEG" else {"compress_level": 1}
-    Image.fromarray(image).save(buffer, kind, **options)
+    options = {"quality": QUALITY} if file_type == "JPEG" else {"compress_level": 1}
+    Image.fromarray(image).save(buffer, file_type, **options)
     return buffer.getvalue()

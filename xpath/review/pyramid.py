@@ -1,4 +1,4 @@
-"""Which part of a slide a tile of the viewer shows: the arithmetic of DeepZoom.
+"""Boxes of the viewer's tiles on a slide: the arithmetic of DeepZoom.
 
 The last level has the slide's own pixels, each level before it half as many a side, the first is
 one pixel. Tiles do not overlap; those at the right and lower border are smaller.
@@ -50,7 +50,7 @@ class Pyramid:
         return Size(-(-self.size.width // step), -(-self.size.height // step))
 
     def tile(self, level: int, column: int, row: int) -> Tile:
-        """What one tile shows.
+        """Box and size of one tile.
 
         Raises:
             Refused: The slide has no such tile.

@@ -1,4 +1,4 @@
-"""A request that is not answered, and what its sender is told."""
+"""The refusal of a request, with a status and a reason for its sender."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The review page over HTTP, with the standard library alone.
 
-Every answer is made by ``ReviewDesk``; who may ask is decided by ``Access``. Nothing is fetched
+Every answer is made by ``ReviewService``; who may ask is decided by ``Access``. Nothing is fetched
 from elsewhere: the page, its script and its style lie beside this module.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from xpath.review.access import Access
-    from xpath.review.desk import ReviewDesk
+    from xpath.review.service import ReviewService
 
 __all__ = ["Answer", "ReviewServer"]
 
@@ -48,10 +48,10 @@ FOREIGN += " style-src 'unsafe-inline'; img-src data:"
 
 
 class Answer(NamedTuple):
-    """What is sent back."""
+    """A reply to a request."""
 
     body: bytes
-    kind: str = "application/json"
+    media_type: str = "application/json"
     policy: str = OWN
     keep: int = 0
     """Seconds the browser may use it again."""
@@ -60,7 +60,7 @@ class Answer(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What a route is asked."""
+    """A request that reached a route."""
 
     values: Mapping[str, str]
     """Named parts of the path."""
@@ -69,11 +69,11 @@ class Question(NamedTuple):
 
 
 class ReviewServer(ThreadingHTTPServer):
-    """Serves one run; a thread per connection.
+    """Serves one run, with a thread per connection.
 
     Example::
 
-        with ReviewServer(desk, Access(host="127.0.0.1"), port=0) as server:
+        with ReviewServer(service, Access(host="127.0.0.1"), port=0) as server:
             print(server.url)
             server.serve_forever()
     """
@@ -81,16 +81,16 @@ class ReviewServer(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = os.name == "posix"
 
-    def __init__(self, desk: ReviewDesk, access: Access, *, port: int) -> None:
-        """Binds to the address; port 0 takes a free one."""
-        self.desk, self.access = desk, access
+    def __init__(self, service: ReviewService, access: Access, *, port: int) -> None:
+        """Binds to the address, at a free port for port 0."""
+        self.service, self.access = service, access
         self.address_family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
         self.painting = threading.BoundedSemaphore(2 + (os.cpu_count() or 1))
         super().__init__((access.host, port), _Handler)
 
     @property
     def url(self) -> str:
-        """What to open in a browser."""
+        """The address to open in a browser."""
         everywhere = self.access.host in ("0.0.0.0", "::")  # no address to open
         host = socket.gethostname() if everywhere else self.access.host
         host = f"[{host}]" if ":" in host else host
@@ -123,11 +123,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer("DELETE")
 
     def log_message(self, format: str, *_: Any) -> None:
-        """Says nothing of the query, which may hold the token."""
+        """Leaves the query out of the log, as it may hold the token."""
         logger.debug("%s: %s", self._asked(), format)
 
     def _asked(self) -> str:
-        """The path; empty where the request was too broken to have one."""
+        """The path, empty where the request was too broken to have one."""
         return str(getattr(self, "path", "")).partition("?")[0]
 
     def _answer(self, method: str) -> None:
@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
             if match and wanted == method:
                 body = self._body() if method != "GET" else {}
                 with self.server.painting:
-                    return make(self.server.desk, Question(match.groupdict(), query, body))
+                    return make(self.server.service, Question(match.groupdict(), query, body))
         raise Refused(404, "there is no such page")
 
     def _body(self) -> dict[str, Any]:
@@ -174,12 +174,12 @@ class _Handler(BaseHTTPRequestHandler):
         if int(length) > LONGEST_BODY:
             raise Refused(413, f"a finding may have {LONGEST_BODY} bytes")
         try:
-            said = json.loads(self.rfile.read(int(length)))
+            content = json.loads(self.rfile.read(int(length)))
         except (ValueError, RecursionError) as error:
             raise Refused(400, "this is no JSON") from error
-        if not isinstance(said, dict):
+        if not isinstance(content, dict):
             raise Refused(400, "send one JSON object")
-        return said
+        return content
 
     def _refuse(self, refused: Refused) -> None:
         body = json.dumps({"error": refused.reason}).encode()
@@ -187,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, answer: Answer) -> None:
         self.send_response(HTTPStatus(status))
-        self.send_header("Content-Type", answer.kind)
+        self.send_header("Content-Type", answer.media_type)
         self.send_header("Content-Length", str(len(answer.body)))
         keep = f"private, max-age={answer.keep}" if answer.keep else "no-store"
         self.send_header("Cache-Control", keep)
@@ -210,77 +210,83 @@ def _json(value: Any) -> Answer:
     return Answer(json.dumps(value, allow_nan=False).encode())
 
 
-def _page(name: str, kind: str) -> Callable[[ReviewDesk, Question], Answer]:
-    def make(_: ReviewDesk, __: Question) -> Answer:
-        return Answer((files("xpath.review") / "page" / name).read_bytes(), kind)
+def _page(name: str, media_type: str) -> Callable[[ReviewService, Question], Answer]:
+    def make(_: ReviewService, __: Question) -> Answer:
+        return Answer((files("xpath.review") / "page" / name).read_bytes(), media_type)
 
     return make
 
 
-def _tile(desk: ReviewDesk, asked: Question) -> Answer:
-    body = desk.tile(asked.values["slide"], _place(asked))
+def _tile(service: ReviewService, asked: Question) -> Answer:
+    body = service.tile(asked.values["slide"], _tile_index(asked))
     return Answer(body, "image/jpeg", keep=3600)
 
 
-def _layer(desk: ReviewDesk, asked: Question) -> Answer:
-    kinds = asked.query.get("kinds", "")
-    body = desk.layer(asked.values["slide"], asked.values["layer"], _place(asked), kinds)
+def _layer(service: ReviewService, asked: Question) -> Answer:
+    classes = asked.query.get("object_classes", "")
+    body = service.layer(asked.values["slide"], asked.values["layer"], _tile_index(asked), classes)
     return Answer(body, "image/png", keep=600)
 
 
-def _place(asked: Question) -> tuple[int, int, int]:
+def _tile_index(asked: Question) -> tuple[int, int, int]:
     values = asked.values
     return int(values["level"]), int(values["column"]), int(values["row"])
 
 
-def _at(desk: ReviewDesk, asked: Question) -> Answer:
+def _at(service: ReviewService, asked: Question) -> Answer:
     try:
         x, y = float(asked.query["x"]), float(asked.query["y"])
     except (KeyError, ValueError) as error:
         raise Refused(400, "x and y must be numbers") from error
-    return _json(desk.at(asked.values["slide"], x, y, asked.query.get("kinds", "")))
+    return _json(service.at(asked.values["slide"], x, y, asked.query.get("object_classes", "")))
 
 
-def _remember(desk: ReviewDesk, asked: Question) -> Answer:
-    return _json(desk.remember(asked.values["slide"], asked.body))
+def _remember(service: ReviewService, asked: Question) -> Answer:
+    return _json(service.remember(asked.values["slide"], asked.body))
 
 
-def _take_back(desk: ReviewDesk, asked: Question) -> Answer:
+def _take_back(service: ReviewService, asked: Question) -> Answer:
     reviewer = str(asked.body.get("reviewer", ""))
-    if not desk.findings.remove(asked.values["finding"], reviewer):
+    if not service.findings.remove(asked.values["finding"], reviewer):
         raise Refused(404, "there is no such finding of yours")
     return _json({})
 
 
-def _geojson(desk: ReviewDesk, asked: Question) -> Answer:
+def _geojson(service: ReviewService, asked: Question) -> Answer:
     name = re.sub(r"[^\w.-]", "_", asked.values["slide"]) + ".findings.geojson"
-    return Answer(desk.geojson(asked.values["slide"]).encode(), "application/geo+json", name=name)
+    return Answer(
+        service.geojson(asked.values["slide"]).encode(), "application/geo+json", name=name
+    )
 
 
-def _csv(desk: ReviewDesk, _: Question) -> Answer:
-    return Answer(desk.csv().encode(), "text/csv; charset=utf-8", name="findings.csv")
+def _csv(service: ReviewService, _: Question) -> Answer:
+    return Answer(service.csv().encode(), "text/csv; charset=utf-8", name="findings.csv")
 
 
-def _file(desk: ReviewDesk, asked: Question) -> Answer:
-    path, kind = file_of_run(desk.study.folder.root, asked.values["file"])
-    return Answer(path.read_bytes(), kind, policy=FOREIGN)
+def _file(service: ReviewService, asked: Question) -> Answer:
+    path, media_type = file_of_run(service.study.folder.root, asked.values["file"])
+    return Answer(path.read_bytes(), media_type, policy=FOREIGN)
 
 
 SLIDE = r"(?P<slide>[^/]{1,200})"
-PLACE = r"(?P<level>\d{1,3})/(?P<column>\d{1,7})_(?P<row>\d{1,7})"
-ROUTES: tuple[tuple[str, str, Callable[[ReviewDesk, Question], Answer]], ...] = (
+TILE_INDEX = r"(?P<level>\d{1,3})/(?P<column>\d{1,7})_(?P<row>\d{1,7})"
+ROUTES: tuple[tuple[str, str, Callable[[ReviewService, Question], Answer]], ...] = (
     ("GET", "/", _page("review.html", "text/html; charset=utf-8")),
     ("GET", "/review.css", _page("review.css", "text/css; charset=utf-8")),
     ("GET", "/viewer.js", _page("viewer.js", "text/javascript; charset=utf-8")),
     ("GET", "/review.js", _page("review.js", "text/javascript; charset=utf-8")),
-    ("GET", "/api/run", lambda desk, _: _json(desk.run())),
-    ("GET", rf"/api/slide/{SLIDE}", lambda desk, q: _json(desk.slide(q.values["slide"]))),
+    ("GET", "/api/run", lambda service, _: _json(service.run())),
+    ("GET", rf"/api/slide/{SLIDE}", lambda service, q: _json(service.slide(q.values["slide"]))),
     ("GET", rf"/api/slide/{SLIDE}/at", _at),
-    ("GET", rf"/api/slide/{SLIDE}/findings", lambda desk, q: _json(desk.found(q.values["slide"]))),
+    (
+        "GET",
+        rf"/api/slide/{SLIDE}/findings",
+        lambda service, q: _json(service.findings_on(q.values["slide"])),
+    ),
     ("POST", rf"/api/slide/{SLIDE}/findings", _remember),
     ("DELETE", r"/api/finding/(?P<finding>[0-9a-f-]{36})", _take_back),
-    ("GET", rf"/tile/{SLIDE}/{PLACE}\.jpg", _tile),
-    ("GET", rf"/layer/{SLIDE}/(?P<layer>\w{{1,20}})/{PLACE}\.png", _layer),
+    ("GET", rf"/tile/{SLIDE}/{TILE_INDEX}\.jpg", _tile),
+    ("GET", rf"/layer/{SLIDE}/(?P<layer>\w{{1,20}})/{TILE_INDEX}\.png", _layer),
     ("GET", rf"/findings/{SLIDE}\.geojson", _geojson),
     ("GET", "/findings.csv", _csv),
     ("GET", r"/run/(?P<file>.{1,400})", _file),

@@ -1,6 +1,6 @@
-"""What the review page knows of one slide: read from the run folder, nothing is made anew.
+"""One slide of a run as the review page shows it, read from the run folder.
 
-Axes: N patches, L object kinds, K classes.
+Axes: N patches, L object classes (indices j), E objects hidden, K slide classes.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from xpath.errors import XPathError
 from xpath.explain.explanation import read_explanation
 from xpath.export.colour import hex_colour, object_colour
 from xpath.export.overlay import short_name
+from xpath.metrics.calibration import scaled_probability
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.review.layers import LayerPainter
-from xpath.review.pieces import piece_at, place_on
 from xpath.review.pyramid import TILE, Pyramid
 from xpath.review.what_if import WhatIf, what_if_of
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
-from xpath.study.slides import bags_of
+from xpath.study.slides import bags_of, objects_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,24 +31,30 @@ if TYPE_CHECKING:
 
     from xpath.batch.slides import SlideEntry
     from xpath.explain.explanation import Explanation
-    from xpath.review.pieces import Piece
     from xpath.store.masks import SlideMasks
+    from xpath.store.objects import ObjectTable
     from xpath.study.study import Study
 
-__all__ = ["Seen", "SlideView", "open_view"]
+__all__ = ["ShownObject", "SlideView", "open_view"]
 
 SAME = 1e-3
-"""How far the model's logits may be from those of the explanation."""
+"""Largest difference of the model's logits from those of the explanation."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # pieces hold arrays
-class Seen:
-    """An object under a place, with its numbers."""
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
+class ShownObject:
+    """An object under a point, with its numbers."""
 
-    piece: Piece
+    name: str
+    """The same for every point in the object, and in every run with these masks."""
+    object_class: int
+    """Index of its label."""
     label: str
+    """Label id."""
+    rings: tuple[NDArray[np.float64], ...]
+    """Closed rings ``(K, 2)`` of x, y in level-0 pixels: the outline, then holes."""
     numbers: dict[str, float]
-    """Finite numbers by name; what cannot be told is left out."""
+    """Finite numbers by name; what is not known is left out."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # arrays do not compare to one bool
@@ -58,7 +64,8 @@ class SlideView:
     entry: SlideEntry
     classes: tuple[str, ...]
     masks: SlideMasks
-    found: Explanation
+    explanation: Explanation
+    objects: ObjectTable
     painter: LayerPainter
     what_if: WhatIf | None
     """None where the classifier is not the one that was explained."""
@@ -69,9 +76,9 @@ class SlideView:
         return Pyramid(self.masks.grid.slide_size)
 
     def describe(self) -> dict[str, Any]:
-        """What the page shows of the slide as a whole, as JSON knows it."""
+        """The slide as a whole, as JSON."""
         grid, pyramid = self.masks.grid, self.pyramid
-        target = self.classes[self.found.target]
+        target, parts = self.classes[self.explanation.target], self.explanation.object
         return {
             "id": self.entry.slide_id,
             "label": self.entry.label,
@@ -82,122 +89,121 @@ class SlideView:
             "last": pyramid.last,
             "patches": len(grid),
             "explained": target,
-            "measured": self.classes[self.found.importance.target],
+            "measured": self.classes[self.explanation.importance.target],
             "probability": {
-                "object-aware model": self._probability(self.found.object.logits),
-                "standard model": self._probability(self.found.patch.logits),
+                "object-aware model": self._probability(parts.logits),
+                "standard model": self._probability(self.explanation.patch.logits),
             },
-            "bias": self.found.object.bias,
+            "bias": parts.bias,
             "limits": self.painter.limits,
             "what_if": self.what_if is not None,
-            "kinds": [self._kind(kind) for kind in range(len(self.found.object.objects))],
+            "rule": self.objects.rule,
+            "object_classes": [
+                self._object_class(j) for j in range(len(self.explanation.object.objects))
+            ],
             "source": f"slides/{self.entry.slide_id}/explanation.h5",
         }
 
-    def at(self, x: float, y: float, kinds: Sequence[int]) -> list[Seen]:
-        """Objects under a place in level-0 pixels, the smallest first."""
-        place = place_on(self.masks, x, y)
-        if place is None:
-            return []
-        here = self.masks.read(place[0])[:, place[1], place[2]]
-        pieces = [piece_at(self.masks, kind, place) for kind in kinds if here[kind]]
-        found = [piece for piece in pieces if piece is not None]
-        found.sort(key=lambda piece: int(piece.pixels.sum()))
-        return [self._seen(piece) for piece in found]
+    def at(self, x: float, y: float, object_classes: Sequence[int]) -> list[ShownObject]:
+        """Objects of some classes under a point in level-0 pixels, the smallest first."""
+        return [self._shown(index) for index in self.objects.at(x, y, object_classes)]
 
-    def _kind(self, kind: int) -> dict[str, Any]:
-        label, found = self.found.object.objects[kind], self.found
-        masked = kind < len(self.masks.labels)
-        share = float(self.masks.area[:, kind].mean() / self.masks.size**2) if masked else None
+    def _object_class(self, j: int) -> dict[str, Any]:
+        label, explanation = self.explanation.object.objects[j], self.explanation
+        masked = j < len(self.masks.labels)
+        share = float(self.masks.area[:, j].mean() / self.masks.size**2) if masked else None
         row: dict[str, Any] = {
-            "index": kind,
+            "index": j,
             "label": label,
             "name": short_name(label),
             "colour": hex_colour(object_colour(label)),
             "masked": masked,
             "area": share,
-            "contribution": float(found.object.contribution[kind]),
-            "centres": self._strongest(kind) if masked else [],
+            "count": self.objects.counts[label] if masked else None,
+            "contribution": float(explanation.object.contribution[j]),
+            "centres": self._strongest(j) if masked else [],
         }
-        whole = self.what_if and self.what_if.without(found.target, kind, None)
+        whole = self.what_if and self.what_if.without(explanation.target, j, None)
         if whole:
             row["without"] = whole.log_odds
-        if label in found.importance.objects:
-            place = found.importance.objects.index(label)
+        if label in explanation.importance.objects:
+            e = explanation.importance.objects.index(label)
             row |= {
-                "hidden": float(found.importance.effect[place]),
-                "random": float(found.importance.null[place]),
+                "hidden": float(explanation.importance.effect[e]),
+                "random": float(explanation.importance.null[e]),
             }
-        return {name: value for name, value in row.items() if _tellable(value)}
+        return {name: value for name, value in row.items() if _is_known(value)}
 
-    def _strongest(self, kind: int) -> list[list[float]]:
-        """Centres of the patches in which a kind adds most, and least, to the logit."""
-        held = np.flatnonzero(self.masks.area[:, kind])
+    def _strongest(self, j: int) -> list[list[float]]:
+        """Centres of the patches in which a class adds most, and least, to the logit."""
+        held = np.flatnonzero(self.masks.area[:, j])
         order = held[
-            np.argsort(-np.abs(self.found.object.patch_contribution[held, kind]), kind="stable")
+            np.argsort(-np.abs(self.explanation.object.patch_contribution[held, j]), kind="stable")
         ]
         half = self.masks.grid.footprint / 2
         centres: list[list[float]] = (self.masks.grid.coords[order[:8]] + half).tolist()
         return centres
 
-    def _seen(self, piece: Piece) -> Seen:
-        kind, found = piece.kind, self.found
-        total = self.masks.area[piece.patches, kind]
-        terms = found.object.patch_contribution[piece.patches, kind]
-        pixel_um = (self.masks.grid.footprint / self.masks.size) * (
-            self.masks.grid.slide_mpp or math.nan
-        )
+    def _shown(self, index: int) -> ShownObject:
+        table, explanation = self.objects, self.explanation
+        j, patches = int(table.label[index]), table.patches_of(index)
+        terms = explanation.object.patch_contribution[patches, j]
         numbers = {
-            "area um2": float(piece.pixels.sum()) * pixel_um**2,
-            "contribution": float((terms * piece.pixels / np.maximum(total, 1)).sum()),
+            "area um2": float(table.areas_um2[index]),
+            "contribution": float(terms @ table.shares_of(index)),
             "contribution of its patches": float(terms.sum()),
-            "contribution of its kind": float(found.object.contribution[kind]),
-            "presence score": float(self.masks.presence[piece.patches, kind].max()),
-            "patches": float(len(piece.patches)),
+            "contribution of its class": float(explanation.object.contribution[j]),
+            "confidence": float(table.confidence[index]),
+            "patches": float(len(patches)),
         }
-        for name, patches in (("without it here", piece.patches), ("without its kind", None)):
-            answer = self.what_if and self.what_if.without(found.target, kind, patches)
+        for name, absent in (("without it here", patches), ("without its class", None)):
+            answer = self.what_if and self.what_if.without(explanation.target, j, absent)
             if answer:
                 numbers[f"{name}: log-odds"] = answer.log_odds
                 numbers[f"{name}: probability"] = answer.probability
-        numbers |= self._measured(self.masks.labels[kind])
-        finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
-        return Seen(piece=piece, label=self.masks.labels[kind], numbers=finite)
+        numbers |= self._measured(table.labels[j])
+        return ShownObject(
+            name=table.id(index),
+            object_class=j,
+            label=table.labels[j],
+            rings=table.rings(index),
+            numbers={name: value for name, value in numbers.items() if math.isfinite(value)},
+        )
 
     def _measured(self, label: str) -> dict[str, float]:
-        """What blurring the kind did to the standard model."""
-        if label not in self.found.importance.objects:
+        """The effect on the standard model of blurring all objects of a label."""
+        if label not in self.explanation.importance.objects:
             return {}
-        place = self.found.importance.objects.index(label)
+        e = self.explanation.importance.objects.index(label)
         return {
-            "blurred: fall of log-odds": float(self.found.importance.effect[place]),
-            "random, same area: fall of log-odds": float(self.found.importance.null[place]),
+            "blurred: fall of log-odds": float(self.explanation.importance.effect[e]),
+            "random, same area: fall of log-odds": float(self.explanation.importance.null[e]),
         }
 
     def _probability(self, logits: NDArray[np.float64]) -> dict[str, float]:
-        weight = np.exp(logits - logits.max())
-        return dict(zip(self.classes, (weight / weight.sum()).tolist(), strict=True))
+        return dict(zip(self.classes, scaled_probability(logits, 1.0).tolist(), strict=True))
 
 
 def open_view(study: Study, entry: SlideEntry) -> SlideView:
-    """Reads what the run holds of a slide.
+    """Reads the files of a slide, and counts its objects if no stage has done so yet.
 
     Raises:
         StoreError: The slide has not been explained, or a file is damaged.
     """
     masks = open_masks(study.folder.masks(entry.slide_id))
-    found = read_explanation(study.folder.explanation(entry.slide_id))
+    explanation = read_explanation(study.folder.explanation(entry.slide_id))
     return SlideView(
         entry=entry,
         classes=study.classes,
         masks=masks,
-        found=found,
-        painter=LayerPainter(masks, found),
-        what_if=_what_if(study, entry, found),
+        explanation=explanation,
+        objects=objects_of(study, entry),
+        painter=LayerPainter(masks, explanation),
+        what_if=_what_if(study, entry, explanation),
     )
 
 
-def _what_if(study: Study, entry: SlideEntry, found: Explanation) -> WhatIf | None:
+def _what_if(study: Study, entry: SlideEntry, explanation: Explanation) -> WhatIf | None:
     """None where features or classifier are gone, or are not those that were explained."""
     try:
         model = ObjectAwareMIL.from_pretrained(
@@ -209,9 +215,9 @@ def _what_if(study: Study, entry: SlideEntry, found: Explanation) -> WhatIf | No
         )
     except XPathError:
         return None
-    same = np.allclose(answer.logits(), found.object.logits, atol=SAME, rtol=SAME)
-    return answer if same and model.objects == found.object.objects else None
+    same = np.allclose(answer.logits(), explanation.object.logits, atol=SAME, rtol=SAME)
+    return answer if same and model.objects == explanation.object.objects else None
 
 
-def _tellable(value: Any) -> bool:
+def _is_known(value: Any) -> bool:
     return value is not None and not (isinstance(value, float) and not math.isfinite(value))

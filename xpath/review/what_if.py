@@ -1,10 +1,10 @@
-"""What the object-aware model would say if an object were not there: exact, without running it.
+"""The object-aware model's answer without an object: exact, and without running the model.
 
-The logit is a sum of what each kind adds in each patch, weighted by attention (see
-``xpath.explain.activation``). If a kind is absent from some patches, the attention on its other
+The logit is a sum of what each object class adds in each patch, weighted by attention (see
+``xpath.explain.activation``). If a class is absent from some patches, the attention on its other
 patches is spread over the rest, by 1 over what is left of it; if it is absent from all, it adds
-nothing. Nothing else changes, because kinds do not see each other.
-Axes: N patches, L object kinds, K classes.
+nothing. Nothing else changes, because classes do not see each other.
+Axes: N patches, L object classes (indices j), K slide classes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["WhatIf", "Without", "what_if_of"]
 
 LEFT = 1e-9
-"""Attention below this is rounding; how it would be spread cannot be told."""
+"""Attention below this is rounding; how it would be spread is unknown."""
 
 
 class Without(NamedTuple):
@@ -40,45 +40,45 @@ class Without(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
 class WhatIf:
-    """What is needed to answer for one slide."""
+    """The terms of one slide's logits, from which every answer follows."""
 
     attention: NDArray[np.float64]
-    """``(N, L)``; sums to one for every kind that is present."""
+    """``(N, L)``; sums to one for every object class that is present."""
     terms: NDArray[np.float64]
-    """``(N, L, K)`` what each kind adds in each patch to each logit."""
+    """``(N, L, K)`` what each object class adds in each patch to each logit."""
     bias: NDArray[np.float64]
     """``(K,)``."""
     present_only: bool
-    """Whether the mean is over the kinds that are present."""
+    """Whether the mean is over the object classes that are present."""
 
     def logits(self) -> NDArray[np.float64]:
         """``(K,)`` as it is."""
         return np.asarray(self.terms.sum(axis=0).sum(axis=0) + self.bias)
 
-    def without(self, target: int, kind: int, patches: NDArray[np.int64] | None) -> Without | None:
-        """The answer if a kind were absent from some patches, or from all (None).
+    def without(self, target: int, j: int, patches: NDArray[np.int64] | None) -> Without | None:
+        """The answer if an object class were absent from some patches, or from all (None).
 
         None where nearly all attention is on those patches: then rounding decides.
         """
         terms = self.terms.sum(axis=0)  # (L, K)
-        held = self.attention[:, kind] > 0
+        held = self.attention[:, j] > 0
         gone = held.copy() if patches is None else np.zeros(len(held), np.bool_)
         gone[slice(None) if patches is None else patches] = True
         rest = held & ~gone
-        left = float(self.attention[rest, kind].sum())
+        left = float(self.attention[rest, j].sum())
         if rest.any() and left < LEFT:
             return None
-        terms[kind] = self.terms[rest, kind].sum(axis=0) / left if rest.any() else 0.0
+        terms[j] = self.terms[rest, j].sum(axis=0) / left if rest.any() else 0.0
         if self.present_only and held.any() and not rest.any():
-            kinds = int((self.attention.sum(axis=0) > 0).sum())
-            terms *= kinds / max(1, kinds - 1)
+            count = int((self.attention.sum(axis=0) > 0).sum())
+            terms *= count / max(1, count - 1)
         after = terms.sum(axis=0) + self.bias
         change = float(log_odds(after, target) - log_odds(self.logits(), target))
         return Without(change, 1 / (1 + float(np.exp(-log_odds(after, target)))))
 
 
 def what_if_of(model: ObjectAwareMIL, bag: Bag) -> WhatIf:
-    """Everything the model says about a slide, kind by kind and class by class.
+    """The terms of the model's logits on a slide, by patch, object class and slide class.
 
     Raises:
         DataError: The model's logit is no such sum.

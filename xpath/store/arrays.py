@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 import numpy as np
 
 from xpath.store.hdf5 import create_h5, open_h5
+from xpath.store.schema import name_unknown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,10 @@ def write_arrays(path: Path, schema: str, instance: DataclassInstance) -> None:
 
 
 def read_arrays(path: Path, schema: str, of: type[T], *, remedy: str = "make it again") -> T:
-    """Reads what ``write_arrays`` wrote. A field that is missing takes its default.
+    """Reads a dataclass that ``write_arrays`` wrote.
+
+    A field that an older version did not write takes its default. One that we do not know, as a
+    newer version may write, is named in a warning.
 
     Args:
         path: The file.
@@ -52,7 +56,7 @@ def read_arrays(path: Path, schema: str, of: type[T], *, remedy: str = "make it 
         StoreError: The file is missing, truncated, not ours, incomplete, or of another version.
     """
     with open_h5(path, schema, remedy=remedy) as file:
-        return _read(file, of)
+        return _read(path, file, of)
 
 
 def _write(group: Any, instance: DataclassInstance) -> None:
@@ -66,14 +70,16 @@ def _write(group: Any, instance: DataclassInstance) -> None:
             group.attrs[field.name] = json.dumps(value)
 
 
-def _read(group: Any, of: type[T]) -> T:
+def _read(path: Path, group: Any, of: type[T]) -> T:
     values: dict[str, Any] = {}
-    for name in (field.name for field in fields(of)):
+    names = [field.name for field in fields(of)]
+    name_unknown(path, [*group, *group.attrs], [*names, "schema"])
+    for name in names:
         if name in group.attrs:
             value = json.loads(group.attrs[name])
             values[name] = tuple(value) if isinstance(value, list) else value
         elif name in group and hasattr(group[name], "keys"):  # a group
-            values[name] = _read(group[name], get_type_hints(of)[name])
+            values[name] = _read(path, group[name], get_type_hints(of)[name])
         elif name in group:
             values[name] = group[name][()]
     return of(**values)

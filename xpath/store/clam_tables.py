@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from io import StringIO
+from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from xpath.errors import DataError
-from xpath.store.schema import atomic
+from xpath.store.tables import read_user_table, write_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,11 +37,11 @@ def read_clam_dataset(path: Path, *, label_column: str = "label") -> list[CLAMSl
     Raises:
         DataError: Unreadable, a missing column, no labelled slide, or a slide twice.
     """
-    rows = _rows(path, ["case_id", "slide_id", label_column])
+    rows = read_user_table(path, "case_id", "slide_id", label_column)
     slides = [
-        CLAMSlide(row["case_id"], row["slide_id"], row[label_column])
+        CLAMSlide(row["case_id"], row["slide_id"], row[label_column.lower()])
         for row in rows
-        if row["slide_id"] and row[label_column]
+        if row["slide_id"] and row[label_column.lower()]
     ]
     _refuse_twice(path, [slide.slide_id for slide in slides])
     if not slides:
@@ -56,7 +55,7 @@ def read_clam_split(path: Path) -> dict[str, str]:
     Raises:
         DataError: Unreadable, a missing column, no slide, or a slide in two parts.
     """
-    rows = _rows(path, list(PARTS))
+    rows = read_user_table(path, *PARTS)
     if {row[word].lower() for row in rows for word in PARTS} <= YES | {"false", "0", "0.0"}:
         # the index, slide ids, has no name
         placed = [(row[""], word) for row in rows for word in PARTS if row[word].lower() in YES]
@@ -78,36 +77,14 @@ def write_clam_split(path: Path, parts: dict[str, str]) -> None:
     Raises:
         StoreError: The disk is full.
     """
-    columns = [[name for name, part in parts.items() if part == ours] for ours in PARTS.values()]
-    lines = [",".join(["", *PARTS])]
-    for number in range(max(len(column) for column in columns)):
-        cells = [column[number] if number < len(column) else "" for column in columns]
-        lines.append(",".join([str(number), *cells]))
-    with atomic(path) as draft:
-        draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _rows(path: Path, wanted: list[str]) -> list[dict[str, str]]:
-    """Rows with every cell as text, so that ids keep their leading zeros."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); pass a CSV file in UTF-8") from error
-    rows = [
-        {
-            (key or "").strip(): (value or "").strip()
-            for key, value in row.items()
-            if key is not None
-        }
-        for row in csv.DictReader(StringIO(text, newline=""))
-    ]
-    columns = sorted(rows[0]) if rows else []
-    if not set(wanted) <= set(columns):
-        raise DataError(
-            f"{path} needs the columns {wanted} and at least one row, got {columns} and"
-            f" {len(rows)} rows"
-        )
-    return rows
+    columns = {
+        word: [name for name, part in parts.items() if part == ours] for word, ours in PARTS.items()
+    }
+    rows = zip_longest(*columns.values())
+    write_table(
+        path,
+        [{"": number, **dict(zip(columns, row, strict=True))} for number, row in enumerate(rows)],
+    )
 
 
 def _refuse_twice(path: Path, names: list[str]) -> None:

@@ -1,7 +1,8 @@
 """Patch and object features of a slide in HDF5, schema ``xpath.features/1``.
 
 The file also opens in CLAM's and TRIDENT's tools: ``features`` and ``coords`` are where they look,
-with the attributes described in ``xpath.store.grids``. Axes: N patches, L object kinds, D features.
+with the attributes described in ``xpath.store.grids``. Axes: N patches, L object classes, D
+features.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from xpath.geometry import PatchGrid
 from xpath.shapes import check_shape
 from xpath.store.grids import grid_attributes, grid_from_attributes
 from xpath.store.hdf5 import create_h5, open_h5
-from xpath.store.schema import FEATURES
+from xpath.store.schema import FEATURES, name_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SlideFeatures", "read_features", "write_features"]
 
+ATTRIBUTES = ("schema", "slide_id", "objects", "provenance")
 CHUNK_BYTES = 1 << 20
 DTYPES: dict[str, type[np.floating[Any]]] = {
     "features": np.float32,
@@ -37,18 +39,18 @@ DTYPES: dict[str, type[np.floating[Any]]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
 class SlideFeatures:
-    """What is known of every patch of a slide. Other floating types are converted."""
+    """Features of every patch of a slide. Other floating types are converted."""
 
     slide_id: str
     grid: PatchGrid
     features: NDArray[np.float32]
     """``(N, D)`` mean feature of each patch."""
     object_features: NDArray[np.float16]
-    """``(N, L, D)`` mean feature under each object's mask; zero where it is absent."""
+    """``(N, L, D)`` mean feature under each object's mask, zero where it is absent."""
     object_coverage: NDArray[np.float32]
     """``(N, L)`` share of the patch under the mask, 0 to 1."""
     objects: tuple[str, ...]
-    """Label ids, L of them; the last may be ``other``."""
+    """Label ids, L of them, of which the last may be ``other``."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     """Prompts, encoder and segmentor with their SHA-256, configuration digest, version."""
 
@@ -75,7 +77,7 @@ class SlideFeatures:
             )
 
     def _finite(self, name: str, dtype: type[np.floating[Any]]) -> NDArray[Any]:
-        """The array as it is stored; refused if that changes a number into none."""
+        """The array as it is stored. Refuses NaN, infinity and what float16 cannot hold."""
         with np.errstate(over="ignore"):  # it is reported below, with the patch
             array = np.ascontiguousarray(getattr(self, name), dtype)
         finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
@@ -89,7 +91,7 @@ class SlideFeatures:
 
 
 def write_features(path: Path, slide: SlideFeatures) -> None:
-    """Writes ``features.h5``; equal input gives equal bytes.
+    """Writes ``features.h5``, the same bytes for the same input.
 
     Raises:
         StoreError: The disk is full.
@@ -114,6 +116,7 @@ def read_features(path: Path) -> SlideFeatures:
         StoreError: The file is missing, truncated, not ours, or contradicts itself.
     """
     with open_h5(path, FEATURES) as file:
+        name_unknown(path, [*file, *file.attrs], [*DTYPES, *ATTRIBUTES, "coords"])
         return SlideFeatures(
             slide_id=str(file.attrs["slide_id"]),
             grid=grid_from_attributes(file["coords"][()], dict(file["coords"].attrs)),

@@ -1,6 +1,6 @@
 """Patch features that other toolkits wrote: CLAM, TRIDENT, STAMP, LazySlide (wsidata), and ours.
 
-What is read is the published layout of each; which it is, the file tells. Axes: N patches,
+What is read is the published layout of each; which it is, is seen from the file. Axes: N patches,
 D features.
 """
 
@@ -40,13 +40,13 @@ class PatchFeatures:
     features: NDArray[np.floating[Any]]
     """``(N, D)``, half or single precision as stored."""
     coords: NDArray[np.float64] | None = None
-    """``(N, 2)`` x, y of the top left corners, in ``unit``; None where they are not in the file."""
+    """``(N, 2)`` x, y of the top left corners in ``unit``, None where they are not in the file."""
     unit: Literal["level0", "um"] = "level0"
     """Pixels of level 0, or microns (STAMP)."""
     side: float | None = None
-    """Side of a patch in ``unit``; None where it is not in the file (CLAM's features)."""
+    """Side of a patch in ``unit``, None where it is not in the file (CLAM's features)."""
     encoder: str = ""
-    """Name of the encoder; empty where it is not in the file."""
+    """Name of the encoder, empty where it is not in the file."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot be features of patches.
@@ -96,10 +96,9 @@ def find_feature_files(folder: Path) -> dict[str, Path]:
     ours = {path.parent.name: path for path in sorted(folder.glob("slides/*/features.h5"))}
     if ours:
         return ours
-    parts = [folder / name for name in ("h5_files", "pt_files") if (folder / name).is_dir()]
-    found = _in_folders(parts or [folder])
-    if found:
-        return found
+    subfolders = [folder / name for name in ("h5_files", "pt_files") if (folder / name).is_dir()]
+    if files := _in_folders(subfolders or [folder]):
+        return files
     nested = [
         path
         for pattern in ("features_*", "patch_features_*", "*/features_*", "*/patch_features_*")
@@ -108,14 +107,14 @@ def find_feature_files(folder: Path) -> dict[str, Path]:
     ]
     if len(nested) > 1:
         names = [str(path.relative_to(folder)) for path in nested]
-        raise DataError(f"{folder} has features of several kinds; pass one of {names}")
-    found = _in_folders(nested)
-    if not found:
+        raise DataError(f"{folder} has features of several encoders; pass one of {names}")
+    files = _in_folders(nested)
+    if not files:
         raise DataError(
             f"{folder} holds no feature files; looked for {', '.join(SUFFIXES)} there, in h5_files"
             " and pt_files (CLAM) and in features_<encoder> (TRIDENT)"
         )
-    return found
+    return files
 
 
 def _in_folders(folders: list[Path]) -> dict[str, Path]:
@@ -123,8 +122,8 @@ def _in_folders(folders: list[Path]) -> dict[str, Path]:
     files = [path for path in files if not path.name.startswith(".")]
     # The preferred suffix comes last and so stays.
     files.sort(key=lambda path: SUFFIXES.index(path.suffix), reverse=True)
-    found = {path.stem: path for path in files}
-    return dict(sorted(found.items()))
+    by_name = {path.stem: path for path in files}
+    return dict(sorted(by_name.items()))
 
 
 def read_patch_features(path: Path, *, table: str | None = None) -> PatchFeatures:
@@ -160,7 +159,7 @@ def _read_pt(path: Path) -> PatchFeatures:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
         raise StoreError(
-            f"{path} cannot be read as a tensor, and objects of other kinds are not loaded because"
+            f"{path} cannot be read as a tensor, and other objects are not loaded because"
             f" they can run code ({str(error).splitlines()[0]})"
         ) from error
     if not isinstance(content, torch.Tensor):
@@ -174,7 +173,7 @@ def _read_pt(path: Path) -> PatchFeatures:
 
 
 def _read_h5(path: Path) -> PatchFeatures:
-    """CLAM's, TRIDENT's, STAMP's or our file; what its datasets are called tells."""
+    """A file of CLAM, TRIDENT, STAMP or xpath, told apart by the names of its datasets."""
     import h5py
 
     try:
@@ -183,23 +182,23 @@ def _read_h5(path: Path) -> PatchFeatures:
         raise StoreError(
             f"{path} is truncated or no HDF5 file ({error}); extract its features again"
         ) from error
-    parts: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     with file, damage_refused(path):
         names = sorted(file)
         if {"feats", "patch_embeddings"} & set(names):
-            parts = _stamp(file)
+            values = _stamp(file)
         elif "features" in names:
-            parts = _clam_or_trident(file)
-    if not parts:
+            values = _clam_or_trident(file)
+    if not values:
         raise StoreError(
             f"{path} holds {names}, wanted `features` (CLAM, TRIDENT, xpath) or `feats` (STAMP); if"
             " these are coordinates only, extract the features first"
         )
-    return PatchFeatures(slide_id=path.stem, **parts)
+    return PatchFeatures(slide_id=path.stem, **values)
 
 
 def _clam_or_trident(file: Any) -> dict[str, Any]:
-    """Both say ``features`` and ``coords``; only TRIDENT says what they are."""
+    """Both have ``features`` and ``coords``, but only TRIDENT describes them."""
     features = file["features"]
     coords = file.get("coords")
     about = {} if coords is None else dict(coords.attrs)
@@ -254,7 +253,7 @@ def _read_wsidata(path: Path, table: str | None) -> PatchFeatures:
         tables = root.get("tables", {})
         known = [name for name in sorted(tables) if _is_of_tiles(name, tables[name])]
     if table is None and len(known) > 1:
-        raise DataError(f"{path} has features of several kinds, choose one with table=: {known}")
+        raise DataError(f"{path} has several tables of features, choose one with table=: {known}")
     chosen = table or (known[0] if known else "")
     if chosen not in known:
         raise StoreError(f"{path} has no table {chosen!r} of tile features; it has {known}")
@@ -289,7 +288,7 @@ def _rows(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _stride(coords: NDArray[np.float64]) -> float:
-    """Smallest step between tiles; 0 for a single one."""
+    """Smallest step between tiles, 0 for a single one."""
     steps = np.concatenate([np.diff(np.unique(axis)) for axis in coords.T])
     return float(steps.min(initial=np.inf)) if len(steps) else 0.0
 

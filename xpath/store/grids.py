@@ -9,7 +9,7 @@ mean different things by ``patch_size``:
   level0_magnification / target_magnification``, also stored as ``patch_size_level0``.
 
 We choose numbers for which all three agree: ``patch_size`` is counted at the pyramid level
-(level 0, unless told otherwise), and ``target_magnification`` is the magnification of that same
+(level 0, unless given otherwise), and ``target_magnification`` is the magnification of that same
 level. It is therefore *not* the resolution patches are read at by xpath; that is ``mpp``, with
 ``pixels`` a side. Magnifications are ``10 / level0_mpp``, rounded; where the slide stores no
 resolution they are left out, and TRIDENT then falls back to CLAM's attributes. Lengths in
@@ -45,7 +45,7 @@ class PyramidLevel(NamedTuple):
     downsample: float = 1.0
     """Level-0 pixels per pixel."""
     size: Size | None = None
-    """Size of the level; None for the slide's size divided by ``downsample``."""
+    """Size of the level, None for the slide's size divided by ``downsample``."""
 
 
 LEVEL0 = PyramidLevel()
@@ -94,7 +94,7 @@ def read_grid(path: Path) -> PatchGrid:
 
 
 def grid_attributes(grid: PatchGrid, name: str, level: PyramidLevel = LEVEL0) -> dict[str, Any]:
-    """Attributes of ``coords``: ours, CLAM's and TRIDENT's; see the head of this file.
+    """Attributes of ``coords``: ours, CLAM's and TRIDENT's (see the head of this file).
 
     Raises:
         DataError: Level and downsample contradict each other or the grid.

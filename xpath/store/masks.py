@@ -24,7 +24,14 @@ import numpy as np
 from xpath.errors import ConfigError, DataError, StoreError
 from xpath.shapes import check_shape
 from xpath.store.grids import grid_attributes, grid_from_attributes
-from xpath.store.schema import FULL, MASKS, atomic, check_schema, damage_refused
+from xpath.store.schema import (
+    FULL,
+    MASKS,
+    atomic,
+    check_schema,
+    damage_refused,
+    name_unknown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["REDUCTIONS", "MaskWriter", "SlideMasks", "open_masks"]
 
+ARRAYS = ("masks", "presence", "area", "coords")
+ATTRIBUTES = ("schema", "labels", "size", "reduce", "provenance")
 MOST_PATCHES = 256
 """Patches per file at most: disks of clusters count files, and a slide has many patches."""
 MOST_BYTES = 128 << 20
@@ -46,7 +55,7 @@ REDUCTIONS = (1, 2, 4)
 
 
 class MaskWriter:
-    """Writes masks batch by batch; the folder appears when all patches are there.
+    """Writes masks batch by batch. The folder appears when all patches are there.
 
     Example::
 
@@ -152,16 +161,16 @@ class MaskWriter:
         self._presence[start:stop] = presence
         self._area[start:stop] = _area(packed)
         while len(packed):
-            part = packed[: len(self._buffer) - self._buffered]
-            self._buffer[self._buffered : self._buffered + len(part)] = part
-            self._buffered += len(part)
-            packed = packed[len(part) :]
+            fitting = packed[: len(self._buffer) - self._buffered]
+            self._buffer[self._buffered : self._buffered + len(fitting)] = fitting
+            self._buffered += len(fitting)
+            packed = packed[len(fitting) :]
             if self._buffered == len(self._buffer):
                 self._flush()
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
@@ -170,7 +179,7 @@ class MaskWriter:
             with self._exit.pop_all(), self._room():
                 self._finish()
         else:
-            self._exit.__exit__(kind, error, trace)
+            self._exit.__exit__(error_type, error, trace)
 
     def _finish(self) -> None:
         if self._written + self._buffered < len(self._grid):
@@ -226,7 +235,7 @@ class MaskWriter:
 
 
 class SlideMasks:
-    """Masks of a slide, read on demand; made by ``open_masks``."""
+    """Masks of a slide, opened by ``open_masks`` and read on demand."""
 
     def __init__(self, path: Path, group: Any) -> None:
         """Reads all but the masks themselves, and checks that everything is there."""
@@ -236,7 +245,7 @@ class SlideMasks:
         self.labels: tuple[str, ...] = tuple(group.attrs["labels"])
         """Label ids, L of them."""
         self.size = int(group.attrs["size"])
-        """Side of a mask in pixels; it covers the patch from border to border."""
+        """Side of a mask in pixels. A mask covers its patch from border to border."""
         self.reduce = int(group.attrs.get("reduce", 1))
         """Pixels it was segmented at, along each axis, per pixel of the mask."""
         self.provenance: dict[str, str] = dict(group.attrs["provenance"])
@@ -246,9 +255,9 @@ class SlideMasks:
         """``(N, L)`` pixels of each mask."""
         self._masks = group["masks"]
         table = (len(self.grid), len(self.labels))
-        found = (self._masks.shape, self.area.shape, self.presence.shape)
+        shapes = (self._masks.shape, self.area.shape, self.presence.shape)
         wanted = ((*table, self.size, -(-self.size // 8)), table, table)
-        if found != wanted or self.reduce not in REDUCTIONS or not self._masks.shards:
+        if shapes != wanted or self.reduce not in REDUCTIONS or not self._masks.shards:
             raise StoreError(f"{path} contradicts itself; remove it and make it again")
         self._check_files()
 
@@ -292,9 +301,9 @@ class SlideMasks:
         """A file that is missing would be read as zeros without a word."""
         count = -(-len(self) // self._masks.shards[0])
         shards = [f"masks/c/{number}/0/0/0" for number in range(count)]
-        for part in ["presence/c/0/0", "area/c/0/0", "coords/c/0/0", *shards]:
-            if not (self.path / part).is_file():
-                raise StoreError(f"{self.path} lacks {part}; remove it and make it again")
+        for name in ["presence/c/0/0", "area/c/0/0", "coords/c/0/0", *shards]:
+            if not (self.path / name).is_file():
+                raise StoreError(f"{self.path} lacks {name}; remove it and make it again")
 
 
 def open_masks(path: Path) -> SlideMasks:
@@ -310,6 +319,8 @@ def open_masks(path: Path) -> SlideMasks:
     with damage_refused(path):
         group = zarr.open_group(path, mode="r", zarr_format=3)
         check_schema(path, group.attrs.get("schema"), MASKS)
+        arrays = [entry.name for entry in path.iterdir() if entry.is_dir()]
+        name_unknown(path, [*arrays, *group.attrs], [*ARRAYS, *ATTRIBUTES])
         return SlideMasks(path, group)
 
 
@@ -325,7 +336,7 @@ def _patches_per_file(patches: int, size: int) -> int:
 
 
 def _storage() -> dict[str, Any]:
-    """How chunks are kept: no shuffle, which hurts packed bits; with a checksum; even if empty."""
+    """Storage of chunks: no shuffle, which hurts packed bits, a checksum, and empty chunks too."""
     from zarr.codecs import ZstdCodec
 
     return {

@@ -1,7 +1,7 @@
 """Which process wrote something, and whether it still lives.
 
-Drafts and claims carry these facts, so that what a killed process left behind can be told from the
-work of a living one.
+Drafts and claims carry these facts, so that leftovers of a killed process can be distinguished from
+the work of a living one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Process(NamedTuple):
     host: str
     """Name of the machine."""
     started: str
-    """Boot and clock tick at which it started; empty where the system does not tell.
+    """Boot and clock tick at which it started, empty where the system does not say.
 
     A pid is given out again after a while; together with its start it is not.
     """
@@ -34,7 +34,7 @@ def this_process() -> Process:
 
 
 def is_dead(process: Process) -> bool:
-    """Whether it surely runs no more; False for other machines, where we cannot know."""
+    """True if it surely runs no more, False also on other machines, where we cannot know."""
     if os.name != "posix" or process.host != socket.gethostname():
         return False  # on Windows, signal 0 would end the process
     try:
@@ -48,7 +48,7 @@ def is_dead(process: Process) -> bool:
 
 
 def _started(pid: int) -> str:
-    """Boot id and start tick of a process, from ``/proc``; empty elsewhere."""
+    """Boot id and start tick of a process from ``/proc``, empty on systems without."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         status = Path(f"/proc/{pid}/stat").read_text()

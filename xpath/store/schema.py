@@ -7,6 +7,7 @@ full disk never leaves half a result under its final name.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import shutil
@@ -21,9 +22,20 @@ from xpath.errors import StoreError
 from xpath.store.process import Process, is_dead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["FEATURES", "GRID", "MASKS", "atomic", "check_schema", "damage_refused", "sha256_of"]
+__all__ = [
+    "FEATURES",
+    "GRID",
+    "MASKS",
+    "atomic",
+    "check_schema",
+    "damage_refused",
+    "name_unknown",
+    "sha256_of",
+]
+
+logger = logging.getLogger(__name__)
 
 FEATURES = "xpath.features/1"
 MASKS = "xpath.masks/1"
@@ -35,7 +47,7 @@ NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A draft beside ``path``, moved there when the block ends well; a file or a folder.
+    """A draft file or folder beside ``path``, moved there when the block ends well.
 
     The block creates the draft under the name it is given. Nothing is left behind when the block
     raises; what a killed process left behind is swept when the same path is written again. An
@@ -87,6 +99,19 @@ def check_schema(path: Path, found: object, wanted: str, *, remedy: str = "make 
     raise StoreError(f"{path} has schema {found!r}, wanted {wanted!r}: {advice}")
 
 
+def name_unknown(path: Path, names: Iterable[str], known: Iterable[str]) -> None:
+    """Warns of fields, arrays or columns that a newer version wrote and this one passes over.
+
+    Args:
+        path: The file, for the message.
+        names: Everything that is in it.
+        known: Everything that this version reads.
+    """
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        logger.warning("%s has %s of a newer version, passed over", path, ", ".join(unknown))
+
+
 @contextmanager
 def damage_refused(path: Path) -> Iterator[None]:
     """Turns whatever goes wrong while a file is read into one error that names it.
@@ -127,9 +152,9 @@ def _host() -> str:
     return sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _beside(path: Path, kind: str) -> Path:
-    """A hidden name in the same folder that tells its machine and process."""
-    return path.parent / f".{path.name}.{_host()}.{os.getpid()}.{uuid4().hex[:8]}.{kind}"
+def _beside(path: Path, suffix: str) -> Path:
+    """A hidden name in the same folder that holds its machine and process."""
+    return path.parent / f".{path.name}.{_host()}.{os.getpid()}.{uuid4().hex[:8]}.{suffix}"
 
 
 def _sweep(path: Path) -> None:
@@ -165,7 +190,7 @@ def _flush_file(path: Path) -> None:
 
 
 def _flush_folder(path: Path) -> None:
-    """Makes new names in a folder last; not every system can or needs it."""
+    """Makes new names in a folder last, where the system can and needs to."""
     if os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Tables of a run: the one door to every CSV file we write.
+"""Tables: the one door to every CSV file we write, and to those that users bring.
 
 A value that is not known is an empty cell, and an empty cell of a number is NaN. Text stays as it
 is ("007", "NA" and "None" are names of slides as good as others), floats are written with the
@@ -7,16 +7,17 @@ fewest digits that give them back exactly, and equal rows give equal bytes.
 
 from __future__ import annotations
 
-import logging
+import csv
 import typing
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from inspect import signature
+from io import StringIO
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xpath.errors import StoreError
-from xpath.store.schema import atomic
+from xpath.errors import DataError, StoreError
+from xpath.store.schema import atomic, name_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,21 +25,19 @@ if TYPE_CHECKING:
 
     from pandas import DataFrame
 
-__all__ = ["append_row", "read_rows", "read_table", "table_text", "write_table"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["append_row", "read_rows", "read_table", "read_user_table", "table_text", "write_table"]
 
 T = TypeVar("T")
 
 
-def write_table(path: Path, rows: Iterable[Any], columns: Iterable[str] = ()) -> None:
+def write_table(path: Path, rows: Iterable[Any], columns: Iterable[str] | type = ()) -> None:
     """Writes rows as CSV, whole or not at all.
 
     Args:
         path: The file.
         rows: Mappings, dataclasses or named tuples; what a row lacks, None and NaN become empty.
-        columns: The first columns in their order, and the header of a table without rows; other
-            columns follow as they come. For dataclasses and named tuples none are needed.
+        columns: The first columns in their order, or the class of the rows; others follow as they
+            come. They are the header of a table without rows.
 
     Raises:
         StoreError: The disk is full, or there are neither rows nor columns.
@@ -50,12 +49,13 @@ def write_table(path: Path, rows: Iterable[Any], columns: Iterable[str] = ()) ->
         draft.write_text(text, encoding="utf-8", newline="")
 
 
-def table_text(rows: Iterable[Any], columns: Iterable[str] = ()) -> str:
+def table_text(rows: Iterable[Any], columns: Iterable[str] | type = ()) -> str:
     """The CSV that ``write_table`` writes."""
     import pandas as pd
 
     records = [_record(row) for row in rows]
-    names = dict.fromkeys([*columns, *(name for record in records for name in record)])
+    first = signature(columns).parameters if isinstance(columns, type) else columns
+    names = dict.fromkeys([*first, *(name for record in records for name in record)])
     frame = pd.DataFrame(
         records, columns=list(names), dtype=object
     )  # an int beside a gap stays one
@@ -75,7 +75,7 @@ def append_row(path: Path, row: Any) -> None:
 
 
 def read_table(path: Path, /, **types: type) -> list[dict[str, Any]]:
-    """Rows of a table by column; none where there is no file.
+    """Rows of a table by column, none where there is no file.
 
     Args:
         path: The file.
@@ -89,7 +89,7 @@ def read_table(path: Path, /, **types: type) -> list[dict[str, Any]]:
 
 
 def read_rows(path: Path, row: type[T]) -> list[T]:
-    """Rows of a table as dataclasses or named tuples; none where there is no file.
+    """Rows of a table as dataclasses or named tuples, none where there is no file.
 
     A column that an older version did not write takes the default of its field. One that we do not
     know, as a newer version may write, is named in a warning and passed over.
@@ -104,12 +104,48 @@ def read_rows(path: Path, row: type[T]) -> list[T]:
     if not path.exists():
         return []
     frame, hints = _frame(path), typing.get_type_hints(row)
-    unknown = [name for name in frame.columns if name not in hints]
-    if unknown:
-        logger.warning("%s has columns of a newer version, passed over: %s", path, unknown)
+    name_unknown(path, frame.columns, hints)
     needed = {p.name for p in signature(row).parameters.values() if p.default is p.empty}
     types = {name: hints[name] for name in hints if name in frame.columns or name in needed}
     return [row(**{name: values[name] for name in types}) for values in _typed(path, frame, types)]
+
+
+def read_user_table(path: Path, *columns: str) -> list[dict[str, str]]:
+    """Rows of a table that a user or another program wrote, all as text.
+
+    Cells are separated by commas, semicolons or tabs. Names of columns come in lower case, all
+    without blanks around them, and gaps as ``""``.
+
+    Args:
+        path: The file, in UTF-8.
+        columns: Names that must be there, in any case.
+
+    Raises:
+        DataError: It cannot be read, lacks a column or has no row.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}); pass a CSV file in UTF-8 (Excel: save as CSV UTF-8)"
+        ) from error
+    head = text.partition("\n")[0]
+    comma = max(",;\t", key=head.count)  # spreadsheets of some countries write semicolons
+    rows = [
+        {
+            (name or "").strip().lower(): cell.strip()
+            for name, cell in row.items()
+            if isinstance(cell, str)  # a row that is too long ends in a list
+        }
+        for row in csv.DictReader(StringIO(text, newline=""), delimiter=comma, restval="")
+    ]
+    known = sorted(rows[0]) if rows else sorted(head.split(comma))
+    if not rows or not {name.lower() for name in columns} <= set(known):
+        raise DataError(
+            f"{path} needs the columns {', '.join(columns)} and at least one row, got the"
+            f" columns {known} and {len(rows)} rows"
+        )
+    return rows
 
 
 def _record(row: Any) -> Mapping[str, Any]:

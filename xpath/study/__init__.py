@@ -1,1 +1,5 @@
+"""A run over a cohort: settings, folder, and the chain of stages."""
 
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,45 +1,35 @@
-"""How far the masks of a slide agree with what a person drew or corrected in QuPath.
+"""Agreement of a slide's masks with what a person drew or corrected in QuPath.
 
-Both are laid on one picture, a pixel for a mask pixel, and counted where there are patches, and
+Both are laid on one picture, a pixel for a mask pixel, and compared where there are patches, and
 where the person marked regions, only inside these.
 Axes: L labels, h w pixels of the picture, K corners.
 """
 
 from __future__ import annotations
 
-import csv
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from xpath.errors import DataError
-from xpath.export.qupath.reader import region_mask
-from xpath.export.slide_canvas import Canvas, patch_canvas, strips
+from xpath.export.qupath.reader import Region, region_mask
 from xpath.geometry import Box, Size
-from xpath.objects.outline import Outliner
-from xpath.objects.separate import separated
-from xpath.objects.slide_outline import Frame
-from xpath.store.schema import atomic
+from xpath.objects.canvas import Canvas, patch_canvas, strips
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from xpath.export.qupath.reader import Region
-    from xpath.objects.outline import Piece
     from xpath.store.masks import SlideMasks
+    from xpath.store.objects import ObjectTable
 
-__all__ = ["Agreement", "Comparison", "compare", "write_comparison"]
+__all__ = ["Agreement", "Comparison", "compare"]
 
 CANVAS_BYTES = 256_000_000
 """Most memory for strips of the picture; more labels than fit are counted in further passes."""
-SPECK_UM2 = 4.0
-"""Smaller pieces are no objects, as in the export for QuPath."""
-NO_WINDOWS = np.zeros((0, 4), np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,14 +46,15 @@ class Agreement:
     """In ``unit``."""
     corrected_area: float
     both_area: float
-    """What both call the label."""
+    """Area that both call the label."""
     unit: str
     """``um2``, or ``px`` (square level-0 pixels) where the slide has no resolution."""
     model_objects: int
-    """As they are exported for QuPath: connected pieces of the mask, touching nuclei and cells told
-    apart, specks of less than 4 square microns left out."""
+    """Objects of the table with at least a pixel where it was compared."""
     corrected_objects: int
     """Drawn areas with at least a pixel where it was compared."""
+    rule: str
+    """The rule for one object of the model, in words."""
 
 
 class Comparison(NamedTuple):
@@ -78,7 +69,8 @@ class Comparison(NamedTuple):
 
 def compare(
     masks: SlideMasks,
-    objects: Mapping[str, Sequence[Region]],
+    table: ObjectTable,
+    drawn: Mapping[str, Sequence[Region]],
     regions: Sequence[Region] = (),
     *,
     slide_id: str,
@@ -87,58 +79,73 @@ def compare(
 
     Args:
         masks: Object masks of the slide.
-        objects: What a person drew, level-0 pixels, by label id of the masks.
-        regions: Only inside these is counted; none of them: wherever there are patches.
+        table: Its objects.
+        drawn: What a person drew, level-0 pixels, by label id of the masks.
+        regions: Only inside these is compared; none of them: wherever there are patches.
         slide_id: Name of the slide.
 
     Raises:
         DataError: No label, or regions or objects that do not meet any patch.
         StoreError: A part of the masks is damaged.
     """
-    if not objects:
+    if not drawn:
         raise DataError(f"{slide_id}: no label to compare; pass those of the drawn objects")
-    canvas = patch_canvas(masks)
-    labels = list(objects)
-    mpp = masks.grid.slide_mpp
+    canvas, labels = patch_canvas(masks), list(drawn)
     tallies = {
-        label: _Tally(label, _Drawn(drawn, canvas), canvas, mpp) for label, drawn in objects.items()
+        label: _Tally(_Areas(areas, canvas), _Areas(_near(table, label, regions), canvas))
+        for label, areas in drawn.items()
     }
-    bounding, inside = _Drawn(regions, canvas), 0
+    bounding, inside = _Areas(regions, canvas), 0
     together = max(1, CANVAS_BYTES // (2 * (masks.size + 2) * canvas.size.width))
     for start in range(0, len(labels), together):
-        part, inside = labels[start : start + together], 0
-        for strip in strips(masks, part, canvas):
+        some, inside = labels[start : start + together], 0
+        for strip in strips(masks, some, canvas):
             where = strip.covered
             if regions:
                 where = bounding.painted(strip.top, where)
             inside += int(where.sum())
-            for label, mask in zip(part, strip.masks, strict=True):
+            for label, mask in zip(some, strip.masks, strict=True):
                 tallies[label].add(strip.top, mask & where, where)
-    met = sum(tally.corrected for tally in tallies.values())
-    _refuse_strangers(masks, objects, regions, inside, met)
-    pixel = tallies[labels[0]].pixel
-    marked = sum(region.area for region in regions) / canvas.scale[0] ** 2
-    rows = tuple(tally.agreement(slide_id) for tally in tallies.values())
-    return Comparison(rows, inside * pixel, marked * pixel)
+    _refuse_elsewhere(
+        masks, drawn, regions, inside, sum(tally.corrected for tally in tallies.values())
+    )
+    mpp = masks.grid.slide_mpp
+    pixel = (canvas.scale[0] * (mpp or 1.0)) ** 2
+    rows = [
+        Agreement(
+            slide_id=slide_id,
+            label=label,
+            **tally.scores(),
+            model_area=tally.model * pixel,
+            corrected_area=tally.corrected * pixel,
+            both_area=tally.both * pixel,
+            unit="px" if mpp is None else "um2",
+            model_objects=tally.objects if regions else table.counts[label],
+            corrected_objects=tally.corrected_objects,
+            rule=table.rule,
+        )
+        for label, tally in tallies.items()
+    ]
+    marked = sum(region.area for region in regions) * (mpp or 1.0) ** 2
+    return Comparison(tuple(rows), inside * pixel, marked)
 
 
-def write_comparison(path: Path, rows: Sequence[Agreement]) -> None:
-    """Writes rows as CSV; a number that is not known as an empty cell.
+def _near(table: ObjectTable, label: str, regions: Sequence[Region]) -> list[Region]:
+    """Objects of a label whose box meets that of a region."""
+    indices = table.of(label)
+    left, top, right, bottom = table.boxes[indices].T
+    near = np.zeros(len(indices), np.bool_)
+    for region in regions:
+        corners = np.concatenate([rings[0] for rings in region.polygons])
+        (x, y), (end, low) = corners.min(axis=0), corners.max(axis=0)
+        near |= (left < end) & (right > x) & (top < low) & (bottom > y)
+    return [
+        Region(type="detection", label=label, polygons=(table.rings(index),))
+        for index in indices[near].tolist()
+    ]
 
-    Raises:
-        DataError: No rows.
-        StoreError: The disk is full.
-    """
-    if not rows:
-        raise DataError(f"{path}: there are no rows to write")
-    with atomic(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(asdict(rows[0])), lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({key: _cell(value) for key, value in asdict(row).items()})
 
-
-class _Drawn:
+class _Areas:
     """Areas that are painted strip by strip."""
 
     def __init__(self, areas: Sequence[Region], canvas: Canvas) -> None:
@@ -179,66 +186,54 @@ class _Drawn:
 
 
 class _Tally:
-    """Counts a label strip by strip."""
+    """Counts the pixels and objects of a label strip by strip."""
 
-    def __init__(self, label: str, drawn: _Drawn, canvas: Canvas, mpp: float | None) -> None:
-        self._label, self._drawn, self._mpp = label, drawn, mpp
-        self._outliner = Outliner(canvas.size.width)
-        scale = canvas.scale[0]
-        self._frame = Frame(
-            np.array(canvas.corner, np.int64), scale, np.zeros(2, np.int64), NO_WINDOWS, 1
-        )
-        self.pixel = (scale * (mpp or 1.0)) ** 2
-        """Area of a pixel, square microns or square level-0 pixels."""
-        self.model = self.corrected = self.both = self._objects = 0
+    def __init__(self, drawn: _Areas, objects: _Areas) -> None:
+        self._drawn, self._objects = drawn, objects
+        self.model = self.corrected = self.both = 0
+        """Pixels of each, and of both."""
 
     def add(self, top: int, model: NDArray[np.bool_], where: NDArray[np.bool_]) -> None:
-        """Takes the next strip ``(h, w)``; the model's mask only where it is compared."""
+        """Takes the next strip ``(h, w)``, with the model's mask only where it is compared."""
         corrected = self._drawn.painted(top, where)
         self.model += int(model.sum())
         self.corrected += int(corrected.sum())
         self.both += int((model & corrected).sum())
-        self._count(self._outliner.add(model))
+        self._objects.painted(top, where)
 
-    def agreement(self, slide_id: str) -> Agreement:
-        """What was counted."""
-        self._count(self._outliner.finish())
+    @property
+    def objects(self) -> int:
+        """Objects near the regions with at least a pixel where it was compared."""
+        return int(self._objects.met.sum())
+
+    @property
+    def corrected_objects(self) -> int:
+        """Drawn areas with at least a pixel where it was compared."""
+        return int(self._drawn.met.sum())
+
+    def scores(self) -> dict[str, float]:
+        """Dice and IoU, NaN where neither has the label."""
         total, union = self.model + self.corrected, self.model + self.corrected - self.both
-        return Agreement(
-            slide_id=slide_id,
-            label=self._label,
-            dice=2 * self.both / total if total else math.nan,
-            iou=self.both / union if union else math.nan,
-            model_area=self.model * self.pixel,
-            corrected_area=self.corrected * self.pixel,
-            both_area=self.both * self.pixel,
-            unit="um2" if self._mpp else "px",
-            model_objects=self._objects,
-            corrected_objects=int(self._drawn.met.sum()),
-        )
-
-    def _count(self, pieces: Sequence[Piece]) -> None:
-        """Adds objects, told apart and without specks, as they are exported for QuPath."""
-        least = SPECK_UM2 if self._mpp else 0.0
-        found = separated(((self._label, piece, self._frame) for piece in pieces), self._mpp)
-        for one in found:
-            self._objects += sum(part.pixels * self.pixel >= least for part in one.parts)
+        return {
+            "dice": 2 * self.both / total if total else math.nan,
+            "iou": self.both / union if union else math.nan,
+        }
 
 
-def _refuse_strangers(
+def _refuse_elsewhere(
     masks: SlideMasks,
-    objects: Mapping[str, Sequence[Region]],
+    drawn: Mapping[str, Sequence[Region]],
     regions: Sequence[Region],
     inside: int,
     met: int,
 ) -> None:
     """Refuses areas that lie somewhere else, as those of another slide do."""
-    drawn = [area for areas in objects.values() for area in areas]
-    if inside and (met or regions or not drawn):
+    areas = [area for each in drawn.values() for area in each]
+    if inside and (met or regions or not areas):
         return
-    strangers = drawn if inside else regions
+    elsewhere = areas if inside else regions
     what = "no object of the file" if inside else "no region of interest"
-    corners = np.concatenate([rings[0] for area in strangers for rings in area.polygons])
+    corners = np.concatenate([rings[0] for area in elsewhere for rings in area.polygons])
     (x, y), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
     coords = masks.grid.coords
     (left, top), (last, lowest) = coords.min(axis=0), coords.max(axis=0) + masks.grid.footprint
@@ -247,9 +242,3 @@ def _refuse_strangers(
         f" {y:.0f} to {bottom:.0f}, the patches x {left} to {last} and y {top} to {lowest} (pixels"
         " of level 0); is the file of another slide?"
     )
-
-
-def _cell(value: object) -> object:
-    if not isinstance(value, float):
-        return value
-    return "" if math.isnan(value) else f"{value:.6g}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xpath.batch.runner import run_stage
-from xpath.store.tables import read_table
 from xpath.study.cohort import load_explained, train_classifiers
-from xpath.study.evidence import tabulate_contributions, tabulate_importance
+from xpath.study.evidence import tabulate_contributions, tabulate_evidence, tabulate_importance
 from xpath.study.exports import export, export_index
+from xpath.study.folder import slide_splits
 from xpath.study.pyramids import write_pyramids
 from xpath.study.slides import explain, extract, segment
 
@@ -41,7 +41,7 @@ def segment_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> S
 
 
 def features_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> StageReport:
-    """Features of all slides, or of some; those without masks fail.
+    """Features of all slides, or of some. Those without masks fail.
 
     Raises:
         XPathError: An encoder, weights or device that no slide could be encoded with.
@@ -60,14 +60,15 @@ def explain_stage(study: Study) -> StageReport:
         lambda entry: explain(study, entry, models[study.fold_of(entry)]),
         study.ledger,
     )
-    tabulate_importance(study)
+    importance = tabulate_importance(study)
     tabulate_contributions(study)
+    tabulate_evidence(study, importance)
     return report
 
 
 def export_stage(study: Study, *, title: str) -> StageReport:
     """Pictures and pages of the explained slides, and ``index.html``."""
-    splits, importance = read_splits(study), tabulate_importance(study)
+    splits, importance = slide_splits(study.folder), tabulate_importance(study)
     contributions = tabulate_contributions(study)
     report = run_stage(
         "export",
@@ -87,7 +88,7 @@ def pyramids_stage(study: Study) -> StageReport:
 
 
 def run_chain(study: Study, *, title: str) -> bool:
-    """Everything: segment, features, train, explain, export; True if no slide failed.
+    """Runs every stage from segmentation to export. Returns True if no slide failed.
 
     A slide that fails in a stage is left out of the following ones.
 
@@ -103,17 +104,12 @@ def run_chain(study: Study, *, title: str) -> bool:
 
 
 def to_explain(study: Study) -> list[SlideEntry]:
-    """Slides of the chosen splits (of all, if nothing was held out) and those without a label."""
-    splits = read_splits(study)
+    """Slides of the chosen splits, or of all if nothing was held out, and those without label."""
+    splits = slide_splits(study.folder)
     chosen = set(study.config.explain.splits) & set(splits.values()) or set(splits.values())
     return study.with_features(
         entry for entry in study.slides if splits.get(entry.slide_id) in chosen or not entry.label
     )
-
-
-def read_splits(study: Study) -> dict[str, str]:
-    """Split of every slide in ``tables/split.csv``; empty before training."""
-    return {row["slide_id"]: row["split"] for row in read_table(study.folder.split, split=str)}
 
 
 def _those(study: Study, slide_ids: Sequence[str]) -> list[SlideEntry]:

@@ -25,6 +25,7 @@ from xpath.mil.cohort_training import TrainedClassifier, train_cohort
 from xpath.mil.feature_cache import FeatureCache
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.splits import patient_of
+from xpath.study.keys import STAGE_VERSIONS
 from xpath.study.slides import EXPLAINED, ExplainedModels
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from xpath.study.study import Study
 
 __all__ = [
+    "cohort_config",
+    "labelled_slides",
     "load_explained",
     "train_classifiers",
     "train_on_features",
@@ -53,7 +56,13 @@ def train_classifiers(study: Study) -> Cohort:
         DataError: Slides of fewer than two classes, a class too small for the split while others
             are not, or a split that cannot be trained on.
     """
-    slides = [
+    slides = labelled_slides(study)
+    return train_on_slides(slides, study.config, study.folder, device=str(study.device))
+
+
+def labelled_slides(study: Study) -> list[CohortSlide]:
+    """Slides of a run that classifiers can learn from."""
+    return [
         CohortSlide(
             entry.slide_id,
             study.folder.features(entry.slide_id),
@@ -63,7 +72,6 @@ def train_classifiers(study: Study) -> Cohort:
         )
         for entry in study.with_features(entry for entry in study.slides if entry.label)
     ]
-    return train_on_slides(slides, study.config, study.folder, device=str(study.device))
 
 
 def train_on_features(
@@ -81,7 +89,7 @@ def train_on_features(
         ConfigError: A device that this machine has not.
         DataError: No labelled slide has features, or as for ``train_classifiers``.
     """
-    _cohort_config(config, config.objects.device)  # before any file is read
+    cohort_config(config, config.objects.device)  # before any file is read
     slides, lost = find_slides(features, labels)
     return train_on_slides(slides, config, folder, device=config.objects.device, left_out=lost)
 
@@ -103,7 +111,7 @@ def train_on_slides(
         device: Where classifiers are trained.
         left_out: Slides known to lack features, with the reason.
     """
-    settings = _cohort_config(config, device)
+    settings = cohort_config(config, device)
     cache = FeatureCache(folder.root, memory_gb=config.memory_gb)
     with tqdm(total=len(slides), desc="   reading", unit="slide") as bar:
         cohort = read_cohort(slides, settings, cache=cache, on_slide=lambda _: bar.update())
@@ -155,7 +163,8 @@ def load_explained(study: Study) -> tuple[ExplainedModels, ...]:
     return tuple(loaded)
 
 
-def _cohort_config(config: StudyConfig, device: str) -> CohortConfig:
+def cohort_config(config: StudyConfig, device: str) -> CohortConfig:
+    """Settings of split and classifiers, out of those of a run."""
     return CohortConfig(
         split=config.split,
         classifier=config.classifier,
@@ -163,6 +172,7 @@ def _cohort_config(config: StudyConfig, device: str) -> CohortConfig:
         draws=config.explain.resamples,
         seed=config.explain.seed,
         device=device,
+        version=STAGE_VERSIONS["models"],
     )
 
 

@@ -1,4 +1,4 @@
-"""Every setting of a study; dumped into ``run.json`` with the results."""
+"""Every setting of a study, written to ``run.json`` with the results."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from xpath.errors import ConfigError
 from xpath.labels import activation_objects, importance_objects
 from xpath.mil.classifier import ClassifierConfig
 from xpath.mil.splits import SplitConfig
+from xpath.objects.rule import ObjectConfig
 from xpath.wsi.grid import GridConfig
 from xpath.wsi.tissue import TissueConfig
 
@@ -25,25 +26,26 @@ def _importance_ids() -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectsConfig:
-    """The objects that are segmented, and the networks that see them."""
+    """Which objects are segmented, and with which networks."""
 
     labels: tuple[str, ...] = field(default_factory=_activation_ids)
-    """Labels that are segmented; by default the paper's 21 breast objects (Table 20)."""
+    """Labels that are segmented, by default the paper's 21 breast objects (Table 20). A label may
+    carry words of one's own: ``breast-nuclei-lymphocyte=plump dark round cells``."""
     segmentor: str = ""
-    """Checkpoint folder or hub id; empty for the weights that ship."""
+    """Checkpoint folder or hub id, empty for the weights that ship."""
     encoder: str = "segmentor"
     """Patch encoder: ``segmentor`` for its own image encoder, otherwise a timm model: its name,
     ``hf-hub:owner/name`` or ``local-dir:folder``."""
     encoder_weights: str = ""
-    """Local weights of a timm encoder; empty to let timm fetch its pretrained ones."""
+    """Local weights of a timm encoder, empty to let timm fetch its pretrained ones."""
     encoder_options: tuple[str, ...] = ()
-    """What a timm encoder is built with, such as ``init_values=1e-5``, as its card says."""
+    """Arguments a timm encoder is built with, such as ``init_values=1e-5``, as its card says."""
     encoder_precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What a timm encoder computes in."""
+    """Floating type a timm encoder computes in."""
     min_coverage: float = 0.001
     """Smallest share of a patch an object must cover to count as present in it."""
     overlap: int = 32
-    """Pixels of its surroundings a patch is segmented with on every side; see ``SegmentConfig``."""
+    """Pixels of its surroundings a patch is segmented with on every side (``SegmentConfig``)."""
     reduce: int = 1
     """Masks are stored at 1/1, 1/2 or 1/4 of the resolution of the patches."""
     batch: int = 8
@@ -58,9 +60,9 @@ class ExplainConfig:
     """How predictions are explained."""
 
     labels: tuple[str, ...] = field(default_factory=_importance_ids)
-    """Objects whose importance is measured; those not segmented are left out."""
+    """Objects whose importance is measured. Those not segmented are left out."""
     splits: tuple[str, ...] = ("test",)
-    """Splits that are explained; importance on slides that chose the model flatters.
+    """Splits that are explained. Importance on slides that chose the model flatters.
     Slides without a label are always explained."""
     sigma_um: float = 8.0
     """Width of the blur on the tissue: wider than a nucleus, so that its texture is gone."""
@@ -73,6 +75,9 @@ class ExplainConfig:
     """Random masks per object and patch. From 19 on a slide by itself can be significant."""
     resamples: int = 2000
     """Exchanges of the slides' classes behind each p, and bootstrap samples of F1."""
+    evidence_seeds: int = 5
+    """First weights with which the object-aware classifier is trained again, to see whether an
+    object's contribution depends on them; 0 for no such check, and no ``tables/evidence.csv``."""
     seed: int = 0
     """Seed of random masks and bootstrap."""
 
@@ -84,13 +89,15 @@ class StudyConfig:
     tissue: TissueConfig = field(default_factory=TissueConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     objects: ObjectsConfig = field(default_factory=ObjectsConfig)
+    counting: ObjectConfig = field(default_factory=ObjectConfig)
+    """Which pixels of the masks are one object, wherever objects are counted."""
     split: SplitConfig = field(default_factory=SplitConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     explain: ExplainConfig = field(default_factory=ExplainConfig)
     default_mpp: float = 0.0
-    """Resolution of slides that store none, microns per pixel; 0 refuses such slides."""
+    """Microns per pixel of slides that store none. 0 refuses such slides."""
     memory_gb: float = 8.0
-    """Most memory for features while the classifiers are trained; the rest is kept on disk."""
+    """Most memory for features while the classifiers are trained. The rest is kept on disk."""
     drawn: bool = False
     """The classifiers learn from drawn tissue: every page says that nothing on it is a finding."""
 

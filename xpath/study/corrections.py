@@ -1,4 +1,4 @@
-"""What a person drew or corrected in QuPath, sorted by the labels of a run.
+"""Areas a person drew or corrected in QuPath, sorted by the labels of a run.
 
 A class means a label by any spelling that fits one label only (``Tumor``, ``lymphocytes``). Some
 classes have a meaning of their own: ``Region*``, ``ROI`` and ``Region of interest`` bound what is
@@ -26,7 +26,7 @@ BOUNDING = ("region", "roi", "region of interest")
 """Classes that bound what is compared; in any case, a ``*`` at the end makes no difference."""
 PASSED_OVER = ("tissue", "patch", "ignore")
 """Classes that are never objects: what xpath exports beside them, and QuPath's ``Ignore*``."""
-KINDS_PASSED_OVER = ("tile", "root", "tmaCore")
+TYPES_PASSED_OVER = ("tile", "root", "tmaCore")
 
 
 class Corrections(NamedTuple):
@@ -74,7 +74,7 @@ def read_corrections(
         LabelError: A class that is no label of the run, or may be several.
     """
     areas = [
-        area for area in read_regions(path, bounds=bounds) if area.kind not in KINDS_PASSED_OVER
+        area for area in read_regions(path, bounds=bounds) if area.type not in TYPES_PASSED_OVER
     ]
     regions = [area for area in areas if _bare(_name(area)) in BOUNDING]
     named = [area for area in areas if _name(area) and _bare(_name(area)) not in BOUNDING]
@@ -85,17 +85,17 @@ def read_corrections(
             f"{path}: {'; '.join(unknown)}; the run has {', '.join(labels)}: rename the classes in"
             " QuPath, or choose with --objects what to compare"
         )
-    found: dict[str, list[Region]] = {label: [] for label in only}
+    objects: dict[str, list[Region]] = {label: [] for label in only}
     for area in named:
         label = meant.get(_name(area), "")
         if label and (not only or label in only):
-            found.setdefault(label, []).append(area)
-    if not found or not areas:
+            objects.setdefault(label, []).append(area)
+    if not objects or not areas:
         raise DataError(
             f"{path} has no object to compare ({len(areas)} areas, {len(regions)} of them regions);"
             " give objects a class in QuPath, then File, Export objects as GeoJSON"
         )
-    in_order = {label: found[label] for label in labels if label in found}
+    in_order = {label: objects[label] for label in labels if label in objects}
     shown = {name: label for name, label in meant.items() if name != label and label in in_order}
     return Corrections(
         in_order,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpath.batch.done import key_of, make_once
+from xpath.batch.done import make_once
 from xpath.batch.runner import run_stage
 from xpath.errors import DataError
 from xpath.export.dicom_seg import write_dicom_seg
 from xpath.export.dicom_slide import finest_level, is_dicom, require_highdicom
-from xpath.export.slide_canvas import strips, whole_canvas
+from xpath.objects.canvas import strips, whole_canvas
 from xpath.store.masks import open_masks
+from xpath.study.keys import stage_key
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +28,7 @@ __all__ = ["DICOM_SEG", "dicom_stage", "write_dicom"]
 DICOM_SEG = "objects.dcm"
 """Name of the file in the slide's folder."""
 MOST_PIXELS = 1_000_000_000
-"""Of all labels together; larger slides are written coarser. Memory is about four bytes a pixel."""
+"""Pixels of all labels together, at about four bytes each. Larger slides are written coarser."""
 
 
 def dicom_stage(study: Study) -> StageReport:
@@ -53,7 +53,7 @@ def dicom_stage(study: Study) -> StageReport:
 
 
 def write_dicom(study: Study, entry: SlideEntry) -> bool:
-    """Writes ``objects.dcm`` of a segmented DICOM slide; True if it had to be made.
+    """Writes ``objects.dcm`` of a segmented DICOM slide. Returns True if it had to be made.
 
     Its pixels are those of the masks, or on large slides 2, 4, ... of them along each axis.
 
@@ -72,8 +72,7 @@ def write_dicom(study: Study, entry: SlideEntry) -> bool:
         algorithm = masks.provenance.get("segmentor", "xpath")
         write_dicom_seg(output, source, _whole(masks), algorithm=algorithm)
 
-    key = key_of("dicom-seg", made_from, MOST_PIXELS, version("xpath-pathology"))
-    return make_once(output, key, produce)
+    return make_once(output, stage_key("dicom-seg", study.config, made_from), produce)
 
 
 def _whole(masks: SlideMasks) -> dict[str, NDArray[np.bool_]]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpath.batch.done import is_done, key_of, make_once
+from xpath.batch.done import is_done, make_once
 from xpath.explain.explanation import read_explanation
 from xpath.explain.maps import object_map, object_shares, patch_map
+from xpath.explain.verdict import Evidence
 from xpath.export.colour import hex_colour, object_colour, signed_rgba
 from xpath.export.figures import activation_figure, importance_figure
 from xpath.export.overlay import (
@@ -32,15 +32,19 @@ from xpath.export.report.tables import (
     temperatures,
     training_sentences,
 )
-from xpath.export.report.words import SURE, baseline_in_words, cohort_need, need
+from xpath.export.report.words import baseline_in_words, cohort_need, doubt_in_words, need
 from xpath.geometry import Size
 from xpath.labels import OTHER
-from xpath.objects.morphometry import morphometry, write_table
+from xpath.metrics.calibration import scaled_probability
+from xpath.objects.measure import morphometry
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
+from xpath.store.tables import read_rows, read_table, write_table
+from xpath.study.folder import slide_predictions, slide_splits
+from xpath.study.keys import stage_key
 from xpath.study.qupath import write_for_qupath
-from xpath.study.slides import EXPLAINED, explain_key
+from xpath.study.slides import EXPLAINED, explain_key, objects_of
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
@@ -50,11 +54,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.batch.slides import SlideEntry
-    from xpath.explain.activation import ObjectActivation
     from xpath.explain.explanation import Explanation
     from xpath.export.report.records import CohortNeed
     from xpath.store.features import SlideFeatures
     from xpath.store.masks import SlideMasks
+    from xpath.store.objects import ObjectTable
     from xpath.study.study import Study
 
 __all__ = ["export", "export_index"]
@@ -73,17 +77,21 @@ def export(study: Study, entry: SlideEntry, split: str) -> bool:
     measured = study.classes[read_explanation(path).importance.target]
 
     def produce() -> None:
-        _measure_objects(study, entry)
+        objects = objects_of(study, entry)
+        if objects.grid.slide_mpp is not None:
+            rows = morphometry(objects, slide_id=entry.slide_id)
+            write_table(study.folder.morphometry(entry.slide_id), rows)
         with atomic(output) as draft:
             draft.mkdir()
-            _export_to(draft, study, entry, split)
+            _export_to(draft, study, entry, split, objects)
 
-    key = key_of(
+    key = stage_key(
         "export",
+        study.config,
         explain_key(study, entry),
+        study.objects_key(entry),
         study.classes,
         split,
-        version("xpath-pathology"),
         # Tables over all slides, parts of which the page shows, change with any slide.
         cohort_needs(study.folder.table("importance"), measured),
         temperatures(study.folder.table("calibration"), study.fold_of(entry)),
@@ -91,15 +99,9 @@ def export(study: Study, entry: SlideEntry, split: str) -> bool:
     return make_once(output, key, produce)
 
 
-def _measure_objects(study: Study, entry: SlideEntry) -> None:
-    """Writes ``morphometry.csv``, where a resolution is known."""
-    masks = open_masks(study.folder.masks(entry.slide_id))
-    if masks.grid.mpp is not None:
-        rows = morphometry(masks, slide_id=entry.slide_id)
-        write_table(study.folder.morphometry(entry.slide_id), rows)
-
-
-def _export_to(folder: Path, study: Study, entry: SlideEntry, split: str) -> None:
+def _export_to(
+    folder: Path, study: Study, entry: SlideEntry, split: str, objects: ObjectTable
+) -> None:
     explanation = read_explanation(study.folder.explanation(entry.slide_id))
     masks = open_masks(study.folder.masks(entry.slide_id))
     with study.open_slide(entry) as slide:
@@ -115,7 +117,7 @@ def _export_to(folder: Path, study: Study, entry: SlideEntry, split: str) -> Non
     }
     for name, layer in layers.items():
         write_png(folder / f"{name}.png", stacked(overview, layer))
-    write_for_qupath(folder, explanation, masks, tissue, classes=study.classes, bounds=bounds)
+    write_for_qupath(folder, explanation, objects, tissue, classes=study.classes, bounds=bounds)
     figure = (folder / "explanation.png").read_bytes()
     report = _report(study, entry, split, explanation, figure)
     report = replace(
@@ -149,7 +151,7 @@ def _panels(
         shares=shares,
         patch_map=patch_map(explanation.patch.scores, masks.grid, size),
         object_map=object_map(explanation.object.activation[: len(masks.labels)], shares),
-        contribution=_bars(explanation.object),
+        contribution=explanation.object.bars,
         contribution_names=explanation.object.objects,
         class_name=name,
     )
@@ -177,11 +179,11 @@ def _report(
         predicted=name,
         explained=name,
         probability={
-            "object-aware": _softmax(
-                explanation.object.logits / temperature.get("object_aware", 1.0), study.classes
+            "object-aware": _probability(
+                explanation.object.logits, study.classes, temperature.get("object_aware", 1.0)
             ),
-            "standard": _softmax(
-                explanation.patch.logits / temperature.get("attention", 1.0), study.classes
+            "standard": _probability(
+                explanation.patch.logits, study.classes, temperature.get("attention", 1.0)
             ),
         },
         figure=figure,
@@ -203,12 +205,6 @@ def _report(
     )
 
 
-def _bars(activation: ObjectActivation) -> NDArray[np.float64]:
-    """Contributions ``(L,)`` as they are drawn: centred, where the classifier keeps a baseline."""
-    known = np.isfinite(activation.baseline_logit)
-    return activation.centred if known else activation.contribution
-
-
 def _areas(explanation: Explanation, features: SlideFeatures) -> NDArray[np.float32]:
     """Mean share of the patches ``(L,)`` of each object that the classifier reads."""
     kept = [features.objects.index(name) for name in explanation.object.objects]
@@ -223,7 +219,7 @@ def _rows(
     by_object, importance = explanation.object, explanation.importance
     hidden = {name: e for e, name in enumerate(importance.objects)}
     rows = []
-    for j in np.argsort(-_bars(by_object), kind="stable"):
+    for j in np.argsort(-by_object.bars, kind="stable"):
         name = by_object.objects[j]
         e = hidden.get(name)
         rows.append(
@@ -246,9 +242,10 @@ def _rows(
     return tuple(rows)
 
 
-def _softmax(logits: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
-    weight = np.exp(logits - logits.max())
-    return {name: float(w) for name, w in zip(classes, weight / weight.sum(), strict=True)}
+def _probability(
+    logits: NDArray[np.float64], classes: Sequence[str], temperature: float = 1.0
+) -> dict[str, float]:
+    return dict(zip(classes, scaled_probability(logits, temperature).tolist(), strict=True))
 
 
 def export_index(
@@ -259,17 +256,9 @@ def export_index(
     title: str,
 ) -> None:
     """Writes ``index.html`` and ``figures/``."""
-    splits = {row["slide_id"]: row["split"] for row in _read_table(study.folder.split)}
-    predicted = {
-        row["slide_id"]: row["predicted"]
-        for row in _read_table(study.folder.table("predictions"))
-        if row["model"] == "object_aware"
-    }
+    splits, predicted = slide_splits(study.folder), slide_predictions(study.folder)
     slides = tuple(_slide_row(study, entry, splits, predicted) for entry in study.slides)
-    metrics = [
-        {**row, **{k: float(row.get(k) or "nan") for k in SCORES}}
-        for row in _read_table(study.folder.table("metrics"))
-    ]
+    metrics = read_table(study.folder.table("metrics"), **dict.fromkeys(SCORES, float))
     rows = tuple(
         {
             **row,
@@ -286,6 +275,7 @@ def export_index(
         metrics=tuple(metrics),
         importance=rows,
         contributions=tuple(contributions),
+        evidence=tuple(read_rows(study.folder.table("evidence"), Evidence)),
         groups=_groups(contributions),
         examples=tuple(_examples(study, best, splits)),
         slides=slides,
@@ -324,7 +314,7 @@ def _headline(
         first = next((row for row in of_class if need(cohort_need(row)) == "supports"), None)
         if first:
             sentences.append(
-                f"For {name} the standard model needs {first['name']} most{_doubt(first)}."
+                f"For {name} the standard model needs {first['name']} most{doubt_in_words(first)}."
             )
         else:
             sentences.append(f"No object stands out for {name}.")
@@ -336,15 +326,6 @@ def _headline(
             f" {row['auc_high']:.2f}] on {row['slides']} test slides."
         )
     return " ".join(sentences) or "No slide has been explained yet."
-
-
-def _doubt(row: Mapping[str, Any]) -> str:
-    """Words of doubt for an interval that leaves out zero but is no proof."""
-    if row["q"] < SURE:
-        return ""
-    if not row["least_q"] < SURE:  # NaN too, where the slides are of one class
-        return " (suggestive: so few patients cannot prove it)"
-    return f" (suggestive, not proven: q {row['q']:.2f} that it goes with the class)"
 
 
 def _examples(
@@ -365,7 +346,7 @@ def _best(study: Study) -> list[tuple[SlideEntry, Explanation]]:
             continue
         explanation = read_explanation(path)
         right = study.classes[explanation.target] == entry.label
-        score = max(_softmax(explanation.object.logits, study.classes).values()) if right else -1.0
+        score = scaled_probability(explanation.object.logits, 1.0).max() if right else -1.0
         group = entry.label or entry.slide_id
         if group not in best or score > best[group][0]:
             best[group] = (score, entry, explanation)
@@ -394,13 +375,11 @@ def _draw_figures(
 def _slide_row(
     study: Study, entry: SlideEntry, splits: Mapping[str, str], predicted: Mapping[str, str]
 ) -> dict[str, str]:
-    lines = [
-        study.ledger.line(entry.slide_id, s) for s in ("segment", "features", "explain", "export")
-    ]
+    stages = ("segment", "features", "explain", "export")
     failed = [
-        f"{line.stage} failed: {line.reason}"
-        for line in lines
-        if line.status == "failed" and line.reason
+        f"{known.stage} failed: {known.reason}"
+        for known in (study.ledger.entry(entry.slide_id, stage) for stage in stages)
+        if known.status == "failed" and known.reason
     ]
     page = study.folder.exports(entry.slide_id) / "report.html"
     return {
@@ -411,10 +390,3 @@ def _slide_row(
         "status": "; ".join(failed) or ("explained" if page.exists() else "done"),
         "link": page.relative_to(study.folder.root).as_posix() if page.exists() else "",
     }
-
-
-def _read_table(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))

@@ -1,16 +1,18 @@
-"""Where everything of a run lies."""
+"""The folder of a run: its paths, and its small tables."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["RunFolder"]
+from xpath.store.tables import read_table
+
+__all__ = ["RunFolder", "slide_predictions", "slide_splits"]
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The paths of a run; nothing is created by asking."""
+    """The paths of a run. Asking for one creates nothing."""
 
     root: Path
 
@@ -31,7 +33,7 @@ class RunFolder:
 
     @property
     def split(self) -> Path:
-        """Which slide is in which split."""
+        """The split of every slide."""
         return self.root / "tables" / "split.csv"
 
     @property
@@ -47,6 +49,10 @@ class RunFolder:
         """Object masks of one slide."""
         return self.slide(slide_id) / "masks.zarr"
 
+    def objects(self, slide_id: str) -> Path:
+        """Table of the objects of one slide, from which all of them are counted."""
+        return self.slide(slide_id) / "objects.h5"
+
     def features(self, slide_id: str) -> Path:
         """Patch and object features of one slide."""
         return self.slide(slide_id) / "features.h5"
@@ -56,7 +62,7 @@ class RunFolder:
         return self.slide(slide_id) / "explanation.h5"
 
     def morphometry(self, slide_id: str) -> Path:
-        """What the objects of one slide look like."""
+        """Number, size, shape and distances of the objects of one slide."""
         return self.slide(slide_id) / "morphometry.csv"
 
     def exports(self, slide_id: str) -> Path:
@@ -75,3 +81,23 @@ class RunFolder:
     def table(self, name: str) -> Path:
         """A table of the run, by name."""
         return self.root / "tables" / f"{name}.csv"
+
+
+def slide_splits(folder: RunFolder) -> dict[str, str]:
+    """Split of every slide in ``tables/split.csv``, by slide id, empty before training.
+
+    Raises:
+        StoreError: The table lacks a column.
+    """
+    rows = read_table(folder.split, slide_id=str, split=str)
+    return {row["slide_id"]: row["split"] for row in rows}
+
+
+def slide_predictions(folder: RunFolder, model: str = "object_aware") -> dict[str, str]:
+    """Class that a model predicts for every slide, by slide id, empty before training.
+
+    Raises:
+        StoreError: ``tables/predictions.csv`` lacks a column.
+    """
+    rows = read_table(folder.table("predictions"), model=str, slide_id=str, predicted=str)
+    return {row["slide_id"]: row["predicted"] for row in rows if row["model"] == model}

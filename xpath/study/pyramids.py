@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpath.batch.done import key_of, make_once
+from xpath.batch.done import make_once
 from xpath.errors import ResolutionError
 from xpath.explain.explanation import read_explanation
 from xpath.explain.maps import patch_map, patch_object_map
@@ -16,6 +16,7 @@ from xpath.export.overlay import signed_limit, stacked
 from xpath.geometry import Size
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
+from xpath.study.keys import stage_key
 from xpath.study.slides import explain_key
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def write_pyramids(study: Study, entry: SlideEntry) -> bool:
             draft.mkdir()
             _write(draft, explanation, masks, picture)
 
-    return make_once(output, key_of("pyramids", explain_key(study, entry), SIDE), produce)
+    key = stage_key("pyramids", study.config, explain_key(study, entry))
+    return make_once(output, key, produce)
 
 
 def _write(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xpath.explain.explanation import Explanation
     from xpath.export.qupath.geojson import Feature
     from xpath.geometry import Box
-    from xpath.store.masks import SlideMasks
+    from xpath.store.objects import ObjectTable
     from xpath.wsi.tissue import Tissue
 
 __all__ = ["GEOJSON", "SCRIPT", "write_for_qupath"]
@@ -30,23 +30,23 @@ GEOJSON, SCRIPT = "objects.geojson", "open_in_qupath.groovy"
 
 def write_for_qupath(
     folder: Path,
-    found: Explanation,
-    masks: SlideMasks,
+    explanation: Explanation,
+    objects: ObjectTable,
     tissue: Tissue,
     *,
     classes: Sequence[str],
     bounds: Box,
 ) -> int:
-    """Writes ``objects.geojson`` and the script that imports it; returns how many features it has.
+    """Writes ``objects.geojson`` and the script that imports it, and returns its features' number.
 
-    Objects are detections and carry the numbers of their kind and their own share of the
+    Objects are detections and carry the numbers of their label and their own share of the
     contribution to the logit; patches are tiles with attention and the activation of every class;
     the tissue that was looked at is a locked annotation.
 
     Args:
         folder: Where.
-        found: The explanation.
-        masks: Object masks.
+        explanation: The explanation.
+        objects: The objects of the slide.
         tissue: Tissue of the slide.
         classes: Names of the classes.
         bounds: The slide's scanned part.
@@ -54,11 +54,11 @@ def write_for_qupath(
     Raises:
         StoreError: The disk is full.
     """
-    name = classes[found.target]
+    name = classes[explanation.target]
     count = write_geojson(
         folder / GEOJSON,
-        _features(found, masks, tissue, classes),
-        slide_id=found.slide_id,
+        _features(explanation, objects, tissue, classes),
+        slide_id=explanation.slide_id,
         bounds=bounds,
     )
     write_qupath_script(folder / SCRIPT, geojson=GEOJSON, measurement=_contribution(name))
@@ -66,39 +66,46 @@ def write_for_qupath(
 
 
 def _features(
-    found: Explanation, masks: SlideMasks, tissue: Tissue, classes: Sequence[str]
+    explanation: Explanation, objects: ObjectTable, tissue: Tissue, classes: Sequence[str]
 ) -> Iterator[Feature]:
-    name = classes[found.target]
+    name = classes[explanation.target]
     yield from region_features(tissue.mask, tissue.downsample, "tissue", title="tissue")
     yield from tile_features(
-        masks.grid,
+        objects.grid,
         {
-            "attention": found.patch.attention,
+            "attention": explanation.patch.attention,
             **{
                 f"activation: {each}": scores
-                for each, scores in zip(classes, found.patch.class_scores, strict=True)
+                for each, scores in zip(classes, explanation.patch.class_scores, strict=True)
             },
-            f"object activation: {name}": found.object.patch_contribution.sum(axis=1),
+            f"object activation: {name}": explanation.object.patch_contribution.sum(axis=1),
         },
     )
-    yield from object_features(masks, _numbers(found, masks, classes))
+    yield from object_features(objects, _numbers(explanation, objects, classes))
 
 
-def _numbers(found: Explanation, masks: SlideMasks, classes: Sequence[str]) -> list[ObjectNumbers]:
-    """What is told of each kind of object."""
-    name, measured = classes[found.target], classes[found.importance.target]
-    hidden = {label: e for e, label in enumerate(found.importance.objects)}
+def _numbers(
+    explanation: Explanation, objects: ObjectTable, classes: Sequence[str]
+) -> list[ObjectNumbers]:
+    """Measurements of the objects of each label."""
+    name, measured = classes[explanation.target], classes[explanation.importance.target]
+    importance, parts = explanation.importance, explanation.object
+    hidden = {label: e for e, label in enumerate(importance.objects)}
     numbers = []
-    for j, label in enumerate(masks.labels):
-        kind = {f"kind's contribution: {name}": float(found.object.contribution[j])}
+    for j, label in enumerate(objects.labels):
+        whole = {f"label's contribution: {name}": float(parts.contribution[j])}
         if (e := hidden.get(label)) is not None:
-            kind |= {
-                f"kind hidden, fall of log-odds: {measured}": float(found.importance.effect[e]),
-                f"kind hidden, random same area: {measured}": float(found.importance.null[e]),
-                f"kind hidden, IMP (Eq. 12): {measured}": float(found.importance.imp[e]),
+            whole |= {
+                f"label hidden, fall of log-odds: {measured}": float(
+                    explanation.importance.effect[e]
+                ),
+                f"label hidden, random same area: {measured}": float(
+                    explanation.importance.null[e]
+                ),
+                f"label hidden, IMP (Eq. 12): {measured}": float(importance.imp[e]),
             }
-        shared = {_contribution(name): found.object.patch_contribution[:, j]}
-        numbers.append(ObjectNumbers(label=label, kind=kind, shared=shared))
+        shared = {_contribution(name): parts.patch_contribution[:, j]}
+        numbers.append(ObjectNumbers(label=label, label_numbers=whole, shared=shared))
     return numbers
 
 

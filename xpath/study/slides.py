@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from xpath.batch.done import key_of, make_once, read_key
+from xpath.batch.attempts import attempt
+from xpath.batch.done import make_once, read_key
 from xpath.explain.activation import object_activation, patch_activation
-from xpath.explain.explanation import SCHEMA, Explanation, write_explanation
+from xpath.explain.explanation import Explanation, write_explanation
 from xpath.explain.grouping import shared_area
 from xpath.explain.hiding import PerturbationConfig, SegmentedSlide
 from xpath.explain.importance import object_importance
 from xpath.explain.perturbation import Blur
 from xpath.mil.bag import Bag, pack
 from xpath.objects.extract import extract_objects
+from xpath.objects.find import find_objects
 from xpath.segment.predict.whole_slide import segment_slide
 from xpath.store.features import read_features, write_features
 from xpath.store.masks import open_masks
+from xpath.store.objects import read_objects, write_objects
+from xpath.study.keys import stage_key
 from xpath.wsi.grid import cut_grid
+from xpath.wsi.probe import probe
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from xpath.mil.attention_mil import AttentionMIL
     from xpath.mil.object_aware import ObjectAwareMIL
     from xpath.store.features import SlideFeatures
+    from xpath.store.objects import ObjectTable
     from xpath.study.study import Study
 
 __all__ = [
@@ -42,11 +47,9 @@ __all__ = [
     "explain",
     "explain_key",
     "extract",
+    "objects_of",
     "segment",
 ]
-
-OF_THE_COHORT = ("splits", "resamples")
-"""Settings of the explanations that no single one depends on."""
 
 
 class ExplainedModels(NamedTuple):
@@ -61,26 +64,49 @@ EXPLAINED = ExplainedModels._fields
 
 
 def segment(study: Study, entry: SlideEntry) -> bool:
-    """Makes the object masks of a slide, True if they had to be made."""
-    output = study.folder.masks(entry.slide_id)
+    """Makes masks of a slide and the table of its objects, True if any had to be made."""
+    output, key = study.folder.masks(entry.slide_id), study.masks_key(entry)
 
     def produce() -> None:
-        with study.open_slide(entry) as slide:
+        probe(entry.path)  # in a child process, which a broken file may end
+        with attempt(output, key), study.open_slide(entry) as slide:
             grid = cut_grid(slide, find_tissue(slide, study.config.tissue), study.config.grid)
             segment_slide(
                 slide, grid, study.predictor, study.labels, output, config=study.segment_config
             )
 
-    return make_once(output, study.masks_key(entry), produce)
+    made = make_once(output, key, produce)
+    return _count_objects(study, entry) or made
+
+
+def objects_of(study: Study, entry: SlideEntry) -> ObjectTable:
+    """The objects of a segmented slide, counted now if that was not done or by another rule.
+
+    Raises:
+        Busy: Another process is counting them.
+        StoreError: The slide has no finished masks, or they are damaged.
+    """
+    _count_objects(study, entry)
+    return read_objects(study.folder.objects(entry.slide_id))
+
+
+def _count_objects(study: Study, entry: SlideEntry) -> bool:
+    masks, output = study.folder.masks(entry.slide_id), study.folder.objects(entry.slide_id)
+
+    def produce() -> None:
+        write_objects(output, find_objects(open_masks(masks), study.config.counting))
+
+    return make_once(output, study.objects_key(entry), produce)
 
 
 def extract(study: Study, entry: SlideEntry) -> bool:
     """Makes patch and object features of a slide, True if they had to be made."""
     masks, output = study.folder.masks(entry.slide_id), study.folder.features(entry.slide_id)
     study.require(masks, study.masks_key(entry), "segment")
+    key = study.features_key(entry)
 
     def produce() -> None:
-        with study.open_slide(entry) as slide:
+        with attempt(output, key), study.open_slide(entry) as slide:
             features = extract_objects(
                 slide,
                 open_masks(masks),
@@ -88,9 +114,9 @@ def extract(study: Study, entry: SlideEntry) -> bool:
                 slide_id=entry.slide_id,
                 batch=study.config.objects.batch,
             )
-        write_features(output, features)
+            write_features(output, features)
 
-    return make_once(output, study.features_key(entry), produce)
+    return make_once(output, key, produce)
 
 
 def explain(study: Study, entry: SlideEntry, models: ExplainedModels) -> bool:
@@ -99,22 +125,23 @@ def explain(study: Study, entry: SlideEntry, models: ExplainedModels) -> bool:
     features = study.folder.features(entry.slide_id)
     study.require(features, study.features_key(entry), "features")
     study.require(study.folder.masks(entry.slide_id), study.masks_key(entry), "segment")
+    key = explain_key(study, entry)
 
     def produce() -> None:
-        write_explanation(output, _explanation(study, entry, features, models))
+        with attempt(output, key):
+            write_explanation(output, _explanation(study, entry, features, models))
 
-    return make_once(output, explain_key(study, entry), produce)
+    return make_once(output, key, produce)
 
 
 def explain_key(study: Study, entry: SlideEntry) -> str:
-    """The key of a slide's explanation: all it depends on."""
-    settings = asdict(study.config.explain)
-    return key_of(
-        SCHEMA,
+    """Key of the explanation of a slide."""
+    return stage_key(
+        "explanation",
+        study.config,
         study.features_key(entry),
         *(read_key(study.model_folder(name, study.fold_of(entry))) for name in EXPLAINED),
-        {name: value for name, value in settings.items() if name not in OF_THE_COHORT},
-        study.config.objects.min_coverage,
+        study.config.explain.labels,
         entry.label,
     )
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xpath.batch.done import is_done, key_of, read_key
+from xpath.batch.done import content_of, is_done, read_key
 from xpath.batch.ledger import Ledger
 from xpath.batch.slides import SlideEntry
 from xpath.config import from_dict
 from xpath.device import device_of
-from xpath.errors import CheckpointError, LabelError, SlideError, StoreError
+from xpath.errors import CheckpointError, ConfigError, LabelError, SlideError, StoreError
 from xpath.export.overlay import short_name
 from xpath.features.encoders import TimmEncoder
-from xpath.features.model_options import model_options
-from xpath.labels import Label, load_labels
+from xpath.features.options import model_options
+from xpath.labels import Label, load_labels, parse_object
 from xpath.mil.cohort_training import model_name
 from xpath.segment.checkpoints.checkpoint import SegmentorInfo, locate, read_info
 from xpath.segment.predict.known_prompts import untaught
@@ -29,6 +30,8 @@ from xpath.store.schema import atomic, check_schema
 from xpath.store.tables import read_table
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder
+from xpath.study.keys import stage_key
+from xpath.wsi.probe import probe
 from xpath.wsi.slide import Slide
 
 if TYPE_CHECKING:
@@ -40,11 +43,13 @@ if TYPE_CHECKING:
 
 __all__ = ["EncoderInfo", "Study", "new_study", "open_study", "save_study"]
 
-RUN = "xpath.run/1"
+RUN = "xpath.run/2"
+FIRST_RUN = "xpath.run/1"
+"""Its keys held every setting and no numbers of stages."""
 
 
 class EncoderInfo(NamedTuple):
-    """What keys and reports say of a patch encoder."""
+    """Name and digest of a patch encoder, for keys and reports."""
 
     name: str
     digest: str
@@ -72,7 +77,7 @@ class Study:
 
     @cached_property
     def segmentor(self) -> SegmentorInfo:
-        """What is known of the segmentor, its weights read but not built.
+        """Facts about the segmentor, its weights read but not built.
 
         Raises:
             CheckpointError: There are no such weights.
@@ -88,7 +93,7 @@ class Study:
 
     @property
     def encoder_info(self) -> EncoderInfo:
-        """What is known of the patch encoder; of the segmentor's own without building it."""
+        """Facts about the patch encoder, of the segmentor's own without building it."""
         if self.config.objects.encoder == "segmentor":
             return EncoderInfo(f"{self.segmentor.name}-encoder", self.segmentor.digest)
         return EncoderInfo(self.encoder.name, self.encoder.digest)
@@ -111,26 +116,25 @@ class Study:
 
     @cached_property
     def labels(self) -> tuple[Label, ...]:
-        """What is segmented.
+        """Labels that are segmented.
 
         Raises:
             LabelError: No such label, none at all, or one twice.
         """
-        tree = load_labels()
-        found = tuple(tree.parse(text, allow_new=True) for text in self.config.objects.labels)
-        names = [label.id for label in found]
+        labels = tuple(map(parse_object, self.config.objects.labels))
+        names = [label.id for label in labels]
         if not names or len(set(names)) < len(names):
             raise LabelError(f"objects must name each label once, and one at least, got {names}")
-        return found
+        return labels
 
     @property
     def untaught(self) -> tuple[str, ...]:
-        """Names of objects the segmentor's weights never learnt; its masks of them are guesses."""
+        """Objects the segmentor's weights never learnt, so that its masks of them are guesses."""
         unknown = untaught([label.prompt for label in self.labels], self.segmentor.labels)
         return tuple(short_name(label.id) for label in self.labels if label.prompt in unknown)
 
     def require_tools(self, *, encoder: bool = False) -> None:
-        """Loads what work on slides needs: what is wrong with it is no fault of a slide.
+        """Loads what work on slides needs, because an error in it is no fault of a slide.
 
         Args:
             encoder: The patch encoder too.
@@ -141,9 +145,8 @@ class Study:
             LabelError: No such label.
         """
         device_of(self.config.objects.device)
-        _ = self.labels, self.segment_config, self.predictor
-        if encoder:
-            _ = self.encoder
+        for tool in ("labels", "segment_config", "predictor", *(["encoder"] if encoder else [])):
+            getattr(self, tool)  # a property; the first use loads it
 
     @property
     def segment_config(self) -> SegmentConfig:
@@ -175,15 +178,30 @@ class Study:
         return Ledger(self.folder.ledger, self.folder.logs)
 
     def open_slide(self, entry: SlideEntry) -> Slide:
-        """The slide of an entry; the default resolution only where it has no other."""
-        slide = Slide.open(entry.path, mpp=entry.mpp)
-        if slide.mpp_or_none is not None or not self.config.default_mpp:
-            return slide
-        slide.close()
-        return Slide.open(entry.path, mpp=self.config.default_mpp)
+        """The slide of an entry."""
+        return Slide.open(entry.path, mpp=self.mpp_of(entry))
+
+    def mpp_of(self, entry: SlideEntry) -> float | None:
+        """Microns per pixel a slide is opened with, None where its own hold.
+
+        Its own give way to those of its entry, but not to the default of the run.
+        """
+        if entry.mpp is not None or not self.config.default_mpp:
+            return entry.mpp
+        if entry.path not in self._stores_mpp:
+            try:
+                self._stores_mpp[entry.path] = probe(entry.path).mpp is not None
+            except SlideError:  # whoever works on the slide will hear of it
+                return None
+        return None if self._stores_mpp[entry.path] else self.config.default_mpp
+
+    @cached_property
+    def _stores_mpp(self) -> dict[Path, bool]:
+        """Slides that were opened to see whether they store a resolution."""
+        return {}
 
     def masks_key(self, entry: SlideEntry) -> str:
-        """What the masks of a slide depend on.
+        """Key of the masks of a slide.
 
         Raises:
             SlideError: The slide is not there.
@@ -192,19 +210,26 @@ class Study:
             size = entry.path.stat().st_size
         except OSError as error:
             raise SlideError(f"{entry.path} cannot be read: {error}") from error
-        return key_of(
+        return stage_key(
             "masks",
-            [entry.path.name, size, entry.mpp, self.config.default_mpp],
-            asdict(self.config.tissue),
-            asdict(self.config.grid),
-            [label.prompt for label in self.labels],
-            [self.config.objects.overlap, self.config.objects.reduce],
+            self.config,
+            [entry.path.name, size, self.mpp_of(entry)],
+            [label.setting if label.sentence else label.prompt for label in self.labels],
             self.segmentor.digest,
         )
 
+    def objects_key(self, entry: SlideEntry) -> str:
+        """Key of the table of a slide's objects: of the masks and the rule.
+
+        Raises:
+            StoreError: The slide has no finished masks.
+        """
+        masks = content_of(self.folder.masks(entry.slide_id))
+        return stage_key("objects", self.config, masks)
+
     def features_key(self, entry: SlideEntry) -> str:
-        """What the features of a slide depend on."""
-        return key_of("features", self.masks_key(entry), self.encoder_info.digest)
+        """Key of the features of a slide."""
+        return stage_key("features", self.config, self.masks_key(entry), self.encoder_info.digest)
 
     def fold_of(self, entry: SlideEntry) -> int:
         """The fold whose models never saw a slide; 0 without folds, and for a slide of none."""
@@ -238,13 +263,19 @@ class Study:
 
 
 def save_study(study: Study) -> None:
-    """Writes ``run.json``: settings, slides and versions; no times, so equal runs are equal."""
+    """Writes ``run.json``: settings, slides and versions, but no times, so equal runs are equal.
+
+    A file with these settings and slides is left as it is, even if an earlier version wrote it.
+    """
+    with suppress(StoreError):
+        if open_study(study.folder.root) == study:
+            return
     content = {
         "schema": RUN,
         "xpath": version("xpath-pathology"),
         "labels_sha256": load_labels().digest,
         "config": asdict(study.config),
-        "slides": [{**asdict(entry), "path": str(entry.path.resolve())} for entry in study.slides],
+        "slides": [{**asdict(entry), "path": str(entry.path)} for entry in study.slides],
     }
     with atomic(study.folder.settings) as draft:
         draft.write_text(json.dumps(content, indent=1) + "\n")
@@ -254,18 +285,31 @@ def open_study(root: Path) -> Study:
     """The study of a run folder.
 
     Raises:
-        StoreError: There is none, or ``run.json`` is damaged.
+        StoreError: There is none, ``run.json`` is damaged, or another version wrote it.
     """
     folder = RunFolder(root)
     try:
-        content: dict[str, Any] = json.loads(folder.settings.read_text())
-    except (OSError, ValueError) as error:
+        content: dict[str, Any] = dict(json.loads(folder.settings.read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise StoreError(
             f"{root} is no run folder ({error}); start one with `xpath segment SLIDES --out {root}`"
         ) from error
+    if content.get("schema") == FIRST_RUN:
+        raise StoreError(
+            f"{root} was made by an earlier version of xpath, and this one cannot tell which of its"
+            " results still hold; start again with `xpath segment SLIDES --out NEW_FOLDER`"
+        )
     check_schema(folder.settings, content.get("schema"), RUN)
-    slides = [SlideEntry(**{**row, "path": Path(row["path"])}) for row in content["slides"]]
-    return Study(folder, from_dict(StudyConfig, content["config"]), tuple(slides))
+    try:
+        config = from_dict(StudyConfig, content["config"])
+        rows = enumerate(content["slides"])
+        slides = [from_dict(SlideEntry, row, f"slides[{number}].") for number, row in rows]
+    except (ConfigError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{folder.settings}: {error}; if a newer version of xpath wrote it, use that version;"
+            " of an older one take the setting out, or run `xpath segment SLIDES` into a new folder"
+        ) from error
+    return Study(folder, config, tuple(slides))
 
 
 def new_study(root: Path, config: StudyConfig, slides: Sequence[SlideEntry]) -> Study:

@@ -1,4 +1,4 @@
-"""What the painters of tissue share: two stain layers, a tissue map, and a pen for nuclei.
+"""The canvas of the tissue painters: two stain layers, a tissue map, and a pen for nuclei.
 
 Axes: H W pixels.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from xpath.geometry import Size
 
-__all__ = ["TISSUES", "Canvas", "Ground", "NucleusKind"]
+__all__ = ["TISSUES", "Canvas", "Ground", "NucleusType"]
 
 GLASS, STROMA, FAT, TUMOUR, NECROSIS, INFILTRATE, DUCT, VESSEL, LUMEN = range(9)
 
@@ -31,8 +31,8 @@ TISSUES = {
 
 
 @dataclass(frozen=True, slots=True)
-class NucleusKind:
-    """How nuclei of one kind look."""
+class NucleusType:
+    """How nuclei of one type look."""
 
     label: str
     length: tuple[float, float]
@@ -54,7 +54,7 @@ class Ground(NamedTuple):
 
 
 class Canvas:
-    """A field being painted; painters change it in place."""
+    """A field being painted. Painters change it in place."""
 
     def __init__(self, size: Size, mpp: float, rng: np.random.Generator, *, glass: float) -> None:
         self.shape = (size.height, size.width)
@@ -62,7 +62,7 @@ class Canvas:
         self.rng = rng
         self.haematoxylin = np.zeros(self.shape, np.float32)
         self.eosin = np.zeros(self.shape, np.float32)
-        self.kind = np.zeros(self.shape, np.uint8)
+        self.tissue_class = np.zeros(self.shape, np.uint8)
         self.nuclei: dict[str, NDArray[np.uint8]] = {}
         if glass > 0:
             outline = self.noise(700.0) + 0.15 * self.noise(60.0)
@@ -72,7 +72,7 @@ class Canvas:
 
     def masks(self) -> dict[str, NDArray[np.bool_]]:
         """The truth, one mask per label that was painted."""
-        masks = {label: self.kind == number for label, number in TISSUES.items()}
+        masks = {label: self.tissue_class == number for label, number in TISSUES.items()}
         return masks | {label: drawn.astype(bool) for label, drawn in self.nuclei.items()}
 
     def ground(self) -> Ground:
@@ -81,9 +81,9 @@ class Canvas:
         return Ground(self.haematoxylin.copy(), self.eosin.copy(), nuclei)
 
     def bare(self, label: str, ground: Ground) -> None:
-        """Takes a tissue away, so that the stroma under it shows; draws no random numbers."""
-        area = self.kind == TISSUES[label]
-        self.kind[area] = STROMA
+        """Takes a tissue away, so that the stroma under it shows, without any random number."""
+        area = self.tissue_class == TISSUES[label]
+        self.tissue_class[area] = STROMA
         self.haematoxylin[area] = ground.haematoxylin[area]
         self.eosin[area] = ground.eosin[area]
         nothing = np.zeros(self.shape, np.uint8)
@@ -91,7 +91,7 @@ class Canvas:
             drawn[area] = ground.nuclei.get(name, nothing)[area]
 
     def noise(self, grain: float) -> NDArray[np.float32]:
-        """Smooth noise of zero mean and unit deviation; ``grain`` is its wavelength in microns."""
+        """Smooth noise of zero mean and unit deviation and a wavelength of ``grain`` microns."""
         import cv2
 
         step = max(1.0, grain / self.mpp / 2)
@@ -105,13 +105,13 @@ class Canvas:
         return np.asarray((fine - fine.mean()) / (fine.std() + 1e-6), np.float32)
 
     def region(self, share: float, grain: float, over: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Irregular patches covering about ``share`` of the tissue, on the given kinds only."""
+        """Irregular patches covering about ``share`` of the tissue, on the given tissues only."""
         if share <= 0:
             return np.zeros(self.shape, bool)
         field = self.noise(grain) + 0.25 * self.noise(grain / 5)
         wanted = min(0.95, share)
         level = np.quantile(field[self.tissue], 1 - wanted)
-        return np.asarray((field > level) & self.tissue & np.isin(self.kind, over))
+        return np.asarray((field > level) & self.tissue & np.isin(self.tissue_class, over))
 
     def scatter(
         self, mask: NDArray[np.bool_], spacing: float, jitter: float = 0.35
@@ -122,34 +122,34 @@ class Canvas:
         xs = xs + (np.arange(len(xs)) % 2 * step / 2)[:, None]  # a honeycomb, not a chessboard
         points = np.stack((xs.ravel(), ys.ravel()), axis=1)
         points += self.rng.normal(0, jitter * step, points.shape)
-        cells = np.floor(points).astype(int)
-        inside = (cells >= 0).all(axis=1) & (cells < np.array(self.shape[::-1])).all(axis=1)
-        points, cells = points[inside], cells[inside]
-        return np.asarray(points[mask[cells[:, 1], cells[:, 0]]])
+        pixels = np.floor(points).astype(int)
+        inside = (pixels >= 0).all(axis=1) & (pixels < np.array(self.shape[::-1])).all(axis=1)
+        points, pixels = points[inside], pixels[inside]
+        return np.asarray(points[mask[pixels[:, 1], pixels[:, 0]]])
 
     def draw_nuclei(
         self,
-        kind: NucleusKind,
+        nucleus: NucleusType,
         points: NDArray[np.float64],
         within: NDArray[np.bool_],
         angles: NDArray[np.float64] | None = None,
     ) -> None:
-        """One nucleus at every point; what falls outside ``within`` is cut off."""
+        """Draws a nucleus at every point, cut off outside ``within``."""
         import cv2
 
         rng, shift = self.rng, 4
-        drawn = self.nuclei.setdefault(kind.label, np.zeros(self.shape, np.uint8))
+        drawn = self.nuclei.setdefault(nucleus.label, np.zeros(self.shape, np.uint8))
         density = np.zeros(self.shape, np.float32)
-        axes = rng.uniform(*kind.length, len(points)) / self.mpp / 2
-        slim = rng.uniform(*kind.slim, len(points))
+        axes = rng.uniform(*nucleus.length, len(points)) / self.mpp / 2
+        slim = rng.uniform(*nucleus.slim, len(points))
         angles = rng.uniform(0, 180, len(points)) if angles is None else angles
-        dark = rng.uniform(*kind.density, len(points))
+        dark = rng.uniform(*nucleus.density, len(points))
         for (x, y), a, ratio, angle, value in zip(points, axes, slim, angles, dark, strict=True):
             centre = (round(x * 2**shift), round(y * 2**shift))
             size = (max(12, round(a * 2**shift)), max(10, round(a * ratio * 2**shift)))
             ellipse = (centre, size, float(angle), 0.0, 360.0)
             cv2.ellipse(density, *ellipse, float(value), -1, cv2.LINE_8, shift)
-            if kind.vesicular:
+            if nucleus.vesicular:
                 inner = (size[0] * 7 // 10, size[1] * 7 // 10)
                 pale = float(value) * 0.55
                 cv2.ellipse(density, centre, inner, float(angle), 0, 360, pale, -1, 8, shift)
@@ -159,7 +159,7 @@ class Canvas:
         here = density > 0
         drawn[here] = 1
         for label, other in self.nuclei.items():
-            if label != kind.label:
+            if label != nucleus.label:
                 other[here] = 0  # a pixel belongs to the nucleus drawn last
         grain = 1 + 0.15 * rng.standard_normal(self.shape, dtype=np.float32)
         self.haematoxylin[here] = (density * grain)[here]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from xpath.batch.done import key_of
 from xpath.errors import ConfigError
 from xpath.geometry import Size
 from xpath.store.schema import atomic, sha256_of
+from xpath.store.tables import write_table
 from xpath.testing.slides import write_slide
 from xpath.testing.stain import random_stain
 from xpath.testing.tissue import TissueRecipe, paint_tissue
@@ -44,8 +44,8 @@ class CohortPlan:
     """The object that decides: only slides of the second class have it."""
     classes: tuple[str, str] = ("class-A", "class-B")
     share: tuple[float, float] = (0.12, 0.3)
-    """Range of the planted object's share of the tissue, before the others take theirs; what came
-    of it stands in ``truth.json``."""
+    """Range of the planted object's share of the tissue, before the others take theirs.
+    ``truth.json`` has the final shares."""
     side: int = 1792
     """Side of a slide in pixels."""
     mpp: float = 0.5
@@ -64,10 +64,10 @@ class CohortPlan:
 
 
 def cohort_recipes(plan: CohortPlan) -> list[tuple[str, TissueRecipe]]:
-    """Class and recipe of every slide; classes alternate, decoys do not know of them.
+    """Class and recipe of every slide. Classes alternate, decoys do not depend on them.
 
     Every recipe is drawn before its class is looked at, and both classes lay the planted object
-    out: without it, stroma lies in its place. So stain, growth and all other objects, their areas
+    out: without it, stroma lies there instead. So stain, growth and all other objects, their areas
     too, are independent of the class by construction; only stroma has to give way, and nuclei go
     with their tissue.
     """
@@ -120,10 +120,7 @@ def make_cohort(
         })
         if on_slide:
             on_slide(slide_id)
-    with atomic(folder / "labels.csv") as draft, draft.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(folder / "labels.csv", rows)
     content = {"planted": plan.planted, "decides": plan.classes[1], "areas": areas}
     with atomic(folder / "truth.json") as draft:
         draft.write_text(json.dumps(content, indent=1) + "\n")
@@ -145,7 +142,7 @@ def _drawn(
 
 
 def _known(truth: Path) -> dict[str, Any]:
-    """What was written down about a slide; nothing if that cannot be read."""
+    """Facts written about a slide, none if they cannot be read."""
     try:
         content = json.loads(truth.read_text())
     except (OSError, ValueError):
@@ -154,7 +151,7 @@ def _known(truth: Path) -> dict[str, Any]:
 
 
 def _draw(path: Path, recipe: TissueRecipe, plan: CohortPlan, index: int) -> dict[str, float]:
-    """Paints and writes one slide; returns each label's share of the slide."""
+    """Paints and writes one slide. Returns each label's share of the slide."""
     rng = np.random.default_rng([plan.seed, index, 1])
     tissue = paint_tissue(Size(plan.side, plan.side), recipe, rng, mpp=plan.mpp)
     write_slide(path, tissue.image, mpp=plan.mpp)

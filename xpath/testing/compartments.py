@@ -11,7 +11,7 @@ from xpath.testing.canvas import (
     STROMA,
     TUMOUR,
     Canvas,
-    NucleusKind,
+    NucleusType,
 )
 
 __all__ = [
@@ -26,17 +26,17 @@ __all__ = [
     "paint_tumour",
 ]
 
-FIBROBLAST = NucleusKind("breast-nuclei-fibroblast", (11, 17), (0.2, 0.32), (0.9, 1.3))
-LYMPHOCYTE = NucleusKind("breast-nuclei-lymphocyte", (5.5, 7.5), (0.85, 1.0), (1.7, 2.2))
-NEOPLASTIC = NucleusKind(
+FIBROBLAST = NucleusType("breast-nuclei-fibroblast", (11, 17), (0.2, 0.32), (0.9, 1.3))
+LYMPHOCYTE = NucleusType("breast-nuclei-lymphocyte", (5.5, 7.5), (0.85, 1.0), (1.7, 2.2))
+NEOPLASTIC = NucleusType(
     "breast-nuclei-neoplastic", (10, 15), (0.65, 0.95), (1.1, 1.6), vesicular=True
 )
 
 
 def paint_stroma(canvas: Canvas, lymphocytes: float) -> None:
-    """Pink wavy fibres with spindle nuclei; the ground on which all else is painted."""
+    """Pink wavy fibres with spindle nuclei, the ground on which all else is painted."""
     tissue = canvas.tissue
-    canvas.kind[tissue] = STROMA
+    canvas.tissue_class[tissue] = STROMA
     direction = canvas.noise(250.0) * 0.9  # radians
     ys, xs = np.mgrid[0 : canvas.shape[0], 0 : canvas.shape[1]].astype(np.float32) * canvas.mpp
     across = np.cos(direction) * ys - np.sin(direction) * xs + 6 * canvas.noise(60.0)
@@ -45,17 +45,17 @@ def paint_stroma(canvas: Canvas, lymphocytes: float) -> None:
     canvas.eosin[tissue] = np.clip(eosin, 0.15, 1)[tissue]
     canvas.haematoxylin[tissue] = 0.05
     points = canvas.scatter(tissue, 26.0, 0.4)
-    cells = np.floor(points).astype(int)
-    along = np.degrees(direction[cells[:, 1], cells[:, 0]])
+    pixels = np.floor(points).astype(int)
+    along = np.degrees(direction[pixels[:, 1], pixels[:, 0]])
     canvas.draw_nuclei(FIBROBLAST, points, tissue, along + canvas.rng.normal(0, 8, len(points)))
     few = canvas.scatter(tissue, 1000 / max(lymphocytes, 1) ** 0.5, 0.5)
     if lymphocytes > 0:
         canvas.draw_nuclei(LYMPHOCYTE, few, tissue)
 
 
-def clear(canvas: Canvas, mask: np.ndarray, kind: int) -> None:
+def clear(canvas: Canvas, mask: np.ndarray, tissue: int) -> None:
     """Takes everything out of an area and gives it to another tissue."""
-    canvas.kind[mask] = kind
+    canvas.tissue_class[mask] = tissue
     canvas.haematoxylin[mask] = 0
     canvas.eosin[mask] = 0
     for drawn in canvas.nuclei.values():
@@ -72,8 +72,8 @@ def paint_fat(canvas: Canvas, share: float) -> None:
     clear(canvas, area, FAT)
     seeds = canvas.scatter(np.ones(canvas.shape, bool), 52.0, 0.22)
     ground = np.ones(canvas.shape, np.uint8)
-    cells = np.floor(seeds).astype(int)
-    ground[cells[:, 1], cells[:, 0]] = 0
+    pixels = np.floor(seeds).astype(int)
+    ground[pixels[:, 1], pixels[:, 0]] = 0
     _, nearest = cv2.distanceTransformWithLabels(
         ground, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
@@ -120,7 +120,7 @@ def paint_necrosis(canvas: Canvas, share: float) -> None:
     grain = 0.85 + 0.14 * canvas.noise(4.0) + 0.12 * canvas.noise(14.0)
     canvas.eosin[area] = np.clip(grain, 0.3, 1.5)[area]
     canvas.haematoxylin[area] = np.clip(0.12 + 0.06 * canvas.noise(9.0), 0, 1)[area]
-    dust = NucleusKind("dust", (1.2, 3.2), (0.6, 1.0), (0.9, 1.8))
+    dust = NucleusType("dust", (1.2, 3.2), (0.6, 1.0), (0.9, 1.8))
     canvas.draw_nuclei(dust, canvas.scatter(area, 9.0, 0.5), area)
     del canvas.nuclei["dust"]
 

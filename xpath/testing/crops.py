@@ -36,7 +36,7 @@ class Field(NamedTuple):
     masks: dict[str, NDArray[np.bool_]]
 
     def mask(self, label: str) -> NDArray[np.bool_]:
-        """Where the label is; nowhere if it was not painted."""
+        """Where the label is, nowhere if it was not painted."""
         nothing = np.zeros(self.image.shape[:2], bool)
         return self.masks.get(label, nothing)
 
@@ -50,7 +50,7 @@ def paint_fields(seeds: Sequence[int]) -> list[Field]:
 
 
 def _paint_field(seed: int) -> Field:
-    """One field; the seed decides everything about it."""
+    """One field, entirely decided by the seed."""
     rng = np.random.default_rng(seed)
     tissue = paint_tissue(Size(FIELD, FIELD), random_recipe(rng), rng, mpp=MPP)
     return Field(tissue.image, dict(tissue.masks))

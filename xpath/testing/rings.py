@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from xpath.testing.canvas import DUCT, STROMA, VESSEL, Canvas, NucleusKind
+from xpath.testing.canvas import DUCT, STROMA, VESSEL, Canvas, NucleusType
 from xpath.testing.compartments import clear
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DUCTAL", "paint_duct", "paint_vessel"]
 
-DUCTAL = NucleusKind("breast-nuclei-ductal epithelium", (7, 9), (0.75, 0.95), (1.2, 1.6))
-RED_CELL = NucleusKind("red cell", (6, 7), (0.8, 1.0), (0.01, 0.02))
+DUCTAL = NucleusType("breast-nuclei-ductal epithelium", (7, 9), (0.75, 0.95), (1.2, 1.6))
+RED_CELL = NucleusType("red cell", (6, 7), (0.8, 1.0), (0.01, 0.02))
 
 
 class Ring(NamedTuple):
@@ -49,20 +49,20 @@ def paint_vessel(canvas: Canvas) -> None:
     canvas.eosin[ring.wall] = 0.85
     canvas.haematoxylin[ring.wall] = 0.1
     lumen = ring.disc & ~ring.wall
-    cells = canvas.scatter(lumen & (canvas.noise(40.0) > -0.5), 6.5, 0.2)
+    centres = canvas.scatter(lumen & (canvas.noise(40.0) > -0.5), 6.5, 0.2)
     before = canvas.haematoxylin.copy()
-    canvas.draw_nuclei(RED_CELL, cells, lumen)
+    canvas.draw_nuclei(RED_CELL, centres, lumen)
     red = canvas.nuclei.pop("red cell").astype(bool)
     canvas.haematoxylin = before
     canvas.eosin[red & lumen] = 1.15
 
 
 def _ring(canvas: Canvas, radius: float, thickness: float) -> Ring | None:
-    """A ring somewhere in the stroma; None if it would not lie on stroma."""
-    places = np.argwhere(canvas.kind == STROMA)
-    if not len(places):
+    """A ring somewhere in the stroma, or None if it would not lie on stroma."""
+    pixels = np.argwhere(canvas.tissue_class == STROMA)
+    if not len(pixels):
         return None
-    y, x = places[canvas.rng.integers(len(places))]
+    y, x = pixels[canvas.rng.integers(len(pixels))]
     ys, xs = np.ogrid[0 : canvas.shape[0], 0 : canvas.shape[1]]
     dy, dx = (ys - y) * canvas.mpp, (xs - x) * canvas.mpp
     angle = np.arctan2(dy, dx)
@@ -73,6 +73,6 @@ def _ring(canvas: Canvas, radius: float, thickness: float) -> Ring | None:
     distance = np.hypot(dy, dx)
     outer = radius * (1 + wobble)
     disc = (distance < outer) & canvas.tissue
-    if (canvas.kind[disc] != STROMA).mean() > 0.35:
+    if (canvas.tissue_class[disc] != STROMA).mean() > 0.35:
         return None
     return Ring(disc, disc & (distance > outer - thickness))

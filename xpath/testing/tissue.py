@@ -43,7 +43,7 @@ LABELS = (
     "breast-nuclei-fibroblast",
     "breast-nuclei-ductal epithelium",
 )
-"""Everything that can be drawn; the tissues exclude each other, nuclei lie inside them."""
+"""Everything that can be drawn. The tissues exclude each other, nuclei lie inside them."""
 
 GROWTHS = ("nests", "single_file")
 SHARES = ("tumour", "fat", "necrosis", "infiltrate", "glass")
@@ -53,7 +53,7 @@ STROMA = "breast-tissue-stroma"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TissueRecipe:
-    """How much of what is drawn; shares are of the tissue's area, before they push each other."""
+    """How much of everything is drawn. Shares are of the tissue, before they push each other."""
 
     tumour: float = 0.2
     growth: str = "nests"
@@ -104,7 +104,7 @@ class SyntheticTissue:
 def paint_tissue(
     size: Size, recipe: TissueRecipe, rng: np.random.Generator, *, mpp: float = 0.5
 ) -> SyntheticTissue:
-    """Draws a field; the generator decides everything that the recipe leaves open."""
+    """Draws a field. The generator decides everything that the recipe leaves open."""
     canvas = Canvas(size, mpp, rng, glass=recipe.glass)
     paint_stroma(canvas, recipe.lymphocytes)
     ground = canvas.ground()

@@ -1,1 +1,5 @@
+"""Whole slides: pixels at a physical resolution, tissue, and the grid of patches."""
 
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from xpath.errors import DataError
-from xpath.export.qupath.geojson import Feature, polygons, region_features, write_geojson
+from xpath.export.qupath.geojson import Feature, region_features, write_geojson
 from xpath.export.qupath.reader import grid_masks, named, read_regions, region_mask
 from xpath.export.qupath.rules import check_geojson, find_problems
 from xpath.geometry import Box, PatchGrid, Size
+from xpath.objects.outline import components
 
 BOUNDS = Box(100, 50, 1000, 1000)
 SQUARE = [[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]
@@ -36,13 +37,13 @@ def test_a_round_trip_keeps_polygons_classes_and_numbers(tmp_path, rng):
     features = [
         Feature(
             name=str(number),
-            kind="detection",
-            rings=tuple(np.asarray(ring) * 1.337 + (100, 50) for ring in rings),
+            type="detection",
+            rings=tuple(np.asarray(ring) * 1.337 + (100, 50) for ring in each.rings),
             label="breast-tissue-tumor" if number % 2 else "breast-tissue-stroma",
             measurements={"importance": float(rng.normal()), "area um2": number / 7},
             locked=number % 3 == 0,
         )
-        for number, rings in enumerate(polygons(mask))
+        for number, each in enumerate(components(mask))
     ]
     path = tmp_path / "a.geojson"
     write_geojson(path, features, slide_id="s", bounds=BOUNDS)
@@ -56,7 +57,7 @@ def test_a_round_trip_keeps_polygons_classes_and_numbers(tmp_path, rng):
         for back, ring in zip(rings, feature.rings, strict=True):
             np.testing.assert_allclose(back, ring, atol=0.0051)
         assert region.measurements == feature.measurements
-        facts = (region.label, region.kind, region.locked)
+        facts = (region.label, region.type, region.locked)
         assert facts == (feature.label, "detection", feature.locked)
 
 
@@ -64,8 +65,8 @@ def test_a_round_trip_keeps_polygons_classes_and_numbers(tmp_path, rng):
 def test_masks_come_back_as_they_were_written(tmp_path, rng, scale):
     mask = rng.random((30, 40)) < 0.55
     path = tmp_path / "a.geojson"
-    pieces = region_features(mask, (scale, scale), "tissue")
-    write_geojson(path, pieces, slide_id="s", bounds=Box(7, 3, 9, 9))
+    features = region_features(mask, (scale, scale), "tissue")
+    write_geojson(path, features, slide_id="s", bounds=Box(7, 3, 9, 9))
 
     regions = read_regions(path, bounds=Box(7, 3, 9, 9))
 
@@ -111,7 +112,7 @@ def test_multipolygons_and_holes_as_drawn_in_qupath(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("properties", "kind", "label"),
+    ("properties", "type_", "label"),
     [
         ({"objectType": "annotation", "classification": {"name": "Tumor"}}, "annotation", "Tumor"),
         ({"object_type": "Detection", "classification": "Tumor"}, "detection", "Tumor"),
@@ -120,10 +121,10 @@ def test_multipolygons_and_holes_as_drawn_in_qupath(tmp_path):
         ({}, "annotation", ""),
     ],
 )
-def test_variants_of_names(tmp_path, properties, kind, label):
+def test_variants_of_names(tmp_path, properties, type_, label):
     (region,) = read_regions(written(tmp_path, [drawn(**properties)]), bounds=BOUNDS)
 
-    assert (region.kind, region.label) == (kind, label)
+    assert (region.type, region.label) == (type_, label)
 
 
 def test_colours_packed_or_listed(tmp_path):
@@ -171,9 +172,9 @@ def test_children_packages_and_bare_geometries(tmp_path):
         archive.writestr("objects.geojson", text)
     paths = [written(tmp_path, collection), tmp_path / "b.geojson.gz", tmp_path / "c.zip"]
 
-    kinds = [[r.kind for r in read_regions(path, bounds=BOUNDS)] for path in paths]
+    types = [[r.type for r in read_regions(path, bounds=BOUNDS)] for path in paths]
 
-    assert kinds == [["annotation", "detection"]] * 3
+    assert types == [["annotation", "detection"]] * 3
     bare = written(tmp_path, {"type": "Polygon", "coordinates": [SQUARE]})
     assert len(read_regions(bare, bounds=BOUNDS)) == 1
 
@@ -248,7 +249,7 @@ ID = "e9a9d9b6-3b2c-5d2e-9c5f-0123456789ab"
 def test_each_rule_of_qupaths_parser(feature, message, fatal):
     (problem,) = find_problems([feature])
 
-    assert message in problem.what
+    assert message in problem.message
     assert problem.fatal == fatal
 
 

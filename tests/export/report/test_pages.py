@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from xpath.errors import DataError, StoreError
+from xpath.explain.verdict import Evidence
 from xpath.export.colour import object_colour
 from xpath.export.overlay import png_bytes
 from xpath.export.report import pages as report_module
@@ -31,6 +32,7 @@ from xpath.export.report.tables import (
     training_sentences,
 )
 from xpath.export.report.words import (
+    baseline_in_words,
     hiding_in_words,
     in_words,
     need,
@@ -365,13 +367,13 @@ def test_an_object_that_only_speaks_against_has_no_top_patch(four_patches):
 def test_tables_of_the_run_are_shown_as_they_are(tmp_path):
     (tmp_path / "slides").mkdir()
     path = tmp_path / "slides" / "morphometry.csv"
-    path.write_text("object,area um2\n" + "tumor,1234.56789\n" * 50)
+    path.write_text("object,area um2,rule\n" + "tumor,1234.56789,by edges\n" * 50)
 
     table = file_table(path, tmp_path, most=2)
 
     assert table == FileTable(
         columns=("object", "area um2"), rows=(("tumor", "1235"),) * 2,
-        source="slides/morphometry.csv", cut=48,
+        source="slides/morphometry.csv", cut=48, rule="by edges",
     )  # fmt: skip
     assert file_table(tmp_path / "none.csv", tmp_path) is None
 
@@ -379,10 +381,11 @@ def test_tables_of_the_run_are_shown_as_they_are(tmp_path):
 def test_temperatures_are_read_and_nonsense_is_refused(tmp_path):
     path = tmp_path / "calibration.csv"
     assert temperatures(path) == {}
-    path.write_text("model,temperature\nobject_aware,1.5\n")
+    path.write_text("model,fold,temperature\nobject_aware,0,1.5\nobject_aware,1,2\n")
     assert temperatures(path) == {"object_aware": 1.5}
-    for wrong in ("model,t\na,1\n", "model,temperature\na,hot\n", "model,temperature\na,0\n"):
-        path.write_text(wrong)
+    assert temperatures(path, 1) == {"object_aware": 2.0}
+    for wrong in ("model,fold,t\na,0,1\n", "{0}\na,0,hot\n", "{0}\na,0,0\n"):
+        path.write_text(wrong.format("model,fold,temperature"))
         with pytest.raises(StoreError):
             temperatures(path)
 
@@ -412,3 +415,54 @@ def test_training_data_in_sentences(tmp_path):
     assert sentences[0] == "Trained on 3 slides (2 A, 1 B)."
     assert "128" in sentences[2] and "uni" in sentences[2]
     assert training_sentences(tmp_path / "none", tmp_path / "split.csv") == ()
+
+
+def test_evidence_and_groups_are_on_the_index(tmp_path):
+    row = Evidence(
+        object="breast-tissue-necrosis or debris",
+        verdict="supported",
+        speaking="hiding, left out, seeds",
+        hiding_q=0.012,
+        loss_without=0.5,
+        loss_low=0.25,
+        loss_high=0.75,
+        area_auc=1.0,
+        area_low=0.73,
+        area_high=1.0,
+        seeds_held=5,
+        seeds=5,
+    )
+    cohort = CohortReport(
+        title="t",
+        headline="h",
+        classes=("B",),
+        metrics=(),
+        importance=(),
+        examples=(),
+        slides=(),
+        evidence=(row, replace(row, verdict="not distinguishable", speaking="", hiding_q=math.nan)),
+        groups=(("fat", "vessel", "necrosis"),),
+    )
+
+    write_index(tmp_path / "index.html", cohort)
+
+    text = (tmp_path / "index.html").read_text()
+    assert "supported (for it: hiding, left out, seeds). hiding q 0.012; without it" in text
+    assert "its area alone predicts the class (AUC 1.00)" in text
+    assert "none of the four checks" in text
+    assert "fat, vessel and necrosis go together" in text
+
+
+def test_a_bar_is_beyond_the_average_slide_and_absence_speaks_too(report):
+    absent = row(area=0.0, contribution=0.0, centred=-0.5)
+
+    assert in_words(absent, report) == "not found; its absence speaks against B"
+    assert row(contribution=2.0, centred=-0.25).value == -0.25
+    assert row(contribution=2.0).value == 2.0  # a classifier that keeps no baseline
+    assert "no baseline" in baseline_in_words("B", math.nan)
+    assert "log-odds for B are +0.250" in baseline_in_words("B", 0.25)
+    said = summary(replace(report, rows=(absent, row(name="fat", centred=0.5))))
+    assert (
+        said
+        == "For B speak most: fat (+0.500). Against it: no tumor (tissue) (\N{MINUS SIGN}0.500)."
+    )

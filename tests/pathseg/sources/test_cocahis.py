@@ -9,7 +9,7 @@ from xpath.pathseg.sources.cocahis import SOURCE
 
 
 def write(root, *, splits=("train", "test"), size=(5, 7), mask_size=None):
-    """The published groups, with tiny images; image k is filled with k."""
+    """The published groups, with tiny images. Image k is filled with k."""
     root.mkdir(exist_ok=True)
     count = len(splits)
     images = (

@@ -8,7 +8,7 @@ from xpath.pathseg.sources.conic import SOURCE
 
 
 def write(root, classes, names=("consep_1-0000", "crag_12-0003")):
-    """The three published files; patch k is filled with k."""
+    """The three published files. Patch k is filled with k."""
     classes = np.asarray(classes, np.uint16)
     images = np.zeros((*classes.shape, 3), np.uint8)
     images += np.arange(len(classes), dtype=np.uint8)[:, None, None, None]

@@ -10,8 +10,8 @@ from xpath.pathseg.sources.crag import SOURCE
 
 def write(root, folder, name, glands, size=None):
     glands = np.asarray(glands, np.uint8)
-    for kind in ("Images", "Annotation", "Overlay"):
-        (root / folder / kind).mkdir(parents=True, exist_ok=True)
+    for below in ("Images", "Annotation", "Overlay"):
+        (root / folder / below).mkdir(parents=True, exist_ok=True)
     Image.fromarray(glands).save(root / folder / "Annotation" / name)
     Image.new("RGB", size or glands.shape[::-1], (200, 80, 150)).save(
         root / folder / "Images" / name

@@ -105,7 +105,7 @@ def test_broken_images_are_named_and_the_others_stay_usable(tmp_path):
     good, kind, elsewhere, cut, gone = SOURCE.images(tmp_path)
 
     assert good.read().masks
-    with pytest.raises(DataError, match=r"_2\.xml has an unknown kind of cell 'Fibroblast'"):
+    with pytest.raises(DataError, match=r"_2\.xml has an unknown cell type 'Fibroblast'"):
         kind.read()
     with pytest.raises(DataError, match=r"_3\.xml has no outline within.*30 x 20"):
         elsewhere.read()

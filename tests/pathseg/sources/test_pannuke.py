@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from xpath.errors import DataError
-from xpath.pathseg.sources.pannuke import KINDS, ORGANS, SOURCE
+from xpath.pathseg.sources.pannuke import OBJECT_TYPES, ORGANS, SOURCE
 
 
 def write_fold(root, fold, organs, rng):
-    """A fold as distributed, every kind in a corner of its own."""
+    """A fold as distributed, every type in a corner of its own."""
     count = len(organs)
     images = rng.integers(0, 256, (count, 256, 256, 3)).astype(float)
     masks = np.zeros((count, 256, 256, 6))
@@ -23,7 +23,9 @@ def write_fold(root, fold, organs, rng):
 
 
 def save(root, fold, images, masks, organs):
-    folders = [root / f"Fold {fold}" / kind / f"fold{fold}" for kind in ("images", "masks")]
+    folders = [
+        root / f"Fold {fold}" / object_type / f"fold{fold}" for object_type in ("images", "masks")
+    ]
     for folder in folders:
         folder.mkdir(parents=True)
     np.save(folders[0] / "images.npy", images)
@@ -44,7 +46,7 @@ def test_patches_of_all_folds_with_their_kinds(tmp_path, rng):
     assert annotated.image.dtype == np.uint8
     assert np.array_equal(annotated.image, images[1])
     assert [mask.label for mask in annotated.masks] == [
-        f"head neck-nuclei-{kind}" for kind in KINDS
+        f"head neck-nuclei-{object_type}" for object_type in OBJECT_TYPES
     ]
     for channel, mask in enumerate(annotated.masks):
         assert mask.mask.sum() == 20
@@ -92,21 +94,22 @@ def test_labels_are_all_that_table_5_has_and_their_masks_add_up(shared):
     published = {
         label
         for label in counts
-        if label.split("-")[0] in regions and label.split("-")[1:] in [["nuclei", k] for k in KINDS]
+        if label.split("-")[0] in regions
+        and label.split("-")[1:] in [["nuclei", k] for k in OBJECT_TYPES]
     }
 
     assert set(SOURCE.info.labels) == published
     assert len(SOURCE.info.labels) == 86
     conic = 19332 - sum(
-        counts[f"colon-nuclei-{kind}"]
-        for kind in ("neutrophil", "lymphocyte", "plasma cells", "eosinophil")
+        counts[f"colon-nuclei-{object_type}"]
+        for object_type in ("neutrophil", "lymphocyte", "plasma cells", "eosinophil")
     )  # its epithelial and connective nuclei, which share a label with PanNuke's
     assert sum(counts[label] for label in SOURCE.info.labels) - conic == SOURCE.info.masks
 
 
 @pytest.fixture(scope="module")
 def real(shared, tmp_path_factory):
-    """The patches we have, put back into the form they were published in; with their counts."""
+    """The patches we have, put back into the form they were published in. With their counts."""
     folder = shared / "data"
     with (folder / "images.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["source"] == "pannuke_exact"]
@@ -120,10 +123,10 @@ def real(shared, tmp_path_factory):
     images, masks = [], []
     for row in rows:
         images.append(np.asarray(Image.open(folder / row["image"])).astype(float))
-        kinds = np.asarray(Image.open(folder / row["mask"]))
+        types = np.asarray(Image.open(folder / row["mask"]))
         instances = np.asarray(Image.open(folder / row["instances"])).astype(float)
-        channels = [np.where(kinds == value, instances, 0) for value in range(1, 6)]
-        masks.append(np.stack([*channels, kinds == 0], -1))
+        channels = [np.where(types == value, instances, 0) for value in range(1, 6)]
+        masks.append(np.stack([*channels, types == 0], -1))
     root = tmp_path_factory.mktemp("PanNuke")
     organs = [names[row["region"]] for row in rows]
     save(root, 2, np.stack(images), np.stack(masks), organs)

@@ -11,7 +11,7 @@ GLANDS, TUMOR = SOURCE.info.labels
 
 
 def write(root, part, name, rng, *, glands=255, tumor=255, size=(12, 14)):
-    """An image of a part; its glands in the upper rows, its tumour in the left columns."""
+    """An image of a part. Its glands in the upper rows, its tumour in the left columns."""
     folders = {"IMAGES": None, "MANUAL GLANDS": glands, "MANUAL TUMOR": tumor}
     masks = {"MANUAL GLANDS": np.s_[:3], "MANUAL TUMOR": np.s_[:, :2]}
     for folder, value in folders.items():

@@ -18,23 +18,23 @@ aSMA_SmoothMuscle_014_5_6_HE.png,val
 """
 
 
-def write(root, archive, place, rng, *, value=1, size=(9, 8)):
+def write(root, archive, corner, rng, *, value=1, size=(9, 8)):
     """A patch of an archive, its cells in the first two rows."""
     folder = root / archive
     folder.mkdir(parents=True, exist_ok=True)
     pixels = rng.integers(0, 256, (9, 8, 3), dtype=np.uint8)
     mask = np.zeros(size, np.uint8)
     mask[:2] = value
-    Image.fromarray(pixels).save(folder / f"{archive}_{place}_HE.png")
-    Image.fromarray(mask).save(folder / f"{archive}_{place}_mask.png")
+    Image.fromarray(pixels).save(folder / f"{archive}_{corner}_HE.png")
+    Image.fromarray(mask).save(folder / f"{archive}_{corner}_mask.png")
     return pixels
 
 
 @pytest.fixture
 def muscle(tmp_path, rng):
     """Three patches of one archive and its table."""
-    for place in ("012_100_200", "013_5_6", "014_5_6"):
-        write(tmp_path, "aSMA_SmoothMuscle", place, rng, value=0 if place == "014_5_6" else 1)
+    for corner in ("012_100_200", "013_5_6", "014_5_6"):
+        write(tmp_path, "aSMA_SmoothMuscle", corner, rng, value=0 if corner == "014_5_6" else 1)
     (tmp_path / "aSMA_fileinfo.csv").write_text(TABLE)
     return tmp_path
 

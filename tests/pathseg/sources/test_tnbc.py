@@ -28,8 +28,8 @@ def write(root, slide, number, values, *, pictures=PICTURES, rng=None):
     """An image and its cell type map."""
     values = np.asarray(values, np.uint8)
     pixels = (rng or np.random.default_rng(2)).integers(0, 256, (*values.shape, 4), dtype=np.uint8)
-    places = {root / pictures / f"Slide_{slide}": pixels, root / MAPS / f"GT_{slide}": values}
-    for folder, content in places.items():
+    files = {root / pictures / f"Slide_{slide}": pixels, root / MAPS / f"GT_{slide}": values}
+    for folder, content in files.items():
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(content).save(folder / f"{slide}_{number}.png")
     return pixels
@@ -37,21 +37,21 @@ def write(root, slide, number, values, *, pictures=PICTURES, rng=None):
 
 def fill(root, *, pictures=PICTURES):
     """All 68 images, in which every cell type is as often as published."""
-    places = [(slide, number) for slide, count in SLIDES.items() for number in range(1, count + 1)]
-    maps = {place: np.zeros(11, np.uint8) for place in places}
-    breast = places[:50]
-    for kind, count in IMAGES.items():
-        pool = places[50:] if kind in ("glial", "neuron") else breast
-        start = 7 * CODES[kind]
+    corners = [(slide, number) for slide, count in SLIDES.items() for number in range(1, count + 1)]
+    maps = {place: np.zeros(11, np.uint8) for place in corners}
+    breast = corners[:50]
+    for object_type, count in IMAGES.items():
+        pool = corners[50:] if object_type in ("glial", "neuron") else breast
+        start = 7 * CODES[object_type]
         for index in range(count):
-            maps[pool[(start + index) % len(pool)]][CODES[kind] - 1] = CODES[kind]
+            maps[pool[(start + index) % len(pool)]][CODES[object_type] - 1] = CODES[object_type]
     for (slide, number), values in maps.items():
         write(root, slide, number, [values], pictures=pictures)
 
 
 def note(root, codes=CODES):
     """Somebody's note of what the integers mean."""
-    lines = [f"{value},{kind}" for kind, value in codes.items()]
+    lines = [f"{value},{object_type}" for object_type, value in codes.items()]
     (root / "classes.csv").write_text("\n".join(["value,class", *lines]))
 
 
@@ -64,11 +64,11 @@ def test_the_full_archive_tells_its_integers_apart(tmp_path, pictures):
     for image in images:
         for mask in image.read().masks:
             counts[mask.label] += 1
-            kind = mask.label.rpartition("-")[2]
-            assert np.argwhere(mask.mask).tolist() == [[0, CODES[kind] - 1]]
+            object_type = mask.label.rpartition("-")[2]
+            assert np.argwhere(mask.mask).tolist() == [[0, CODES[object_type] - 1]]
 
     assert len(images) == 68
-    assert counts == {LABELS[kind]: count for kind, count in IMAGES.items()}
+    assert counts == {LABELS[object_type]: count for object_type, count in IMAGES.items()}
     assert SOURCE.missing(tmp_path) == []
 
 

@@ -23,7 +23,7 @@ def attention(name, dim):
 
 
 def backbone(config):
-    """FocalNet; ``config`` has numbers per stage."""
+    """FocalNet. ``config`` has numbers per stage."""
     first = config["width"]
     shapes = linear("backbone.patch_embed.proj", first, 3, 7, 7)
     shapes |= affine("backbone.patch_embed.norm", first)
@@ -144,7 +144,7 @@ def shapes_of(config):
 
 
 def spatial_shapes_of(config):
-    """What only point and memory prompts need, by name."""
+    """Tensors that only point and memory prompts need, by name."""
     return not_needed(numbers(config))
 
 

@@ -4,11 +4,11 @@ from xpath.errors import DataError
 from xpath.segment.evaluation.card import (
     compare,
     comparison_table,
-    kind_of,
+    object_class_of,
     presence_table,
     score_table,
 )
-from xpath.segment.evaluation.validate import Sample, mean_by_label, read_samples, write_samples
+from xpath.segment.evaluation.validation import Sample, mean_by_label, read_samples, write_samples
 
 
 def sample(image, label, dice, *, present=True, found=10, group=None):
@@ -29,10 +29,10 @@ def test_organs_are_pooled_and_absent_objects_do_not_count():
         "nuclei-dead": (1, 0.5),
         "tissue-gland": (2, pytest.approx(0.8)),
     }
-    assert "| tissue-gland | 2 | 0.800 | 0.700 to 0.900 |" in score_table(SAMPLES, kind_of)
+    assert "| tissue-gland | 2 | 0.800 | 0.700 to 0.900 |" in score_table(SAMPLES, object_class_of)
 
 
-def test_refusals_are_counted_for_kinds_that_were_asked_in_vain():
+def test_refusals_are_counted_for_classes_that_were_asked_in_vain():
     """Dead nuclei: one of one found, one of two refused, and that refusal was right."""
     table = presence_table(SAMPLES)
 
@@ -45,7 +45,7 @@ def test_models_are_compared_on_shared_questions_only():
 
     (row,) = compare(SAMPLES, others)
 
-    assert (row.kind, row.n, row.ours, row.other) == ("tissue-gland", 1, 0.9, 0.6)
+    assert (row.object_class, row.n, row.ours, row.other) == ("tissue-gland", 1, 0.9, 0.6)
     assert row.difference.mean == pytest.approx(0.3)
     assert "| otsu | tissue-gland | 1 | 0.900 | 0.600 |" in comparison_table({"otsu": [row]})
 

@@ -12,6 +12,7 @@ from xpath.metrics.boxes import box_cost
 from xpath.metrics.overlap import dice
 from xpath.metrics.shape import shape_traits
 from xpath.pathseg.biomedparse_data import PromptedMask
+from xpath.protocols import Segmentation
 from xpath.segment.evaluation.evaluate import Sample, ask, evaluate_segmentor
 from xpath.segment.evaluation.mapping import nearest_label, nearest_to_words, read_ignore_values
 from xpath.segment.evaluation.questions import EvaluationConfig, Question, questions_of, read_mask
@@ -24,7 +25,7 @@ from xpath.segment.evaluation.tables import (
     untrained_table,
     write_tables,
 )
-from xpath.segment.evaluation.trends import bins_of, fit_trend, trends
+from xpath.segment.evaluation.trend_lines import bins_of, fit_trend, trends
 
 LYMPHOCYTE = "nuclei-level lymphocyte in breast pathology."
 TUMOR = "tissue-level tumor in breast pathology."
@@ -37,16 +38,17 @@ class Reader:
     def __init__(self):
         self.encoded, self.asked, self.mpp = 0, [], []
 
-    def encode(self, images, **known):
+    def encode(self, images, *, mpp=None):
         self.encoded += len(images)
-        self.mpp.append(known.get("mpp"))
+        self.mpp.append(mpp)
         return images
 
     def masks(self, images, prompts):
         self.asked.append(tuple(prompts))
         planes = [images[..., 0 if "lymphocyte" in prompt else 1] > 128 for prompt in prompts]
         masks = np.stack(planes, axis=1)
-        return SimpleNamespace(masks=masks, presence=masks.any(axis=(2, 3)).astype(np.float32))
+        present = masks.any(axis=(2, 3))
+        return Segmentation(masks, present.astype(np.float32), present.astype(np.float32), present)
 
 
 def picture(path, size=(40, 50), red=np.s_[5:15, 5:15], green=np.s_[20:30, 20:40]):
@@ -81,7 +83,7 @@ def item(image, mask, sentence, **more):
 
 @pytest.fixture
 def items(tmp_path):
-    """Two images: lymphocytes found in full and by half; tumour found, and missed."""
+    """Two images: lymphocytes found in full and by half. Tumour found, and missed."""
     root = tmp_path / "hospital"
     one, two = picture(root / "test" / "a.png"), picture(root / "test" / "b.png")
     masks = root / "test_mask"
@@ -166,7 +168,7 @@ def test_tables_by_hand(items, tmp_path):
         ("breast-tissue-tumor", "2", "0.5"),
         ("overall", "4", "0.625"),
     ]
-    assert (rows[0]["ci_low"], rows[0]["ci_high"]) == ("0.5", "1")
+    assert (rows[0]["ci_low"], rows[0]["ci_high"]) == ("0.5", "1.0")
     structures = {row["structure"]: row["dice"] for row in dice_by(evaluation.samples, "structure")}
     assert structures == {"nuclei": 0.75, "tissue": 0.5, "overall": 0.625}
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -274,8 +276,7 @@ def test_a_predictor_may_refuse_in_spite_of_its_mask(items):
         def masks(self, images, prompts):
             found = super().masks(images, prompts)
             lymphocyte = np.array(["lymphocyte" in prompt for prompt in prompts])
-            found.present = found.masks.any(axis=(2, 3)) & ~lymphocyte
-            return found
+            return found._replace(present=found.present & ~lymphocyte)
 
     trusting, doubtful = (evaluated(items, reader).samples for reader in (Reader(), Doubtful()))
 
@@ -353,8 +354,7 @@ def test_a_predictor_that_refuses_is_a_problem_of_the_image(items):
     class Refusing(Reader):
         def masks(self, images, prompts):
             found = super().masks(images, prompts)
-            found.masks = found.masks[..., :-1]
-            return found
+            return found._replace(masks=found.masks[..., :-1])
 
     found = evaluated(items, Refusing(), batch=1)
 
@@ -398,8 +398,8 @@ def sample(score, mask, *, name="breast-nuclei-lymphocyte", image="a.png"):
 
 def dots(number):
     mask = np.zeros((100, 100), bool)
-    for place in range(number):
-        row, column = divmod(place, 10)
+    for tile in range(number):
+        row, column = divmod(tile, 10)
         mask[10 * row : 10 * row + 6, 10 * column : 10 * column + 6] = True
     return mask
 

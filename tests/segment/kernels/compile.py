@@ -1,4 +1,4 @@
-"""Compiles the kernel for a GPU that need not be there; called by ``test_finalise.py``."""
+"""Compiles the kernel for a GPU that need not be there. Called by ``test_finalisation.py``."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from xpath.segment.kernels.finalise_triton import TILE, finalise_kernel
+from xpath.segment.kernels.triton_kernel import TILE, finalise_kernel
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
@@ -18,7 +18,7 @@ for dtype, cells in (("fp32", ("i32", "i32")), ("bf16", ("constexpr", "constexpr
     signature = {
         "logits": f"*{dtype}",
         "results": ("*u8", "*i32", "*fp32", "*i32"),
-        "places": ("i32", "i32"),
+        "low_size": ("i32", "i32"),
         "size": ("i32", "i32"),
         "cells": cells,
         "threshold": "fp32",

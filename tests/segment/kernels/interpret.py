@@ -1,12 +1,12 @@
-"""Runs the kernel in Triton's interpreter; called by ``test_finalise.py``."""
+"""Runs the kernel in Triton's interpreter. Called by ``test_finalisation.py``."""
 
 import sys
 
 import torch
 
-from tests.segment.kernels.test_finalise import CASES, agree, by_hand, smooth
-from xpath.segment.kernels.finalise import finalise_reference
-from xpath.segment.kernels.finalise_triton import finalise_triton
+from tests.segment.kernels.test_finalisation import CASES, agree, by_hand, smooth
+from xpath.segment.kernels.finalisation import finalise_reference
+from xpath.segment.kernels.triton_kernel import finalise_triton
 
 for case in CASES:
     count, h, w, size, cells = case

@@ -20,10 +20,10 @@ def test_attention_equals_torchs_own():
 
 def test_sine_positions_by_hand():
     """At (y, x) = (1, 1) of a 2 x 4 map with 8 features: y angle pi, x angle pi/2."""
-    place = sine_positions(2, 4, 8, torch.device("cpu"))[0, :, 0, 0]
+    position = sine_positions(2, 4, 8, torch.device("cpu"))[0, :, 0, 0]
 
     slow = 10000**0.5  # wavelength of the second pair of each half
     y, x = torch.tensor(torch.pi), torch.tensor(torch.pi / 2)
     wanted = [y.sin(), y.cos(), (y / slow).sin(), (y / slow).cos()]
     wanted += [x.sin(), x.cos(), (x / slow).sin(), (x / slow).cos()]
-    torch.testing.assert_close(place, torch.stack(wanted), atol=1e-5, rtol=0)
+    torch.testing.assert_close(position, torch.stack(wanted), atol=1e-5, rtol=0)

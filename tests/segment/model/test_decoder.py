@@ -56,7 +56,7 @@ def slow(model, pixels, words):
         rows[rows.all(dim=1)] = False
         return rows
 
-    q, place, t = model.query_content.weight, model.query_position.weight, words
+    q, position, t = model.query_content.weight, model.query_position.weight, words
     masks, classes = heads(q)
     for i, layer in enumerate(model.layers):
         level = i % 3
@@ -66,10 +66,10 @@ def slow(model, pixels, words):
         where = sine_positions(height, width, DIM, torch.device("cpu"))[0].flatten(1).T
         mask = blocked(masks, (height, width))
         read, _ = torchs(layer.cross)(
-            (q + place)[None], (source + where)[None], source[None], attn_mask=mask
+            (q + position)[None], (source + where)[None], source[None], attn_mask=mask
         )
         q = layer.cross_norm(q + read[0])
-        x, xp = torch.cat((q, t)), torch.cat((place, words))
+        x, xp = torch.cat((q, t)), torch.cat((position, words))
         read, _ = torchs(layer.self_attention)((x + xp)[None], (x + xp)[None], x[None])
         x = layer.self_norm(x + read[0])
         x = layer.ffn_norm(x + layer.ffn.linear2(functional.relu(layer.ffn.linear1(x))))
@@ -96,7 +96,7 @@ def test_each_prompt_alone_equals_the_slow_decoder(sizes):
 
 
 def test_coupled_prompts_share_one_self_attention():
-    """One set of queries hears all words; padding between them is not heard."""
+    """One set of queries hears all words. Padding between them is not heard."""
     model, pixels, text = decoder(), features(), prompts(3, 6, 1)
     memory = model.prepare(pixels)
 

@@ -6,7 +6,7 @@ from xpath.segment.model.bert_encoder import BertTextEncoder
 from xpath.segment.model.text_encoder import CausalTextEncoder, TextFeatures
 
 SIZES = {"vocabulary": 50, "context": 9, "width": 16, "depth": 2, "heads": 2, "dim": 12}
-BOTH = pytest.mark.parametrize("kind", [CausalTextEncoder, BertTextEncoder])
+BOTH = pytest.mark.parametrize("encoder_type", [CausalTextEncoder, BertTextEncoder])
 
 
 @pytest.fixture
@@ -17,15 +17,15 @@ def tokens():
     return ids, mask
 
 
-def encoder(kind):
+def encoder(encoder_type):
     torch.manual_seed(0)
-    return kind(**SIZES).eval()
+    return encoder_type(**SIZES).eval()
 
 
 @BOTH
 @torch.no_grad()
-def test_padding_changes_nothing(kind, tokens):
-    model, (ids, mask) = encoder(kind), tokens
+def test_padding_changes_nothing(encoder_type, tokens):
+    model, (ids, mask) = encoder(encoder_type), tokens
 
     both = model(ids, mask)
 
@@ -38,14 +38,14 @@ def test_padding_changes_nothing(kind, tokens):
 
 
 @BOTH
-def test_a_prompt_longer_than_the_context_is_refused(kind):
+def test_a_prompt_longer_than_the_context_is_refused(encoder_type):
     with pytest.raises(DataError, match="9 tokens, got one of 10"):
-        encoder(kind)(torch.ones(1, 10).long(), torch.ones(1, 10).bool())
+        encoder(encoder_type)(torch.ones(1, 10).long(), torch.ones(1, 10).bool())
 
 
 @BOTH
-def test_no_prompts_are_no_features(kind):
-    found = encoder(kind)(torch.zeros(0, 0).long(), torch.zeros(0, 0).bool())
+def test_no_prompts_are_no_features(encoder_type):
+    found = encoder(encoder_type)(torch.zeros(0, 0).long(), torch.zeros(0, 0).bool())
 
     assert found.tokens.shape == (0, 0, 12)
     assert found.sentence.shape == (0, 12)
@@ -53,7 +53,7 @@ def test_no_prompts_are_no_features(kind):
 
 @torch.no_grad()
 def test_words_behind_the_end_are_heard_by_bert_only():
-    """One reads from left to right, the other both ways; so its first token knows the last."""
+    """One reads from left to right, the other both ways. So its first token knows the last."""
     ids = torch.tensor([[4, 5, 6], [4, 5, 7]])
     mask = torch.ones(2, 3).bool()
 

@@ -37,15 +37,15 @@ def bert_like():
 
 
 @pytest.mark.parametrize(
-    ("kind", "prompts", "wanted"),
+    ("tokenizer_type", "prompts", "wanted"),
     [
         (clip_like, ["Low", "low low"], [[7, 5, 8], [7, 5, 5, 8]]),
         (bert_like, ["Tumor.", "lymphocyte gland tumor"], [[2, 4, 7, 3], [2, 5, 6, 1, 4, 3]]),
     ],
 )
-def test_files_of_clip_and_bert_are_served(tmp_path, kind, prompts, wanted):
+def test_files_of_clip_and_bert_are_served(tmp_path, tokenizer_type, prompts, wanted):
     """Whatever the file asks for: ends are never cut off and padding is marked."""
-    tokenizer = kind()
+    tokenizer = tokenizer_type()
     tokenizer.enable_padding(length=20)
     tokenizer.enable_truncation(max_length=3)
     tokenizer.save(str(tmp_path / "tokenizer.json"))

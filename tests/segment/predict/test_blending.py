@@ -7,22 +7,16 @@ import pytest
 import torch
 
 from xpath.errors import ConfigError, DataError, ShapeError
-from xpath.geometry import PatchGrid, Size
+from xpath.geometry import Size
 from xpath.segment.predict.blending import SeamBlender, check_overlap, taper, widened
+from xpath.testing.masks import grid_at
 
 SIDE, OVERLAP = 32, 16
 
 
 def make_grid(coords, *, footprint=SIDE, pixels=SIDE):
-    return PatchGrid(
-        coords=np.asarray(coords, np.int64).reshape(-1, 2),
-        footprint=footprint,
-        pixels=pixels,
-        mpp=0.5,
-        overlap=0,
-        slide_size=Size(4096, 4096),
-        slide_mpp=0.5 * pixels / footprint,
-    )
+    mpp = 0.5 * pixels / footprint
+    return grid_at(coords, footprint, pixels=pixels, slide_size=Size(4096, 4096), slide_mpp=mpp)
 
 
 def lattice(columns, rows, step=SIDE):
@@ -30,9 +24,9 @@ def lattice(columns, rows, step=SIDE):
 
 
 def centres(windows, index):
-    """Level-0 x and y of the places of a window, as columns and as rows."""
-    places = -(-windows.pixels // 4)
-    steps = (np.arange(places) + 0.5) * 4 * windows.footprint / windows.pixels
+    """Level-0 x and y of the positions of a window, as columns and as rows."""
+    positions = -(-windows.pixels // 4)
+    steps = (np.arange(positions) + 0.5) * 4 * windows.footprint / windows.pixels
     x, y = (torch.from_numpy(steps + corner) for corner in windows.coords[index])
     return x[None, :], y[:, None]
 
@@ -44,7 +38,7 @@ def blended(grid, answer, *, overlap=OVERLAP, order=None):
         blender.add(index, answer(blender.windows, index))
         most = max(most, len(blender))
         for patch in blender.finished():
-            found[patch.place] = patch.logits.numpy()
+            found[patch.position] = patch.logits.numpy()
     assert list(found) == list(range(len(grid)))  # in the order of the grid
     assert not len(blender)
     return np.stack(list(found.values())), most
@@ -55,7 +49,7 @@ def constant(windows, index):
 
 
 def plane(windows, index):
-    """The same function of the place on the slide, whichever window it is seen through."""
+    """The same function of the position on the slide, whichever window it is seen through."""
     x, y = centres(windows, index)
     return ((x - 2 * y) / 64)[None].float()
 
@@ -95,18 +89,18 @@ def test_what_does_not_depend_on_the_window_is_kept(footprint, pixels):
 
 def test_the_taper_by_hand():
     """A patch of 32 with 16 on either side: 0, a half above the patch's border, 1 from 32 on."""
-    places = np.array([0.0, 8.0, 16.0, 32.0, 48.0, 56.0, 64.0])
+    pixels = np.array([0.0, 8.0, 16.0, 32.0, 48.0, 56.0, 64.0])
 
-    found = taper(places, 64, 16)
+    found = taper(pixels, 64, 16)
 
     eighth = np.sin(np.pi / 8) ** 2
     np.testing.assert_allclose(found, [0, eighth, 0.5, 1, 0.5, eighth, 0], atol=1e-12)
 
 
 def test_tapers_of_neighbours_sum_to_one():
-    places = np.linspace(0, 32, 99)  # a patch of 32 with neighbours at -32 and 32
+    pixels = np.linspace(0, 32, 99)  # a patch of 32 with neighbours at -32 and 32
 
-    total = sum(taper(places + 16 + shift, 64, 16) for shift in (-32, 0, 32))
+    total = sum(taper(pixels + 16 + shift, 64, 16) for shift in (-32, 0, 32))
 
     np.testing.assert_allclose(total, 1, atol=1e-12)
 
@@ -121,9 +115,10 @@ def test_the_blend_of_two_windows_by_hand():
 
     row = np.concatenate([found[0, 0, 5], found[1, 0, 5]])
     np.testing.assert_allclose(row[31:33].mean(), 1, atol=1e-6)
-    left = np.sin(np.pi / 2 * np.array([22, 18, 14]) / 32) ** 2  # places 6 and 2 px before, 2 after
-    places = 3 * left - (1 - left)
-    enlarged = places @ [1 / 16, 14 / 16, 1 / 16]  # halfway between the 3rd and the 2nd pixel
+    # positions 6 and 2 px before, 2 after
+    left = np.sin(np.pi / 2 * np.array([22, 18, 14]) / 32) ** 2
+    logits = 3 * left - (1 - left)
+    enlarged = logits @ [1 / 16, 14 / 16, 1 / 16]  # halfway between the 3rd and the 2nd pixel
     np.testing.assert_allclose(row[29:31].mean(), enlarged, atol=1e-6)
     np.testing.assert_allclose(row[[0, 8, 55, 63]], [3, 3, -1, -1], atol=1e-6)
     assert (np.diff(row) <= 1e-6).all()
@@ -131,7 +126,7 @@ def test_the_blend_of_two_windows_by_hand():
 
 
 def test_neighbours_cut_their_patches_out_of_one_picture(rng):
-    """Patches that overlap by half: where they show the same place they say the same."""
+    """Patches that overlap by half: where they show the same tissue they say the same."""
     answers = torch.from_numpy(rng.normal(0, 3, (9, 1, 16, 16))).float()
     grid = make_grid(lattice(3, 3, step=16))
 
@@ -146,7 +141,7 @@ def test_neighbours_cut_their_patches_out_of_one_picture(rng):
 
 
 def test_wrong_borders_leave_no_trace_between_neighbours():
-    """Each window alone is wrong around its border; together they are right all over."""
+    """Each window alone is wrong around its border. Together they are right all over."""
     found, _ = blended(make_grid(lattice(3, 3)), fading)
 
     assert (found > 0).all()
@@ -184,7 +179,7 @@ def test_two_rows_of_windows_are_held_however_tall_the_slide(rows):
 
 
 def test_a_lone_patch_is_its_own_window(rng):
-    """What predictor.masks would do with the window: enlarge its logits, cut the middle out."""
+    """As predictor.masks would: the logits of the window enlarged, the middle cut out."""
     answer = torch.from_numpy(rng.normal(0, 3, (1, 16, 16))).half().float()
 
     found, _ = blended(make_grid([[500, 700]]), lambda windows, index: answer)

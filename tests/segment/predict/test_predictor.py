@@ -125,7 +125,7 @@ def test_any_image_size_comes_back_at_its_size(predictor, rng, size):
 
 
 def test_one_pixel_is_an_image(config, tokenizer, info):
-    """Group norm wants two values per group: at least two channels where there is one place."""
+    """Group norm wants two values per group: at least two channels where there is one position."""
     model = build_segmentor(replace(config, dim=64))
     predictor = SegmentPredictor(model, tokenizer, info)
 
@@ -160,7 +160,7 @@ def test_images_of_another_resolution_are_resampled(predictor, rng, mpp):
 
     embedding = predictor.encode(image, mpp=mpp)
 
-    assert (embedding.size, embedding.seen) == ((90, 120), size)
+    assert (embedding.size, embedding.model_size) == ((90, 120), size)
     torch.testing.assert_close(embedding.memory.mask_features, wanted, atol=1e-4, rtol=0)
     assert predictor.masks(embedding, PROMPTS).masks.shape == (1, 3, 90, 120)
 
@@ -225,7 +225,7 @@ def test_settings_that_cannot_be_are_refused(settings):
 
 
 def test_new_words_are_allowed_and_marked(predictor, image, caplog):
-    """The weights were taught tumor only; lymphocyte is published, unicorn is neither."""
+    """The weights were taught tumor only. Lymphocyte is published, unicorn is neither."""
     prompts = ["Tissue-level tumor in  breast pathology.", PROMPTS[0], "a unicorn"]
     embedding = predictor.encode(image)
 
@@ -355,7 +355,7 @@ def test_the_encoder_sees_where_things_are(predictor):
     ("precision", "tolerance"), [("fp32", 0.005), ("bf16", 0.05), ("fp16", 0.02)]
 )
 def test_cuda_gives_what_the_cpu_gives(model, tokenizer, info, rng, precision, tolerance):
-    """Share of mask pixels that differ; batches, odd sizes and resampling included."""
+    """Share of mask pixels that differ. Batches, odd sizes and resampling included."""
     images = rng.integers(0, 256, (2, 90, 70, 3), dtype=np.uint8)
     cpu = SegmentPredictor(model, tokenizer, info)
     wanted = cpu.masks(cpu.encode(images, mpp=0.4), PROMPTS).masks

@@ -110,8 +110,8 @@ def test_the_published_numbers_are_those_published(shared):
 
     assert len(published) == len(ours) == 4
     for target, rows in published.items():
-        kind = target.split()[0]
-        np.testing.assert_array_equal(ours[f"nuclei-{kind}"], rows)
+        object_type = target.split()[0]
+        np.testing.assert_array_equal(ours[f"nuclei-{object_type}"], rows)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_damaged_file_is_refused(tmp_path, text):
 
 
 def drawn(rng, count, *, similarity=True):
-    """Masks of two labels; what is there is surer and larger, and label b is rarer."""
+    """Masks of two labels. What is there is surer and larger, and label b is rarer."""
     labels = np.where(np.arange(count) % 2, "x-nuclei-a", "x-nuclei-b")
     present = rng.random(count) < np.where(labels == "x-nuclei-a", 0.8, 0.2)
     shift = np.where(present, 0.15, 0.0)
@@ -244,7 +244,7 @@ def test_an_empty_mask_is_absent_whatever_the_label(rng):
 def test_a_label_without_samples_gets_the_pooled_answer(rng, caplog):
     fitted = fit_calibration(*drawn(rng, 1000, similarity=False))
     mask = one(0.8, [0, 0, 0])
-    often, rare, new = (fitted(mask, [f"x-nuclei-{kind}"])[0] for kind in "abz")
+    often, rare, new = (fitted(mask, [f"x-nuclei-{object_type}"])[0] for object_type in "abz")
 
     assert rare < new < often
     assert "x-nuclei-z" in caplog.text

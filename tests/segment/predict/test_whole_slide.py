@@ -14,13 +14,15 @@ from torch.nn import functional
 
 from xpath.errors import ConfigError, DataError, ResolutionError, SlideError
 from xpath.explain.maps import object_shares
-from xpath.export.qupath.geojson import mask_features
-from xpath.geometry import PatchGrid, Size
+from xpath.geometry import Size
 from xpath.labels import load_labels
+from xpath.objects.find import find_objects
 from xpath.objects.pool import cover
-from xpath.segment.predict.predictor import Segmentation
+from xpath.objects.rule import ObjectConfig
+from xpath.protocols import Segmentation
 from xpath.segment.predict.whole_slide import SegmentConfig, segment_slide
 from xpath.store.masks import open_masks
+from xpath.testing.masks import grid_at
 from xpath.testing.slides import write_slide
 from xpath.wsi.slide import Slide
 
@@ -31,7 +33,7 @@ INK = np.array([120, 40, 130])
 
 @pytest.fixture(scope="module")
 def disc():
-    """``(SIDE, SIDE)``; it crosses four seams and misses the outer patches."""
+    """``(SIDE, SIDE)``. It crosses four seams and misses the outer patches."""
     y, x = np.mgrid[:SIDE, :SIDE] + 0.5
     return np.hypot(x - 196, y - 188) < 100
 
@@ -51,8 +53,8 @@ def labels():
     return [tree.parse("breast-tissue-tumor"), tree.parse("breast-tissue-stroma")]
 
 
-class Seen(NamedTuple):
-    """What ``encode`` of the stand-in gives."""
+class DarkImage(NamedTuple):
+    """An encoded image of the stand-in."""
 
     dark: torch.Tensor
     size: tuple[int, int]
@@ -66,13 +68,15 @@ class BlindAtBorders:
 
     info = SimpleNamespace(name="blind", digest="ab" * 32, mpp=0.5, mpp_range=None)
 
+    stride = 4
+
     def __init__(self, blind=BLIND):
         self.blind, self.images = blind, []
 
     def encode(self, images):
         self.images += [image.tobytes() for image in images]
         dark = torch.from_numpy((images[..., 1] < 128).astype(np.float32))
-        return Seen(dark, images.shape[1:3])
+        return DarkImage(dark, images.shape[1:3])
 
     def logits(self, embedding, prompts):
         assert len(prompts) == 2
@@ -100,15 +104,9 @@ class BlindAtBorders:
 def make_grid(coords=None, **changes):
     if coords is None:
         coords = [[x, y] for y in range(0, SIDE, PATCH) for x in range(0, SIDE, PATCH)]
-    values = {
-        "footprint": PATCH,
-        "pixels": PATCH,
-        "mpp": 0.5,
-        "overlap": 0,
-        "slide_size": Size(SIDE, SIDE),
-        "slide_mpp": 0.5,
-    }
-    return PatchGrid(coords=np.asarray(coords, np.int64), **(values | changes))
+    return grid_at(
+        coords, **({"footprint": PATCH, "mpp": 0.5, "slide_size": Size(SIDE, SIDE)} | changes)
+    )
 
 
 @pytest.fixture
@@ -141,7 +139,7 @@ def painted(masks, label=0):
 
 
 def test_a_disc_across_seams_is_one_disc(segmented, disc):
-    """Seen patch by patch it falls into pieces with gaps of 24 pixels."""
+    """Seen patch by patch it falls apart with gaps of 24 pixels."""
     apart = painted(segmented(overlap=0))
     whole = painted(segmented(overlap=32))
 
@@ -149,7 +147,7 @@ def test_a_disc_across_seams_is_one_disc(segmented, disc):
     assert apart.sum() < 0.7 * disc.sum()
     assert ndimage.label(whole)[1] == 1
     assert ndimage.label(~whole)[1] == 1  # no holes
-    assert (whole != disc).sum() < 0.01 * disc.sum()  # the outline, to a place of 4 pixels
+    assert (whole != disc).sum() < 0.01 * disc.sum()  # the outline, to a position of 4 pixels
 
 
 def test_all_that_is_no_disc_is_found_up_to_the_border_of_the_slide(segmented, disc):
@@ -210,7 +208,7 @@ def test_gaps_in_the_grid_do_no_harm(segmented, disc):
 
 
 def test_patches_of_any_size_on_the_slide(segmented, disc):
-    """Patches of 63 level-0 pixels, read as 96: neither windows nor places fall on whole pixels."""
+    """Patches of 63 level-0 pixels, read as 96: neither windows nor positions are whole pixels."""
     coords = [[x, y] for y in range(66, 255, 63) for x in range(66, 255, 63)]
     grid = make_grid(coords, footprint=63, pixels=96, mpp=0.5 * 63 / 96)
 
@@ -236,19 +234,19 @@ def test_reduced_masks_are_full_masks_reduced(segmented, overlap, reduce):
 
 @pytest.mark.parametrize("reduce", [2, 4])
 def test_whoever_reads_reduced_masks_finds_things_where_they_are(segmented, reduce):
-    """Outlines, maps and areas of a disc of 196, 188 and radius 100; patches have 96 pixels."""
+    """Outlines, maps and areas of a disc of 196, 188 and radius 100. Patches have 96 pixels."""
     coords = [[x, y] for y in range(66, 318, 63) for x in range(66, 318, 63)]
     grid = make_grid(coords, footprint=63, pixels=96, mpp=0.5 * 63 / 96)
 
     masks = segmented(grid, overlap=32, reduce=reduce)
 
-    outlines = list(mask_features(masks, masks.labels[0], {}, min_um2=1000))
-    ring = np.asarray(outlines[0].rings[0])
-    assert len(outlines) == 1
+    table = find_objects(masks, ObjectConfig(min_area_um2=1000, separate=False))
+    ring = table.rings(0)[0]
+    assert table.counts[masks.labels[0]] == 1
     np.testing.assert_allclose(ring.min(axis=0), [96, 88], atol=3)
     np.testing.assert_allclose(ring.max(axis=0), [296, 288], atol=3)
     area = np.pi * 100**2
-    assert outlines[0].measurements["area um2"] == pytest.approx(area / 4, rel=0.03)
+    assert table.areas_um2[0] == pytest.approx(area / 4, rel=0.03)
     assert masks.area[:, 0].sum() / masks.size**2 * 63**2 == pytest.approx(area, rel=0.02)
     shares = object_shares(masks, Size(96, 96))[0]  # 4 level-0 pixels each
     assert shares.sum() * 16 == pytest.approx(area, rel=0.02)

@@ -30,7 +30,7 @@ def make_crops():
 
 
 def losses(part):
-    """Loss of every step of a small training; a process' part of it, averaged over processes."""
+    """Loss of every step of a small training. A process' part of it, averaged over processes."""
     tokenizer = fit_tokenizer(["tissue-level gland in colon pathology."], vocabulary=300)
     config = BatchConfig(shapes=((4, 64),), part=part)
     torch.manual_seed(0)

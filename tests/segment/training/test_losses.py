@@ -22,7 +22,7 @@ def test_two_empty_masks_cost_nothing():
 
 @pytest.fixture
 def scene():
-    """One image of 2 x 2 places, two queries: the first is full, the second empty."""
+    """One image of 2 x 2 positions, two queries: the first is full, the second empty."""
     features = torch.full((1, 1, 2, 2), 1.0)
     masks = torch.tensor([[[[20.0], [-20.0]]]])  # (B, P, Q, D)
     classes = torch.tensor([[[[1.0], [-1.0]]]])
@@ -30,7 +30,7 @@ def scene():
 
 
 def test_the_matched_query_is_the_one_that_fits(scene):
-    """A full target is met by the first query; its class score is 2 ahead of the other."""
+    """A full target is met by the first query. Its class score is 2 ahead of the other."""
     features, head, sentence = scene
     target = torch.ones(1, 1, 8, 8, dtype=torch.uint8)
 
@@ -53,7 +53,7 @@ def test_an_absent_object_judges_the_query_that_would_answer(scene):
 
 
 def test_only_known_pixels_are_judged(scene):
-    """The left half is unknown; on the right, half of the pixels are wrongly painted: 10 nats."""
+    """The left half is unknown. On the right, half of the pixels are wrongly painted: 10 nats."""
     features, head, sentence = scene
     target = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
     target[..., :4] = 255
@@ -73,7 +73,7 @@ def test_absence_teaches_no_choice(scene):
 
 
 def test_contrast_by_hand():
-    """Two kinds on a place each: the right prompt leads by 1 on one, lags by 2 on the other."""
+    """Two objects, a position each: the right prompt leads by 1 on one, lags by 2 on the other."""
     logits = torch.tensor([[[[3.0, 1.0]], [[2.0, -1.0]]]])
     share = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])
 
@@ -81,7 +81,7 @@ def test_contrast_by_hand():
     assert contrast_loss(logits, share).item() == pytest.approx(wanted)
 
 
-def test_absent_kinds_are_rivals_and_count_for_nothing_themselves():
+def test_absent_classes_are_rivals_and_count_for_nothing_themselves():
     logits, share = torch.zeros(1, 2, 1, 4), torch.zeros(1, 2, 1, 4)
     share[0, 0, 0, :2] = 1
 

@@ -98,7 +98,11 @@ def test_the_log_and_validations_are_tables(tmp_path, trainer, batches):
     with (tmp_path / "validation.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["3", "6"]
-    assert (rows[0]["kind"], rows[0]["images"], rows[0]["dice"]) == ("tissue-gland", "4", "0.5")
+    assert (rows[0]["object_class"], rows[0]["images"], rows[0]["dice"]) == (
+        "tissue-gland",
+        "4",
+        "0.5",
+    )
 
 
 def test_divergence_is_told(tmp_path, trainer, batches):
@@ -112,7 +116,7 @@ def test_divergence_is_told(tmp_path, trainer, batches):
 
 @pytest.mark.parametrize("save_minutes", [0.0, 5.0])
 def test_what_diverged_is_never_saved(tmp_path, trainer, batches, save_minutes):
-    """Neither every few minutes nor at the end; the last good state stays."""
+    """Neither every few minutes nor at the end. The last good state stays."""
     made = trainer()
     run = TrainingRun(tmp_path, made, FACTS)
     run.run(batches[:2], RunConfig())
@@ -155,7 +159,7 @@ def test_a_setting_that_an_older_state_does_not_know_is_not_compared(tmp_path, t
 
 
 def one_of_two(rank, folder):
-    """Twice: the other's clock has run out, then the lead's; notes steps and validations."""
+    """Twice: the other's clock has run out, then the lead's. Notes steps and validations."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2

@@ -9,12 +9,12 @@ from xpath.segment.training.trainer import TrainBatch, TrainConfig, Trainer, lea
 
 @pytest.fixture
 def batch(tokenizer):
-    """A dark square is the tumour; there is no necrosis."""
+    """A dark square is the tumour. There is no necrosis."""
     images = torch.full((2, 3, 64, 64), 230, dtype=torch.uint8)
     target = torch.zeros(2, 2, 64, 64, dtype=torch.uint8)
-    for row, place in enumerate((slice(8, 40), slice(24, 56))):
-        images[row, :, place, place] = 60
-        target[row, 0, place, place] = 1
+    for row, side in enumerate((slice(8, 40), slice(24, 56))):
+        images[row, :, side, side] = 60
+        target[row, 0, side, side] = 1
     tokens = tokenizer([
         "tissue-level tumor in breast pathology.",
         "tissue-level necrosis or debris in breast pathology.",

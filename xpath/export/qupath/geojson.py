@@ -18,9 +18,7 @@ import numpy as np
 
 from xpath.errors import DataError
 from xpath.export.colour import object_colour
-from xpath.objects.outline import Outliner
-from xpath.objects.separate import separated
-from xpath.objects.slide_outline import outlined
+from xpath.objects.outline import components
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -30,23 +28,18 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from xpath.geometry import Box, PatchGrid
-    from xpath.objects.outline import Piece
-    from xpath.objects.slide_outline import Frame
-    from xpath.store.masks import SlideMasks
+    from xpath.store.objects import ObjectTable
 
 __all__ = [
     "Feature",
     "ObjectNumbers",
-    "mask_features",
     "object_features",
-    "polygons",
     "region_features",
     "tile_features",
     "write_geojson",
 ]
 
-KINDS = ("detection", "tile", "annotation")
-Ring = list[list[float]]
+TYPES = ("detection", "tile", "annotation")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +48,7 @@ class Feature:
 
     name: str
     """Unique within the slide; the same name gives the same id, so a new import replaces it."""
-    kind: str
+    type: str
     """``detection``, ``tile`` or ``annotation``; QuPath's measurement maps show the first two."""
     rings: tuple[ArrayLike, ...]
     """Closed rings ``(K, 2)`` of x, y in level-0 pixels: the outline, then holes."""
@@ -65,25 +58,25 @@ class Feature:
     """Numbers by name, signed as they are; NaN and infinite ones are not written."""
     locked: bool = False
     title: str = ""
-    """What QuPath shows beside the object; empty for none."""
+    """Text that QuPath shows beside the object, empty for none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectNumbers:
-    """What each object of one label is measured by."""
+    """Measurements of the objects of one label."""
 
     label: str
     """Label id."""
-    kind: Mapping[str, float] = field(default_factory=dict)
+    label_numbers: Mapping[str, float] = field(default_factory=dict)
     """Numbers of the label as a whole (importance, change of log-odds), given to each object."""
     shared: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     """``(N,)`` amounts of the label in each patch, such as its contribution to the logit: each
-    object gets the share of them that it has of the label's area there. Specks left out aside and
-    without overlap, the objects' amounts add up to the label's."""
+    object gets the share of them that it has of the label's area there. The objects' amounts add
+    up to the label's, as far as no pixel was too small for an object."""
 
 
 def write_geojson(path: Path, features: Iterable[Feature], *, slide_id: str, bounds: Box) -> int:
-    """Writes a FeatureCollection, one object after the other; returns how many.
+    """Writes a FeatureCollection, one object after the other, and returns their number.
 
     Args:
         path: ``.geojson`` file to write; it appears when it is whole.
@@ -92,7 +85,7 @@ def write_geojson(path: Path, features: Iterable[Feature], *, slide_id: str, bou
         bounds: The slide's scanned part (``Slide.bounds``); QuPath's origin is its corner.
 
     Raises:
-        DataError: A feature of another kind, one without area, or a name that comes twice.
+        DataError: A feature of another type, one without area, or a name that comes twice.
         StoreError: The disk is full.
     """
     writer = _Lines(slide_id, bounds)
@@ -106,61 +99,41 @@ def write_geojson(path: Path, features: Iterable[Feature], *, slide_id: str, bou
     return count
 
 
-def object_features(
-    masks: SlideMasks,
-    numbers: Sequence[ObjectNumbers],
-    *,
-    min_um2: float = 4.0,
-    separate: bool = True,
-) -> Iterator[Feature]:
-    """Objects of several labels as detections, in one pass over the masks.
+def object_features(table: ObjectTable, numbers: Sequence[ObjectNumbers]) -> Iterator[Feature]:
+    """Objects of several labels as detections.
 
-    An object across a seam of patches is one object; nuclei and cells that touch are one each. Each
-    is measured by ``area um2``, ``confidence`` (presence of the label in its patches, weighted by
-    its area in each), and what ``numbers`` holds.
+    Each is measured by ``area um2``, ``confidence`` (presence of the label in its patches, weighted
+    by its pixels in each), and what ``numbers`` holds.
 
     Args:
-        masks: Object masks of a slide.
-        numbers: Labels to write and what to tell of them.
-        min_um2: Smaller specks are left out; where no resolution is known none are.
-        separate: Tell nuclei and cells apart at their waists. What hangs together stays one object
-            where no resolution is known, or where its box has more than 16 million mask pixels.
+        table: The objects of a slide.
+        numbers: Labels to write and what their objects are measured by.
+
+    Raises:
+        DataError: A label that was not segmented.
     """
-    measured = _Measured(masks, numbers)
-    mpp = masks.grid.slide_mpp if separate else None
-    for label, whole, pieces, frame in separated(outlined(masks, list(measured.told)), mpp):
-        for piece in pieces:
-            area = piece.pixels * frame.scale**2 * (masks.grid.slide_mpp or math.nan) ** 2
-            if area < min_um2:
-                continue
-            yield measured.feature(label, piece, whole, frame, area)
-
-
-def mask_features(
-    masks: SlideMasks,
-    label: str,
-    measurements: Mapping[str, float],
-    *,
-    min_um2: float = 4.0,
-    separate: bool = True,
-) -> Iterator[Feature]:
-    """Objects of one label as detections; see ``object_features``, which is faster for several.
-
-    Args:
-        masks: Object masks of a slide.
-        label: Label id.
-        measurements: Numbers of the kind (importance, contribution), given to each object.
-        min_um2: Smaller specks are left out.
-        separate: Tell nuclei and cells apart at their waists.
-    """
-    told = ObjectNumbers(label=label, kind=measurements)
-    return object_features(masks, [told], min_um2=min_um2, separate=separate)
+    areas = table.areas_um2
+    for each in numbers:
+        for index in table.of(each.label).tolist():
+            patches, share = table.patches_of(index), table.shares_of(index)
+            yield Feature(
+                name=table.id(index),
+                type="detection",
+                rings=table.rings(index),
+                label=each.label,
+                measurements={
+                    "area um2": float(areas[index]),
+                    "confidence": float(table.confidence[index]),
+                    **each.label_numbers,
+                    **{name: float(it[patches] @ share) for name, it in each.shared.items()},
+                },
+            )
 
 
 def tile_features(
     grid: PatchGrid, measurements: Mapping[str, NDArray[np.floating]]
 ) -> Iterator[Feature]:
-    """The patches as tiles; ``measurements`` are ``(N,)`` numbers by name.
+    """The patches as tiles, with ``(N,)`` measurements by name.
 
     Raises:
         DataError: Measurements of another number of patches.
@@ -173,7 +146,7 @@ def tile_features(
     for index, corner in enumerate(grid.coords):
         yield Feature(
             name=f"patch/{index}",
-            kind="tile",
+            type="tile",
             rings=(corner + corners,),
             label="patch",
             measurements={
@@ -185,7 +158,7 @@ def tile_features(
 def region_features(
     mask: NDArray[np.bool_], downsample: tuple[float, float], label: str, *, title: str = ""
 ) -> Iterator[Feature]:
-    """Pieces of a mask of the whole slide as locked annotations: tissue, or a prompted region.
+    """Components of a mask of the whole slide as locked annotations: tissue, or a prompted region.
 
     Args:
         mask: ``(h, w)`` from the slide's top left corner, such as ``Tissue.mask``.
@@ -193,74 +166,17 @@ def region_features(
         label: Name of the class, such as ``tissue`` or a label id.
         title: What QuPath shows beside it, such as the prompt.
     """
-    outliner = Outliner(mask.shape[1])
-    for piece in [*outliner.add(mask), *outliner.finish()]:
-        rings = tuple(ring * np.asarray(downsample, np.float64) for ring in piece.rings)
-        x, y = piece.rings[0][0]
+    for component in components(mask):
+        rings = tuple(ring * np.asarray(downsample, np.float64) for ring in component.rings)
+        x, y = component.rings[0][0]
         yield Feature(
             name=f"region/{label}/{title}/{x},{y}",
-            kind="annotation",
+            type="annotation",
             rings=rings,
             label=label,
             locked=True,
             title=title,
         )
-
-
-def polygons(mask: NDArray[np.bool_]) -> Iterator[tuple[Ring, ...]]:
-    """Outlines of the pieces of a mask ``(h, w)``, each followed by its holes.
-
-    Rings run along the borders of pixels: pixel (x, y) covers x to x + 1 and y to y + 1, so a
-    square of 10 by 10 pixels has an area of 100.
-    """
-    outliner = Outliner(mask.shape[1])
-    for piece in [*outliner.add(mask), *outliner.finish()]:
-        yield tuple(ring.tolist() for ring in piece.rings)
-
-
-class _Measured:
-    """Objects with what is told of them."""
-
-    def __init__(self, masks: SlideMasks, numbers: Sequence[ObjectNumbers]) -> None:
-        self._masks = masks
-        self.told = {each.label: each for each in numbers}
-        """What to tell, by label."""
-        self._columns = {label: masks.labels.index(label) for label in self.told}
-        self._stretch = np.ones(0)
-
-    def feature(self, label: str, piece: Piece, whole: Piece, frame: Frame, area: float) -> Feature:
-        """One object of so many square microns, part of what hangs together."""
-        if not len(self._stretch):
-            self._stretch = frame.stretch()
-        told, patches = self.told[label], piece.patches
-        presence = self._masks.presence[patches, self._columns[label]]
-        share = self._share(label, piece, whole)
-        amounts = {name: float(each[patches] @ share) for name, each in told.shared.items()}
-        rings = tuple(frame.on_slide(ring) for ring in piece.rings)
-        x, y = rings[0][0]
-        return Feature(
-            # Its top left corner: the same whatever else is written, and no two have one pixel.
-            name=f"{label}/{x:.12g},{y:.12g}",
-            kind="detection",
-            rings=rings,
-            label=label,
-            measurements={
-                "area um2": area,
-                "confidence": float(presence @ piece.counts / piece.counts.sum()),
-                **told.kind,
-                **amounts,
-            },
-        )
-
-    def _share(self, label: str, piece: Piece, whole: Piece) -> NDArray[np.float64]:
-        """``(n,)`` the piece's share of its label's area in each of its patches."""
-        patches, counts = piece.patches, whole.counts
-        if piece is not whole:
-            counts = counts[np.searchsorted(whole.patches, patches)]
-        area = self._masks.area[patches, self._columns[label]]
-        # What hangs together has no more than all, and its parts together what it has.
-        most = np.maximum(area * self._stretch[patches], counts)
-        return np.asarray(piece.counts / most, np.float64)
 
 
 class _Lines:
@@ -288,14 +204,14 @@ class _Lines:
         return (
             f'{{"type": "Feature", "id": "{uuid.uuid5(self._space, feature.name)}", '
             f'"geometry": {{"type": "Polygon", "coordinates": {rings.replace(" ", "")}}}, '
-            f'"properties": {{"objectType": "{feature.kind}", {title}'
+            f'"properties": {{"objectType": "{feature.type}", {title}'
             f'"classification": {classified}, "isLocked": {str(feature.locked).lower()}, '
             f'"measurements": {json.dumps(numbers, allow_nan=False)}}}}}'
         )
 
     def _check(self, feature: Feature) -> None:
-        if feature.kind not in KINDS:
-            raise DataError(f"kind must be one of {KINDS}, got {feature.kind!r}")
+        if feature.type not in TYPES:
+            raise DataError(f"type must be one of {TYPES}, got {feature.type!r}")
         if not feature.rings:
             raise DataError(f"{feature.name} has no outline")
         if feature.name in self._names:

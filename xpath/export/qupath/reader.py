@@ -8,7 +8,7 @@ Axes: N patches, H W pixels, K corners.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,19 +34,19 @@ LOWER_TYPES = {name.lower(): name for name in OBJECT_TYPES}
 class Region:
     """An object as it stands in the file, in level-0 pixels."""
 
-    id: str
-    """Empty where there is none."""
-    kind: str
+    type: str
     """``annotation``, ``detection``, ``tile``, ``cell``, ..."""
     label: str
     """Its class; parts of a derived class are joined by ``": "``. Empty if unclassified."""
     polygons: tuple[Polygon, ...]
     """Each closed rings ``(K, 2)`` of x, y: the outline, then holes."""
-    measurements: Mapping[str, float]
-    locked: bool
-    title: str
-    """What the person who drew it called it; empty for none."""
-    colour: tuple[int, int, int] | None
+    id: str = ""
+    """Empty where there is none."""
+    measurements: Mapping[str, float] = field(default_factory=dict)
+    locked: bool = False
+    title: str = ""
+    """Name given by the person who drew it; empty for none."""
+    colour: tuple[int, int, int] | None = None
     """Of the class; None where the file gives none."""
 
     @property
@@ -59,7 +59,7 @@ class Region:
 
 
 def read_regions(path: Path, *, bounds: Box) -> list[Region]:
-    """Areas of a GeoJSON file as QuPath writes it; child objects follow their parents.
+    """Areas of a GeoJSON file as QuPath writes it, parents before their child objects.
 
     Points and lines have no area and are left out.
 
@@ -68,7 +68,7 @@ def read_regions(path: Path, *, bounds: Box) -> list[Region]:
         bounds: The slide's scanned part (``Slide.bounds``).
 
     Raises:
-        DataError: No GeoJSON, or a feature that is broken; which and how is told.
+        DataError: No GeoJSON, or a broken feature, which the message names.
     """
     return [region for feature in load_features(path) for region in _read(path, feature, bounds)]
 
@@ -120,9 +120,9 @@ def grid_masks(
 
 
 def _read(path: Path, feature: dict[str, Any], bounds: Box) -> Iterator[Region]:
-    broken = [problem.what for problem in find_problems([feature]) if problem.fatal]
+    broken = [problem.message for problem in find_problems([feature]) if problem.fatal]
     colourless = "classification has the colour"  # QuPath minds; what was drawn is still clear
-    broken = [what for what in broken if not what.startswith(colourless)]
+    broken = [message for message in broken if not message.startswith(colourless)]
     properties = feature.get("properties") or {}
     if broken:
         name = feature.get("id") or properties.get("name")
@@ -132,7 +132,7 @@ def _read(path: Path, feature: dict[str, Any], bounds: Box) -> Iterator[Region]:
         label, colour = _class(properties.get("classification"))
         yield Region(
             id=str(feature.get("id") or ""),
-            kind=_kind(properties),
+            type=_type(properties),
             label=label,
             polygons=polygons,
             measurements=_measurements(properties.get("measurements")),
@@ -154,8 +154,8 @@ def _polygons(geometry: dict[str, Any], bounds: Box) -> tuple[Polygon, ...]:
     )
 
 
-def _kind(properties: Mapping[str, Any]) -> str:
-    """The first alias QuPath looks for counts; what it does not know is an annotation."""
+def _type(properties: Mapping[str, Any]) -> str:
+    """Object type by the first alias QuPath looks for, an annotation if it is unknown."""
     for key in ("objectType", "object_type", "type"):
         if key in properties:
             return LOWER_TYPES.get(str(properties[key]).lower(), "annotation")
@@ -177,7 +177,7 @@ def _class(classification: Any) -> tuple[str, tuple[int, int, int] | None]:
 
 
 def _measurements(given: Any) -> dict[str, float]:
-    """Signed as they are; null is left out, ``"NaN"`` and ``"inf"`` are numbers."""
+    """Numbers by name, where null is left out and ``"NaN"`` and ``"inf"`` are numbers."""
     pairs = given or {}
     if isinstance(pairs, list):
         pairs = {each["name"]: each.get("value") for each in pairs}

@@ -1,4 +1,4 @@
-"""What QuPath's own GeoJSON parser takes, and what it drops without a word.
+"""The rules of QuPath's own GeoJSON parser: what it takes, and what it drops silently.
 
 Rules as in QuPath's type adapters: a colour must go with a class name or the import aborts, only a
 UUID is kept as id, and what is not inside ``properties`` under the right name is lost.
@@ -31,18 +31,18 @@ GEOMETRIES = {
     "MultiPoint": 1,
     "Point": 0,
 }
-"""Kind of geometry to how deep its lists of points are nested."""
+"""Type of geometry to how deep its lists of points are nested."""
 NUMBERS_AS_TEXT = ("NaN", "inf", "-inf")
 LEAST_AREA = 0.01
 """Square pixels; QuPath rounds to two decimals, and what is smaller may vanish."""
 
 
 class Problem(NamedTuple):
-    """Something QuPath would not read as it is meant."""
+    """A deviation from the rules, in one feature."""
 
     feature: int
-    """Its place in the file, from 0."""
-    what: str
+    """Its index in the file, from 0."""
+    message: str
     fatal: bool
     """Whether QuPath aborts the import; else it drops something."""
 
@@ -68,31 +68,34 @@ def find_problems(features: list[dict[str, Any]]) -> Iterator[Problem]:
     """Everything QuPath would refuse, drop or misread, feature by feature."""
     known: dict[str, int] = {}
     for number, feature in enumerate(features):
-        found = [*_geometry(feature.get("geometry")), *_properties(feature.get("properties"))]
-        found += [
+        messages = [*_geometry(feature.get("geometry")), *_properties(feature.get("properties"))]
+        messages += [
             (f"{key!r} beside properties is dropped; put it inside", False)
             for key in ("objectType", "classification", "measurements", "isLocked", "name")
             if key in feature
         ]
         name = feature.get("id")
         if name is None or not _is_uuid(name):
-            found.append((f"id {name!r} is no UUID and is ignored: importing again doubles", False))
+            messages.append((
+                f"id {name!r} is no UUID and is ignored: importing again doubles",
+                False,
+            ))
         elif known.setdefault(name, number) != number:
-            found.append((f"has the id of feature {known[name]}", False))
-        yield from (Problem(number, what, fatal) for what, fatal in found)
+            messages.append((f"has the id of feature {known[name]}", False))
+        yield from (Problem(number, message, fatal) for message, fatal in messages)
 
 
 def check_geojson(path: Path) -> int:
     """The number of objects of a file that QuPath reads as it is meant.
 
     Raises:
-        DataError: Anything QuPath would refuse, drop or misread; the first ten are told.
+        DataError: Anything QuPath would refuse, drop or misread; the message names the first ten.
     """
     features = load_features(path)
     problems = list(find_problems(features))
     if problems:
-        told = "; ".join(f"feature {p.feature}: {p.what}" for p in problems[:10])
-        raise DataError(f"{path} has {len(problems)} problems for QuPath: {told}")
+        first = "; ".join(f"feature {p.feature}: {p.message}" for p in problems[:10])
+        raise DataError(f"{path} has {len(problems)} problems for QuPath: {first}")
     return len(features)
 
 
@@ -113,39 +116,39 @@ def _listed(content: Any) -> list[Any]:
 
 
 def _features(path: Path, part: Any) -> list[dict[str, Any]]:
-    kind = part.get("type") if isinstance(part, dict) else None
-    found: list[Any]
-    if kind == "FeatureCollection" and isinstance(part.get("features"), list):
-        found = part["features"]
-    elif kind in GEOMETRIES:
-        found = [{"type": "Feature", "geometry": part, "properties": {}}]
+    type_ = part.get("type") if isinstance(part, dict) else None
+    features: list[Any]
+    if type_ == "FeatureCollection" and isinstance(part.get("features"), list):
+        features = part["features"]
+    elif type_ in GEOMETRIES:
+        features = [{"type": "Feature", "geometry": part, "properties": {}}]
     else:
-        found = [part]
-    for number, feature in enumerate(found):
+        features = [part]
+    for number, feature in enumerate(features):
         if not isinstance(feature, dict) or feature.get("type") != "Feature":
             got = feature.get("type") if isinstance(feature, dict) else type(feature).__name__
             raise DataError(
                 f"{path}: entry {number} is {got!r}, wanted a GeoJSON Feature; in QuPath choose"
                 " File, Export objects as GeoJSON"
             )
-    return found
+    return features
 
 
 def _geometry(geometry: Any) -> Iterator[tuple[str, bool]]:
     if not isinstance(geometry, dict):
         yield "has no geometry", True
         return
-    kind = geometry.get("type")
-    if kind not in GEOMETRIES or not isinstance(geometry.get("coordinates"), list):
-        yield f"geometry {kind!r} without coordinates QuPath knows; use MultiPolygon", True
+    type_ = geometry.get("type")
+    if type_ not in GEOMETRIES or not isinstance(geometry.get("coordinates"), list):
+        yield f"geometry {type_!r} without coordinates QuPath knows; use MultiPolygon", True
         return
-    if not _nested(geometry["coordinates"], GEOMETRIES[kind]):
-        yield f"coordinates of {kind} are not lists of finite x, y pairs", True
+    if not _nested(geometry["coordinates"], GEOMETRIES[type_]):
+        yield f"coordinates of {type_} are not lists of finite x, y pairs", True
         return
     polygons = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}
-    for rings in polygons.get(kind, []):
-        for place, ring in enumerate(rings):
-            yield from _ring("hole" if place else "outline", ring)
+    for rings in polygons.get(type_, []):
+        for index, ring in enumerate(rings):
+            yield from _ring("hole" if index else "outline", ring)
 
 
 def _nested(values: Any, depth: int) -> bool:
@@ -169,9 +172,9 @@ def _properties(properties: Any) -> Iterator[tuple[str, bool]]:
     if not isinstance(properties, dict):
         yield "has no properties and becomes an annotation without a class", False
         return
-    kind = properties.get("objectType")
-    if kind not in OBJECT_TYPES:
-        yield f"objectType {kind!r} is not one of {OBJECT_TYPES}; becomes an annotation", False
+    type_ = properties.get("objectType")
+    if type_ not in OBJECT_TYPES:
+        yield f"objectType {type_!r} is not one of {OBJECT_TYPES}; becomes an annotation", False
     if "type" in properties:
         yield "properties.type is taken for an object type; name it otherwise", False
     children = properties.get("childObjects") or []

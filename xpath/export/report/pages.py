@@ -7,8 +7,10 @@ import math
 from typing import TYPE_CHECKING
 
 from xpath.errors import DataError
+from xpath.export.overlay import short_name
 from xpath.export.report.words import (
     cohort_need,
+    evidence_in_words,
     groups_in_words,
     hiding_in_words,
     in_words,
@@ -103,6 +105,8 @@ def _environment() -> Environment:
         "need": lambda row: need(cohort_need(row)),
         "need_words": need_in_words,
         "group_words": groups_in_words,
+        "evidence_words": evidence_in_words,
+        "short": short_name,
     }
     return environment
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from xpath.explain.verdict import Evidence
+
 __all__ = [
     "CohortNeed",
     "CohortReport",
@@ -123,6 +125,8 @@ class FileTable:
     source: str
     cut: int = 0
     """Rows that are left out."""
+    rule: str = ""
+    """The rule by which objects were counted, its column ``rule``; empty without one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,6 +194,8 @@ class CohortReport:
     """Rows of ``tables/importance.csv``."""
     contributions: tuple[Mapping[str, Any], ...] = ()
     """Rows of ``tables/contributions.csv``."""
+    evidence: tuple[Evidence, ...] = ()
+    """Rows of ``tables/evidence.csv``."""
     groups: tuple[tuple[str, ...], ...] = ()
     """Names of objects that go together in masks or contributions, two at least in each."""
     examples: tuple[SlideReport, ...]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections import Counter
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from xpath.errors import StoreError
 from xpath.export.report.records import CohortNeed, FileTable
+from xpath.store.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,39 +18,34 @@ if TYPE_CHECKING:
 __all__ = ["cohort_needs", "file_table", "temperatures", "training_sentences"]
 
 MOST_ROWS = 40
+INTERVALS = {"object": str, "class_name": str} | dict.fromkeys(CohortNeed._fields, float)
 
 
 def file_table(path: Path, root: Path, *, most: int = MOST_ROWS) -> FileTable | None:
     """The first rows of a CSV file as they are, None where the run has no such file."""
-    rows = _rows(path)
+    rows = read_table(path)
     if not rows:
         return None
-    columns = tuple(rows[0])
+    columns = tuple(name for name in rows[0] if name != "rule")
     return FileTable(
         columns=columns,
-        rows=tuple(tuple(_short(row[column] or "") for column in columns) for row in rows[:most]),
+        rows=tuple(tuple(_short(row[column]) for column in columns) for row in rows[:most]),
         source=path.relative_to(root).as_posix(),
         cut=max(0, len(rows) - most),
+        rule=rows[0].get("rule", ""),
     )
 
 
 def temperatures(path: Path, fold: int = 0) -> dict[str, float]:
     """Temperature of each calibrated model, ``tables/calibration.csv``, empty where there is none.
 
-    The table has the columns ``model``, ``temperature`` and, with several, ``fold``; logits are
-    divided by the temperature.
+    The table has the columns ``model``, ``fold`` and ``temperature``, by which logits are divided.
 
     Raises:
         StoreError: The file has other columns, or a temperature that is no positive number.
     """
-    try:
-        found = {
-            row["model"]: float(row["temperature"])
-            for row in _rows(path)
-            if row.get("fold", str(fold)) == str(fold)
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path} needs the columns model and temperature ({error})") from error
+    rows = read_table(path, model=str, fold=int, temperature=float)
+    found = {row["model"]: row["temperature"] for row in rows if row["fold"] == fold}
     wrong = [name for name, value in found.items() if not (math.isfinite(value) and value > 0)]
     if wrong:
         raise StoreError(f"{path}: temperatures must be above 0; look at {wrong[:3]}")
@@ -60,9 +55,9 @@ def temperatures(path: Path, fold: int = 0) -> dict[str, float]:
 def cohort_needs(path: Path, class_name: str) -> dict[str, CohortNeed]:
     """95 % intervals of each object for a class, from ``tables/importance.csv``."""
     return {
-        row["object"]: CohortNeed(*(float(row[end] or "nan") for end in CohortNeed._fields))
-        for row in _rows(path)
-        if row.get("class_name") == class_name
+        row["object"]: CohortNeed(*(row[end] for end in CohortNeed._fields))
+        for row in read_table(path, **INTERVALS)
+        if row["class_name"] == class_name
     }
 
 
@@ -76,7 +71,7 @@ def training_sentences(model: Path, split: Path) -> tuple[str, ...]:
     if not (model / "config.json").exists():
         return ()
     about: Mapping[str, Any] = json.loads((model / "config.json").read_text()).get("metadata", {})
-    label = {row["slide_id"]: row["label"] for row in _rows(split)}
+    label = {row["slide_id"]: row["label"] for row in read_table(split)}
     sentences = []
     for which, slides in about.get("slides", {}).items():
         count = Counter(label.get(slide, "unknown") for slide in slides)
@@ -95,13 +90,6 @@ def training_sentences(model: Path, split: Path) -> tuple[str, ...]:
             " unknown to it."
         )
     return tuple(sentences)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def _short(text: str) -> str:

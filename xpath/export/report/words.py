@@ -10,6 +10,7 @@ from xpath.export.report.records import CohortNeed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from xpath.explain.verdict import Evidence
     from xpath.export.report.records import ObjectRow, SlideReport
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "ScaleBar",
     "baseline_in_words",
     "cohort_need",
+    "doubt_in_words",
+    "evidence_in_words",
     "groups_in_words",
     "hiding_in_words",
     "in_words",
@@ -112,6 +115,20 @@ def baseline_in_words(class_name: str, baseline_logit: float) -> str:
     )
 
 
+def evidence_in_words(row: Evidence) -> str:
+    """The verdict on an object, the checks that speak for it, and what they found."""
+    area = "alone predicts" if row.area_low > 0.5 else "alone does not predict"
+    found = (
+        f"without it the loss rises by {signed(row.loss_without)}"
+        f" [{signed(row.loss_low)}, {signed(row.loss_high)}]; its area {area} the class (AUC"
+        f" {row.area_auc:.2f}); its contribution distinguishes the classes in {row.seeds_held} of"
+        f" {row.seeds} trainings"
+    )
+    if math.isfinite(row.hiding_q):
+        found = f"hiding q {row.hiding_q:.3f}; {found}"
+    return f"{row.verdict} (for it: {row.speaking or 'none of the four checks'}). {found}."
+
+
 def groups_in_words(groups: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """Objects that cannot be told apart, a sentence for each group."""
     return tuple(
@@ -161,6 +178,15 @@ def need(cohort: CohortNeed) -> Need:
 def cohort_need(row: Mapping[str, Any]) -> CohortNeed:
     """The intervals of a row of ``tables/importance.csv``."""
     return CohortNeed(*(float(row[name]) for name in CohortNeed._fields))
+
+
+def doubt_in_words(row: Mapping[str, Any]) -> str:
+    """Words of doubt for an interval that leaves out zero but is no proof."""
+    if row["q"] < SURE:
+        return ""
+    if not row["least_q"] < SURE:  # NaN too, where the slides are of one class
+        return " (suggestive: so few patients cannot prove it)"
+    return f" (suggestive, not proven: q {row['q']:.2f} that it goes with the class)"
 
 
 def need_in_words(row: Mapping[str, Any]) -> str:

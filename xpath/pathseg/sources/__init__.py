@@ -1,4 +1,4 @@
-"""The 17 sources of PathSeg, one module each; a module defines its source as ``SOURCE``."""
+"""The 17 sources of PathSeg, one module each, which defines its source as ``SOURCE``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from xpath.errors import DataError
+from xpath.pathseg.record import source_modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,30 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCES", "load_source"]
 
-MODULES = {
-    "BCSS": "bcss",
-    "CoCaHis": "cocahis",
-    "CoNIC2022": "conic",
-    "CRAG": "crag",
-    "DigestPath2019": "digestpath",
-    "GlaS": "glas",
-    "Janowczyk": "janowczyk",
-    "MIDOG": "midog",
-    "MoNuSAC": "monusac",
-    "NuCLS": "nucls",
-    "PanNuke": "pannuke",
-    "RINGS": "rings",
-    "SegPath": "segpath",
-    "SICAPv2": "sicapv2",
-    "TNBC": "tnbc",
-    "WSSS4LUAD": "wsss4luad",
-    "CoNSeP": "consep",
-}
+MODULES = source_modules()
 """Name of the source to its module, in the order of the paper's Table 1."""
 
 
 class Sources(Mapping[str, "Source"]):
-    """Sources by name; a module is imported when its source is asked for."""
+    """Sources by name. A module is imported when its source is asked for."""
 
     def __getitem__(self, name: str) -> Source:
         """The source of this exact name."""

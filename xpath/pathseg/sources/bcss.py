@@ -11,22 +11,21 @@ from typing import TYPE_CHECKING
 
 from xpath.pathseg.reading import (
     absent_labels,
-    check_same_size,
     folder_with,
     list_files,
     masks_of_classes,
-    read_image,
-    read_label_map,
+    read_pair,
     too_few,
+    unpaired,
     where_any,
 )
-from xpath.pathseg.record import Annotated, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SOURCE", "Bcss"]
+__all__ = ["SOURCE"]
 
 CLASSES = {
     1: "breast-tissue-tumor",
@@ -59,26 +58,7 @@ FOLDERS = ("rgbs", "rgbs_colorNormalized", "images")
 """Where releases keep the pictures; the first that is there counts."""
 ORIGINALS = 151
 
-INFO = SourceInfo(
-    name="BCSS",
-    magnification=40,
-    licence="CC0 1.0",
-    citation=(
-        "Amgad et al. Structured crowdsourcing enables convolutional segmentation of histology "
-        "images. Bioinformatics 35(18), 3461-3467 (2019)"
-    ),
-    url="https://github.com/PathologyDataScience/BCSS",
-    layout=(
-        "masks/TCGA-*_xmin*_ymin*_MPP-0.2500.png with codes 0 to 21, and pictures of the same "
-        "names in rgbs/ (or rgbs_colorNormalized/, images/)"
-    ),
-    regions=("breast",),
-    labels=tuple(CLASSES.values()),
-    images=2914,
-    masks=9192,
-    train_masks=7322,
-    test_masks=1870,
-)
+INFO = published("BCSS", CLASSES.values())
 
 
 class Bcss:
@@ -95,15 +75,11 @@ class Bcss:
         top, pictures = _folders(root)
         for path in list_files(pictures, ".png") if pictures else ():
             resolution = re.search(r"_MPP-([0-9.]+)\.png$", path.name)
-            yield SourceImage(
-                source=INFO.name,
-                name=path.stem,
+            yield INFO.image(
+                path,
+                partial(_read, path, top / "masks" / path.name),
                 group=path.name[: len("TCGA-A1-A0SK")],
-                split=None,
-                mpp=float(resolution[1]) if resolution else 0.25,
-                region="breast",
-                path=path,
-                read=partial(read_bcss, path, top / "masks" / path.name),
+                mpp=float(resolution[1]) if resolution else None,
             )
 
     def missing(self, root: Path) -> list[str]:
@@ -111,27 +87,27 @@ class Bcss:
         top, pictures = _folders(root)
         if pictures is None:
             return [f"masks/ beside one of {', '.join(FOLDERS)}"]
-        images = {path.name for path in list_files(pictures, ".png")}
-        masks = {path.name for path in list_files(top / "masks", ".png")}
+        images, masks = (
+            {path.stem for path in list_files(folder, ".png")}
+            for folder in (pictures, top / "masks")
+        )
         return [
             *too_few(len(images), ORIGINALS, "pictures"),
-            *(f"masks/{name}" for name in sorted(images - masks)),
-            *(f"{pictures.name}/{name}" for name in sorted(masks - images)),
+            *(f"masks/{name}" for name in unpaired(images, top / "masks", ".png")),
+            *(f"{pictures.name}/{name}" for name in unpaired(masks, pictures, ".png")),
         ]
 
 
 SOURCE = Bcss()
 
 
-def read_bcss(image_path: Path, mask_path: Path) -> Annotated:
+def _read(image_path: Path, mask_path: Path) -> Annotated:
     """A picture with its regions.
 
     Raises:
         DataError: A file is missing or damaged, sizes differ, or a code is unknown.
     """
-    image = read_image(image_path)
-    codes = read_label_map(mask_path)
-    check_same_size(mask_path, codes.shape, image_path, image.shape)
+    image, codes = read_pair(image_path, mask_path)
     masks = masks_of_classes(codes, CLASSES, path=mask_path, unlabelled=UNLABELLED)
     ignore = where_any(codes, IGNORED)
     return Annotated(

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpath.errors import DataError
-from xpath.pathseg.reading import check_same_size, folder_with, refuse_damage, too_few
-from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
+from xpath.pathseg.reading import (
+    annotated_with,
+    check_same_size,
+    folder_with,
+    refuse_damage,
+    too_few,
+)
+from xpath.pathseg.record import Annotated, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SOURCE", "Cocahis"]
+__all__ = ["SOURCE"]
 
 LABEL = "liver-tissue-metastatic colon cancer in a liver"
 FILE = "CoCaHis.hdf5"
@@ -23,27 +29,7 @@ PIXELS, MASKS = "HE/raw", "GT/GT_majority_vote"
 """The pictures as taken, not the two stain-normalised copies; and what most annotators drew."""
 ORIGINALS = 82
 
-INFO = SourceInfo(
-    name="CoCaHis",
-    magnification=40,
-    licence="no licence stated; for research, ask the authors for more",
-    citation=(
-        "Sitnik et al. A dataset and a methodology for intraoperative computer-aided diagnosis of "
-        "a metastatic colon cancer in a liver. Biomedical Signal Processing and Control 66, "
-        "102402 (2021)"
-    ),
-    url="https://cocahis.irb.hr/",
-    layout=(
-        f"{FILE} with datasets {PIXELS} (N, H, W, 3) and {MASKS} (N, H, W), and attributes "
-        "train_test_split, patient_num and image_num of group HE"
-    ),
-    regions=("liver",),
-    labels=(LABEL,),
-    images=82,
-    masks=82,
-    train_masks=58,
-    test_masks=24,
-)
+INFO = published("CoCaHis", (LABEL,))
 
 
 class Cocahis:
@@ -60,15 +46,12 @@ class Cocahis:
         path = (folder_with(root, FILE) or root) / FILE
         splits, patients, numbers = _attributes(path)
         for index, split in enumerate(splits):
-            yield SourceImage(
-                source=INFO.name,
+            yield INFO.image(
+                path,
+                partial(_read, path, index),
                 name=f"patient{patients[index]}_image{numbers[index]}_{index:02d}",
                 group=f"patient{patients[index]}",
                 split=split,
-                mpp=0.45,
-                region="liver",
-                path=path,
-                read=partial(read_cocahis, path, index),
             )
 
     def missing(self, root: Path) -> list[str]:
@@ -85,7 +68,7 @@ class Cocahis:
 SOURCE = Cocahis()
 
 
-def read_cocahis(path: Path, index: int) -> Annotated:
+def _read(path: Path, index: int) -> Annotated:
     """One image with its metastasis.
 
     Raises:
@@ -95,8 +78,7 @@ def read_cocahis(path: Path, index: int) -> Annotated:
         image = np.asarray(file[PIXELS][index], dtype=np.uint8)
         mask = np.asarray(file[MASKS][index]).squeeze() > 0
     check_same_size(path, mask.shape, path, image.shape)
-    masks = (LabelMask(LABEL, mask),) if mask.any() else ()
-    return Annotated(image, masks, None, () if masks else (LABEL,))
+    return annotated_with(LABEL, image, mask)
 
 
 def _attributes(path: Path) -> tuple[list[str], list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""CoNIC 2022: six kinds of nuclei in 4,981 patches of colon (the Lizard data)."""
+"""CoNIC 2022: six types of nuclei in 4,981 patches of colon (the Lizard data)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from xpath.pathseg.reading import (
     read_table,
     too_few,
 )
-from xpath.pathseg.record import Annotated, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SOURCE", "Conic"]
+__all__ = ["SOURCE"]
 
 CLASSES = {
     1: "colon-nuclei-neutrophil",
@@ -37,30 +37,11 @@ CLASSES = {
 FILES = ("images.npy", "labels.npy", "patch_info.csv")
 ORIGINALS = 4981
 
-INFO = SourceInfo(
-    name="CoNIC2022",
-    magnification=20,
-    licence="CC BY-NC-SA 4.0",
-    citation=(
-        "Graham et al. CoNIC challenge: pushing the frontiers of nuclear detection, segmentation, "
-        "classification and counting. Medical Image Analysis 92, 103047 (2024)"
-    ),
-    url="https://conic-challenge.grand-challenge.org/",
-    layout=(
-        "images.npy (N, 256, 256, 3), labels.npy (N, 256, 256, 2) with instance and class, and "
-        "patch_info.csv with a row per patch"
-    ),
-    regions=("colon",),
-    labels=tuple(CLASSES.values()),
-    images=4841,
-    masks=19332,
-    train_masks=15387,
-    test_masks=3945,
-)
+INFO = published("CoNIC2022", CLASSES.values())
 
 
 class Conic:
-    """Patches grouped by the image they were cut from; the test part was never released.
+    """Patches grouped by the image they were cut from. The test part was never released.
 
     Some come from CoNSeP, CRAG, GlaS and PanNuke (``patch_info.csv`` tells), which PathSeg holds
     as well: keep that in mind before calling a test on those independent.
@@ -80,18 +61,14 @@ class Conic:
         lengths = {name: len(read_array(top / name, lazy=True)) for name in FILES[:2]}
         lengths[FILES[2]] = len(rows)
         if len(set(lengths.values())) > 1:
-            found = ", ".join(f"{name} {length}" for name, length in lengths.items())
-            raise DataError(f"{top} has files of different lengths ({found}); download it again")
+            counts = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise DataError(f"{top} has files of different lengths ({counts}); download it again")
         for index, row in enumerate(rows):
-            yield SourceImage(
-                source=INFO.name,
+            yield INFO.image(
+                paths[0],
+                partial(_read, paths[0], paths[1], index),
                 name=f"{index:04d}_{file_safe(row['patch_info'])}",
                 group=row["patch_info"].rpartition("-")[0] or row["patch_info"],
-                split=None,
-                mpp=0.5,
-                region="colon",
-                path=paths[0],
-                read=partial(read_conic, paths[0], paths[1], index),
             )
 
     def missing(self, root: Path) -> list[str]:
@@ -109,7 +86,7 @@ class Conic:
 SOURCE = Conic()
 
 
-def read_conic(image_path: Path, label_path: Path, index: int) -> Annotated:
+def _read(image_path: Path, label_path: Path, index: int) -> Annotated:
     """A patch with its nuclei.
 
     Raises:

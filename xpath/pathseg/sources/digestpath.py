@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xpath.pathseg.reading import (
+    annotated_with,
     check_same_size,
     file_safe,
     folder_with,
@@ -15,42 +16,23 @@ from xpath.pathseg.reading import (
     read_image,
     too_few,
 )
-from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SOURCE", "Digestpath"]
+__all__ = ["SOURCE"]
 
 LABEL = "colon-tissue-malignant lesion"
 POSITIVE, NEGATIVE = "tissue-train-pos-v1", "tissue-train-neg"
 ORIGINALS = {POSITIVE: 250, NEGATIVE: 410}
 
-INFO = SourceInfo(
-    name="DigestPath2019",
-    magnification=40,
-    licence="non-commercial research, terms on the challenge's page",
-    citation=(
-        "Da et al. DigestPath: a benchmark dataset with challenge review for the pathological "
-        "detection and segmentation of digestive-system. Medical Image Analysis 80, 102485 (2022)"
-    ),
-    url="https://digestpath2019.grand-challenge.org/",
-    layout=(
-        f"{POSITIVE}/NAME.jpg with {POSITIVE}/NAME_mask.jpg, white where malignant, and "
-        f"{NEGATIVE}/NAME.jpg without any lesion"
-    ),
-    regions=("colon",),
-    labels=(LABEL,),
-    images=13391,
-    masks=13391,
-    train_masks=10725,
-    test_masks=2666,
-)
+INFO = published("DigestPath2019", (LABEL,))
 
 
 class Digestpath:
-    """Images grouped by slide; the test part was never released.
+    """Images grouped by slide. The test part was never released.
 
     Images without a lesion have no mask and do not count in the paper, but tell that the label is
     absent.
@@ -64,15 +46,11 @@ class Digestpath:
             top = folder_with(root, folder)
             for path in _pictures(top / folder) if top else ():
                 mask = path.with_name(f"{path.stem}_mask.jpg") if folder == POSITIVE else None
-                yield SourceImage(
-                    source=INFO.name,
+                yield INFO.image(
+                    path,
+                    partial(_read, path, mask),
                     name=file_safe(f"{'pos' if mask else 'neg'}_{path.stem}"),
                     group=_slide(path.stem),
-                    split=None,
-                    mpp=0.25,
-                    region="colon",
-                    path=path,
-                    read=partial(read_digestpath, path, mask),
                 )
 
     def missing(self, root: Path) -> list[str]:
@@ -95,8 +73,8 @@ class Digestpath:
 SOURCE = Digestpath()
 
 
-def read_digestpath(image_path: Path, mask_path: Path | None) -> Annotated:
-    """An image with its lesion; without a mask there is none in it.
+def _read(image_path: Path, mask_path: Path | None) -> Annotated:
+    """An image with its lesion, or without any where there is no mask.
 
     Raises:
         DataError: A file is missing or damaged, or sizes differ.
@@ -107,8 +85,7 @@ def read_digestpath(image_path: Path, mask_path: Path | None) -> Annotated:
     grey = read_gray(mask_path)
     check_same_size(mask_path, grey.shape, image_path, image.shape)
     mask = grey >= 128  # JPEG rings around edges; black and white are far apart
-    masks = (LabelMask(LABEL, mask),) if mask.any() else ()
-    return Annotated(image, masks, None, () if masks else (LABEL,))
+    return annotated_with(LABEL, image, mask)
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -116,5 +93,5 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _slide(stem: str) -> str:
-    """Name of the slide: what stands before the time of scanning, or before the place on it."""
+    """Name of the slide: what stands before the time of scanning, or before the position on it."""
     return re.split(r"_\d{4}-\d\d-\d\d|-lv\d", stem)[0]

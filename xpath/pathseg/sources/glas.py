@@ -7,39 +7,20 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xpath.pathseg.reading import folder_with, list_files, read_table, too_few
-from xpath.pathseg.record import SourceImage, SourceInfo
+from xpath.pathseg.record import SourceImage, published
 from xpath.pathseg.sources.crag import LABEL, read_glands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SOURCE", "Glas"]
+__all__ = ["SOURCE"]
 
 SPLITS = {"train": "train", "testA": "test", "testB": "test"}
 """Begin of a file's name to its split."""
 ORIGINALS = {"train": 85, "testA": 60, "testB": 20}
 
-INFO = SourceInfo(
-    name="GlaS",
-    magnification=20,
-    licence="research use only, non-commercial",
-    citation=(
-        "Sirinukunwattana et al. Gland segmentation in colon histology images: the GlaS challenge "
-        "contest. Medical Image Analysis 35, 489-502 (2017)"
-    ),
-    url="https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest/",
-    layout=(
-        "{train,testA,testB}_N.bmp, masks {train,testA,testB}_N_anno.bmp in which every gland has "
-        "its own value and 0 is background, and Grade.csv"
-    ),
-    regions=("colon",),
-    labels=(LABEL,),
-    images=165,
-    masks=165,
-    train_masks=85,
-    test_masks=80,
-)
+INFO = published("GlaS", (LABEL,))
 
 
 class Glas:
@@ -59,15 +40,11 @@ class Glas:
         top = folder_with(root, "train_1.bmp") or folder_with(root, "Grade.csv") or root
         patients = _patients(top / "Grade.csv")
         for path, part in _pictures(top):
-            yield SourceImage(
-                source=INFO.name,
-                name=path.stem,
+            yield INFO.image(
+                path,
+                partial(read_glands, path, path.with_name(f"{path.stem}_anno.bmp")),
                 group=patients.get(path.stem, path.stem),
                 split=SPLITS[part],
-                mpp=0.62,
-                region="colon",
-                path=path,
-                read=partial(read_glands, path, path.with_name(f"{path.stem}_anno.bmp")),
             )
 
     def missing(self, root: Path) -> list[str]:
@@ -78,8 +55,8 @@ class Glas:
         gaps = [] if (top / "Grade.csv").is_file() else ["Grade.csv, which tells the patients"]
         pictures = _pictures(top)
         for part, wanted in ORIGINALS.items():
-            found = sum(name == part for _, name in pictures)
-            gaps += too_few(found, wanted, f"pictures {part}_*.bmp")
+            count = sum(name == part for _, name in pictures)
+            gaps += too_few(count, wanted, f"pictures {part}_*.bmp")
         masks = {path.stem for path in list_files(top, "_anno.bmp")}
         names = [f"{path.stem}_anno" for path, _ in pictures]
         return gaps + [f"{name}.bmp" for name in names if name not in masks]

@@ -13,36 +13,19 @@ from xpath.pathseg.reading import (
     read_tiff,
     too_few,
 )
-from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, LabelMask, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SOURCE", "Janowczyk"]
+__all__ = ["SOURCE"]
 
 LABEL = "breast-nuclei-nuclei"
 PICTURE, MASK = "_original.tif", "_mask.png"
 ORIGINALS = 143
 
-INFO = SourceInfo(
-    name="Janowczyk",
-    magnification=40,
-    licence="no licence stated; for research, ask the author for more",
-    citation=(
-        "Janowczyk and Madabhushi. Deep learning for digital pathology image analysis: a "
-        "comprehensive tutorial with selected use cases. Journal of Pathology Informatics 7(1), "
-        "29 (2016)"
-    ),
-    url="https://andrewjanowczyk.com/use-case-1-nuclei-segmentation/",
-    layout=f"*{PICTURE} with *{MASK}, not 0 within nuclei; directly or in nuclei/",
-    regions=("breast",),
-    labels=(LABEL,),
-    images=500,
-    masks=500,
-    train_masks=400,
-    test_masks=100,
-)
+INFO = published("Janowczyk", (LABEL,))
 
 
 class Janowczyk:
@@ -58,15 +41,11 @@ class Janowczyk:
         """All images, by name."""
         for path in _pictures(root):
             name = path.name[: -len(PICTURE)]
-            yield SourceImage(
-                source=INFO.name,
+            yield INFO.image(
+                path,
+                partial(_read, path, path.with_name(name + MASK)),
                 name=name,
                 group=name.partition("_")[0],
-                split=None,
-                mpp=0.25,
-                region="breast",
-                path=path,
-                read=partial(read_janowczyk, path, path.with_name(name + MASK)),
             )
 
     def missing(self, root: Path) -> list[str]:
@@ -82,7 +61,7 @@ class Janowczyk:
 SOURCE = Janowczyk()
 
 
-def read_janowczyk(image_path: Path, mask_path: Path) -> Annotated:
+def _read(image_path: Path, mask_path: Path) -> Annotated:
     """An image with the nuclei that were outlined.
 
     Raises:

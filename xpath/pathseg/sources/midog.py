@@ -1,4 +1,4 @@
-"""MIDOG 2022: mitotic figures and their look-alikes; PathSeg takes the neuroendocrine tumours.
+"""MIDOG 2022: mitotic figures and look-alikes, of which PathSeg takes neuroendocrine tumours.
 
 The source gives boxes of 50 pixels around each cell, PathSeg wants masks, and the paper does not
 say how it got them. ``box`` fills the boxes, as the paper's results suggest: models that outline
@@ -27,14 +27,14 @@ from xpath.pathseg.reading import (
     refuse_damage,
     too_few,
 )
-from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
-__all__ = ["SOURCE", "Cell", "Midog", "Shape", "read_midog"]
+__all__ = ["SOURCE", "Midog", "Shape"]
 
 Shape = Literal["box", "disc"]
 
@@ -60,27 +60,7 @@ ORIGINALS = 55
 LARGEST_BOX = 200
 """No box is wider, and some corner in any table is further off, in pixels."""
 
-INFO = SourceInfo(
-    name="MIDOG",
-    magnification=40,
-    licence="see the Zenodo record; MIDOG++, which holds the same images, is CC BY 4.0",
-    citation=(
-        "Aubreville et al. Domain generalization across tumor types, laboratories, and species: "
-        "insights from the 2022 edition of the mitosis domain generalization challenge. Medical "
-        "Image Analysis 94, 103155 (2024)"
-    ),
-    url="https://zenodo.org/records/6547151",
-    layout=(
-        f"one of {', '.join(TABLES)} and the images it names (NNN.tiff or NNN.png; cases 300 to "
-        "354), beside it or in images/"
-    ),
-    regions=("unspecified",),
-    labels=tuple(CLASSES.values()),
-    images=1482,
-    masks=1802,
-    train_masks=1448,
-    test_masks=354,
-)
+INFO = published("MIDOG", CLASSES.values())
 
 
 class Cell(NamedTuple):
@@ -97,11 +77,11 @@ class Midog:
     """Images of the human neuroendocrine tumours, one per patient."""
 
     shape: Shape = "box"
-    """What is filled around a cell."""
+    """Shape that is filled around a cell."""
 
     @property
     def info(self) -> SourceInfo:
-        """What is published about it."""
+        """Its published facts."""
         return INFO
 
     def images(self, root: Path) -> Iterator[SourceImage]:
@@ -121,16 +101,10 @@ class Midog:
             cells = _cells(table, content["annotations"])
         for number, name, size in entries:
             path = _picture(table.parent, name)
-            found = tuple(cells.get(number, ()))
-            yield SourceImage(
-                source=INFO.name,
-                name=path.stem,
-                group=path.stem,
-                split=None,
-                mpp=0.23,
-                region="unspecified",
-                path=path,
-                read=partial(read_midog, path, table, size, found, self.shape),
+            own = tuple(cells.get(number, ()))
+            yield INFO.image(
+                path,
+                partial(_read, path, table, size, own, self.shape),
             )
 
     def missing(self, root: Path) -> list[str]:
@@ -149,7 +123,7 @@ class Midog:
 SOURCE = Midog()
 
 
-def read_midog(
+def _read(
     path: Path, table: Path, size: tuple[int, int], cells: tuple[Cell, ...], shape: Shape
 ) -> Annotated:
     """An image with its mitotic figures and their look-alikes.
@@ -159,7 +133,7 @@ def read_midog(
         table: Where the boxes come from, for the message.
         size: Height and width it must have according to the table.
         cells: What is annotated.
-        shape: What is filled around a cell.
+        shape: Shape that is filled around a cell.
 
     Raises:
         DataError: The picture is missing, damaged, or of another size than the boxes are for.
@@ -232,6 +206,6 @@ def _table(root: Path) -> Path | None:
 
 
 def _picture(top: Path, name: str) -> Path:
-    """Where the picture is; beside the table if it is nowhere."""
-    places = [top / folder / name for folder in FOLDERS]
-    return next((place for place in places if place.is_file()), places[0])
+    """Path of the picture, beside the table if it is nowhere."""
+    candidates = [top / folder / name for folder in FOLDERS]
+    return next((path for path in candidates if path.is_file()), candidates[0])

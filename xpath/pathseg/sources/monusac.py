@@ -1,4 +1,4 @@
-"""MoNuSAC 2020: four kinds of cells in 310 images of four organs, each nucleus outlined."""
+"""MoNuSAC 2020: four types of cells in 310 images of four organs, each nucleus outlined."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xpath.pathseg.reading import (
     refuse_damage,
     too_few,
 )
-from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, LabelMask, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SOURCE", "Monusac"]
+__all__ = ["SOURCE"]
 
 CLASSES = {
     "Epithelial": "unspecified-cell-epithelial",
@@ -45,26 +45,7 @@ FOLDERS = {
 """Split to the names its folder goes by."""
 ORIGINALS = {"train": 209, "test": 101}
 
-INFO = SourceInfo(
-    name="MoNuSAC",
-    magnification=40,
-    licence="CC BY-NC-SA 4.0",
-    citation=(
-        "Verma et al. MoNuSAC2020: a multi-organ nuclei segmentation and classification "
-        "challenge. IEEE Transactions on Medical Imaging 40(12), 3413-3423 (2021)"
-    ),
-    url="https://monusac-2020.grand-challenge.org/Data/",
-    layout=(
-        "MoNuSAC_images_and_annotations/ and 'MoNuSAC Testing Data and Annotations'/, each with a "
-        "folder per patient that holds NAME.tif or NAME.svs and NAME.xml (Aperio outlines)"
-    ),
-    regions=("unspecified",),
-    labels=tuple(CLASSES.values()),
-    images=359,
-    masks=642,
-    train_masks=454,
-    test_masks=188,
-)
+INFO = published("MoNuSAC", CLASSES.values())
 
 
 class Monusac:
@@ -76,15 +57,11 @@ class Monusac:
         """All images, training part first."""
         for split in FOLDERS:
             for path in _pictures(root, split):
-                yield SourceImage(
-                    source=INFO.name,
-                    name=path.stem,
+                yield INFO.image(
+                    path,
+                    partial(_read, path, path.with_name(f"{path.stem}.xml")),
                     group=path.name[: len("TCGA-5P-A9K0")],
                     split=split,
-                    mpp=0.25,
-                    region="unspecified",
-                    path=path,
-                    read=partial(read_monusac, path, path.with_name(f"{path.stem}.xml")),
                 )
 
     def missing(self, root: Path) -> list[str]:
@@ -104,24 +81,26 @@ class Monusac:
 SOURCE = Monusac()
 
 
-def read_monusac(image_path: Path, xml_path: Path) -> Annotated:
+def _read(image_path: Path, xml_path: Path) -> Annotated:
     """An image with its cells.
 
     Raises:
-        DataError: A file is missing or damaged, a kind of cell is unknown, or an outline lies
+        DataError: A file is missing or damaged, a cell type is unknown, or an outline lies
             outside the image.
     """
     image = read_tiff(image_path)
     size = (image.shape[0], image.shape[1])
     outlines = _outlines(xml_path)
     _check_inside(xml_path, outlines, image_path, size)
-    found = {kind: fill_polygons(shapes, size) for kind, shapes in outlines.items()}
+    masks_by_type = {
+        cell_type: fill_polygons(shapes, size) for cell_type, shapes in outlines.items()
+    }
     masks = tuple(
-        LabelMask(label, found[kind])
-        for kind, label in CLASSES.items()
-        if kind in found and found[kind].any()
+        LabelMask(label, masks_by_type[cell_type])
+        for cell_type, label in CLASSES.items()
+        if cell_type in masks_by_type and masks_by_type[cell_type].any()
     )
-    ignore = found.get(AMBIGUOUS)
+    ignore = masks_by_type.get(AMBIGUOUS)
     if ignore is not None:
         for cells in masks:  # a cell that was told beats an outline around a doubtful region
             ignore = ignore & ~cells.mask
@@ -130,20 +109,20 @@ def read_monusac(image_path: Path, xml_path: Path) -> Annotated:
 
 
 def _outlines(path: Path) -> dict[str, list[NDArray[np.float64]]]:
-    """Polygons ``(K, 2)``, x then y in pixels, of every kind of cell."""
+    """Polygons ``(K, 2)``, x then y in pixels, of every cell type."""
     outlines: dict[str, list[NDArray[np.float64]]] = {}
     for annotation in read_xml(path).iter("Annotation"):
         attribute = annotation.find("Attributes/Attribute")
-        kind = "" if attribute is None else attribute.get("Name", "").strip()
+        cell_type = "" if attribute is None else attribute.get("Name", "").strip()
         regions = annotation.findall("Regions/Region")
-        if kind not in CLASSES and kind != AMBIGUOUS and regions:
+        if cell_type not in CLASSES and cell_type != AMBIGUOUS and regions:
             known = ", ".join((*CLASSES, AMBIGUOUS))
             raise DataError(
-                f"{path} has an unknown kind of cell {kind!r}, known are {known}; take the file "
+                f"{path} has an unknown cell type {cell_type!r}, known are {known}; take the file "
                 "as distributed"
             )
         with refuse_damage(path, "Aperio annotation"):
-            outlines.setdefault(kind, []).extend(_points(region) for region in regions)
+            outlines.setdefault(cell_type, []).extend(_points(region) for region in regions)
     return outlines
 
 

@@ -1,4 +1,4 @@
-"""NuCLS: nuclei of breast cancer by twelve kinds, outlined or boxed."""
+"""NuCLS: nuclei of breast cancer of twelve types, outlined or boxed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from xpath.pathseg.reading import (
     refuse_damage,
     too_few,
 )
-from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, LabelMask, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SOURCE", "Nucls"]
+__all__ = ["SOURCE"]
 
 CLASSES = {
     "tumor": (1, "breast-nuclei-tumor"),
@@ -56,31 +56,11 @@ ORIGINALS = 1744
 FOLDERS = {"rgb": ("rgb", "rgbs"), "csv": ("csv",), "mask": ("mask", "masks")}
 """Folder as the publishers call it to all names it has in their releases."""
 
-INFO = SourceInfo(
-    name="NuCLS",
-    magnification=40,
-    licence="CC0 1.0",
-    citation=(
-        "Amgad et al. NuCLS: a scalable crowdsourcing approach and dataset for nucleus "
-        "classification and segmentation in breast cancer. GigaScience 11, giac037 (2022)"
-    ),
-    url="https://sites.google.com/view/nucls",
-    layout=(
-        "the corrected single-rater set: rgb/*.png, and of the same names csv/*.csv (outlines and "
-        "boxes with raw_classification or group) or mask/*.png (class codes in the first channel, "
-        "0 outside the field of view); best both"
-    ),
-    regions=("breast",),
-    labels=tuple(label for _, label in CLASSES.values()),
-    images=1612,
-    masks=4443,
-    train_masks=3538,
-    test_masks=905,
-)
+INFO = published("NuCLS", [label for _, label in CLASSES.values()])
 
 
 class Nucls:
-    """Fields of view grouped by patient; the official folds are for cross-validation, so no split.
+    """Fields of view by patient, without split, for official folds are for cross-validation.
 
     Of a nucleus that was only boxed, the ellipse within the box counts; the corners are ignored.
     """
@@ -92,17 +72,12 @@ class Nucls:
         folders = _folders(root)
         for path in list_files(folders["rgb"], ".png"):
             patient = re.search(r"TCGA-\w{2}-\w{4}", path.stem)
-            yield SourceImage(
-                source=INFO.name,
-                name=path.stem,
-                group=patient[0] if patient else path.stem,
-                split=None,
-                mpp=0.2,
-                region="breast",
-                path=path,
-                read=partial(
+            yield INFO.image(
+                path,
+                partial(
                     _read, path, folders["csv"] / f"{path.stem}.csv", folders["mask"] / path.name
                 ),
+                group=patient[0] if patient else path.stem,
             )
 
     def missing(self, root: Path) -> list[str]:
@@ -119,7 +94,7 @@ SOURCE = Nucls()
 
 
 class Table(NamedTuple):
-    """What a table of annotations says."""
+    """Masks of a table of annotations."""
 
     masks: tuple[LabelMask, ...]
     unknown: NDArray[np.bool_]
@@ -132,8 +107,8 @@ def _folders(root: Path) -> dict[str, Path]:
     """Where pictures, tables and masks are."""
     folders = {}
     for name, spellings in FOLDERS.items():
-        places = [(folder_with(root, spelling), spelling) for spelling in spellings]
-        folders[name] = next((top / spelling for top, spelling in places if top), root / name)
+        candidates = [(folder_with(root, spelling), spelling) for spelling in spellings]
+        folders[name] = next((top / spelling for top, spelling in candidates if top), root / name)
     return folders
 
 
@@ -150,8 +125,8 @@ def _read(path: Path, table_path: Path, mask_path: Path) -> Annotated:
         check_same_size(mask_path, codes.shape, path, image.shape)
     view = None if codes is None else codes != OUTSIDE_CODE
     if table_path.exists():
-        masks, unknown, told = _read_nuclei(table_path, (image.shape[0], image.shape[1]))
-        view = view if told is None else told
+        masks, unknown, own_view = _read_nuclei(table_path, (image.shape[0], image.shape[1]))
+        view = view if own_view is None else own_view
     elif codes is not None:
         table = dict(CLASSES.values())
         others = (OUTSIDE_CODE, UNLABELLED_CODE, VIEW_CODE)
@@ -179,38 +154,38 @@ def _read_nuclei(path: Path, size: tuple[int, int]) -> Table:
     Raises:
         DataError: The table is damaged or has an unknown class.
     """
-    found: dict[str, NDArray[np.bool_]] = {}
+    filled: dict[str, NDArray[np.bool_]] = {}
     unknown, view = np.zeros(size, bool), None
     for row in read_table(path, "type", "xmin", "ymin", "xmax", "ymax"):
-        kind = _kind(row, path)
+        name = _raw_class(row, path)
         with refuse_damage(path, "table of nuclei"):
             box = (float(row["xmin"]), float(row["ymin"]), float(row["xmax"]), float(row["ymax"]))
-        if kind == VIEW:
+        if name == VIEW:
             view = fill_boxes([box], size)
             continue
         outline = parse_points(row.get("coords_x", ""), row.get("coords_y", ""), path)
         boxed = row["type"] == "rectangle" or len(outline) < 3
         inside = fill_ellipses([box], size) if boxed else fill_polygons([outline], size)
-        if kind == UNLABELLED:
+        if name == UNLABELLED:
             unknown |= inside
             continue
-        label = CLASSES[kind][1]
-        found[label] = found.get(label, np.zeros(size, bool)) | inside
+        label = CLASSES[name][1]
+        filled[label] = filled.get(label, np.zeros(size, bool)) | inside
         if boxed:
             unknown |= fill_boxes([box], size) & ~inside
-    masks = (LabelMask(label, found[label]) for label in INFO.labels if label in found)
+    masks = (LabelMask(label, filled[label]) for label in INFO.labels if label in filled)
     return Table(tuple(mask for mask in masks if mask.mask.any()), unknown, view)
 
 
-def _kind(row: dict[str, str], path: Path) -> str:
-    """Raw class of a row; what reviewers put right is marked as a correction."""
+def _raw_class(row: dict[str, str], path: Path) -> str:
+    """Raw class of a row, with the mark of reviewers' corrections taken off."""
     name = row.get("raw_classification") or row.get("group", "")
-    kind = name.lower().removeprefix("correction_")
-    if kind.startswith(VIEW):
+    name = name.lower().removeprefix("correction_")
+    if name.startswith(VIEW):
         return VIEW
-    if kind not in CLASSES and kind != UNLABELLED:
+    if name not in CLASSES and name != UNLABELLED:
         raise DataError(
             f"{path} has the unknown class {name!r}, known are {', '.join(CLASSES)} and "
             f"{UNLABELLED}; take the table as distributed, or remove it"
         )
-    return kind
+    return name

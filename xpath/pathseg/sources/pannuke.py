@@ -1,4 +1,4 @@
-"""PanNuke: nuclei of five kinds in 19 organs."""
+"""PanNuke: nuclei of five types in 19 organs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from xpath.errors import DataError
 from xpath.pathseg.reading import absent_labels, read_array, too_few
-from xpath.pathseg.record import Annotated, LabelMask, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, LabelMask, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SOURCE", "PanNuke"]
+__all__ = ["SOURCE"]
 
-KINDS = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
+OBJECT_TYPES = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
 """Object type of the first five channels of ``masks.npy``; the sixth is background."""
 
 ORGANS = {
@@ -56,48 +56,30 @@ NEVER = {
     ("stomach", "epithelial"),
     ("testis", "dead"),
 }
-"""What no image has, and so is no label (paper, Table 5)."""
+"""Region and type that no image has, and that so are no label (paper, Table 5)."""
 
 FOLDS = {"fold1": 2656, "fold2": 2523, "fold3": 2722}
 SIDE = 256
 
 
-def _label(region: str, kind: str) -> str:
-    return f"{region}-nuclei-{kind}"
+def _label(region: str, object_type: str) -> str:
+    return f"{region}-nuclei-{object_type}"
 
 
 # Table 1 counts 86 labels and, in its other rows, the background as one of them. Here it cannot:
 # the masks of these 86 add up to the 16,223 of the table, and only with all of them are there 160.
 LABELS = tuple(
-    _label(region, kind)
+    _label(region, object_type)
     for region in ORGANS.values()
-    for kind in KINDS
-    if (region, kind) not in NEVER
+    for object_type in OBJECT_TYPES
+    if (region, object_type) not in NEVER
 )
 
-INFO = SourceInfo(
-    name="PanNuke",
-    magnification=40,
-    licence="CC BY-NC-SA 4.0",
-    citation=(
-        "Gamper et al. PanNuke dataset extension, insights and baselines. arXiv:2003.10778 (2020)"
-    ),
-    url="https://warwick.ac.uk/fac/cross_fac/tia/data/pannuke",
-    layout=(
-        "for n = 1, 2, 3: 'Fold n/images/foldn/images.npy' (N, 256, 256, 3), "
-        "'Fold n/images/foldn/types.npy' (N) and 'Fold n/masks/foldn/masks.npy' (N, 256, 256, 6)"
-    ),
-    regions=tuple(ORGANS.values()),
-    labels=LABELS,
-    images=7558,
-    masks=16223,
-    train_masks=13017,
-    test_masks=3206,
-)
+INFO = published("PanNuke", LABELS)
 
 
 class PanNuke:
-    """Patches of three folds, meant for cross-validation and so no split; patients are not told."""
+    """Patches of three folds, meant for cross-validation and so no split. Patients are unknown."""
 
     info = INFO
 
@@ -118,31 +100,27 @@ class PanNuke:
                 continue
             masks = types.parents[2] / "masks" / fold / "masks.npy"
             for index, region in enumerate(regions):
-                yield SourceImage(
-                    source=INFO.name,
-                    name=f"{fold}_{index:04d}",
-                    group=f"{fold}_{index:04d}",
-                    split=None,
-                    mpp=0.25,
-                    region=region,
-                    path=types.with_name("images.npy"),
-                    read=partial(
+                yield INFO.image(
+                    types.with_name("images.npy"),
+                    partial(
                         _read, types.with_name("images.npy"), masks, index, region, len(regions)
                     ),
+                    name=f"{fold}_{index:04d}",
+                    region=region,
                 )
         if refused:
             raise refused[0]
 
     def missing(self, root: Path) -> list[str]:
         """Arrays that are not there, and how many patches."""
-        gaps, found = [], _folds(root)
+        gaps, folds = [], _folds(root)
         for fold, patches in FOLDS.items():
-            if fold not in found:
+            if fold not in folds:
                 gaps.append(f"Fold {fold[-1]}/images/{fold}/types.npy")
                 continue
             others = (
-                found[fold].with_name("images.npy"),
-                found[fold].parents[2] / "masks" / fold / "masks.npy",
+                folds[fold].with_name("images.npy"),
+                folds[fold].parents[2] / "masks" / fold / "masks.npy",
             )
             gaps += [
                 f"Fold {fold[-1]}/{path.parts[-3]}/{fold}/{path.name}"
@@ -150,7 +128,7 @@ class PanNuke:
                 if not path.exists()
             ]
             try:
-                gaps += too_few(len(_regions(found[fold])), patches, f"patches in {fold}")
+                gaps += too_few(len(_regions(folds[fold])), patches, f"patches in {fold}")
             except DataError as error:
                 gaps.append(str(error))
         return gaps
@@ -160,9 +138,9 @@ SOURCE = PanNuke()
 
 
 def _folds(root: Path) -> dict[str, Path]:
-    """Fold to its list of organs; archives unpack into ``Fold 1`` or one folder deeper."""
-    found = sorted(path for path in root.rglob("types.npy") if path.parent.name in FOLDS)
-    return {path.parent.name: path for path in sorted(found, key=lambda path: path.parent.name)}
+    """Fold to its list of organs, as archives unpack into ``Fold 1`` or one folder deeper."""
+    lists = sorted(path for path in root.rglob("types.npy") if path.parent.name in FOLDS)
+    return {path.parent.name: path for path in sorted(lists, key=lambda path: path.parent.name)}
 
 
 def _regions(types: Path) -> list[str]:
@@ -184,16 +162,16 @@ def _read(images: Path, masks: Path, index: int, region: str, patches: int) -> A
         DataError: An array is missing, damaged or of another shape.
     """
     image = _patch(images, index, (patches, SIDE, SIDE, 3))
-    instances = _patch(masks, index, (patches, SIDE, SIDE, len(KINDS) + 1))
+    instances = _patch(masks, index, (patches, SIDE, SIDE, len(OBJECT_TYPES) + 1))
     if image.min() < 0 or image.max() > 255:
         raise DataError(f"{images} has values outside 0..255; take the file as distributed")
     labels, ignore = [], np.zeros(image.shape[:2], bool)
-    for channel, kind in enumerate(KINDS):
+    for channel, object_type in enumerate(OBJECT_TYPES):
         mask = instances[..., channel] > 0
-        if (region, kind) in NEVER:
+        if (region, object_type) in NEVER:
             ignore |= mask
         elif mask.any():
-            labels.append(LabelMask(_label(region, kind), mask))
+            labels.append(LabelMask(_label(region, object_type), mask))
     own = [label for label in LABELS if label.startswith(f"{region}-")]
     return Annotated(
         image.astype(np.uint8),

@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING
 from xpath.errors import DataError
 from xpath.pathseg.reading import (
     absent_labels,
-    check_same_size,
     folder_with,
     list_files,
     masks_of_classes,
-    read_image,
-    read_label_map,
+    read_pair,
     refuse_damage,
 )
-from xpath.pathseg.record import Annotated, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SOURCE", "SegPath"]
+__all__ = ["SOURCE"]
 
 ARCHIVES = {
     "ERG_Endothelium": "unspecified-cell-endothelial",
@@ -38,35 +36,15 @@ ARCHIVES = {
 }
 """Archive, named antigen_celltype, to label id; what is stained region by region is tissue."""
 INSIDE = (1, 255)
-"""Values of a pixel of the stained kind: 1 as distributed, 255 in copies made visible."""
+"""Values of a pixel of the stained type: 1 as distributed, 255 in copies made visible."""
 SPLITS = {"train": "train", "val": "train", "test": "test"}
 """Value of ``train_val_test`` to our split; the paper knows no validation part."""
 
-INFO = SourceInfo(
-    name="SegPath",
-    magnification=40,
-    licence="CC BY-NC-SA 4.0",
-    citation=(
-        "Komura et al. Restaining-based annotation for cancer histology segmentation to overcome "
-        "annotation-related limitations among pathologists. Patterns 4, 100688 (2023)"
-    ),
-    url="https://dakomura.github.io/SegPath/",
-    layout=(
-        "the eight archives unpacked, 'ANTIGEN_CELLTYPE/ANTIGEN_CELLTYPE_slide_x_y_HE.png' and "
-        "'..._mask.png' (aSMA_SmoothMuscle, panCK_Epithelium ...), and beside them their "
-        "'ANTIGEN_fileinfo.csv', which tell the split"
-    ),
-    regions=("unspecified",),
-    labels=tuple(ARCHIVES.values()),
-    images=133645,
-    masks=133645,
-    train_masks=122536,
-    test_masks=11109,
-)
+INFO = published("SegPath", ARCHIVES.values())
 
 
 class SegPath:
-    """Patches grouped by slide; each tells of one cell type only."""
+    """Patches grouped by slide, each annotated for one cell type only."""
 
     info = INFO
 
@@ -84,15 +62,12 @@ class SegPath:
             for path in list_files(top / archive, "_HE.png"):
                 name = path.name[: -len("_HE.png")]
                 slide = name.removeprefix(f"{archive}_").rsplit("_", 2)[0]
-                yield SourceImage(
-                    source=INFO.name,
+                yield INFO.image(
+                    path,
+                    partial(_read, path, label),
                     name=name,
                     group=slide,
                     split=splits.get(path.name),
-                    mpp=0.220818,
-                    region="unspecified",
-                    path=path,
-                    read=partial(_read, path, label),
                 )
 
     def missing(self, root: Path) -> list[str]:
@@ -153,14 +128,12 @@ def _splits(top: Path, archive: str) -> dict[str, str]:
 
 
 def _read(path: Path, label: str) -> Annotated:
-    """A patch and where its cell type is; of the others nothing is known.
+    """A patch with the mask of its cell type. Of other types nothing is known.
 
     Raises:
         DataError: A file is missing or damaged, sizes differ, or the mask is not binary.
     """
-    image = read_image(path)
     mask_path = path.with_name(_mask_name(path.name))
-    values = read_label_map(mask_path)
-    check_same_size(mask_path, values.shape, path, image.shape)
+    image, values = read_pair(path, mask_path)
     masks = masks_of_classes(values, dict.fromkeys(INSIDE, label), path=mask_path)
     return Annotated(image, masks, None, absent_labels((label,), masks))

@@ -11,23 +11,22 @@ from xml.etree import ElementTree as ET
 from xpath.errors import DataError
 from xpath.pathseg.reading import (
     absent_labels,
-    check_same_size,
     folder_with,
     list_files,
     masks_of_classes,
-    read_image,
-    read_label_map,
+    read_pair,
     read_table,
     refuse_damage,
     too_few,
+    unpaired,
 )
-from xpath.pathseg.record import Annotated, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SOURCE", "Sicapv2", "read_sheet"]
+__all__ = ["SOURCE", "read_sheet"]
 
 CANCER = "prostate-tissue-prostate cancer"
 CLASSES = dict.fromkeys((3, 4, 5), CANCER) | dict.fromkeys((1, 2), CANCER)
@@ -37,32 +36,9 @@ PARTITION = {"Train": "train", "Test": "test"}
 """Table in ``partition/Test`` to split; ``partition/Validation`` divides its training part."""
 ORIGINALS = 18783
 
-MPP = 1.0
-"""Patches are at 10x, though the paper's table has 20x: at 20x each gives one window at 40x, and
-the paper's 23,924 are more than the 18,783 distributed."""
-
-INFO = SourceInfo(
-    name="SICAPv2",
-    magnification=20,
-    licence="CC BY 4.0",
-    citation=(
-        "Silva-Rodríguez et al. Going deeper through the Gleason scoring scale: an automatic "
-        "end-to-end system for histology prostate grading and cribriform pattern detection. "
-        "Computer Methods and Programs in Biomedicine 195, 105637 (2020)"
-    ),
-    url="https://data.mendeley.com/datasets/9xxm58dvs3/1",
-    layout=(
-        "images/*.jpg, masks/*.png of the same names with values 0, 3, 4, 5, "
-        "partition/Test/Train.xlsx and Test.xlsx with a column image_name (or .csv), and "
-        "wsi_labels.xlsx with slide_id and patient_id"
-    ),
-    regions=("prostate",),
-    labels=(CANCER,),
-    images=23924,
-    masks=23924,
-    train_masks=19140,
-    test_masks=4784,
-)
+INFO = published("SICAPv2", (CANCER,))
+"""Patches are at 10x (1.0 mpp), though the paper's table has 20x: at 20x each gives one window at
+40x, and the paper's 23,924 are more than the 18,783 distributed."""
 
 
 class Sicapv2:
@@ -83,15 +59,11 @@ class Sicapv2:
         splits, patients = _splits(top), _patients(top)
         for path in list_files(top / "images", ".jpg", ".png"):
             slide = _slide(path.name)
-            yield SourceImage(
-                source=INFO.name,
-                name=path.stem,
+            yield INFO.image(
+                path,
+                partial(_read, path, top / "masks" / f"{path.stem}.png"),
                 group=patients.get(slide, slide),
                 split=splits.get(slide),
-                mpp=MPP,
-                region="prostate",
-                path=path,
-                read=partial(_read, path, top / "masks" / f"{path.stem}.png"),
             )
 
     def missing(self, root: Path) -> list[str]:
@@ -100,9 +72,8 @@ class Sicapv2:
         if top is None:
             return [f"{name}/" for name in ("images", "masks") if folder_with(root, name) is None]
         images = {path.stem for path in list_files(top / "images", ".jpg", ".png")}
-        masks = {path.stem for path in list_files(top / "masks", ".png")}
         gaps = too_few(len(images), ORIGINALS, "patches in images")
-        gaps += [f"masks/{name}.png" for name in sorted(images - masks)]
+        gaps += [f"masks/{name}" for name in unpaired(images, top / "masks", ".png")]
         gaps += [
             f"partition/Test/{name}.xlsx (no official split without it)"
             for name in PARTITION
@@ -128,7 +99,7 @@ def _table(stem: Path) -> Path | None:
 
 
 def _rows(stem: Path, *columns: str) -> list[dict[str, str]]:
-    """Rows of a table; none if it is not there."""
+    """Rows of a table, none if it is not there."""
     path = _table(stem)
     if path is None:
         return []
@@ -136,7 +107,7 @@ def _rows(stem: Path, *columns: str) -> list[dict[str, str]]:
 
 
 def _splits(top: Path) -> dict[str, str]:
-    """Split of every slide; the official one never parts a slide."""
+    """Split of every slide, which the official one never cuts."""
     return {
         _slide(row["image_name"]): split
         for table, split in PARTITION.items()
@@ -156,8 +127,7 @@ def _read(path: Path, mask_path: Path) -> Annotated:
     Raises:
         DataError: A file is missing or damaged, sizes differ, or a class is unknown.
     """
-    image, values = read_image(path), read_label_map(mask_path)
-    check_same_size(mask_path, values.shape, path, image.shape)
+    image, values = read_pair(path, mask_path)
     masks = masks_of_classes(values, CLASSES, path=mask_path)
     return Annotated(image, masks, None, absent_labels(INFO.labels, masks))
 
@@ -189,7 +159,9 @@ def read_sheet(path: Path, *columns: str) -> list[dict[str, str]]:
             f"{path} has no column {lacking[0]!r}, only {', '.join(header.values()) or 'nothing'}; "
             "take the file as distributed"
         )
-    return [{name: row.get(place, "") for place, name in header.items()} for row in rows[1:] if row]
+    return [
+        {name: row.get(column, "") for column, name in header.items()} for row in rows[1:] if row
+    ]
 
 
 def _xml(archive: zipfile.ZipFile, name: str) -> ET.Element:

@@ -20,13 +20,13 @@ from xpath.pathseg.reading import (
     read_table,
     too_few,
 )
-from xpath.pathseg.record import Annotated, SourceImage, SourceInfo
+from xpath.pathseg.record import Annotated, SourceImage, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["SOURCE", "Tnbc"]
+__all__ = ["SOURCE"]
 
 IMAGES = {
     "adipocyte": 7,
@@ -42,45 +42,23 @@ IMAGES = {
     "neuron": 2,
 }
 """Object type to the number of images that have it (paper, Table 5)."""
-LABELS = {kind: f"breast-cell-{kind}" for kind in IMAGES}
+LABELS = {object_type: f"breast-cell-{object_type}" for object_type in IMAGES}
 """Object type to label id; the paper puts the brain images under breast as well."""
 
 BRAIN = frozenset({"12", "13", "14"})
 """Slides of brain."""
 ONLY_BRAIN = frozenset({"glial", "neuron"})
-"""What no breast has; tells neurons from epithelium, each of which is in two images."""
+"""Types that no breast has: they tell neurons from epithelium, each of which is in two images."""
 FIXED = {"necrosis": 8, "myo epithelial": 11}
 """Codes that the authors' own programs name; each is in a single image."""
 ORIGINALS = 68
 PICTURES, MAPS = "TNBC_and_Brain_dataset", "TNBC_and_Brain_dataset_celltype_integer"
 
-INFO = SourceInfo(
-    name="TNBC",
-    magnification=40,
-    licence="CC BY 4.0",
-    citation=(
-        "Naylor et al. Segmentation of nuclei in histopathology images by deep regression of the "
-        "distance map. IEEE Transactions on Medical Imaging 38, 448-459 (2019); cell types: "
-        "Naylor et al. Scale dependant layer for self-supervised nuclei encoding. "
-        "arXiv:2207.10950 (2022)"
-    ),
-    url="https://zenodo.org/records/3552674",
-    layout=(
-        f"{MAPS}/GT_XX/XX_Y.png, cell types as integers, and Slide_XX/XX_Y.png beside them or in "
-        f"{PICTURES}/; with less than all 68 images also classes.csv (columns value, class), "
-        "which says what the integers mean"
-    ),
-    regions=("breast",),
-    labels=tuple(LABELS.values()),
-    images=66,
-    masks=167,
-    train_masks=134,
-    test_masks=33,
-)
+INFO = published("TNBC", LABELS.values())
 
 
 class Tnbc:
-    """Images grouped by slide, one per patient; there is no official split.
+    """Images grouped by slide, one per patient, without an official split.
 
     The archive does not say what its integers mean. A ``classes.csv`` does; without one they are
     told apart by the number of images that have them, which is published for every cell type.
@@ -97,15 +75,10 @@ class Tnbc:
         pairs = _pairs(root)
         classes = _classes(root, [mask for _, mask in pairs]) if pairs else {}
         for path, mask in pairs:
-            yield SourceImage(
-                source=INFO.name,
-                name=path.stem,
+            yield INFO.image(
+                path,
+                partial(_read, path, mask, classes),
                 group=f"slide_{_slide(path)}",
-                split=None,
-                mpp=0.25,
-                region="breast",
-                path=path,
-                read=partial(_read, path, mask, classes),
             )
 
     def missing(self, root: Path) -> list[str]:
@@ -129,7 +102,7 @@ def _slide(path: Path) -> str:
 
 
 def _pairs(root: Path) -> list[tuple[Path, Path]]:
-    """Every picture with the place of its cell type map."""
+    """Every picture with the path of its cell type map."""
     maps = folder_with(root, MAPS)
     top = maps / MAPS if maps else folder_with(root, "GT_01") or root
     own = any(top.glob("Slide_*"))
@@ -145,7 +118,7 @@ def _classes(root: Path, masks: list[Path]) -> dict[int, str]:
     """Integer to label id, from ``classes.csv`` or from the number of images.
 
     Raises:
-        DataError: Neither tells.
+        DataError: Neither says what the integers mean.
     """
     folder = folder_with(root, "classes.csv")
     if folder is not None:
@@ -161,29 +134,29 @@ def _classes(root: Path, masks: list[Path]) -> dict[int, str]:
         for value in np.unique(values[values > 0]).tolist():
             slides.setdefault(value, []).append(_slide(path))
     readable = len(masks) - len(broken)
-    found = _matchings(slides, ORIGINALS - readable)
-    if len(found) != 1 or not slides:
-        seen = ", ".join(f"{value} in {len(where)}" for value, where in sorted(slides.items()))
+    matchings = _matchings(slides, ORIGINALS - readable)
+    if len(matchings) != 1 or not slides:
+        integers = ", ".join(f"{value} in {len(where)}" for value, where in sorted(slides.items()))
         damage = f" ({broken[0]} and {len(broken) - 1} more are broken)" if broken else ""
         raise DataError(
-            f"{root} has the integers {seen or 'none'} of {readable} cell type maps{damage}, and "
-            "their numbers do not tell cell types apart: take the celltype_integer archive with "
-            "all 68 images, or write classes.csv with the columns value and class "
+            f"{root} has the integers {integers or 'none'} of {readable} cell type maps{damage}, "
+            "and their numbers do not tell cell types apart: take the celltype_integer archive "
+            "with all 68 images, or write classes.csv with the columns value and class "
             f"({', '.join(IMAGES)})"
         )
-    return {value: LABELS[kind] for value, kind in found[0].items()}
+    return {value: LABELS[object_type] for value, object_type in matchings[0].items()}
 
 
 def _written(path: Path) -> dict[int, str]:
     """Integer to label id, as somebody wrote it down."""
     classes = {}
     for row in read_table(path, "value", "class"):
-        kind = re.sub(r"[\s_-]+", " ", row["class"].lower())
-        if kind not in LABELS or not row["value"].isdigit():
+        object_type = re.sub(r"[\s_-]+", " ", row["class"].lower())
+        if object_type not in LABELS or not row["value"].isdigit():
             raise DataError(
                 f"{path} has the row {row}; wanted an integer and one of {', '.join(LABELS)}"
             )
-        classes[int(row["value"])] = LABELS[kind]
+        classes[int(row["value"])] = LABELS[object_type]
     return classes
 
 
@@ -198,7 +171,7 @@ def _matchings(slides: Mapping[int, list[str]], unread: int) -> list[dict[int, s
         return [{}]
     # the integer with the fewest candidates first keeps the search short
     candidates = {
-        value: [kind for kind in IMAGES if _may_be(value, where, kind, unread)]
+        value: [object_type for object_type in IMAGES if _may_be(value, where, object_type, unread)]
         for value, where in slides.items()
     }
     return _assign(candidates)[:2]
@@ -208,26 +181,26 @@ def _assign(candidates: Mapping[int, list[str]]) -> list[dict[int, str]]:
     if not candidates:
         return [{}]
     value = min(candidates, key=lambda value: len(candidates[value]))
-    found: list[dict[int, str]] = []
-    for kind in candidates[value]:
+    matchings: list[dict[int, str]] = []
+    for object_type in candidates[value]:
         rest = {
-            other: [choice for choice in choices if choice != kind]
+            other: [choice for choice in choices if choice != object_type]
             for other, choices in candidates.items()
             if other != value
         }
-        found += [{value: kind} | matching for matching in _assign(rest)]
-        if len(found) > 1:
+        matchings += [{value: object_type} | matching for matching in _assign(rest)]
+        if len(matchings) > 1:
             break
-    return found
+    return matchings
 
 
-def _may_be(value: int, where: list[str], kind: str, unread: int) -> bool:
+def _may_be(value: int, where: list[str], object_type: str, unread: int) -> bool:
     """If an integer in these slides can mean this cell type."""
-    if kind in ONLY_BRAIN and not BRAIN.issuperset(where):
+    if object_type in ONLY_BRAIN and not BRAIN.issuperset(where):
         return False
-    if FIXED.get(kind, value) != value:
+    if FIXED.get(object_type, value) != value:
         return False
-    return IMAGES[kind] - unread <= len(where) <= IMAGES[kind]
+    return IMAGES[object_type] - unread <= len(where) <= IMAGES[object_type]
 
 
 def _read(path: Path, mask_path: Path, classes: Mapping[int, str]) -> Annotated:

@@ -9,7 +9,7 @@ const LAYERS = [
 ];
 const WORDS = { agree: ["#117733", "✓"], disagree: ["#aa4499", "✗"], unsure: ["#666666", "?"] };
 const byId = (id) => document.getElementById(id);
-const state = { run: null, slide: null, shown: new Set(), objects: [], chosen: null, place: null };
+const state = { run: null, slide: null, shown: new Set(), objects: [], chosen: null, point: null };
 const viewer = new Viewer(byId("canvas"), overlayChanged);
 
 function make(tag, values = {}, ...children) {
@@ -61,7 +61,7 @@ function fromHash() {
 async function openSlide(listed) {
   const slide = await ask(`api/slide/${slidePath(listed.id)}`);
   state.slide = slide;
-  state.shown = new Set(slide.kinds.filter((kind) => kind.masked).map((kind) => kind.index));
+  state.shown = new Set(slide.object_classes.filter((one) => one.masked).map((one) => one.index));
   notice(slide.missing);
   const p = slide.probability["object-aware model"][slide.explained];
   byId("verdict").replaceChildren(
@@ -71,12 +71,12 @@ async function openSlide(listed) {
   byId("report").hidden = !listed.report;
   byId("report").href = `run/slides/${slidePath(slide.id)}/export/report.html`;
   byId("geojson").href = `findings/${slidePath(slide.id)}.geojson`;
-  byId("kinds-hint").textContent = `What each kind adds to the model's score (logit) for ${slide.explained}. Red speaks for it, blue against it. Click a name to see where.`;
+  byId("classes-hint").textContent = `What each class of objects adds to the model's score (logit) for ${slide.explained}. Red speaks for it, blue against it. Click a name to see where.`;
   byId("source").textContent = `Numbers: ${slide.source}, models/object_aware. Findings: review/findings.sqlite.`;
   document.querySelectorAll("#legend i").forEach((node) => { node.textContent = slide.explained; });
   viewer.open(slide);
   choose(null);
-  listKinds();
+  listClasses();
   showLayers();
   await listFindings();
 }
@@ -96,11 +96,11 @@ function layerControl(layer) {
 
 function showLayers() {
   const id = slidePath(state.slide.id);
-  const kinds = [...state.shown].sort((a, b) => a - b).join(",") || "-";
+  const classes = [...state.shown].sort((a, b) => a - b).join(",") || "-";
   const base = { opacity: state.slide.missing ? 0 : 1, url: (level, column, row) => `tile/${id}/${level}/${column}_${row}.jpg` };
   const over = LAYERS.filter((layer) => layer.on).map((layer) => ({
     opacity: layer.opacity,
-    url: (level, column, row) => `layer/${id}/${layer.id}/${level}/${column}_${row}.png${layer.id === "patch_map" ? "" : `?kinds=${kinds}`}`,
+    url: (level, column, row) => `layer/${id}/${layer.id}/${level}/${column}_${row}.png${layer.id === "patch_map" ? "" : `?object_classes=${classes}`}`,
   }));
   viewer.layers = [base, ...over];
   byId("legend").hidden = !LAYERS.some((layer) => layer.on && layer.signed);
@@ -117,40 +117,41 @@ function overlayChanged(view) {
   byId("scale").querySelector("b").textContent = um < 1000 ? `${um} µm` : `${um / 1000} mm`;
 }
 
-function listKinds() {
-  const { kinds, source } = state.slide;
-  const widest = Math.max(...kinds.map((kind) => Math.abs(kind.contribution)), 1e-9);
-  const rows = [...kinds].sort((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution)).map((kind) => {
-    const box = make("input", { type: "checkbox", checked: state.shown.has(kind.index), disabled: !kind.masked });
-    box.dataset.kind = kind.index;
-    box.setAttribute("aria-label", `show ${kind.name}`);
-    box.addEventListener("change", () => { box.checked ? state.shown.add(kind.index) : state.shown.delete(kind.index); showLayers(); });
+function listClasses() {
+  const { object_classes: classes, rule, source } = state.slide;
+  const widest = Math.max(...classes.map((one) => Math.abs(one.contribution)), 1e-9);
+  const rows = [...classes].sort((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution)).map((one) => {
+    const box = make("input", { type: "checkbox", checked: state.shown.has(one.index), disabled: !one.masked });
+    box.dataset.objectClass = one.index;
+    box.setAttribute("aria-label", `show ${one.name}`);
+    box.addEventListener("change", () => { box.checked ? state.shown.add(one.index) : state.shown.delete(one.index); showLayers(); });
     const swatch = make("span", { className: "swatch" });
-    swatch.style.background = kind.colour;
+    swatch.style.background = one.colour;
     const bar = make("i");
-    const half = 50 * Math.abs(kind.contribution) / widest;
-    Object.assign(bar.style, { left: `${kind.contribution < 0 ? 50 - half : 50}%`, width: `${half}%`, background: kind.contribution < 0 ? "var(--against)" : "var(--for)" });
+    const half = 50 * Math.abs(one.contribution) / widest;
+    Object.assign(bar.style, { left: `${one.contribution < 0 ? 50 - half : 50}%`, width: `${half}%`, background: one.contribution < 0 ? "var(--against)" : "var(--for)" });
     let visit = 0;
-    const name = make("button", { type: "button", className: "name", textContent: kind.name, title: `${kind.label}; ${kind.area === undefined ? "what no mask covers" : `${percent(kind.area)} of the patches' area`}. Click: to the patches where it counts most` });
-    name.disabled = !kind.centres.length;
-    name.addEventListener("click", () => { const [x, y] = kind.centres[visit++ % kind.centres.length]; viewer.go(x, y, Math.max(viewer.scale, 0.5)); });
-    const value = make("span", { className: `value ${side(kind.contribution)}`, textContent: signed(kind.contribution), title: `${source}: object/contribution${kind.without === undefined ? "" : `; without it the log-odds change by ${signed(kind.without)} (models/object_aware)`}` });
-    return make("li", { className: kind.area === 0 ? "absent" : "" }, box, swatch, name, make("span", { className: "bar" }, bar), value);
+    const name = make("button", { type: "button", className: "name", textContent: one.name, title: `${one.label}; ${one.area === undefined ? "what no mask covers" : `${percent(one.area)} of the patches' area, ${one.count} ${one.count === 1 ? "object" : "objects"}`}. Click: to the patches where it counts most` });
+    name.disabled = !one.centres.length;
+    name.addEventListener("click", () => { const [x, y] = one.centres[visit++ % one.centres.length]; viewer.go(x, y, Math.max(viewer.scale, 0.5)); });
+    const value = make("span", { className: `value ${side(one.contribution)}`, textContent: signed(one.contribution), title: `${source}: object/contribution${one.without === undefined ? "" : `; without it the log-odds change by ${signed(one.without)} (models/object_aware)`}` });
+    return make("li", { className: one.area === 0 ? "absent" : "" }, box, swatch, name, make("span", { className: "bar" }, bar), value);
   });
-  byId("kinds").replaceChildren(...rows);
+  byId("object-classes").replaceChildren(...rows);
+  byId("rule").textContent = `Counted as objects: ${rule}.`;
 }
 
-function showKinds(all) {
-  state.shown = new Set(all ? state.slide.kinds.filter((kind) => kind.masked).map((kind) => kind.index) : []);
-  listKinds();
+function showClasses(all) {
+  state.shown = new Set(all ? state.slide.object_classes.filter((one) => one.masked).map((one) => one.index) : []);
+  listClasses();
   showLayers();
 }
 
 async function pick(x, y) {
-  const kinds = [...state.shown].join(",") || "-";
-  const { objects } = await ask(`api/slide/${slidePath(state.slide.id)}/at?x=${x}&y=${y}&kinds=${kinds}`);
+  const classes = [...state.shown].join(",") || "-";
+  const { objects } = await ask(`api/slide/${slidePath(state.slide.id)}/at?x=${x}&y=${y}&object_classes=${classes}`);
   state.objects = objects;
-  state.place = [x, y];
+  state.point = [x, y];
   choose(objects[0] || null);
   if (!objects.length) byId("object").replaceChildren(make("p", { className: "hint", textContent: "No object that is shown lies here." }));
 }
@@ -162,21 +163,20 @@ function choose(object) {
   viewer.outlines = object ? [{ rings: object.rings, colour: "#111", width: 2 }] : [];
   viewer.draw();
   if (!object) return byId("object").replaceChildren(make("p", { className: "hint", textContent: "Click an object on the slide to see what it adds to the prediction, and what the model would say without it." }));
-  const kind = state.slide.kinds[object.kind], numbers = object.numbers;
+  const itsClass = state.slide.object_classes[object.object_class], numbers = object.numbers;
   const swatch = make("span", { className: "swatch" });
-  swatch.style.background = kind.colour;
+  swatch.style.background = itsClass.colour;
   const others = state.objects.map((other) => {
-    const button = make("button", { type: "button", textContent: state.slide.kinds[other.kind].name });
+    const button = make("button", { type: "button", textContent: state.slide.object_classes[other.object_class].name });
     button.setAttribute("aria-pressed", String(other === object));
     button.addEventListener("click", () => choose(other));
     return button;
   });
   byId("object").replaceChildren(...[
     others.length > 1 ? make("div", { className: "others" }, ...others) : null,
-    make("h3", {}, swatch, kind.name), says(object), numberTable(object),
-    object.complete ? null : make("p", { className: "hint", textContent: "It goes on further than shown here; the numbers are of the outlined part." }),
+    make("h3", {}, swatch, itsClass.name), says(object), numberTable(object),
   ].filter(Boolean));
-  byId("asked-name").textContent = kind.name;
+  byId("asked-name").textContent = itsClass.name;
   const mine = (state.findings || []).find((finding) => finding.object === object.name && finding.reviewer === byId("reviewer").value.trim());
   document.querySelectorAll("[name=verdict]").forEach((radio) => { radio.checked = Boolean(mine) && radio.value === mine.verdict; });
   byId("comment").value = mine ? mine.comment : "";
@@ -196,16 +196,16 @@ function numberTable(object) {
   const rows = [
     ["What it adds to the score", "", ""],
     ["this object (its patches' share, by area)", number("contribution"), `${source}: object/patch_contribution`],
-    ["all of its kind on the slide", number("contribution of its kind"), `${source}: object/contribution`],
+    ["all of its class on the slide", number("contribution of its class"), `${source}: object/contribution`],
     [`If it were not there: change of the log-odds of ${target}`, "", ""],
-    [`none of its kind in ${here}`, change("without it here"), "exact for the object-aware model, from models/object_aware and features.h5; attention moves to what is left"],
-    ["none of its kind on the slide", change("without its kind"), "exact for the object-aware model, from models/object_aware and features.h5"],
+    [`none of its class in ${here}`, change("without it here"), "exact for the object-aware model, from models/object_aware and features.h5; attention moves to what is left"],
+    ["none of its class on the slide", change("without its class"), "exact for the object-aware model, from models/object_aware and features.h5"],
     [`Blurred on the slide: fall of the standard model's log-odds of ${state.slide.measured}`, "", ""],
-    ["this kind", number("blurred: fall of log-odds") || "not asked", `${source}: importance/effect`],
+    ["all of its class", number("blurred: fall of log-odds") || "not asked", `${source}: importance/effect`],
     ["random places of the same area", number("random, same area: fall of log-odds"), `${source}: importance/null`],
     ["Mask", "", ""],
-    ["area", n["area um2"] === undefined ? null : n["area um2"] < 1e5 ? `${n["area um2"].toFixed(0)} µm²` : `${(n["area um2"] / 1e6).toFixed(2)} mm²`, "masks.zarr"],
-    ["segmentor's confidence that it is there", n["presence score"] === undefined ? null : n["presence score"].toFixed(2), "masks.zarr: presence"],
+    ["area", n["area um2"] === undefined ? null : n["area um2"] < 1e5 ? `${n["area um2"].toFixed(0)} µm²` : `${(n["area um2"] / 1e6).toFixed(2)} mm²`, "objects.h5"],
+    ["segmentor's confidence that it is there", n["confidence"] === undefined ? null : n["confidence"].toFixed(2), "objects.h5: confidence"],
   ];
   return make("table", {}, make("tbody", {}, ...rows.filter((row) => row[1] !== null).map(([name, value, from]) => (from
     ? make("tr", { title: from }, make("td", { textContent: name }), make("td", { textContent: value }))
@@ -217,8 +217,8 @@ async function listFindings() {
   state.findings = findings;
   const me = byId("reviewer").value.trim();
   const rows = findings.map((finding) => {
-    const kind = state.slide.kinds.find((one) => one.label === finding.label);
-    const go = make("button", { type: "button", textContent: kind ? kind.name : finding.label });
+    const itsClass = state.slide.object_classes.find((one) => one.label === finding.label);
+    const go = make("button", { type: "button", textContent: itsClass ? itsClass.name : finding.label });
     go.addEventListener("click", () => { viewer.go(finding.x, finding.y, Math.max(viewer.scale, 0.5)); pick(finding.x, finding.y).catch((error) => notice(error.message)); });
     const back = make("button", { type: "button", className: "mine", textContent: "take back" });
     back.addEventListener("click", () => takeBack(finding).catch((error) => notice(error.message)));
@@ -242,8 +242,8 @@ async function save(event) {
   if (!verdict) { byId("saved").textContent = "Choose agree, disagree or unsure first."; return; }
   if (!reviewer) { byId("saved").textContent = "Type your name or initials first."; byId("reviewer").focus(); return; }
   localStorage.setItem("xpath reviewer", reviewer);
-  const [x, y] = state.place;
-  const body = JSON.stringify({ x, y, kind: state.chosen.kind, verdict: verdict.value, reviewer, comment: byId("comment").value });
+  const [x, y] = state.point;
+  const body = JSON.stringify({ x, y, object_class: state.chosen.object_class, verdict: verdict.value, reviewer, comment: byId("comment").value });
   try {
     await ask(`api/slide/${slidePath(state.slide.id)}/findings`, { method: "POST", headers: { "Content-Type": "application/json" }, body });
     await listFindings();
@@ -271,8 +271,8 @@ function paintRamp() {
 }
 
 byId("finding").addEventListener("submit", save);
-byId("all").addEventListener("click", () => showKinds(true));
-byId("none").addEventListener("click", () => showKinds(false));
+byId("all").addEventListener("click", () => showClasses(true));
+byId("none").addEventListener("click", () => showClasses(false));
 byId("zoom").addEventListener("click", (event) => {
   const canvas = byId("canvas"), centre = [canvas.clientWidth / 2, canvas.clientHeight / 2];
   const action = event.target.dataset.zoom;

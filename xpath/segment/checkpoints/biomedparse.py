@@ -44,7 +44,7 @@ ONE_WAY: tuple[tuple[str, object], ...] = (
     ("ENCODER.NORM", "GN"),
     ("DECODER.PRE_NORM", False),
 )
-"""What a reference configuration can switch and has only one way here, that of BiomedParse."""
+"""Switches of a reference configuration that have only one way here, that of BiomedParse."""
 TEXT_ENCODERS: dict[str, Literal["causal", "bert"]] = {"clip": "causal", "biomed-clip": "bert"}
 BERT_LAYERS = BERT_HEADS = 12
 """Of BERT base; a reference configuration does not name them."""
@@ -114,9 +114,9 @@ def _read(path: Path) -> dict[str, Tensor]:
             content = content[inner]
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, wanted a state dict")
-    strangers = [str(name) for name, value in content.items() if not torch.is_tensor(value)]
-    if strangers:
-        raise CheckpointError(f"{path} holds values that are no tensors: {', '.join(strangers)}")
+    others = [str(name) for name, value in content.items() if not torch.is_tensor(value)]
+    if others:
+        raise CheckpointError(f"{path} holds values that are no tensors: {', '.join(others)}")
     return content
 
 
@@ -163,7 +163,7 @@ def _config(settings: Mapping[str, Any], reference: Mapping[str, Any]) -> Segmen
     encoder, decoder = settings["ENCODER"], settings["DECODER"]
     dim, pixel_dim, mask_dim = decoder["HIDDEN_DIM"], encoder["CONVS_DIM"], encoder["MASK_DIM"]
     projected = pixel_dim != dim or decoder.get("ENFORCE_INPUT_PROJ", False)
-    kind = TEXT_ENCODERS[text.get("TOKENIZER", "clip")]
+    encoder_type = TEXT_ENCODERS[text.get("TOKENIZER", "clip")]
     return SegmentorConfig(
         width=focal["EMBED_DIM"],
         depths=tuple(focal["DEPTHS"]),
@@ -178,26 +178,26 @@ def _config(settings: Mapping[str, Any], reference: Mapping[str, Any]) -> Segmen
         pixel_depth=encoder["TRANSFORMER_ENC_LAYERS"],
         queries=decoder["NUM_OBJECT_QUERIES"],
         decoder_depth=decoder["DEC_LAYERS"] - 1,  # there the head before the first layer counts
-        vocabulary=reference.get("vocab_size", 49408 if kind == "causal" else 30522),
+        vocabulary=reference.get("vocab_size", 49408 if encoder_type == "causal" else 30522),
         context=text["CONTEXT_LENGTH"],
-        text_encoder=kind,
+        text_encoder=encoder_type,
         text_width=text["WIDTH"],
-        text_depth=text["LAYERS"] if kind == "causal" else BERT_LAYERS,
-        text_heads=text["HEADS"] if kind == "causal" else BERT_HEADS,
+        text_depth=text["LAYERS"] if encoder_type == "causal" else BERT_LAYERS,
+        text_heads=text["HEADS"] if encoder_type == "causal" else BERT_HEADS,
         pixel_mean=tuple(reference.get("pixel_mean", PIXEL_MEAN)),
         pixel_std=tuple(reference.get("pixel_std", PIXEL_STD)),
     )
 
 
 def _check_one_way(settings: Mapping[str, Any]) -> None:
-    """Names every switch that is not as published; one that is not there is."""
+    """Names every switch that is not as published. One that is not there is as published."""
     problems = []
     for path, wanted in ONE_WAY:
-        found: Any = settings
+        value: Any = settings
         for part in path.split("."):
-            found = found.get(part, wanted) if isinstance(found, dict) else found
-        if found != wanted:
-            problems.append(f"{path} is {found!r}, only {wanted!r} is known")
+            value = value.get(part, wanted) if isinstance(value, dict) else value
+        if value != wanted:
+            problems.append(f"{path} is {value!r}, only {wanted!r} is known")
     tokenizer = settings.get("TEXT", {}).get("TOKENIZER", "clip")
     if tokenizer not in TEXT_ENCODERS:
         problems.append(f"TEXT.TOKENIZER is {tokenizer!r}, wanted one of {sorted(TEXT_ENCODERS)}")
@@ -205,4 +205,4 @@ def _check_one_way(settings: Mapping[str, Any]) -> None:
     if settings.get("DIM_PROJ", dim) != dim:
         problems.append(f"DIM_PROJ {settings['DIM_PROJ']} must equal DECODER.HIDDEN_DIM {dim}")
     if problems:
-        raise ConfigError("a reference configuration of another kind: " + "; ".join(problems))
+        raise ConfigError("a reference configuration of another type: " + "; ".join(problems))

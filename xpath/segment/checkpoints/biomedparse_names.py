@@ -104,7 +104,7 @@ def bare_name(name: str) -> str:
 
 
 def renaming(names: Iterable[str], *, text_encoder: str = "causal") -> Renaming:
-    """What the names of a BiomedParse state dict mean.
+    """The names of a BiomedParse state dict, sorted by their meaning.
 
     Args:
         names: With or without a leading ``model.`` or ``module.``.
@@ -134,7 +134,7 @@ def renaming(names: Iterable[str], *, text_encoder: str = "causal") -> Renaming:
 def rename_biomedparse(
     state: Mapping[str, Tensor], *, text_encoder: str = "causal"
 ) -> dict[str, Tensor]:
-    """A BiomedParse state dict under our names; what text prompts do not need is left out.
+    """A BiomedParse state dict under our names, without what text prompts do not need.
 
     Args:
         state: Flat, with or without a leading ``model.`` or ``module.``.
@@ -176,11 +176,11 @@ def _shift_downsample(match: re.Match[str]) -> str:
 
 
 def _pyramid_place(match: re.Match[str]) -> str:
-    """There level 3 is stride 16; here the list starts with stride 16."""
+    """There level 3 is stride 16, here the list starts with stride 16."""
     part = "laterals" if match[1] == "adapter" else "outputs"
     return f"pixel_decoder.{part}.{3 - int(match[2])}."
 
 
 def _mlp_place(match: re.Match[str]) -> str:
-    """Linear layers sit at every other place of a sequence with ReLUs between."""
+    """Linear layers sit at every other position of a sequence with ReLUs between."""
     return f"decoder.mask_projector.{2 * int(match[1])}"

@@ -51,7 +51,7 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json", "README.md")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentorInfo:
-    """What must be known to use the weights rightly."""
+    """Facts about weights that their users need: resolution, labels, licence."""
 
     name: str
     """Name of the weights, for reports."""
@@ -113,7 +113,7 @@ def _stored(value: Tensor, *, half: bool) -> Tensor:
 def load_segmentor(
     path: str | Path | None = None,
 ) -> tuple[PathSegmentor, PromptTokenizer, SegmentorInfo]:
-    """Reads a checkpoint; the module is in evaluation mode and float32.
+    """Reads a checkpoint. The module is in evaluation mode and float32.
 
     Args:
         path: A folder, a hub id ``owner/name``, or None for the weights that ship.
@@ -137,7 +137,7 @@ def load_segmentor(
 
 
 def read_info(folder: Path) -> SegmentorInfo:
-    """What ``load_segmentor`` says of the weights of a folder, without building the model.
+    """The facts about the weights of a folder, without building the model.
 
     Raises:
         CheckpointError: A file is missing, or damaged.
@@ -155,7 +155,7 @@ def _with_digest(info: SegmentorInfo, folder: Path) -> SegmentorInfo:
 
 
 def locate(path: str | Path | None) -> Path:
-    """The folder of a checkpoint; hub ids are looked up through huggingface_hub.
+    """The folder of a checkpoint. Hub ids are looked up through huggingface_hub.
 
     Args:
         path: A folder, a hub id ``owner/name``, or None for the weights that ship.
@@ -222,13 +222,13 @@ def load_fitting(model: PathSegmentor, state: Mapping[str, Tensor], path: Path) 
         CheckpointError: They do not fit; every difference is named.
     """
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    problems = [f"missing {name}" for name in wanted.keys() - found.keys()]
-    problems += [f"unknown {name}" for name in found.keys() - wanted.keys()]
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    problems = [f"missing {name}" for name in wanted.keys() - shapes.keys()]
+    problems += [f"unknown {name}" for name in shapes.keys() - wanted.keys()]
     problems += [
-        f"{name} is {found[name]}, wanted {wanted[name]}"
-        for name in wanted.keys() & found.keys()
-        if wanted[name] != found[name]
+        f"{name} is {shapes[name]}, wanted {wanted[name]}"
+        for name in wanted.keys() & shapes.keys()
+        if wanted[name] != shapes[name]
     ]
     if problems:
         raise CheckpointError(f"{path} does not fit its config: " + "; ".join(sorted(problems)))

@@ -57,23 +57,23 @@ def load_encoder(encoder: TimmImageEncoder, path: Path) -> None:
     Raises:
         CheckpointError: The file cannot be read, or is of another network.
     """
-    found = _without_counters(_read(path))
+    tensors = _without_counters(_read(path))
     wanted = _without_counters(encoder.trunk.state_dict())
-    if not wanted.keys() <= found.keys():
-        found = dict(zip(wanted, found.values(), strict=False))
+    if not wanted.keys() <= tensors.keys():
+        tensors = dict(zip(wanted, tensors.values(), strict=False))
     differences = [
-        f"{name} is {tuple(found[name].shape)}, wanted {tuple(value.shape)}"
-        if name in found
+        f"{name} is {tuple(tensors[name].shape)}, wanted {tuple(value.shape)}"
+        if name in tensors
         else f"missing {name}"
         for name, value in wanted.items()
-        if name not in found or found[name].shape != value.shape
+        if name not in tensors or tensors[name].shape != value.shape
     ]
     if differences:
         raise CheckpointError(
             f"{path} is of another network, {len(differences)} of {len(wanted)} tensors differ: "
             + "; ".join(differences[:3])
         )
-    encoder.trunk.load_state_dict({name: found[name] for name in wanted}, strict=False)
+    encoder.trunk.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

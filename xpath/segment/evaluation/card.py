@@ -1,4 +1,4 @@
-"""What a model card says of a segmentor, from its answers on held-out images.
+"""The tables and sentences of a segmentor's model card, from its held-out scores.
 
 Every number is computed from ``samples.csv``; nothing is typed in. Axes: none.
 """
@@ -17,15 +17,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from xpath.metrics.bootstrap import Interval
-    from xpath.segment.evaluation.validate import Sample
+    from xpath.segment.evaluation.validation import Sample
 
-__all__ = ["Comparison", "compare", "comparison_table", "kind_of", "presence_table", "score_table"]
+__all__ = [
+    "Comparison",
+    "compare",
+    "comparison_table",
+    "object_class_of",
+    "presence_table",
+    "score_table",
+]
 
 
 class Comparison(NamedTuple):
     """Ours and another's Dice on the same questions."""
 
-    kind: str
+    object_class: str
     n: int
     ours: float
     other: float
@@ -35,7 +42,7 @@ class Comparison(NamedTuple):
     """One-sided: small if ours is larger."""
 
 
-def kind_of(sample: Sample) -> str:
+def object_class_of(sample: Sample) -> str:
     """``structure-object type``: organs are pooled."""
     return sample.label.split("-", 1)[1]
 
@@ -59,37 +66,40 @@ def _intervals(
 def score_table(samples: Sequence[Sample], key: Callable[[Sample], str], *, seed: int = 0) -> str:
     """Dice with 95 % intervals as a Markdown table, a row per value of ``key``."""
     rows = ["| | images | Dice | 95 % interval |", "|---|---|---|---|"]
-    for name, found in _intervals(samples, key, seed).items():
-        rows.append(
-            f"| {name} | {found.n} | {found.mean:.3f} | {found.low:.3f} to {found.high:.3f} |"
-        )
+    for name, interval in _intervals(samples, key, seed).items():
+        bounds = f"{interval.low:.3f} to {interval.high:.3f}"
+        rows.append(f"| {name} | {interval.n} | {interval.mean:.3f} | {bounds} |")
     return "\n".join(rows)
 
 
 def presence_table(samples: Sequence[Sample]) -> str:
-    """How well "not present" is told, as a Markdown table.
+    """Scores of the answer "not present", as a Markdown table.
 
-    Only kinds that were asked for where they are absent have a row.
+    Only object classes that were asked for where they are absent have a row.
     """
     rows = [
         "| | present | absent | found if present | refused if absent | right if refused |",
         "|---|---|---|---|---|---|",
     ]
-    asked = {kind_of(sample) for sample in samples if not sample.present}
+    asked = {object_class_of(sample) for sample in samples if not sample.present}
     for name in [*sorted(asked), "all"]:
-        part = [s for s in samples if kind_of(s) == name or (name == "all" and kind_of(s) in asked)]
-        found = presence_scores(
+        part = [
+            s
+            for s in samples
+            if object_class_of(s) == name or (name == "all" and object_class_of(s) in asked)
+        ]
+        scores = presence_scores(
             np.array([s.answered for s in part], bool), np.array([s.present for s in part], bool)
         )
         rows.append(
-            f"| {name} | {found.present} | {found.absent} | {found.recall:.2f} |"
-            f" {found.absent_recall:.2f} | {found.absent_precision:.2f} |"
+            f"| {name} | {scores.present} | {scores.absent} | {scores.recall:.2f} |"
+            f" {scores.absent_recall:.2f} | {scores.absent_precision:.2f} |"
         )
     return "\n".join(rows)
 
 
 def compare(ours: Sequence[Sample], others: Sequence[Sample], *, seed: int = 0) -> list[Comparison]:
-    """Both models on the questions that both were asked, per kind.
+    """Both models on the questions that both were asked, per object class.
 
     Raises:
         DataError: They share no question.
@@ -103,17 +113,17 @@ def compare(ours: Sequence[Sample], others: Sequence[Sample], *, seed: int = 0) 
     if not pairs:
         raise DataError("the two tables of samples share no image and label; compare equal splits")
     rng = np.random.default_rng(seed)
-    found = []
-    for kind in sorted({kind_of(mine) for mine, _ in pairs}):
-        part = [(a, b) for a, b in pairs if kind_of(a) == kind]
+    comparisons = []
+    for name in sorted({object_class_of(mine) for mine, _ in pairs}):
+        part = [(a, b) for a, b in pairs if object_class_of(a) == name]
         first, second = np.array([a.dice for a, _ in part]), np.array([b.dice for _, b in part])
         groups = [f"{a.source}/{a.group}" for a, _ in part]
         difference = bootstrap_mean(first - second, rng, groups=groups)
         p = paired_t_test(first, second).p if len(part) > 1 else float("nan")
-        found.append(
-            Comparison(kind, len(part), float(first.mean()), float(second.mean()), difference, p)
+        comparisons.append(
+            Comparison(name, len(part), float(first.mean()), float(second.mean()), difference, p)
         )
-    return found
+    return comparisons
 
 
 def comparison_table(rows: Mapping[str, Sequence[Comparison]]) -> str:
@@ -124,7 +134,7 @@ def comparison_table(rows: Mapping[str, Sequence[Comparison]]) -> str:
     ]
     for name, comparisons in rows.items():
         lines += [
-            f"| {name} | {row.kind} | {row.n} | {row.ours:.3f} | {row.other:.3f} |"
+            f"| {name} | {row.object_class} | {row.n} | {row.ours:.3f} | {row.other:.3f} |"
             f" {row.difference.mean:+.3f} ({row.difference.low:+.3f} to {row.difference.high:+.3f})"
             f" | {row.p:.2g} |"
             for row in comparisons

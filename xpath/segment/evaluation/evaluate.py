@@ -1,4 +1,4 @@
-"""How good a segmentor is on images with masks: one sample per image and prompt.
+"""Evaluation of a segmentor on images with masks: one sample per image and prompt.
 
 An image is encoded once and asked all its prompts. A label the weights were never taught is asked
 as it is, and once more as the trained label of the same object type. What is broken is named and
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -29,25 +29,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from xpath.protocols import Segmentor
     from xpath.segment.evaluation.questions import Asked, EvaluationConfig
 
-__all__ = ["Evaluation", "Found", "Sample", "Segmenter", "ask", "evaluate_segmentor"]
+__all__ = ["Answers", "Evaluation", "Sample", "ask", "evaluate_segmentor"]
 
 READERS = 4
 """Threads that decode and score beside the model."""
-
-
-class Segmenter(Protocol):
-    """Anything that segments by words; ``SegmentPredictor`` does."""
-
-    def encode(self, images: NDArray[np.uint8], *, mpp: float = ...) -> Any:
-        """Images ``(B, H, W, 3)``, encoded; ``mpp`` is passed only if it is known."""
-
-    def masks(self, embedding: Any, prompts: Sequence[str]) -> Any:
-        """Answers with ``masks (B, P, H, W)`` bool and ``presence (B, P)``.
-
-        And with ``present (B, P)`` bool, if it decides what is there by more than a mask's pixels.
-        """
 
 
 class Sample(NamedTuple):
@@ -57,7 +45,7 @@ class Sample(NamedTuple):
     present: bool
     """Whether the true mask has a pixel."""
     found: bool
-    """Whether the model says so: by its ``present``, if it has one, else by a pixel of its mask."""
+    """Whether the model answers "present", with a pixel of its mask in the known part."""
     dice: float
     """1 where nothing is and nothing was found."""
     iou: float
@@ -75,14 +63,14 @@ class Sample(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What came of it."""
+    """Scores of all questions, and what could not be scored."""
 
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...]
 
 
-class Found(NamedTuple):
-    """Answers for B images."""
+class Answers(NamedTuple):
+    """Masks of B images, joined over the windows of large ones."""
 
     masks: NDArray[np.bool_]
     """``(B, P, H, W)``."""
@@ -93,7 +81,7 @@ class Found(NamedTuple):
 
 
 def evaluate_segmentor(
-    predictor: Segmenter,
+    segmentor: Segmentor,
     questions: Mapping[Path, Sequence[Question]],
     config: EvaluationConfig,
     *,
@@ -102,7 +90,7 @@ def evaluate_segmentor(
     """Asks all questions and scores the answers.
 
     Args:
-        predictor: The segmentor.
+        segmentor: ``SegmentPredictor`` or one of one's own.
         questions: From ``questions_of``.
         config: How to evaluate.
         on_images: Called with the number of images just done, broken ones included.
@@ -113,7 +101,7 @@ def evaluate_segmentor(
         for batch in batches(threads, questions, config.batch):
             problems += [problem for asked in batch for problem in asked.problems]
             try:
-                samples += _answered(predictor, batch, config, threads)
+                samples += _answered(segmentor, batch, config, threads)
             except XPathError as error:
                 problems += [Problem(asked.questions[0].image, str(error)) for asked in batch]
             if on_images:
@@ -122,24 +110,24 @@ def evaluate_segmentor(
 
 
 def ask(
-    predictor: Segmenter,
+    segmentor: Segmentor,
     images: NDArray[np.uint8],
     prompts: Sequence[str],
     *,
     mpp: float | None = None,
-) -> Found:
-    """Masks of images ``(B, H, W, 3)`` for prompts; large images are asked window by window.
+) -> Answers:
+    """Masks of images ``(B, H, W, 3)`` for prompts. Large images are asked window by window.
 
     Where windows overlap, a pixel is in if half of them say so; presence is that of the surest.
 
     Args:
-        predictor: The segmentor.
+        segmentor: ``SegmentPredictor`` or one of one's own.
         images: RGB.
         prompts: Sentences.
         mpp: Resolution of the images; None takes the pixels as they are.
 
     Raises:
-        DataError: The predictor answers with masks of another size.
+        DataError: The segmentor answers with masks of another size.
     """
     count, height, width = images.shape[:3]
     votes = np.zeros((count, len(prompts), height, width), np.int8)
@@ -148,20 +136,19 @@ def ask(
     known = {} if mpp is None else {"mpp": mpp}
     for window in windows(height, width):
         crop = images[:, *window.slices]
-        embedding = predictor.encode(crop, **known)
-        found = predictor.masks(embedding, list(prompts))
+        answer = segmentor.masks(segmentor.encode(crop, **known), list(prompts))
         wanted = (count, len(prompts), window.height, window.width)
-        if found.masks.shape != wanted:
-            raise DataError(f"masks must be {wanted}, the predictor gave {found.masks.shape}")
-        votes[..., *window.slices] += np.where(found.masks, 1, -1).astype(np.int8)
-        presence = np.maximum(presence, found.presence)
-        present |= getattr(found, "present", found.masks.any(axis=(2, 3)))
+        if answer.masks.shape != wanted:
+            raise DataError(f"masks must be {wanted}, the segmentor gave {answer.masks.shape}")
+        votes[..., *window.slices] += np.where(answer.masks, 1, -1).astype(np.int8)
+        presence = np.maximum(presence, answer.presence)
+        present |= answer.present
     masks = votes >= 0
-    return Found(masks, presence, present & masks.any(axis=(2, 3)))
+    return Answers(masks, presence, present & masks.any(axis=(2, 3)))
 
 
 def _answered(
-    predictor: Segmenter,
+    segmentor: Segmentor,
     batch: Sequence[Asked],
     config: EvaluationConfig,
     threads: ThreadPoolExecutor,
@@ -169,40 +156,42 @@ def _answered(
     prompts = prompts_of(batch)
     if not prompts:
         return []
-    found = ask(predictor, np.stack([asked.pixels for asked in batch]), prompts, mpp=config.mpp)
-    place = {prompt: number for number, prompt in enumerate(prompts)}
+    answers = ask(segmentor, np.stack([asked.pixels for asked in batch]), prompts, mpp=config.mpp)
+    row_of = {prompt: row for row, prompt in enumerate(prompts)}
     jobs = []
-    for asked, masks, presence, present in zip(batch, *found, strict=True):
-        parts = zip(asked.questions, asked.truths, asked.ignored, strict=False)
-        for question, truth, unknown in parts:
-            rows = [place[prompt] for prompt in question.prompts]
-            answers = masks[rows] if unknown is None else masks[rows] & ~unknown
-            said = (bool(present[rows[0]]), float(presence[rows[0]]))
-            jobs.append(threads.submit(_sample, question, truth, answers, said, config.tolerance))
+    for asked, masks, presence, present in zip(batch, *answers, strict=True):
+        known = zip(asked.questions, asked.truths, asked.ignored, strict=False)
+        for question, truth, unknown in known:
+            rows = [row_of[prompt] for prompt in question.prompts]
+            asked_masks = masks[rows] if unknown is None else masks[rows] & ~unknown
+            verdict = (bool(present[rows[0]]), float(presence[rows[0]]))
+            jobs.append(
+                threads.submit(_sample, question, truth, asked_masks, verdict, config.tolerance)
+            )
     return [job.result() for job in jobs]
 
 
 def _sample(
     question: Question,
     truth: NDArray[np.bool_],
-    answers: NDArray[np.bool_],
-    said: tuple[bool, float],
+    masks: NDArray[np.bool_],
+    verdict: tuple[bool, float],
     tolerance: float,
 ) -> Sample:
-    """Scores answers ``(1 or 2, H, W)``: as asked, and as the nearest trained label."""
-    mask = answers[0]
-    found, presence = said
+    """Scores masks ``(1 or 2, H, W)``: as asked, and as the nearest trained label."""
+    mask = masks[0]
+    answered, presence = verdict
     edges = edge_distances(mask, truth)
     return Sample(
         question,
         bool(truth.any()),
-        found and bool(mask.any()),  # what lies in the ignored part does not count
+        answered and bool(mask.any()),  # what lies in the ignored part does not count
         dice(mask, truth),
         iou(mask, truth),
         hausdorff(edges),
         surface_dice(edges, tolerance=tolerance),
         presence,
-        dice(answers[1], truth) if len(answers) > 1 else math.nan,
+        dice(masks[1], truth) if len(masks) > 1 else math.nan,
         shape_traits(truth),
         box_cost(truth),
     )

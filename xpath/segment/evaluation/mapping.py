@@ -1,4 +1,4 @@
-"""What to ask where the weights were never taught a label, and which mask values mean nothing."""
+"""Nearest trained labels for labels never taught, and mask values to ignore."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["label_of", "nearest_label", "nearest_to_words", "read_ignore_values"
 
 
 def label_of(text: str | None) -> Label | None:
-    """The label of an id, published or not; None of nothing or of other words."""
+    """The label of an id, published or not, and None for no text or other words."""
     if not text:
         return None
     try:
@@ -30,7 +30,7 @@ def label_of(text: str | None) -> Label | None:
 
 
 def nearest_label(label: Label, trained: Sequence[str]) -> Label | None:
-    """The trained label of the same object type, or of another name of it; None if there is none.
+    """The trained label of the same object type or of a synonym, or None if there is none.
 
     Among several, the one of the same structure comes first, then of the same region, then of no
     particular region. The paper's external evaluation goes by the object type alone (section 2.4);
@@ -50,7 +50,7 @@ def nearest_label(label: Label, trained: Sequence[str]) -> Label | None:
 
 
 def nearest_to_words(sentence: str, trained: Sequence[str]) -> Label | None:
-    """The trained label that free words most likely mean; None if in doubt."""
+    """The trained label that free words most likely mean, or None if in doubt."""
     guess = label_of(guess_label(sentence))
     return nearest_label(guess, trained) if guess else None
 
@@ -81,9 +81,9 @@ def _alike(label: Label, other: Label) -> bool:
         return True
     names = {
         name
-        for kind, others in SYNONYMS.items()
-        if label.object_type in {kind, *others}
-        for name in (kind, *others)
+        for object_type, synonyms in SYNONYMS.items()
+        if label.object_type in {object_type, *synonyms}
+        for name in (object_type, *synonyms)
     }
     return other.object_type in names and "tissue" not in {label.structure, other.structure}
 

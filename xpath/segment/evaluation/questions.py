@@ -1,4 +1,4 @@
-"""What an evaluation asks: prompts for images, and the images and masks themselves.
+"""Questions of an evaluation: prompts for images, and the images and masks themselves.
 
 Axes: H W pixels.
 """
@@ -90,12 +90,12 @@ class Question:
 
     @property
     def name(self) -> str:
-        """What the sample is reported under: the label id, or the words."""
+        """Name in reports: the label id, or the words."""
         return self.label.id if self.label else self.prompt
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """What the model is asked."""
+        """Sentences the model is asked: the question's own, then the nearest trained label's."""
         return (self.prompt, self.nearest.prompt) if self.nearest else (self.prompt,)
 
 
@@ -104,7 +104,7 @@ class Problem(NamedTuple):
 
     path: Path
     what: str
-    """What is wrong, and what to do."""
+    """The fault, and how to mend it."""
 
 
 class Asked(NamedTuple):
@@ -180,7 +180,7 @@ def prompts_of(batch: Sequence[Asked]) -> tuple[str, ...]:
 def read_mask(
     path: Path, *, ignore: int | None = None, unknown: Path | None = None
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
-    """A mask ``(H, W)``: every value but 0 is the object; and where nothing is known.
+    """A mask ``(H, W)``, True where the value is not 0, and where nothing is known.
 
     Args:
         path: An image.
@@ -249,15 +249,15 @@ def _add_known_absent(
 
 def _add_absent(by_image: dict[Path, list[Question]]) -> None:
     """Adds a question without mask for every label of its source an image has no mask of."""
-    kinds: dict[tuple[str, str], Question] = {}
+    by_name: dict[tuple[str, str], Question] = {}
     for questions in by_image.values():
         for question in questions:
-            kinds.setdefault((question.source, question.name), question)
+            by_name.setdefault((question.source, question.name), question)
     for image, questions in by_image.items():
         first, has = questions[0], {question.name for question in questions}
         questions += [
-            replace(kind, image=image, mask=None, group=first.group, ignore=None, unknown=None)
-            for (source, name), kind in kinds.items()
+            replace(question, image=image, mask=None, group=first.group, ignore=None, unknown=None)
+            for (source, name), question in by_name.items()
             if source == first.source and name not in has
         ]
 
@@ -265,7 +265,7 @@ def _add_absent(by_image: dict[Path, list[Question]]) -> None:
 def _ahead(
     threads: ThreadPoolExecutor, questions: Mapping[Path, Sequence[Question]], depth: int
 ) -> Iterator[Asked]:
-    """Images decoded while the model is busy with those before; never more than ``depth``."""
+    """Images decoded while the model is busy with those before, at most ``depth`` ahead."""
     waiting: deque[Any] = deque()
     for asked in questions.values():
         waiting.append(threads.submit(_load, tuple(asked)))
@@ -276,7 +276,7 @@ def _ahead(
 
 
 def _load(questions: tuple[Question, ...]) -> Asked:
-    """Decodes an image and its masks; what is broken becomes a problem."""
+    """Decodes an image and its masks. Broken files become problems."""
     image = questions[0].image
     try:
         pixels = read_image(image)

@@ -7,7 +7,6 @@ groups are known) drawn whole.
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -18,15 +17,15 @@ from xpath.errors import DataError
 from xpath.metrics.bootstrap import bootstrap_mean, paired_t_test
 from xpath.metrics.presence import presence_scores
 from xpath.pathseg.reading import read_table
-from xpath.segment.evaluation.trends import trends
-from xpath.store.schema import atomic
+from xpath.segment.evaluation.trend_lines import trends
+from xpath.store.tables import write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from xpath.segment.evaluation.evaluate import Evaluation, Sample
-    from xpath.segment.evaluation.trends import Trend
+    from xpath.segment.evaluation.trend_lines import Trend
 
     Row = dict[str, object]
 
@@ -43,7 +42,6 @@ __all__ = [
     "sample_rows",
     "trend_rows",
     "untrained_table",
-    "write_csv",
     "write_tables",
 ]
 
@@ -53,11 +51,11 @@ WITHOUT_LABEL = "(no label)"
 
 
 def write_tables(folder: Path, evaluation: Evaluation, *, seed: int = 0) -> tuple[Path, ...]:
-    """All tables of an evaluation; the paths written.
+    """Writes all tables of an evaluation and returns their paths.
 
     Args:
         folder: Made if it is not there; tables of earlier runs are replaced.
-        evaluation: What was found.
+        evaluation: Scores of all questions.
         seed: Of the intervals.
     """
     samples = evaluation.samples
@@ -75,18 +73,9 @@ def write_tables(folder: Path, evaluation: Evaluation, *, seed: int = 0) -> tupl
     tables["samples"] = (rows, tuple(rows[0]) if rows else ("image", "label", "dice"))
     problems: list[Row] = [{"path": p.path, "problem": p.what} for p in evaluation.problems]
     tables["problems"] = (problems, ("path", "problem"))
-    return tuple(
-        write_csv(folder / f"{name}.csv", rows, columns) for name, (rows, columns) in tables.items()
-    )
-
-
-def write_csv(path: Path, rows: Iterable[Row], columns: Sequence[str]) -> Path:
-    """Writes rows, whole or not at all; floats with six digits, what is not defined empty."""
-    with atomic(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_cell(row[column]) for column in columns] for row in rows)
-    return path
+    for name, (rows, columns) in tables.items():
+        write_table(folder / f"{name}.csv", rows, columns)
+    return tuple(folder / f"{name}.csv" for name in tables)
 
 
 DICE_COLUMNS = ("n", "dice", "ci_low", "ci_high")
@@ -97,11 +86,11 @@ LEVELS: dict[str, Callable[[Sample], str]] = {
     "structure": lambda sample: _part(sample, "structure"),
     "object_type": lambda sample: _part(sample, "object_type"),
 }
-"""What Dice is averaged over."""
+"""Groups that Dice is averaged over."""
 
 
 def dice_by(samples: Sequence[Sample], level: str, *, seed: int = 0) -> list[Row]:
-    """Mean Dice of present objects with its interval, by a level; last row ``overall``.
+    """Mean Dice of present objects with its interval, by a level. The last row is ``overall``.
 
     Args:
         samples: Answers.
@@ -149,12 +138,12 @@ PRESENCE_COLUMNS = (
 
 
 def presence_table(samples: Sequence[Sample]) -> list[Row]:
-    """Whether what is there was found and what is not was refused, by label and overall."""
+    """Recall of present and refusal of absent objects, by label and overall."""
     rows: list[Row] = []
     for name, part in (_grouped(samples, LEVELS["label"]) | {OVERALL: samples}).items():
-        found = np.array([sample.found for sample in part], bool)
+        answered = np.array([sample.found for sample in part], bool)
         truth = np.array([sample.present for sample in part], bool)
-        rows.append({"label": name, **presence_scores(found, truth)._asdict()})
+        rows.append({"label": name, **presence_scores(answered, truth)._asdict()})
     return rows
 
 
@@ -236,17 +225,17 @@ def sample_rows(samples: Sequence[Sample]) -> list[Row]:
 
 
 def examples(samples: Sequence[Sample]) -> dict[str, dict[str, Sample]]:
-    """Best, median and worst sample of every label, by Dice; fewer where a label has fewer."""
+    """Best, median and worst sample of every label by Dice, or fewer if it has fewer."""
     present = [sample for sample in samples if sample.present]
     chosen: dict[str, dict[str, Sample]] = {}
     for name, part in _grouped(present, LEVELS["label"]).items():
         order = sorted(part, key=lambda sample: -sample.dice)
         picks = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
-        seen: list[Sample] = []
+        shown: list[Sample] = []
         for word, sample in picks.items():
-            if not any(sample is other for other in seen):
+            if not any(sample is other for other in shown):
                 chosen.setdefault(name, {})[word] = sample
-                seen.append(sample)
+                shown.append(sample)
     return chosen
 
 
@@ -296,8 +285,8 @@ def _grouped(
 def _interval(samples: Sequence[Sample], seed: int, score: str = "dice") -> Row:
     values = [float(getattr(sample, score)) for sample in samples]
     groups = [sample.question.group for sample in samples]
-    found = bootstrap_mean(values, np.random.default_rng(seed), groups=groups)
-    return dict(zip(DICE_COLUMNS, found, strict=True))
+    interval = bootstrap_mean(values, np.random.default_rng(seed), groups=groups)
+    return dict(zip(DICE_COLUMNS, interval, strict=True))
 
 
 def _part(sample: Sample, part: str) -> str:
@@ -307,9 +296,3 @@ def _part(sample: Sample, part: str) -> str:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
-
-
-def _cell(value: object) -> object:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else value

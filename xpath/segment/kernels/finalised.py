@@ -1,4 +1,4 @@
-"""What mask finalisation answers, whatever computes it."""
+"""The result of mask finalisation, whatever computes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Finalised"]
 
 
 class Finalised(NamedTuple):
-    """N masks of one size and what is known of them; tensors on the device of the logits."""
+    """N masks of one size with their measurements, tensors on the device of the logits."""
 
     packed: Tensor
     """uint8 ``(N, H, ceil(W / 8))``: eight neighbours of a row, the leftmost in the highest bit,

@@ -21,7 +21,7 @@ __all__ = ["Attention", "FeedForward", "KeysValues", "sine_positions"]
 
 
 class KeysValues(NamedTuple):
-    """What a source offers to attention."""
+    """Keys and values of a source of attention."""
 
     keys: Tensor
     """``(B, h, S, D / h)``."""
@@ -59,7 +59,7 @@ class Attention(nn.Module):
         )
 
     def forward(self, queries: Tensor, source: KeysValues, allowed: Tensor | None = None) -> Tensor:
-        """What the queries read from the source, ``(B, T, D)``.
+        """Values of the source as the queries attend to them, ``(B, T, D)``.
 
         Args:
             queries: ``(B, T, D)``.
@@ -106,8 +106,8 @@ def sine_positions(height: int, width: int, dim: int, device: torch.device) -> T
     wavelength = 10000.0 ** (exponent.float() / features)
 
     def axis(length: int) -> Tensor:
-        place = torch.arange(1, length + 1, device=device, dtype=torch.float32)
-        angle = (place / (length + 1e-6) * 2 * math.pi)[:, None] / wavelength
+        position = torch.arange(1, length + 1, device=device, dtype=torch.float32)
+        angle = (position / (length + 1e-6) * 2 * math.pi)[:, None] / wavelength
         return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1)
 
     y = axis(height)[:, None, :].expand(height, width, features)

@@ -57,7 +57,7 @@ class BertTextEncoder(TextEncoder):
         self.projection = nn.Parameter(torch.randn(width, dim) * width**-0.5)
 
     def forward(self, ids: Tensor, mask: Tensor) -> TextFeatures:
-        """Features of token ids ``(P, T)``; ``mask`` is True on real tokens.
+        """Features of token ids ``(P, T)``, whose ``mask`` is True on real tokens.
 
         Raises:
             DataError: A prompt longer than the context.

@@ -4,8 +4,8 @@ Every prompt of an image is decoded on its own: prompts are an axis, not a seque
 depends on which other prompts were asked. What depends on the image only (the keys and values
 of every cross-attention, the low-resolution mask features) is computed once by ``prepare``.
 
-Axes: B images, P prompts, Q queries, T text tokens, D features, M features of masks, S places of a
-map, H W pixels.
+Axes: B images, P prompts, Q queries, T text tokens, D features, M features of masks, S positions of
+a map, H W pixels.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ImageMemory(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """What the queries say after one layer."""
+    """Masks and class embeddings of the queries after one layer."""
 
     masks: Tensor
     """``(B, P, Q, M)`` mask embeddings, to be multiplied with the mask features; M is usually D."""
@@ -100,16 +100,16 @@ class JointDecoder(nn.Module):
         self.class_projector = nn.Parameter(torch.randn(dim, dim) * dim**-0.5)
 
     def prepare(self, features: PixelFeatures) -> ImageMemory:
-        """What every prompt shares."""
-        tokens, places = [], []
+        """The part of the computation that every prompt shares."""
+        tokens, positions = [], []
         for level, projection in enumerate(self.projections):
             scale = projection(features.scales[level])
             height, width = scale.shape[-2:]
-            place = sine_positions(height, width, scale.shape[1], scale.device).to(scale.dtype)
+            position = sine_positions(height, width, scale.shape[1], scale.device).to(scale.dtype)
             tokens.append(scale.flatten(2).transpose(1, 2) + self.level_embedding.weight[level])
-            places.append(place.flatten(2).transpose(1, 2))
+            positions.append(position.flatten(2).transpose(1, 2))
         sources = tuple(
-            layer.cross.project(tokens[i % 3] + places[i % 3], tokens[i % 3])
+            layer.cross.project(tokens[i % 3] + positions[i % 3], tokens[i % 3])
             for i, layer in self._numbered()
         )
         # Resizing is linear, so masks of resized features are resized masks: only these small
@@ -123,7 +123,7 @@ class JointDecoder(nn.Module):
     def forward(
         self, memory: ImageMemory, text: TextFeatures, *, coupled: bool = False
     ) -> list[Heads]:
-        """The heads before the first and after every layer; the last is the answer.
+        """The heads before the first and after every layer. The last is the answer.
 
         The heads before the first layer do not depend on a prompt; their P is 1.
 
@@ -143,13 +143,15 @@ class JointDecoder(nn.Module):
             tokens, mask = tokens.flatten(1, 2)[:, None], mask.flatten(1, 2)[:, None]
         # Before the first self-attention nothing depends on the prompt: one row serves all.
         queries = self.query_content.weight.expand(images, 1, -1, -1)
-        words, places = tokens, tokens.detach()
+        words, positions = tokens, tokens.detach()
         heads = [self._heads(queries)]
         for i, layer in self._numbered():
             allowed = self._visible(heads[-1].masks, memory.low_features[i % 3])
             queries = layer.look(queries, self.query_position.weight, memory.sources[i], allowed)
             queries = queries.expand(-1, tokens.shape[1], -1, -1)
-            queries, words = layer.listen(queries, self.query_position.weight, words, places, mask)
+            queries, words = layer.listen(
+                queries, self.query_position.weight, words, positions, mask
+            )
             heads.append(self._heads(queries))
         return heads
 
@@ -172,7 +174,7 @@ class JointDecoder(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Cross-attention to the image, self-attention with the words, feed-forward; post-norm."""
+    """Cross-attention to the image, self-attention with the words, feed-forward, post-norm."""
 
     def __init__(self, dim: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -183,35 +185,37 @@ class DecoderLayer(nn.Module):
         self.ffn = FeedForward(dim, hidden)
         self.ffn_norm = nn.LayerNorm(dim)
 
-    def look(self, queries: Tensor, place: Tensor, source: KeysValues, allowed: Tensor) -> Tensor:
+    def look(
+        self, queries: Tensor, position: Tensor, source: KeysValues, allowed: Tensor
+    ) -> Tensor:
         """Queries ``(B, P, Q, D)`` after reading the image.
 
         Rows of cross-attention do not see each other, so the prompts of an image share one call.
         """
         _, prompts, count, _ = queries.shape
-        flat = (queries + place).flatten(1, 2)  # (B, P Q, D)
+        flat = (queries + position).flatten(1, 2)  # (B, P Q, D)
         read = self.cross(flat, source, allowed.flatten(1, 2)[:, None])
         out: Tensor = self.cross_norm(queries + read.unflatten(1, (prompts, count)))
         return out
 
     def listen(
-        self, queries: Tensor, place: Tensor, words: Tensor, word_place: Tensor, mask: Tensor
+        self, queries: Tensor, position: Tensor, words: Tensor, word_position: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Queries and words after attending to each other, within one prompt.
 
         Args:
             queries: ``(B, P, Q, D)``.
-            place: ``(Q, D)`` positions of the queries.
+            position: ``(Q, D)`` positions of the queries.
             words: ``(B, P, T, D)``.
-            word_place: ``(B, P, T, D)`` positions of the words.
+            word_position: ``(B, P, T, D)`` positions of the words.
             mask: ``(B, P, T)``, True on real words.
         """
         images, prompts, count, _ = queries.shape
         x = torch.cat((queries, words), dim=2).flatten(0, 1)  # (B P, Q + T, D)
-        places = torch.cat((place.expand_as(queries), word_place), dim=2).flatten(0, 1)
+        positions = torch.cat((position.expand_as(queries), word_position), dim=2).flatten(0, 1)
         real = functional.pad(mask, (count, 0), value=True).flatten(0, 1)[:, None, None]
-        source = self.self_attention.project(x + places, x)
-        x = self.self_norm(x + self.self_attention(x + places, source, real))
+        source = self.self_attention.project(x + positions, x)
+        x = self.self_norm(x + self.self_attention(x + positions, source, real))
         x = self.ffn_norm(x + self.ffn(x)).unflatten(0, (images, prompts))
         return x[:, :, :count], x[:, :, count:]
 

@@ -20,7 +20,7 @@ __all__ = ["ImageEncoder"]
 
 
 class ImageEncoder(nn.Module):
-    """Feature maps at strides 4, 8, 16 and 32; channels double from one to the next.
+    """Feature maps at strides 4, 8, 16 and 32, with twice the channels from one to the next.
 
     Args:
         width: Channels of the first map.
@@ -65,7 +65,7 @@ class ImageEncoder(nn.Module):
         self.norms = nn.ModuleList(LayerNorm2d(channels, eps=1e-5) for channels in self.channels)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Maps of a normalised image ``(B, 3, H, W)``, finest first; H and W multiples of 32."""
+        """Maps of a normalised image ``(B, 3, H, W)``, finest first. H, W are multiples of 32."""
         maps = self.trunk.forward_intermediates(image, intermediates_only=True)
         return [norm(x) for norm, x in zip(self.norms, maps, strict=True)]
 

@@ -21,7 +21,7 @@ __all__ = ["PixelDecoder", "PixelFeatures"]
 
 
 class PixelFeatures(NamedTuple):
-    """What the joint decoder sees of an image."""
+    """Features of an image for the joint decoder."""
 
     mask_features: Tensor
     """``(B, D, H / 4, W / 4)``; a mask is the dot product of these with a mask embedding."""
@@ -70,13 +70,13 @@ class PixelDecoder(nn.Module):
         return PixelFeatures(self.mask_features(y), (pyramid[0], pyramid[1], pyramid[2]))
 
     def _mix(self, x: Tensor) -> Tensor:
-        """Lets every place of the coarsest map see every other."""
+        """Lets every position of the coarsest map see every other."""
         height, width = x.shape[-2:]
-        place = sine_positions(height, width, x.shape[1], x.device).to(x.dtype)
-        place = place.flatten(2).transpose(1, 2)
+        position = sine_positions(height, width, x.shape[1], x.device).to(x.dtype)
+        position = position.flatten(2).transpose(1, 2)
         tokens = x.flatten(2).transpose(1, 2)  # (B, H W, D)
         for layer in self.layers:
-            tokens = layer(tokens, place)
+            tokens = layer(tokens, position)
         mixed: Tensor = tokens.transpose(1, 2).unflatten(2, (height, width))
         return mixed
 
@@ -91,10 +91,10 @@ class EncoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
 
-    def forward(self, x: Tensor, place: Tensor) -> Tensor:
-        """``x`` is ``(B, S, D)``; ``place`` is added to queries and keys, not to values."""
-        source = self.attention.project(x + place, x)
-        x = self.norm1(x + self.attention(x + place, source))
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        """``x`` is ``(B, S, D)``. ``position`` is added to queries and keys, not to values."""
+        source = self.attention.project(x + position, x)
+        x = self.norm1(x + self.attention(x + position, source))
         out: Tensor = self.norm2(x + self.ffn(x))
         return out
 

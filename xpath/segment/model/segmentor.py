@@ -51,7 +51,7 @@ def similarity(classes: Tensor, sentence: Tensor) -> Tensor:
 
 
 class PathSegmentor(nn.Module):
-    """Text-prompted segmentation (Chen et al. 2025, section 4.1; BiomedParse, Zhao et al. 2024).
+    """Text-prompted segmentation (Chen et al. 2025, section 4.1, after Zhao et al. 2024).
 
     The module is pure: tensors in, tensors out, gradients on. For numpy images, thresholds and
     batching use ``xpath.segment.predict.predictor.SegmentPredictor``.
@@ -81,7 +81,7 @@ class PathSegmentor(nn.Module):
         self.set_normalisation(pixel_mean, pixel_std)
 
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """What is subtracted from R, G, B in 0..255, and what they are divided by after that."""
+        """Means subtracted from R, G, B in 0..255, and deviations they are then divided by."""
         self.pixel_mean.copy_(torch.tensor(mean, dtype=torch.float32).view(3, 1, 1))
         self.pixel_std.copy_(torch.tensor(std, dtype=torch.float32).view(3, 1, 1))
 
@@ -97,7 +97,7 @@ class PathSegmentor(nn.Module):
         return self.decoder.prepare(self.pixel_decoder(maps))
 
     def encode_text(self, ids: Tensor, mask: Tensor) -> TextFeatures:
-        """Prompts of token ids ``(P, T)``; ``mask`` is True on real tokens."""
+        """Prompts of token ids ``(P, T)``, whose ``mask`` is True on real tokens."""
         text: TextFeatures = self.text_encoder(ids, mask)
         return text
 

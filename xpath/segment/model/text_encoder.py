@@ -34,13 +34,13 @@ class TextFeatures(NamedTuple):
 
 
 class TextEncoder(nn.Module):
-    """What turns token ids into features of the joint space."""
+    """Anything that turns token ids into features of the joint space."""
 
     context: int
     """Longest prompt in tokens."""
 
     def forward(self, ids: Tensor, mask: Tensor) -> TextFeatures:
-        """Features of token ids ``(P, T)``; ``mask`` is True on real tokens."""
+        """Features of token ids ``(P, T)``, whose ``mask`` is True on real tokens."""
         raise NotImplementedError
 
 
@@ -98,7 +98,7 @@ class CausalTextEncoder(TextEncoder):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def forward(self, ids: Tensor, mask: Tensor) -> TextFeatures:
-        """Features of token ids ``(P, T)``; ``mask`` is True on real tokens.
+        """Features of token ids ``(P, T)``, whose ``mask`` is True on real tokens.
 
         Raises:
             DataError: A prompt longer than the context.
@@ -114,7 +114,7 @@ class CausalTextEncoder(TextEncoder):
 
 
 class TextBlock(nn.Module):
-    """Self-attention and feed-forward, each with a norm in front; CLIP's fast GELU."""
+    """Self-attention and feed-forward, each with a norm in front, and CLIP's fast GELU."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class TextBlock(nn.Module):
         self.contract = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, causal: Tensor) -> Tensor:
-        """``x`` is ``(P, T, width)``; ``causal`` is the lower triangle ``(T, T)``."""
+        """``x`` is ``(P, T, width)``, and ``causal`` the lower triangle ``(T, T)``."""
         inner = self.norm1(x)
         x = x + self.attention(inner, self.attention.project(inner, inner), causal)
         hidden = self.expand(self.norm2(x))

@@ -55,10 +55,10 @@ class TimmImageEncoder(nn.Module):
         self.norms = nn.ModuleList(LayerNorm2d(channels, eps=1e-5) for channels in self.channels)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Maps of a normalised image ``(B, 3, H, W)``, finest first; H and W multiples of 32."""
+        """Maps of a normalised image ``(B, 3, H, W)``, finest first. H, W are multiples of 32."""
         image = image.contiguous(memory_format=torch.channels_last)
         # On CPUs, depth-wise convolutions are slower in bfloat16 than in float32.
-        with torch.autocast(image.device.type, enabled=_autocast_pays(image)):
+        with torch.autocast("cpu", enabled=False):
             maps = self.trunk(image)
         return [norm(maps[stage]) for norm, stage in zip(self.norms, self._stages, strict=True)]
 
@@ -87,10 +87,6 @@ class TimmImageEncoder(nn.Module):
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
             norm.eval()
-
-
-def _autocast_pays(image: Tensor) -> bool:
-    return image.device.type != "cpu" and torch.is_autocast_enabled(image.device.type)
 
 
 def _batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:

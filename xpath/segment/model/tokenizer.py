@@ -92,7 +92,7 @@ class PromptTokenizer:
 
 
 def fit_tokenizer(texts: Iterable[str], *, vocabulary: int = 1200) -> PromptTokenizer:
-    """A lower-casing byte-level BPE tokenizer fitted to texts; it can spell any other text."""
+    """A lower-casing byte-level BPE tokenizer fitted to texts. It can spell any other text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)

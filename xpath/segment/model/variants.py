@@ -37,7 +37,7 @@ TEXT_ENCODERS: dict[str, type[CausalTextEncoder | BertTextEncoder]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentorConfig:
-    """Every number of the architecture; travels with the weights."""
+    """Every number of the architecture, stored with the weights."""
 
     dim: int
     """Features of joint decoder and joint text space."""
@@ -121,7 +121,7 @@ def _check_length(name: str, values: tuple[float, ...], length: int) -> None:
 def build_segmentor(
     config: SegmentorConfig, *, drop_path: float = 0.0, layer_scale: float = 1e-4
 ) -> PathSegmentor:
-    """A PathSegmentor with fresh weights; see ``ImageEncoder`` for the two training settings."""
+    """A PathSegmentor with fresh weights. See ``ImageEncoder`` for the two training settings."""
     image_encoder = _image_encoder(config, drop_path, layer_scale)
     return PathSegmentor(
         image_encoder=image_encoder,
@@ -194,12 +194,12 @@ def pathsegmentor_large(*, text: Literal["pubmedbert", "clip"] = "pubmedbert") -
 
 
 def pathsegmentor_mini(vocabulary: int) -> PathSegmentor:
-    """The model for CPUs with fresh weights; see ``mini_config``."""
+    """The model for CPUs with fresh weights, see ``mini_config``."""
     return build_segmentor(mini_config(vocabulary))
 
 
 def pathsegmentor_tiny(vocabulary: int) -> PathSegmentor:
-    """The model for tests with fresh weights; see ``tiny_config``."""
+    """The model for tests with fresh weights, see ``tiny_config``."""
     return build_segmentor(tiny_config(vocabulary))
 
 

@@ -2,12 +2,12 @@
 
 A segmentor sees less around the border of what it is shown, so two patches disagree along the line
 where they meet, and an object across it falls apart. Here every patch is segmented within a wider
-window, and where windows cover the same place their logits are averaged, each with a weight that
-fades towards its own border. The average is a function of the place alone, so neighbouring patches
-cut their masks out of one and the same picture.
+window, and where windows overlap their logits are averaged, each with a weight that fades towards
+its own border. The average is a function of the position alone, so neighbouring patches cut their
+masks out of one and the same picture.
 
 Logits are blended as the model gives them, at a quarter of the resolution, and enlarged once: both
-are linear, so nothing is lost, and little is held. Axes: N patches, P prompts, h w places of the
+are linear, so nothing is lost, and little is held. Axes: N patches, P prompts, h w positions of the
 logits, H W pixels.
 """
 
@@ -21,6 +21,7 @@ import torch
 from torch.nn import functional
 
 from xpath.errors import ConfigError, DataError
+from xpath.protocols import STRIDE
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
@@ -33,10 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BlendedPatch", "SeamBlender", "check_overlap", "taper", "widened"]
 
-STRIDE = 4
-"""Pixels per place of the logits."""
 SMALLEST = 2 * STRIDE
-"""Of an overlap: enlarging looks one place beyond the patch, where weights must not be 0."""
+"""Of an overlap: enlarging looks one position beyond the patch, where weights must not be 0."""
 EXACT = 1e-6
 """Places nearer to each other than this are the same."""
 LIMIT = 20.0
@@ -44,9 +43,9 @@ LIMIT = 20.0
 
 
 class BlendedPatch(NamedTuple):
-    """A patch all of whose windows have been seen."""
+    """A patch all of whose windows have been added."""
 
-    place: int
+    position: int
     """In the grid."""
     logits: Tensor
     """``(P, H, W)``, float32; a pixel belongs to the object above 0."""
@@ -81,7 +80,7 @@ class SeamBlender:
         if not overlap:
             raise ConfigError("without overlap there is nothing to blend; use the patches as such")
         self.windows = widened(grid, overlap)
-        """What to read and to segment: window k is patch k with its surroundings."""
+        """The windows to read and to segment: window k is patch k with its surroundings."""
         self._grid, self._overlap = grid, overlap
         self._needs = _touching(grid, self.windows)
         self.order: list[int] = list(dict.fromkeys(np.concatenate(self._needs).tolist()))
@@ -101,26 +100,26 @@ class SeamBlender:
 
         Args:
             index: Which window; each comes once.
-            logits: ``(P, h, w)`` at stride 4 from the window's top left corner; places beyond its
-                end (padding) are left alone.
+            logits: ``(P, h, w)`` at stride 4 from the window's top left corner; positions beyond
+                its end (padding) are left alone.
 
         Raises:
             DataError: NaN, or a window that has been added before.
-            ShapeError: Fewer places than the window has.
+            ShapeError: Fewer positions than the window has.
         """
         if index in self._seen:
             raise DataError(f"window {index} was added before; each is segmented once")
-        places = -(-self.windows.pixels // STRIDE)
+        positions = -(-self.windows.pixels // STRIDE)
         sizes = check_shape(f"logits of window {index}", logits, "P h w")
-        if min(sizes["h"], sizes["w"]) < places:
-            check_shape(f"logits of window {index}", logits, f"P {places} {places}")
+        if min(sizes["h"], sizes["w"]) < positions:
+            check_shape(f"logits of window {index}", logits, f"P {positions} {positions}")
         if not torch.isfinite(logits).all():
             raise DataError(
                 f"the segmentor answers NaN or infinity at patch {index}; its weights may be"
                 " damaged, or its precision too low: use float32"
             )
         # A copy: a view would keep the whole batch in memory.
-        self._alive[index] = logits[:, :places, :places].clamp(-LIMIT, LIMIT).half()
+        self._alive[index] = logits[:, :positions, :positions].clamp(-LIMIT, LIMIT).half()
         self._seen.add(index)
 
     def finished(self) -> Iterator[BlendedPatch]:
@@ -138,18 +137,18 @@ class SeamBlender:
         total: Tensor | None = None
         weights: Tensor | None = None
         for window in self._needs[index]:  # always in the same order: sums come out the same
-            found = self._alive[int(window)]
+            logits = self._alive[int(window)]
             x, y = (self._grid.coords[index] - self.windows.coords[window]).tolist()
-            across, down = self._line(x, found.device), self._line(y, found.device)
+            across, down = self._line(x, logits.device), self._line(y, logits.device)
             if across is None or down is None:
                 continue
-            piece = _sampled(_sampled(found, down, -2), across, -1)
+            sampled = _sampled(_sampled(logits, down, -2), across, -1)
             weight = torch.outer(down.weight, across.weight)
             if total is None or weights is None:
                 side = -(-self._grid.pixels // STRIDE) + 2
-                total = piece.new_zeros(len(piece), side, side)
-                weights = piece.new_zeros(side, side)
-            total[:, down.part, across.part] += weight * piece
+                total = sampled.new_zeros(len(sampled), side, side)
+                weights = sampled.new_zeros(side, side)
+            total[:, down.part, across.part] += weight * sampled
             weights[down.part, across.part] += weight
         if total is None or weights is None:
             raise DataError(f"no window covers patch {index}")
@@ -180,7 +179,7 @@ def check_overlap(overlap: int) -> None:
 
 
 def widened(grid: PatchGrid, overlap: int) -> PatchGrid:
-    """Windows around the patches of a grid, in the same order; they may leave the slide.
+    """Windows around the patches of a grid, in the same order. They may leave the slide.
 
     Args:
         grid: The patches.
@@ -197,7 +196,7 @@ def widened(grid: PatchGrid, overlap: int) -> PatchGrid:
 
 
 def taper(pixels: NDArray[np.float64], side: int, overlap: int) -> NDArray[np.float64]:
-    """Weight of a window at places along one axis: 0 at its border, half above its patch's border.
+    """Weight of a window at pixels along one axis: 0 at its border, half above its patch's border.
 
     A squared sine over twice the overlap, so that the weights of two patches side by side sum to 1
     wherever both windows reach.
@@ -218,11 +217,11 @@ class _Line(NamedTuple):
     """Places of a patch that a window covers, along one axis."""
 
     part: slice
-    """Which they are, counted from one place before the patch."""
+    """Which they are, counted from one position before the patch."""
     first: Tensor
-    """The window's place at or before each."""
+    """The window's position at or before each."""
     share: Tensor | None
-    """How far each lies towards the window's next place; None where they coincide."""
+    """How far each lies towards the window's next position; None where they coincide."""
     weight: Tensor
     """Of the window at each."""
 
@@ -230,9 +229,9 @@ class _Line(NamedTuple):
 def _line(
     grid: PatchGrid, windows: PatchGrid, overlap: int, offset: int, device: torch.device
 ) -> _Line | None:
-    """Where a patch lies in a window; None where the window has no weight in it."""
-    places = np.arange(-1, -(-grid.pixels // STRIDE) + 1)  # one more on either side
-    level0 = offset + (places + 0.5) * (STRIDE * grid.footprint / grid.pixels)
+    """Where a patch lies in a window, or None where the window has no weight in it."""
+    positions = np.arange(-1, -(-grid.pixels // STRIDE) + 1)  # one more on either side
+    level0 = offset + (positions + 0.5) * (STRIDE * grid.footprint / grid.pixels)
     pixels = np.asarray(level0 * (windows.pixels / windows.footprint), np.float64)
     weight = taper(pixels, windows.pixels, overlap)
     inside = np.flatnonzero(weight > 0)
@@ -255,12 +254,12 @@ def _touching(grid: PatchGrid, windows: PatchGrid) -> list[NDArray[np.int64]]:
     from scipy.spatial import cKDTree
 
     margin = int(grid.coords[0, 0] - windows.coords[0, 0])
-    beyond = STRIDE / 2 * grid.footprint / grid.pixels  # enlarging looks one place further
+    beyond = STRIDE / 2 * grid.footprint / grid.pixels  # enlarging looks one position further
     tree = cKDTree(grid.coords)
-    found = tree.query_ball_point(grid.coords, grid.footprint + margin + beyond, p=np.inf)
+    reaching = tree.query_ball_point(grid.coords, grid.footprint + margin + beyond, p=np.inf)
     x, y = grid.coords.T
     needs = []
-    for near in found:
+    for near in reaching:
         index = np.asarray(near, np.int64)
         needs.append(index[np.lexsort((index, x[index], y[index]))])
     return needs
@@ -276,7 +275,7 @@ def _leaving(needs: list[NDArray[np.int64]]) -> dict[int, list[int]]:
 
 
 def _sampled(logits: Tensor, line: _Line, axis: int) -> Tensor:
-    """Logits at the places of a line, float32, between neighbours by their distance."""
+    """Logits at the positions of a line, float32, between neighbours by their distance."""
     lower = logits.index_select(axis, line.first).float()
     if line.share is None:
         return lower
@@ -286,6 +285,6 @@ def _sampled(logits: Tensor, line: _Line, axis: int) -> Tensor:
 
 
 def _enlarged(field: Tensor, side: int) -> Tensor:
-    """``(P, side, side)`` of places that begin one before the patch and end one after it."""
+    """``(P, side, side)`` of positions that begin one before the patch and end one after it."""
     large = functional.interpolate(field[None], scale_factor=STRIDE, mode="bilinear")[0]
     return large[:, STRIDE : STRIDE + side, STRIDE : STRIDE + side]

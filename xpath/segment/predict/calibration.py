@@ -60,7 +60,7 @@ class PresenceReport(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PresenceCalibration:
-    """P(present) of a mask; a ``PresenceScore``."""
+    """P(present) of a mask, a ``PresenceScore``."""
 
     coefficients: tuple[float, ...]
     """Of log-odds of the mean probability, log-odds of the peak, log10(1 + area), cosine."""
@@ -78,7 +78,7 @@ class PresenceCalibration:
     """Whether it was fitted with cosines; if so it needs them."""
 
     def __call__(self, statistics: MaskStatistics, labels: Sequence[str]) -> NDArray[np.float64]:
-        """P(present) ``(..., P)`` of masks for P label ids; 0 for an empty mask.
+        """P(present) ``(..., P)`` of masks for P label ids, 0 for an empty mask.
 
         Raises:
             DataError: More or fewer labels than masks, or no cosines where they are needed.
@@ -156,22 +156,22 @@ def fit_calibration(
             f"{len(statistics.area)} masks, {len(labels)} labels and {len(truth)} answers;"
             " give one of each per mask"
         )
-    found = statistics.area > 0
-    if len(np.unique(truth[found])) < 2:
+    filled = statistics.area > 0
+    if len(np.unique(truth[filled])) < 2:
         raise DataError(
             "masks that are not empty must include present and absent objects, got"
-            f" {int(truth[found].sum())} present of {int(found.sum())}; add prompts of the others"
+            f" {int(truth[filled].sum())} present of {int(filled.sum())}; add prompts of the others"
         )
-    table = features(statistics)[found]
+    table = features(statistics)[filled]
     if not np.isfinite(table).all():
         raise DataError("statistics of some masks are not finite; leave those masks out")
-    names = np.asarray(labels)[found]
+    names = np.asarray(labels)[filled]
     known = np.unique(names)
     mean, scale = table.mean(axis=0), table.std(axis=0)
     scale = np.where(scale > 1e-9, scale, 1.0)
     # a column per label: the penalty pulls its weight, the label's offset, to the pooled zero
     columns = np.hstack(((table - mean) / scale, names[:, None] == known))
-    model = LogisticRegression(C=1.0, max_iter=1000).fit(columns, truth[found])
+    model = LogisticRegression(C=1.0, max_iter=1000).fit(columns, truth[filled])
     weights = model.coef_[0, : len(mean)] / scale
     fitted = PresenceCalibration(
         coefficients=tuple(map(float, weights)),
@@ -189,7 +189,7 @@ def fit_calibration(
 def mask_facts(
     masks: NDArray[np.bool_], presence: NDArray[np.floating], peak: NDArray[np.floating]
 ) -> MaskStatistics:
-    """What a calibration needs of masks ``(..., H, W)``, without the colours under them.
+    """Statistics of masks ``(..., H, W)`` for a calibration, without the colours under them.
 
     Args:
         masks: Any number of them.
@@ -205,7 +205,7 @@ def mask_facts(
 def presence_report(
     scores: NDArray[np.floating], present: NDArray[np.bool_], threshold: float
 ) -> PresenceReport:
-    """Precision and recall of scores ``(n,)`` at a threshold; use masks not fitted on."""
+    """Precision and recall of scores ``(n,)`` at a threshold, for masks not fitted on."""
     taken, truth = np.asarray(scores) >= threshold, np.asarray(present, np.bool_)
     right, many, there = int((taken & truth).sum()), int(taken.sum()), int(truth.sum())
     precision = right / many if many else float("nan")

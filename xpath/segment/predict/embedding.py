@@ -1,6 +1,6 @@
 """Images, encoded once.
 
-Axes: B images, P prompts, H W pixels, h w places of the logits.
+Axes: B images, P prompts, H W pixels, h w positions of the logits.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from xpath.protocols import STRIDE
 from xpath.segment.predict.images import resized
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ class Embedding(NamedTuple):
     """Images of one size, ready for any number of prompts."""
 
     memory: ImageMemory
-    """What the decoder needs to know of them."""
+    """Their features, as the decoder needs them."""
     size: tuple[int, int]
     """Height and width of the images, and of their masks."""
-    seen: tuple[int, int]
+    model_size: tuple[int, int]
     """Height and width at which the model saw them."""
 
     @property
@@ -37,7 +38,7 @@ class Embedding(NamedTuple):
         return len(self.memory.mask_features)
 
     def rows(self, rows: slice) -> Embedding:
-        """Some of the images; shares their memory."""
+        """Some of the images, sharing their memory."""
         return self._replace(memory=_merge(lambda parts: parts[0][rows], [self.memory]))
 
     def enlarge(self, logits: Tensor) -> Tensor:
@@ -46,8 +47,8 @@ class Embedding(NamedTuple):
         Bilinear to four times the size as in the published code, cut to what is not padding, and
         resized once more if the images were.
         """
-        height, width = self.seen
-        fine = functional.interpolate(logits, scale_factor=4, mode="bilinear")
+        height, width = self.model_size
+        fine = functional.interpolate(logits, scale_factor=STRIDE, mode="bilinear")
         return resized(fine[:, :, :height, :width], self.size)
 
 
@@ -57,7 +58,7 @@ def joined(memories: Sequence[ImageMemory]) -> ImageMemory:
 
 
 def _merge(function: Callable[[list[Tensor]], Tensor], trees: Sequence[Any]) -> Any:
-    """Named tuples of tensors, all of one kind, made into one, tensor by tensor."""
+    """Named tuples of tensors, all of one type, made into one, tensor by tensor."""
     first = trees[0]
     if isinstance(first, Tensor):
         return function(list(trees))

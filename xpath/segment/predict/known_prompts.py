@@ -36,7 +36,7 @@ def untaught(prompts: Iterable[str], labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def taught_labels(prompts: Sequence[str], labels: Iterable[str]) -> tuple[str, ...]:
-    """For each prompt the label id it is the sentence of; itself if it is none of them."""
+    """For each prompt the label id it is the sentence of, or itself if it is none of them."""
     ids = {_sentence(label): label for label in labels}
     return tuple(ids.get(_plain(prompt), prompt) for prompt in prompts)
 
@@ -48,7 +48,7 @@ def _published() -> frozenset[str]:
 
 @lru_cache(maxsize=1024)
 def _sentence(label: str) -> str:
-    """The prompt of a label; weights from elsewhere may name theirs as they like."""
+    """The prompt of a label. Weights from elsewhere may name theirs as they like."""
     try:
         return _plain(load_labels().parse(label, allow_new=True).prompt)
     except LabelError:

@@ -4,7 +4,7 @@ Twenty maps of a megapixel do not fit into the cache, and to ask the system for 
 them costs more than to fill it. So the image is gone through in bands, side by side in threads, and
 in a band every label is cut to where it may be.
 
-Axes: P labels, h w places of the logits, H W pixels.
+Axes: P labels, h w positions of the logits, H W pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from xpath.errors import ShapeError
-from xpath.segment.kernels.finalise import STRIDE
+from xpath.protocols import STRIDE
 from xpath.segment.predict.images import resized
 from xpath.segment.predict.presence import PEAK, plane_sums
 
@@ -33,12 +33,12 @@ BAND = 64
 """Places in a band: of an image 1024 wide, a megabyte of logits."""
 
 Result = TypeVar("Result")
-Place = tuple[slice, slice]
+Window = tuple[slice, slice]
 """Rows and columns of the image."""
 
 
 class Measures(NamedTuple):
-    """What is known of each label before labels are compared."""
+    """Measurements of each label before labels are compared."""
 
     sums: NDArray[np.float64]
     """``(P, 6)``: see ``presence.plane_sums``; 0 where the mask is empty."""
@@ -55,7 +55,7 @@ class _Part(NamedTuple):
 
     logits: NDArray[np.float32]
     """``(rows, columns)``."""
-    place: Place
+    window: Window
     """Where in the image."""
 
 
@@ -66,35 +66,35 @@ class LabelPlanes:
         self,
         logits: Tensor,
         size: tuple[int, int],
-        seen: tuple[int, int] | None,
+        model_size: tuple[int, int] | None,
         *,
         lowest: float,
     ) -> None:
         """Takes logits, and the size of the image here and in the model.
 
         Args:
-            logits: ``(P, h, w)``, a place for 4 by 4 pixels as the model saw them.
+            logits: ``(P, h, w)``, a position for 4 by 4 pixels as the model saw them.
             size: Height and width of the image.
-            seen: Those of it as the model saw it, without padding; None if they are the same.
-            lowest: No one asks for places where a logit is at most this.
+            model_size: Those of it as the model saw it, without padding; None if they are the same.
+            lowest: No one asks for positions where a logit is at most this.
 
         Raises:
             ShapeError: Logits that do not reach over what the model saw.
         """
         self.size, self.best = size, np.empty(0, np.float32)
-        self._seen = seen or size
+        self._model_size = model_size or size
         self._low = logits.detach().float().cpu().numpy()
         self._lowest = lowest
-        reach = [STRIDE * places for places in self._low.shape[1:]]
-        if any(pixels > most for pixels, most in zip(self._seen, reach, strict=True)):
+        reach = [STRIDE * positions for positions in self._low.shape[1:]]
+        if any(pixels > most for pixels, most in zip(self._model_size, reach, strict=True)):
             raise ShapeError(
-                f"the model saw {self._seen} px, but logits {self._low.shape} reach {reach};"
-                " pass height and width it saw as seen"
+                f"the model saw {self._model_size} px, but logits {self._low.shape} reach {reach};"
+                " pass height and width it saw as model_size"
             )
         # a label whose mask is empty is dropped in any case
         self._there = [index for index, low in enumerate(self._low) if low.max(initial=0) > 0]
-        # resampled twice, there is no telling how far a place reaches: all rows at once
-        rows = STRIDE * BAND if self._seen == size else max(size[0], 1)
+        # resampled twice, there is no telling how far a position reaches: all rows at once
+        rows = STRIDE * BAND if self._model_size == size else max(size[0], 1)
         self._bands = [slice(row, min(row + rows, size[0])) for row in range(0, size[0], rows)]
 
     def __len__(self) -> int:
@@ -108,33 +108,33 @@ class LabelPlanes:
             channels: Image ``(3, H, W)``.
             level: Logit above which a pixel is a candidate of a label.
         """
-        found = self._by_band(lambda band: self._measured(band, channels, level))
-        sums = np.sum([band.sums for band in found], axis=0)
-        sums[:, PEAK] = np.max([band.sums[:, PEAK] for band in found], axis=0)
+        bands = self._by_band(lambda band: self._measured(band, channels, level))
+        sums = np.sum([band.sums for band in bands], axis=0)
+        sums[:, PEAK] = np.max([band.sums[:, PEAK] for band in bands], axis=0)
         return Measures(
             sums,
-            np.concatenate([band.bits for band in found], axis=1),
-            np.sum([band.own for band in found], axis=0),
-            np.sum([band.own_sum for band in found], axis=0),
+            np.concatenate([band.bits for band in bands], axis=1),
+            np.sum([band.own for band in bands], axis=0),
+            np.sum([band.own_sum for band in bands], axis=0),
         )
 
     def winners(self, indices: Sequence[int], level: float) -> NDArray[np.unsignedinteger]:
-        """``(H, W)`` one more than the label with the highest logit above a level; 0 where none.
+        """``(H, W)`` one more than the label with the highest logit above a level, 0 where none.
 
         Labels must rise. ``best`` is then the highest logit.
         """
-        kind = np.uint8 if len(self) < 256 else np.uint16
-        winner = np.zeros(self.size, kind)
+        dtype = np.uint8 if len(self) < 256 else np.uint16
+        winner = np.zeros(self.size, dtype)
         self.best = np.full(self.size, level, np.float32)
         there = [index for index in indices if index in self._there]
 
         def compete(band: slice) -> None:
             for index, part in self._parts(band, there):
-                best, first = self.best[part.place], winner[part.place]
+                best, first = self.best[part.window], winner[part.window]
                 ahead = part.logits > best
                 np.maximum(part.logits, best, out=best)
                 # a later label has the higher number: no need to write under a mask, which is slow
-                np.maximum(first, ahead.view(np.uint8) * kind(index + 1), out=first)
+                np.maximum(first, ahead.view(np.uint8) * dtype(index + 1), out=first)
 
         self._by_band(compete)
         return winner
@@ -152,7 +152,7 @@ class LabelPlanes:
         import cv2
 
         count, shape = len(self), (band.stop - band.start, self.size[1])
-        found = Measures(
+        measures = Measures(
             np.zeros((count, PEAK + 2)),
             np.zeros((count, -(-math.prod(shape) // 8)), np.uint8),
             np.zeros(count, np.int64),
@@ -160,34 +160,36 @@ class LabelPlanes:
         )
         mask = np.zeros(shape, np.bool_)
         for index, part in self._parts(band, self._there):
-            rows, columns = part.place
+            rows, columns = part.window
             mask.fill(False)
             inside = mask[rows.start - band.start : rows.stop - band.start, columns]
             np.greater(part.logits, 0, out=inside)
-            found.bits[index] = np.packbits(mask)
+            measures.bits[index] = np.packbits(mask)
             candidate = (part.logits > level).view(np.uint8)
             probability = _sigmoid(part.logits)
-            found.sums[index] = plane_sums(probability, channels[:, rows, columns])
-            found.own[index] = cv2.countNonZero(candidate)
-            found.own_sum[index] = cv2.norm(probability, cv2.NORM_L1, candidate)
-        return found
+            measures.sums[index] = plane_sums(probability, channels[:, rows, columns])
+            measures.own[index] = cv2.countNonZero(candidate)
+            measures.own_sum[index] = cv2.norm(probability, cv2.NORM_L1, candidate)
+        return measures
 
     def _parts(self, band: slice, indices: Sequence[int]) -> Iterator[tuple[int, _Part]]:
         """Of the labels that may be in a band, their logits there."""
         for index in indices:
-            part = self._resampled(index) if self._seen != self.size else self._cut(index, band)
+            part = (
+                self._resampled(index) if self._model_size != self.size else self._cut(index, band)
+            )
             if part is not None:
                 yield index, part
 
     def _resampled(self, index: int) -> _Part:
         """Over the whole image, of another size than the model saw."""
-        large = _enlarged(self._low[index])[: self._seen[0], : self._seen[1]]
+        large = _enlarged(self._low[index])[: self._model_size[0], : self._model_size[1]]
         plane = resized(torch.from_numpy(large)[None, None], self.size)[0, 0].numpy()
         return _Part(plane, (slice(0, self.size[0]), slice(0, self.size[1])))
 
     def _cut(self, index: int, band: slice) -> _Part | None:
-        """Where in a band a label may be; None if nowhere."""
-        # a place reaches half way into its neighbours, and they lean on their own
+        """Where in a band a label may be, or None if nowhere."""
+        # a position reaches half way into its neighbours, and they lean on their own
         first = max(band.start // STRIDE - 2, 0)
         low = self._low[index, first : -(-band.stop // STRIDE) + 2]
         high = low > self._lowest
@@ -210,7 +212,7 @@ class LabelPlanes:
 
 
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities; in one thread, for the bands have their own."""
+    """Probabilities, in one thread, for the bands have their own."""
     import cv2
 
     chance: NDArray[np.float32] = np.asarray(cv2.exp(-logits))
@@ -219,7 +221,7 @@ def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _enlarged(low: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Four times larger; the weights of torch's interpolate, five times as fast."""
+    """Four times larger, with the weights of torch's interpolate but five times as fast."""
     import cv2
 
     size = (STRIDE * low.shape[1], STRIDE * low.shape[0])

@@ -1,4 +1,4 @@
-"""How much is computed at once, so that it fits.
+"""How much is computed at once, so that it fits into memory.
 
 An estimate from the sizes of the model, not a measurement: what the widest step keeps alive at
 once, with a fifth on top. Chunks bound the memory and never change a mask.
@@ -39,7 +39,7 @@ class WorkingSet(NamedTuple):
 
 
 class Chunks(NamedTuple):
-    """How many at once; at least one each."""
+    """How many at once, at least one each."""
 
     encoded: int
     """Images."""
@@ -47,29 +47,31 @@ class Chunks(NamedTuple):
     """Prompts times images."""
 
 
-def working_set(model: PathSegmentor, seen: tuple[int, int], itemsize: int) -> WorkingSet:
-    """What encoding and decoding need, estimated.
+def working_set(model: PathSegmentor, model_size: tuple[int, int], itemsize: int) -> WorkingSet:
+    """An estimate of the memory that encoding and decoding need.
 
     Args:
         model: The segmentor.
-        seen: Height and width of the images the model sees.
+        model_size: Height and width of the images the model sees.
         itemsize: Bytes of the type the model computes in.
     """
-    rows, columns = -(-seen[0] // 32), -(-seen[1] // 32)
-    places = rows * columns  # at stride 32; 4, 16 and 64 times as many where it is finer
+    rows, columns = -(-model_size[0] // 32), -(-model_size[1] // 32)
+    positions = rows * columns  # at stride 32; 4, 16 and 64 times as many where it is finer
     queries, dim = model.decoder.query_content.weight.shape
     width = model.image_encoder.channels[0]
-    activations = 64 * places * max(FOCAL_ARRAYS * width, PYRAMID_ARRAYS * dim)
+    activations = 64 * positions * max(FOCAL_ARRAYS * width, PYRAMID_ARRAYS * dim)
     depth = len(model.decoder.layers)
-    kept = dim * places * (64 + 21 + 2 * 7 * depth)  # mask features, resized ones, keys and values
+    kept = (
+        dim * positions * (64 + 21 + 2 * 7 * depth)
+    )  # mask features, resized ones, keys and values
     # Under autocast sums and norms stay float32, so half of the activations are no smaller.
     image = (activations * (itemsize + FLOAT) // 2) + kept * itemsize
-    look = 16 * places * queries * (itemsize + FLOAT + 3 * BOOL)  # logits twice, where to look
-    answer = 64 * places * (itemsize + 2 * FLOAT)  # logits, in float32, and checked
+    look = 16 * positions * queries * (itemsize + FLOAT + 3 * BOOL)  # logits twice, where to look
+    answer = 64 * positions * (itemsize + 2 * FLOAT)  # logits, in float32, and checked
     return WorkingSet(int(MARGIN * image), int(MARGIN * (look + answer)))
 
 
 def chunks(needs: WorkingSet, memory_gb: float) -> Chunks:
-    """What fits into so many GiB."""
+    """How many images and prompts fit into so many GiB."""
     budget = memory_gb * GIB
     return Chunks(max(1, int(budget // needs.image)), max(1, int(budget // needs.prompt)))

@@ -3,7 +3,7 @@
 An image is encoded once; prompts are a batch, each answered on its own. For every prompt the query
 is chosen first and only its mask is computed.
 
-Axes: B images, P prompts, H W pixels, h w places of the logits.
+Axes: B images, P prompts, H W pixels, h w positions of the logits.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
 from xpath.device import device_of
 from xpath.errors import ConfigError, DataError
+from xpath.protocols import STRIDE, Segmentation
 from xpath.segment.checkpoints.checkpoint import load_segmentor, locate, text_digest
 from xpath.segment.model.text_encoder import TextFeatures
 from xpath.segment.predict.calibration import PRESENCE, PresenceCalibration, mask_facts
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from xpath.segment.model.tokenizer import PromptTokenizer
     from xpath.segment.predict.memory import Chunks
 
-__all__ = ["PredictorConfig", "SegmentPredictor", "Segmentation"]
+__all__ = ["PredictorConfig", "SegmentPredictor"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictorConfig:
-    """How masks are computed; none of it changes what they mean."""
+    """How masks are computed. Nothing here changes what they mean."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Type of matrix products and convolutions. Prompts, cosines, resizing and probabilities are
@@ -81,32 +82,14 @@ class PredictorConfig:
             raise ConfigError(f"memory_gb must be above 0, got {self.memory_gb}; 4 suits most")
 
 
-class Segmentation(NamedTuple):
-    """Masks of B images for P prompts."""
-
-    masks: NDArray[np.bool_]
-    """``(B, P, H, W)``: where the object is, if it is there at all."""
-    presence: NDArray[np.float32]
-    """``(B, P)`` mean probability inside the mask, 0.5 to 1; 0 where the mask is empty."""
-    peak: NDArray[np.float32]
-    """``(B, P)`` highest probability of any pixel."""
-    present: NDArray[np.bool_]
-    """``(B, P)`` is it there at all? As the weights' calibration has it; without one, wherever the
-    mask is not empty."""
-    probability: NDArray[np.float32] | None = None
-    """``(B, P, H, W)`` per pixel, if it was asked for."""
-    published: tuple[bool, ...] = ()
-    """For each prompt: is it the sentence of one of the 160 published labels?"""
-
-
 class SegmentPredictor:
-    """Segments images with words; an image is encoded once and answers any number of prompts.
+    """Segments images with words. An image is encoded once for any number of prompts.
 
     Example::
 
         predictor = SegmentPredictor.from_pretrained()
         embedding = predictor.encode(image)  # (H, W, 3) uint8 at predictor.info.mpp
-        found = predictor.masks(embedding, ["nuclei-level lymphocyte in breast pathology."])
+        answer = predictor.masks(embedding, ["nuclei-level lymphocyte in breast pathology."])
 
     Args:
         model: The module; it is moved to the device.
@@ -116,8 +99,10 @@ class SegmentPredictor:
         config: How masks are computed.
         texts: Where encoded prompts are kept beyond this process; None for nowhere, as fits
             weights that still change.
-        calibration: What tells from a mask whether its object is there at all.
+        calibration: Decides from a mask whether its object is there at all.
     """
+
+    stride = STRIDE
 
     def __init__(
         self,
@@ -153,7 +138,7 @@ class SegmentPredictor:
         device: str = "cpu",
         config: PredictorConfig = PredictorConfig(),
     ) -> SegmentPredictor:
-        """A predictor from a checkpoint folder or hub id; without one, the weights that ship.
+        """A predictor from a checkpoint folder or hub id, or from the weights that ship.
 
         Raises:
             CheckpointError: The checkpoint is missing or does not fit.
@@ -187,16 +172,16 @@ class SegmentPredictor:
         """
         batch = as_batch(images)
         size = (batch.shape[1], batch.shape[2])
-        seen = working_size(size, mpp, self.info.mpp)
-        step = self._at_once(seen).encoded
+        model_size = working_size(size, mpp, self.info.mpp)
+        step = self._at_once(model_size).encoded
         memories = []
         for start in range(0, len(batch), step):
-            pixels = as_pixels(batch[start : start + step], seen, self.device)
+            pixels = as_pixels(batch[start : start + step], model_size, self.device)
             if not self.config.channels_last:
                 pixels = pixels.contiguous()
             with self._precision():
                 memories.append(self._encode_image(pixels))
-        return Embedding(joined(memories), size, seen)
+        return Embedding(joined(memories), size, model_size)
 
     @torch.inference_mode()
     def masks(
@@ -234,14 +219,14 @@ class SegmentPredictor:
         masks = np.zeros((*shape, *embedding.size), np.bool_)
         presence, peak = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         values = np.zeros(masks.shape, np.float32) if probability else None
-        for rows, columns, found in self._enlarged(embedding, prompts, chunk, coupled=coupled):
-            inside = found > threshold
+        for rows, columns, chances in self._enlarged(embedding, prompts, chunk, coupled=coupled):
+            inside = chances > threshold
             area = inside.sum(dim=(2, 3)).clamp(min=1)
             masks[rows, columns] = inside.cpu().numpy()
-            presence[rows, columns] = ((found * inside).sum(dim=(2, 3)) / area).cpu().numpy()
-            peak[rows, columns] = found.amax(dim=(2, 3)).cpu().numpy()
+            presence[rows, columns] = ((chances * inside).sum(dim=(2, 3)) / area).cpu().numpy()
+            peak[rows, columns] = chances.amax(dim=(2, 3)).cpu().numpy()
             if values is not None:
-                values[rows, columns] = found.cpu().numpy()
+                values[rows, columns] = chances.cpu().numpy()
         present = np.asarray(masks.any(axis=(2, 3)))
         if self.calibration and present.any():
             statistics = mask_facts(masks, presence, peak)
@@ -253,7 +238,7 @@ class SegmentPredictor:
     def logits(
         self, embedding: Embedding, prompts: Sequence[str], *, chunk: int | None = None
     ) -> Tensor:
-        """What masks are made from, before ``Embedding.enlarge``: ``(B, P, h, w)`` float32.
+        """Logits ``(B, P, h, w)`` float32 of the masks, before ``Embedding.enlarge``.
 
         One value for four by four pixels of the image the model saw, its padding included; on the
         device. Above 0 lies what belongs to the object. Raises as ``masks``.
@@ -266,18 +251,18 @@ class SegmentPredictor:
         return out
 
     def text(self, prompts: Sequence[str]) -> TextFeatures:
-        """Features of prompts, float32 on the device; each prompt is encoded once."""
+        """Features of prompts, float32 on the device. Each prompt is encoded once."""
         return self._prompts(prompts)
 
     def _decoded(
         self, embedding: Embedding, prompts: Sequence[str], chunk: int | None, *, coupled: bool
     ) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Which images, which prompts, and their logits; as many at once as fit."""
+        """Which images, which prompts, and their logits, as many at once as fit."""
         if chunk is not None and chunk < 1:
             raise ConfigError(f"chunk must be at least 1 prompt, got {chunk}; None picks one")
         self._warn(prompts)
         text = self.text(prompts)
-        fits = self._at_once(embedding.seen).decoded
+        fits = self._at_once(embedding.model_size).decoded
         wide = len(prompts) if coupled else chunk
         for rows, columns in _tiles(embedding.images, len(prompts), fits, wide):
             asked = TextFeatures(*(part[columns] for part in text))
@@ -294,21 +279,21 @@ class SegmentPredictor:
     def _enlarged(
         self, embedding: Embedding, prompts: Sequence[str], chunk: int | None, *, coupled: bool
     ) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Which images, which prompts, and their probabilities at full size; a few maps at once."""
+        """Which images, which prompts, and their probabilities at full size, a few maps at once."""
         pixels = PIXELS_ON_CPU if self.device.type == "cpu" else PIXELS_ON_GPU
         fits = max(1, pixels // (embedding.size[0] * embedding.size[1]))
         for rows, columns, logits in self._decoded(embedding, prompts, chunk, coupled=coupled):
             for r, c in _tiles(len(logits), logits.shape[1], fits):
-                found = embedding.enlarge(logits[r, c]).sigmoid()
-                yield _shifted(r, rows.start), _shifted(c, columns.start), found
+                chances = embedding.enlarge(logits[r, c]).sigmoid()
+                yield _shifted(r, rows.start), _shifted(c, columns.start), chances
 
     def _precision(self) -> AbstractContextManager[object]:
         dtype = DTYPES[self.config.precision]
         return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
 
-    def _at_once(self, seen: tuple[int, int]) -> Chunks:
+    def _at_once(self, model_size: tuple[int, int]) -> Chunks:
         itemsize = DTYPES[self.config.precision].itemsize
-        return chunks(working_set(self.model, seen, itemsize), self.config.memory_gb)
+        return chunks(working_set(self.model, model_size, itemsize), self.config.memory_gb)
 
     def _warn(self, prompts: Sequence[str]) -> None:
         """Says once which prompts the weights were never taught."""
@@ -331,9 +316,9 @@ def _check_question(embedding: object, prompts: object) -> None:
         )
     if isinstance(prompts, str):
         raise DataError(f"prompts must be a list of sentences, got one string: [{prompts!r}]")
-    strangers = [one for one in prompts if not isinstance(one, str)]  # type: ignore[attr-defined]
-    if strangers:
-        raise DataError(f"prompts must be sentences, got {strangers[0]!r}; of a label pass .prompt")
+    others = [one for one in prompts if not isinstance(one, str)]  # type: ignore[attr-defined]
+    if others:
+        raise DataError(f"prompts must be sentences, got {others[0]!r}; of a label pass .prompt")
 
 
 def _tiles(

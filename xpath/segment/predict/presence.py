@@ -58,7 +58,7 @@ Betas = tuple[tuple[float, float], ...]
 
 
 class MaskStatistics(NamedTuple):
-    """What is measured of masks, to tell whether their objects are there; ... are (B, P) or (P,).
+    """Measurements of masks ``(...)``, from which to decide whether their objects are there.
 
     Means are over pixels with a probability of 128 / 255 or more, and scaled to 0..255 / 256 as
     in BiomedParse. All are 0 where no pixel is sure enough.
@@ -159,7 +159,7 @@ def mean_probability(
 
 
 class PresenceTests(NamedTuple):
-    """P-values of masks; small ones speak against the object."""
+    """P-values of masks. Small ones speak against the object."""
 
     each: NDArray[np.float64]
     """``(..., P, 4)``: of the mean probability, red, green and blue."""
@@ -184,7 +184,7 @@ class PresenceModel:
     """Where the numbers come from."""
 
     def tests(self, statistics: MaskStatistics, labels: Sequence[str]) -> PresenceTests:
-        """P-values of masks for P labels; 0 where a mask is empty.
+        """P-values of masks for P labels, 0 where a mask is empty.
 
         Args:
             statistics: Of masks ``(..., P)``.
@@ -198,13 +198,13 @@ class PresenceModel:
         values = np.concatenate((statistics.probability[..., None], statistics.colour), axis=-1)
         if values.shape[-2] != len(labels):
             raise DataError(f"{values.shape[-2]} masks, but {len(labels)} labels; give one each")
-        found = [self._betas(label) for label in labels]
-        chosen = np.array([betas or self.pooled for betas in found]).reshape(-1, 4, 2)
+        own = [self._betas(label) for label in labels]
+        chosen = np.array([betas or self.pooled for betas in own]).reshape(-1, 4, 2)
         alpha, beta = chosen[..., 0], chosen[..., 1]
         each = 2 * np.minimum(betainc(alpha, beta, values), betaincc(alpha, beta, values))
         each *= (statistics.area > 0)[..., None]
         product = each.prod(axis=-1)
-        known = np.array([betas is not None for betas in found], np.bool_)
+        known = np.array([betas is not None for betas in own], np.bool_)
         return PresenceTests(each, product, product**0.25, known)
 
     def product(self, statistics: MaskStatistics, labels: Sequence[str]) -> NDArray[np.float64]:
@@ -241,11 +241,11 @@ class PresenceModel:
             ) from error
 
     def _betas(self, label: str) -> Betas | None:
-        _, _, kind = label.partition("-")
-        found = self.betas.get(label) or self.betas.get(kind)
-        if not found:
+        _, _, object_class = label.partition("-")
+        betas = self.betas.get(label) or self.betas.get(object_class)
+        if not betas:
             _say_pooled(label, self.source)
-        return found
+        return betas
 
 
 def fit_presence(
@@ -309,9 +309,9 @@ def read_record(path: Path, schema: str) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
-    found = record.get("schema") if isinstance(record, dict) else None
-    if found != schema:
-        raise CheckpointError(f"{path} says schema {found!r}, not {schema!r}; check the path")
+    written = record.get("schema") if isinstance(record, dict) else None
+    if written != schema:
+        raise CheckpointError(f"{path} says schema {written!r}, not {schema!r}; check the path")
     return dict(record)
 
 
@@ -325,7 +325,7 @@ def _usable(label: str, values: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _matched(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> Betas:
-    """Beta distributions with these moments; a variance that no Beta has is made smaller."""
+    """Beta distributions with these moments. A variance that no Beta has is made smaller."""
     mean = mean.clip(1e-3, 1 - 1e-3)
     size = mean * (1 - mean) / np.minimum(variance, 0.9 * mean * (1 - mean)) - 1
     return tuple((float(m * n), float((1 - m) * n)) for m, n in zip(mean, size, strict=True))

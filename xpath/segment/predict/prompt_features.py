@@ -70,8 +70,8 @@ class PromptFeatures:
     def _encode(self, prompt: str) -> EncodedPrompt:
         ids, mask = self._tokenizer([prompt])
         device = self._model.pixel_mean.device
-        found = self._model.encode_text(ids.to(device), mask.to(device))
-        encoded = EncodedPrompt(found.tokens[0].cpu()[mask[0]], found.sentence[0].cpu())
+        text = self._model.encode_text(ids.to(device), mask.to(device))
+        encoded = EncodedPrompt(text.tokens[0].cpu()[mask[0]], text.sentence[0].cpu())
         if self._cache:
             self._cache.save(prompt, encoded)
         return encoded

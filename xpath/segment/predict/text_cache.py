@@ -75,24 +75,24 @@ class TextCache:
         return self.folder / f"{sha256(prompt.encode()).hexdigest()}.safetensors"
 
     def load(self, prompt: str) -> EncodedPrompt | None:
-        """What is known of a prompt; None if nothing, or nothing that can be trusted."""
+        """The stored features of a prompt, or None if there are none or damaged ones."""
         path = self.path(prompt)
         if not path.is_file():
             return None
         try:
             with safe_open(path, framework="pt") as file:
-                found = EncodedPrompt(file.get_tensor("tokens"), file.get_tensor("sentence"))
+                encoded = EncodedPrompt(file.get_tensor("tokens"), file.get_tensor("sentence"))
                 about = file.metadata() or {}
         except (OSError, SafetensorError, ValueError) as error:
             logger.info("%s is damaged and will be written again: %s", path, error)
             return None
-        if about != self._about(prompt, found):
+        if about != self._about(prompt, encoded):
             logger.info("%s is not what its name says and will be written again", path)
             return None
-        return found
+        return encoded
 
     def save(self, prompt: str, encoded: EncodedPrompt) -> None:
-        """Keeps a prompt; a folder that cannot be written is no error, and is tried only once."""
+        """Keeps a prompt. A folder that cannot be written is no error, and is tried only once."""
         if not self._writable:
             return
         tensors = {name: value.contiguous() for name, value in encoded._asdict().items()}
@@ -109,7 +109,7 @@ class TextCache:
             )
 
     def _about(self, prompt: str, encoded: EncodedPrompt) -> Mapping[str, str]:
-        """What the file says of itself; safetensors itself does not notice a flipped bit."""
+        """SHA-256 of the tensors, for safetensors itself does not notice a flipped bit."""
         content = sha256()
         for value in encoded:
             content.update(str((tuple(value.shape), value.dtype)).encode())

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from xpath.errors import ConfigError, ResolutionError
+from xpath.protocols import STRIDE
 from xpath.segment.predict.blending import SeamBlender, check_overlap
 from xpath.store.masks import REDUCTIONS, MaskWriter
 from xpath.wsi.patches import iter_patches
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from xpath.geometry import PatchGrid
     from xpath.labels import Label
-    from xpath.segment.predict.predictor import SegmentPredictor
+    from xpath.protocols import Segmentor
     from xpath.wsi.slide import Slide
 
 __all__ = ["SegmentConfig", "segment_slide"]
@@ -66,7 +67,7 @@ class SegmentConfig:
 def segment_slide(
     slide: Slide,
     grid: PatchGrid,
-    predictor: SegmentPredictor,
+    segmentor: Segmentor,
     labels: Sequence[Label],
     path: Path,
     *,
@@ -81,26 +82,28 @@ def segment_slide(
     Args:
         slide: Open slide.
         grid: Its patches; they should be cut at the resolution the segmentor was trained at.
-        predictor: The segmentor.
+        segmentor: ``SegmentPredictor`` or one of one's own.
         labels: What to look for; each is asked on its own.
         path: The folder to write; it appears when it is complete.
         config: Overlap, resolution of the masks, batch.
         on_patches: Called with the number of patches encoded in each batch.
 
     Raises:
-        ConfigError: Patches that the reduction does not divide.
+        ConfigError: Patches that the reduction does not divide, or a segmentor whose logits have
+            another stride than 4.
         DataError: The segmentor answers NaN.
         ResolutionError: The grid has no physical resolution.
         SlideError: A patch cannot be read.
         StoreError: The disk is full.
     """
     config = config or SegmentConfig()
-    _check_resolution(grid, predictor)
+    _check_stride(segmentor)
+    _check_resolution(grid, segmentor)
     prompts = [label.prompt for label in labels]
     facts = {
         "prompts": json.dumps(prompts),
-        "segmentor": predictor.info.name,
-        "segmentor_sha256": predictor.info.digest,
+        "segmentor": segmentor.info.name,
+        "segmentor_sha256": segmentor.info.digest,
         "overlap": str(config.overlap),
     }
     with MaskWriter(
@@ -111,45 +114,45 @@ def segment_slide(
         provenance=facts,
         reduce=config.reduce,
     ) as writer:
-        work = _blended if config.overlap else _alone
-        for done in work(slide, grid, predictor, prompts, writer, config):
+        work = _blended if config.overlap else _patch_by_patch
+        for done in work(slide, grid, segmentor, prompts, writer, config):
             if on_patches:
                 on_patches(done)
 
 
-def _alone(
+def _patch_by_patch(
     slide: Slide,
     grid: PatchGrid,
-    predictor: SegmentPredictor,
+    segmentor: Segmentor,
     prompts: list[str],
     writer: MaskWriter,
     config: SegmentConfig,
 ) -> Iterator[int]:
-    """Every patch on its own; yields the size of each batch that is done."""
+    """Segments every patch on its own and yields the size of each finished batch."""
     for index, images in iter_patches(slide, grid, batch=config.batch):
-        found = predictor.masks(predictor.encode(images), prompts)
-        writer.write(int(index[0]), found.masks, found.presence)
+        answer = segmentor.masks(segmentor.encode(images), prompts)
+        writer.write(int(index[0]), answer.masks, answer.presence)
         yield len(index)
 
 
 def _blended(
     slide: Slide,
     grid: PatchGrid,
-    predictor: SegmentPredictor,
+    segmentor: Segmentor,
     prompts: list[str],
     writer: MaskWriter,
     config: SegmentConfig,
 ) -> Iterator[int]:
-    """Every patch with its surroundings; yields the size of each batch that is done."""
+    """Segments every patch with its surroundings and yields the size of each finished batch."""
     blender = SeamBlender(grid, overlap=config.overlap)
     batches = iter_patches(slide, blender.windows, batch=config.batch, only=blender.order)
     for index, images in batches:
-        found = predictor.logits(predictor.encode(images), prompts)
-        for window, logits in zip(index, found, strict=True):
+        answers = segmentor.logits(segmentor.encode(images), prompts)
+        for window, logits in zip(index, answers, strict=True):
             blender.add(int(window), logits)
         for patch in blender.finished():
             masks, presence = _decided(patch.logits)
-            writer.write(patch.place, masks[None], presence[None])
+            writer.write(patch.position, masks[None], presence[None])
         yield len(index)
 
 
@@ -159,12 +162,20 @@ def _decided(logits: Tensor) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     inside = logits > 0
     area = inside.sum(dim=(1, 2))
     presence = torch.zeros_like(area, dtype=torch.float32)
-    found = area.nonzero()[:, 0]  # most labels are in few patches
-    presence[found] = (logits[found].sigmoid() * inside[found]).sum(dim=(1, 2)) / area[found]
+    filled = area.nonzero()[:, 0]  # most labels are in few patches
+    presence[filled] = (logits[filled].sigmoid() * inside[filled]).sum(dim=(1, 2)) / area[filled]
     return inside.cpu().numpy(), presence.cpu().numpy()
 
 
-def _check_resolution(grid: PatchGrid, predictor: SegmentPredictor) -> None:
+def _check_stride(segmentor: Segmentor) -> None:
+    if segmentor.stride != STRIDE:
+        raise ConfigError(
+            f"whole slides want logits with {STRIDE} pixels per position, but those of"
+            f" {segmentor.info.name} have {segmentor.stride}; resize them in its logits()"
+        )
+
+
+def _check_resolution(grid: PatchGrid, segmentor: Segmentor) -> None:
     if grid.mpp is None:
         raise ResolutionError(
             "the grid has no resolution, so nuclei may have any size; pass mpp= (--mpp) with the"
@@ -176,7 +187,7 @@ def _check_resolution(grid: PatchGrid, predictor: SegmentPredictor) -> None:
             grid.slide_mpp,
             grid.mpp,
         )
-    info = predictor.info
+    info = segmentor.info
     low, high = info.mpp_range or (info.mpp / 2**0.25, info.mpp * 2**0.25)
     if not low * 0.99 <= grid.mpp <= high * 1.01:
         logger.warning(

@@ -96,7 +96,7 @@ def stream(
 
 
 def _one_thread(_: int) -> None:
-    """Workers are many; each keeps to its core."""
+    """Keeps each of many workers to one core."""
     import cv2
 
     cv2.setNumThreads(0)

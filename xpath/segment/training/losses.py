@@ -1,4 +1,4 @@
-"""What the segmentor is trained to do.
+"""Losses of the segmentor.
 
 For every prompt one query is matched, and only its mask is judged; the class loss teaches the
 prompt to pick that query. Axes: B images, P prompts, Q queries, D features, H W pixels.
@@ -27,12 +27,12 @@ __all__ = ["SegmentLoss", "contrast_loss", "segment_loss", "soft_dice_loss"]
 UNKNOWN = 255
 """In a target: nothing is known here, and nothing is learnt."""
 MEET = 0.2
-"""Share of the smaller object up to which two objects count as apart: where they touch, a place of
-stride 4 belongs to both."""
+"""Share of the smaller object up to which two objects count as apart: where they touch, a position
+of stride 4 belongs to both."""
 
 
 class SegmentLoss(NamedTuple):
-    """Parts of the loss, averaged over prompts and heads; scalars."""
+    """Scalar parts of the loss, averaged over prompts and heads."""
 
     bce: Tensor
     dice: Tensor
@@ -47,7 +47,7 @@ class SegmentLoss(NamedTuple):
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor, known: Tensor | None = None) -> Tensor:
-    """One minus Dice over the last two axes; two empty masks cost nothing.
+    """One minus Dice over the last two axes. Two empty masks cost nothing.
 
     Args:
         logits: ``(..., H, W)``.
@@ -63,7 +63,7 @@ def soft_dice_loss(logits: Tensor, target: Tensor, known: Tensor | None = None) 
 
 
 class _Target(NamedTuple):
-    """What is wanted, at the resolution of the image and of the mask features."""
+    """Target masks at the resolution of the image and of the mask features."""
 
     mask: Tensor
     """``(B, P, H, W)`` in 0..1."""
@@ -152,12 +152,12 @@ def contrast_loss(logits: Tensor, share: Tensor) -> Tensor:
 
     Inside an object its own prompt must answer more strongly than any prompt whose object does not
     overlap it: the cross-entropy over these prompts, averaged over the object and then over the
-    objects of the batch. It is what tells kinds of nuclei apart: for the other parts of the loss a
+    objects of the batch. It is what tells types of nuclei apart: for the other parts of the loss a
     few lymphocytes in the mask of the tumour cells weigh as little as a rough edge.
 
     Args:
         logits: ``(B, P, h, w)``.
-        share: ``(B, P, h, w)`` in 0..1, how much of a place belongs to the object.
+        share: ``(B, P, h, w)`` in 0..1, how much of a position belongs to the object.
     """
     flat, weight = logits.flatten(2), share.flatten(2)  # (B, P, S)
     inside = weight.sum(dim=-1)

@@ -1,4 +1,4 @@
-"""What a training starts from: sizes and words of the model, and the settings of the paper."""
+"""Starting points of a training: sizes and words of the model, the paper's settings."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def architecture(model: str, init: Path | None) -> tuple[SegmentorConfig, Prompt
 
 
 def name_of(model: str, init: Path | None) -> str:
-    """Name of the weights to come; a fine-tuned checkpoint keeps its own.
+    """Name of the weights to come. A fine-tuned checkpoint keeps its own.
 
     Raises:
         CheckpointError: ``init`` cannot be read.
@@ -78,7 +78,7 @@ def name_of(model: str, init: Path | None) -> str:
 def describe(
     name: str, labels: tuple[str, ...], views: CropConfig, *, image_size: int
 ) -> SegmentorInfo:
-    """What users of the weights must know.
+    """Facts about the weights that their users need.
 
     Args:
         name: Of the weights.

@@ -2,12 +2,11 @@
 
 state.pt         weights, their average, optimiser, step; replaced every few minutes
 log.csv          a row every few steps
-validation.csv   a row per validation and object kind
+validation.csv   a row per validation and object class
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -21,6 +20,7 @@ import torch
 
 from xpath.errors import CheckpointError, DataError
 from xpath.store.schema import atomic
+from xpath.store.tables import append_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -51,7 +51,7 @@ class RunConfig:
 
 
 class TrainingRun:
-    """Makes steps, saves, logs; knows where it stopped.
+    """A training that makes steps, saves, logs, and resumes where it stopped.
 
     Args:
         folder: Made if need be.
@@ -119,13 +119,13 @@ class TrainingRun:
         on_step: Callable[[TrainStep], None] | None = None,
         validate: Callable[[], Mapping[str, tuple[int, float]]] | None = None,
     ) -> bool:
-        """Trains until the batches or the minutes run out; True if the schedule is finished.
+        """Trains until the batches or minutes run out and returns whether the schedule is finished.
 
         Args:
             batches: From the step the trainer is at.
             config: How often to look up.
             on_step: Called after every step.
-            validate: Number of images and mean Dice per object kind; the lead alone asks.
+            validate: Number of images and mean Dice per object class; the lead alone asks.
 
         Raises:
             DataError: The loss or its gradient is no number any more.
@@ -178,7 +178,7 @@ class TrainingRun:
             )
 
     def _lead_says(self, *, yes: bool) -> bool:
-        """The lead's yes or no; the other processes wait for it.
+        """The lead's yes or no, for which the other processes wait.
 
         Clocks differ, and a process that goes on alone waits for the others' gradients for ever.
         """
@@ -196,19 +196,12 @@ class TrainingRun:
     def record(self, scores: Mapping[str, tuple[int, float]]) -> None:
         """Adds a validation to the record."""
         for name, (count, score) in scores.items():
-            row = {"step": self._trainer.step, "kind": name, "images": count, "dice": score}
+            row = {"step": self._trainer.step, "object_class": name, "images": count, "dice": score}
             self._append("validation.csv", row)
 
     def _append(self, name: str, row: Mapping[str, object]) -> None:
-        if not self._lead:
-            return
-        path = self._folder / name
-        fresh = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+        if self._lead:
+            append_row(self._folder / name, row)
 
 
 def _settings(facts: Mapping[str, str]) -> dict[str, Any]:
@@ -231,7 +224,7 @@ class Process(NamedTuple):
 
 
 def join_processes(device: str) -> Process:
-    """Joins those that ``torchrun`` started, each with a GPU of its own; else there is one."""
+    """Joins the processes of ``torchrun``, each with its own GPU, or runs as the only one."""
     if "RANK" not in os.environ:
         return Process(0, 1, device)
     own = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
@@ -242,7 +235,7 @@ def join_processes(device: str) -> Process:
 
 
 def show_step(bar: tqdm, step: TrainStep) -> None:
-    """Moves a progress bar; looks at the loss now and then only, as that waits for the device."""
+    """Moves a progress bar, and reads the loss only now and then, as that waits for the device."""
     bar.update()
     if step.step % 20 == 0:
         bar.set_postfix({k: f"{float(v):.3f}" for k, v in step.loss._asdict().items()})

@@ -56,7 +56,7 @@ class TrainConfig:
     precision: str = "fp32"
     """``fp32`` or ``bf16``; losses and the choice of the query are float32 always."""
     seed: int = 0
-    """What stochastic depth leaves out; not the weights a model is born with, nor the batches."""
+    """Seed of stochastic depth, but neither of the first weights nor of the batches."""
 
 
 class TrainBatch(NamedTuple):
@@ -88,7 +88,7 @@ class TrainBatch(NamedTuple):
 
 
 class TrainStep(NamedTuple):
-    """What is known after a step; scalars still on the device."""
+    """Measurements of a step, scalars still on the device."""
 
     step: int
     """Number of steps made."""
@@ -150,7 +150,7 @@ class Trainer:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        """Moves the average a little towards the weights; early on, faster."""
+        """Moves the average a little towards the weights, faster early on."""
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step)) if self.config.ema else 0.0
         averages = list(self.average.values())
         torch._foreach_lerp_(averages, list(self.model.parameters()), 1 - decay)
@@ -160,7 +160,7 @@ class Trainer:
         return self.model.state_dict() | {n: v.clone() for n, v in self.average.items()}
 
     def state(self) -> dict[str, Any]:
-        """Everything that is needed to go on; tensors and plain values only."""
+        """Everything that is needed to go on, as tensors and plain values only."""
         return {
             "step": self.step,
             "model": self.model.state_dict(),
@@ -187,7 +187,7 @@ class BatchLoss(nn.Module):
         self._dtype, self._contrast = DTYPES[config.precision], config.contrast
 
     def forward(self, images: Tensor, ids: Tensor, mask: Tensor, target: Tensor) -> SegmentLoss:
-        """Loss of a batch; see ``TrainBatch``."""
+        """Loss of a batch, see ``TrainBatch``."""
         mixed = self._dtype != torch.float32
         with torch.autocast(images.device.type, self._dtype, enabled=mixed):
             memory = self.model.encode_image(images)
@@ -205,7 +205,7 @@ class BatchLoss(nn.Module):
 
 
 def take_over(model: PathSegmentor, other: PathSegmentor) -> int:
-    """Copies every tensor of another model that has the same name and shape; returns how many."""
+    """Copies every tensor of another model of the same name and shape and returns their number."""
     mine = model.state_dict()
     fit = {k: v for k, v in other.state_dict().items() if k in mine and v.shape == mine[k].shape}
     model.load_state_dict(fit, strict=False)
@@ -220,7 +220,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def parameter_groups(model: PathSegmentor, config: TrainConfig) -> list[dict[str, Any]]:
-    """Matrices and kernels with weight decay; norms, biases, scales and embeddings without.
+    """Matrices and kernels with weight decay, then norms, biases, scales, embeddings without.
 
     The image encoder's learn at a share of the rate; groups that would be empty are left out.
     """

@@ -1,0 +1,9 @@
+from .answers import Answer as Answer
+from .checkpoint import load_grounded as load_grounded
+from .checkpoint import save_grounded as save_grounded
+from .evaluate import evaluate_grounded as evaluate_grounded
+from .inference import InterpreterConfig as InterpreterConfig
+from .interpreter import GroundedInterpreter as GroundedInterpreter
+from .interpreter import GroundedMasks as GroundedMasks
+from .model import GroundedModel as GroundedModel
+from .train import GroundedTrainer as GroundedTrainer

@@ -1,0 +1,10 @@
+from .extract import extract_objects as extract_objects
+from .find import find_in_image as find_in_image
+from .find import find_objects as find_objects
+from .measure import LabelMorphometry as LabelMorphometry
+from .measure import MeasuredObject as MeasuredObject
+from .measure import measure_objects as measure_objects
+from .measure import morphometry as morphometry
+from .outline import Component as Component
+from .pool import masked_average_pool as masked_average_pool
+from .rule import ObjectConfig as ObjectConfig

@@ -1,0 +1,12 @@
+from .annotated import read_annotated as read_annotated
+from .biomedparse_data import read_biomedparse as read_biomedparse
+from .biomedparse_writer import write_biomedparse as write_biomedparse
+from .build import BuildConfig as BuildConfig
+from .build import build_source as build_source
+from .collection import collect as collect
+from .dataset import CropConfig as CropConfig
+from .dataset import PromptedCrops as PromptedCrops
+from .rasterise import fill_outlines as fill_outlines
+from .rasterise import read_geojson as read_geojson
+from .rasterise import read_imagescope as read_imagescope
+from .sources import load_source as load_source

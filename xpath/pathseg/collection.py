@@ -1,0 +1,129 @@
+"""All images below a folder, whichever layout they are in, and whether they fit into memory."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+from xpath.errors import DataError
+from xpath.pathseg.annotated import read_annotated, split_images
+from xpath.pathseg.biomedparse_data import read_biomedparse
+from xpath.pathseg.biomedparse_source import images_of
+from xpath.pathseg.packed import Stored, pack_all
+from xpath.store.tables import read_table, write_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from xpath.pathseg.packed import Packed
+    from xpath.pathseg.record import SourceImage
+
+__all__ = ["Collected", "collect", "in_memory_or_stored", "index_images"]
+
+logger = logging.getLogger(__name__)
+
+BYTES = 5
+"""Of memory per pixel: three colours, their smaller copies and a plane of masks."""
+
+COLUMNS = ("source", "image", "height", "width", "labels")
+
+
+class Collected(NamedTuple):
+    """Images of a folder."""
+
+    train: list[SourceImage]
+    held_out: list[SourceImage]
+
+
+def collect(folder: Path, split: Path | None = None) -> Collected:
+    """Images to train on and images held out.
+
+    Args:
+        folder: Holds ``images.csv`` and ``labels.csv`` (``pathseg.annotated``), or folders in the
+            layout of BiomedParseData, as ``xpath pathseg build`` writes them; those know their own
+            split.
+        split: Which images of ``images.csv`` are held out; none if not given.
+
+    Raises:
+        DataError: Neither layout is found, or a table is broken.
+    """
+    if (folder / "images.csv").is_file():
+        images = read_annotated(folder)
+        return Collected(*split_images(images, split)) if split else Collected(images, [])
+    sources = sorted(path.parent for path in folder.glob("*/train.json"))
+    if (folder / "train.json").is_file():
+        sources.append(folder)
+    if not sources:
+        raise DataError(
+            f"{folder} holds neither images.csv nor SOURCE/train.json;"
+            " `xpath pathseg build` makes such folders"
+        )
+    return Collected(*(_from_biomedparse(sources, part) for part in ("train", "test")))
+
+
+def _from_biomedparse(folders: Iterable[Path], part: str) -> list[SourceImage]:
+    images: list[SourceImage] = []
+    for folder in folders:
+        if (folder / f"{part}.json").is_file():
+            items = read_biomedparse(folder, part, on_error=_say)
+            images += images_of(items, source=folder.name, split=part)
+    return images
+
+
+def _say(error: Exception) -> None:
+    logger.warning("left out: %s", error)
+
+
+def index_images(
+    images: Sequence[SourceImage], table: Path, *, on_image: Callable[[], object] | None = None
+) -> list[Stored]:
+    """Size and labels of every image, so that crops can be drawn without decoding all.
+
+    Broken images are named in the log and left out.
+
+    Args:
+        images: Decoded once, unless the table knows them.
+        table: A CSV that is read if it exists, and written.
+        on_image: Called after each image.
+    """
+    known = {(row["source"], row["image"]): row for row in read_table(table)}
+    stored: list[Stored] = []
+    for image in images:
+        row = known.get((image.source, image.name)) or _row(image)
+        if row:
+            known[image.source, image.name] = row
+            labels = tuple(row["labels"].split("|")) if row["labels"] else ()
+            stored.append(Stored(image, (int(row["height"]), int(row["width"])), labels))
+        if on_image:
+            on_image()
+    write_table(table, known.values(), COLUMNS)
+    return stored
+
+
+def _row(image: SourceImage) -> dict[str, str] | None:
+    try:
+        annotated = image.read()
+    except DataError as error:
+        logger.warning("left out: %s", error)
+        return None
+    height, width = annotated.image.shape[:2]
+    labels = "|".join(label for label, mask in annotated.masks if mask.any())
+    values = (image.source, image.name, str(height), str(width), labels)
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def in_memory_or_stored(
+    stored: Sequence[Stored], memory_gb: float
+) -> dict[str, list[Packed | Stored]]:
+    """Images of each source, decoded if all of them fit into ``memory_gb``."""
+    pixels = sum(item.size[0] * item.size[1] for item in stored)
+    sources: dict[str, list[Packed | Stored]] = {}
+    if pixels * BYTES <= memory_gb * 1e9:
+        for name, packed in pack_all(item.image for item in stored).items():
+            sources[name] = list(packed)
+        return sources
+    logger.info("%.0f GB of images stay on disk; more workers may be needed", pixels * BYTES / 1e9)
+    for item in stored:
+        sources.setdefault(item.image.source, []).append(item)
+    return sources

@@ -1,0 +1,12 @@
+from .checkpoints.biomedparse import load_biomedparse as load_biomedparse
+from .checkpoints.checkpoint import load_segmentor as load_segmentor
+from .checkpoints.checkpoint import save_segmentor as save_segmentor
+from .evaluation.evaluate import evaluate_segmentor as evaluate_segmentor
+from .model.segmentor import PathSegmentor as PathSegmentor
+from .model.variants import pathsegmentor_large as pathsegmentor_large
+from .model.variants import pathsegmentor_mini as pathsegmentor_mini
+from .predict.predictor import SegmentPredictor as SegmentPredictor
+from .predict.recognition import recognise as recognise
+from .predict.whole_slide import SegmentConfig as SegmentConfig
+from .predict.whole_slide import segment_slide as segment_slide
+from .training.trainer import Trainer as Trainer
