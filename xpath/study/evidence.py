@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -177,7 +177,8 @@ def _trained_again(cohort: Cohort, split: Split, config: CohortConfig, seed: int
     row, bags = CLASSIFIERS["object_aware"], cohort.bags["objects"]
     training = replace(config.classifier.train, seed=config.classifier.train.seed + seed)
     settings = config.classifier.settings_of("object_aware")
-    model = seeded_build(lambda: row.build(cohort.sizes, settings), training.seed)
+    built = seeded_build(lambda: row.build(cohort.sizes, settings), training.seed)
+    model = cast("ObjectAwareMIL", built)
     model.to(config.device)
     row.fit(model, [bags[i] for i in split.train], [bags[i] for i in split.validation], training)
     return model
