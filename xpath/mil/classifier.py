@@ -137,6 +137,9 @@ class ClassifierConfig:
         default_factory=lambda: TrainConfig(lr=1e-3, bags_per_step=4, min_steps=300)
     )
     """How those that learn by gradient are trained."""
+    other: bool = False
+    """The rest of each patch, under no mask, counts as an object. It is no named tissue, and holds
+    what the masks missed, so it competes with the objects by their own pixels."""
     calibrate: bool = False
     """Predictions are softened by a temperature fitted on the validation slides."""
 

@@ -109,6 +109,7 @@ def _train_one(
     }
     key = key_of(
         name, config.version, config.min_coverage, cohort.sizes.classes, slides,
+        cohort.sizes.objects,
         _changed(settings, ClassifierConfig().settings_of(name)),
         _changed(asdict(training), asdict(TrainConfig())),
         [(slide.slide_id, slide.label, slide.key) for slide in cohort.slides],

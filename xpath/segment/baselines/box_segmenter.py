@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class BoxSegmenter:
 
     def __init__(self, model: SamModel, *, device: str = "cpu") -> None:
         self.device = device_of(device)
-        self._model: Any = model  # transformers' own types do not fit its modules
+        self._model = cast("Any", model)  # transformers' own types do not fit its modules
         self._model.to(self.device).eval()
         self._side = int(self._model.config.vision_config.image_size)
 
