@@ -23,7 +23,7 @@ STAGE_VERSIONS = {
     "features": 1,
     "models": 2,
     "explanation": 1,
-    "export": 1,
+    "export": 2,
     "pyramids": 1,
     "dicom-seg": 1,
 }

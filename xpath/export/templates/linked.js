@@ -23,7 +23,7 @@
       return row[0].textContent.trim() + ": " + row[1].textContent + (row[1].textContent === "1" ? " object" : " objects") + (row[2].textContent ? " (" + row[2].textContent + ")" : "");
     });
     var more = word.title && word.title.indexOf(":") > 0 ? " Source: " + word.title + "." : "";
-    return (counts.join("; ") || word.dataset.means + ": no mask") + (word.dataset.status ? "; " + word.dataset.status : "") + "." + more;
+    return (counts.join("; ") || (word.dataset.means ? word.dataset.means + ": no mask" : word.textContent)) + (word.dataset.status ? "; " + word.dataset.status : "") + "." + more;
   }
   function choose(word) {
     lit = lit === word ? null : word;
