@@ -15,7 +15,7 @@ import numpy as np
 
 from xpath.export.overlay import short_name
 from xpath.export.report.linked import Words
-from xpath.export.report.words import percent, signed
+from xpath.export.report.words import MINUS, percent, signed
 from xpath.objects.measure import covered_pixels
 
 if TYPE_CHECKING:
@@ -311,6 +311,12 @@ def _sentence(fact: Fact, findings: Findings) -> Iterator[Words]:
         yield Words(text=f". Hidden, the standard model's log-odds of {findings.measured} fall by ")
         text = f"{signed(fact.hidden)} (random tissue: {signed(fact.random)})"
         yield linked(text, "explanation.h5: importance/effect, importance/null")
+    if fact.patients is not None:
+        text = f"{signed(fact.patients[0])} to {signed(fact.patients[1])}"
+        source = "tables/importance.csv: excess_low, excess_high"
+        yield Words(text=", over patients by ")
+        yield Words(text=text, labels=(fact.label,), source=source)
+        yield Words(text=" more than random tissue")
     yield Words(text=".")
 
 
@@ -320,9 +326,13 @@ def _name(fact: Fact) -> Words:
 
 
 def _share(share: Share) -> str:
-    low, high = sorted((abs(share.low), abs(share.high)))
-    low = 0.0 if share.low * share.high < 0 else low
-    return f"{100 * abs(share.value):.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+    value, low, high = (_percent(it) for it in share)
+    return f"{value} % [{low}, {high}]"
+
+
+def _percent(share: float) -> str:
+    """Whole percents with a real minus sign."""
+    return f"{100 * share:+.0f}".replace("-", MINUS).replace(f"{MINUS}0", "0").replace("+0", "0")
 
 
 def _shares(sums: NDArray[np.float64]) -> NDArray[np.float64]:

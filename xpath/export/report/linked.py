@@ -55,6 +55,11 @@ class Words:
     source: str = ""
     """File of the run folder and the array in it that a measured fact is from."""
 
+    @property
+    def is_fact(self) -> bool:
+        """True for a number or a place, as against the name of an object."""
+        return ": " in self.source
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outline:
@@ -132,7 +137,8 @@ class LinkedPage:
     def is_guess(self, words: Words) -> bool:
         """True if words mean a label that the segmentor's weights never learnt."""
         guesses = {layer.label for layer in self.layers if layer.guess}
-        return words.status in ASKED | PLAIN and not guesses.isdisjoint(words.labels)
+        named = words.status in ASKED | PLAIN and not words.is_fact
+        return named and not guesses.isdisjoint(words.labels)
 
 
 def linked_layer(
