@@ -29,8 +29,6 @@ MEDIA_TYPES = {
     ".svg": "image/svg+xml",
     ".csv": "text/csv; charset=utf-8",
     ".geojson": "application/geo+json",
-    ".json": "application/json",
-    ".txt": "text/plain; charset=utf-8",
 }
 
 
