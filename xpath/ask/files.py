@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from xpath.ask.answer import Answer
     from xpath.export.qupath.geojson import Feature
-    from xpath.export.report.linked import LinkedLayer
+    from xpath.export.report.linked import Generated, LinkedLayer
 
 __all__ = ["PAGE", "write_answer", "write_masks"]
 
@@ -42,8 +42,15 @@ TABLE, PICTURE, GEOJSON, READING = "objects.csv", "overlay.png", "objects.geojso
 COLUMNS = ("id", "label", "guess", "x", "y", "area", "unit", "confidence")
 
 
-def write_answer(answer: Answer, folder: Path) -> tuple[Path, ...]:
+def write_answer(
+    answer: Answer, folder: Path, *, generated: tuple[Generated, ...] = ()
+) -> tuple[Path, ...]:
     """Writes everything about an answer and returns the paths, the page first.
+
+    Args:
+        answer: What was asked and found.
+        folder: Where.
+        generated: Words of a model, shown beside it and marked as such.
 
     Raises:
         StoreError: The disk is full.
@@ -57,7 +64,7 @@ def write_answer(answer: Answer, folder: Path) -> tuple[Path, ...]:
     _write_table(table, answer)
     write_geojson(geojson, answer.features, slide_id=answer.name, bounds=answer.bounds)
     write_png(picture, stacked(answer.overview, objects_rgba(answer.shares, names)))
-    write_linked_page(page, _page(answer))
+    write_linked_page(page, _page(answer, generated))
     return paths
 
 
@@ -84,7 +91,7 @@ def _write_table(path: Path, answer: Answer) -> None:
             writer.writerow((feature.name, feature.label, guess, *row))
 
 
-def _page(answer: Answer) -> LinkedPage:
+def _page(answer: Answer, generated: tuple[Generated, ...]) -> LinkedPage:
     layers = tuple(_layers(answer))
     reading = answer.asked.reading
     height, width = answer.overview.shape[:2]
@@ -101,6 +108,7 @@ def _page(answer: Answer) -> LinkedPage:
         layers=layers,
         um_per_pixel=None if answer.mpp is None else answer.mpp * scale,
         notices=_notices(answer),
+        generated=generated,
         facts={
             "picture": answer.name,
             "region": reading.region or "not known",

@@ -11,7 +11,6 @@ import numpy as np
 
 from xpath.ask.answer import Answer, Asked
 from xpath.errors import DataError
-from xpath.explain.maps import object_shares
 from xpath.export.qupath.geojson import Feature, ObjectNumbers, object_features
 from xpath.geometry import Box, Size
 from xpath.objects.area import overlaps
@@ -32,7 +31,15 @@ if TYPE_CHECKING:
     from xpath.segment.predict.predictor import SegmentPredictor
     from xpath.wsi.slide import Slide
 
-__all__ = ["OVERVIEW", "LabelObjects", "ask_image", "ask_slide", "find_labels"]
+__all__ = [
+    "OVERVIEW",
+    "LabelObjects",
+    "ask_image",
+    "ask_slide",
+    "find_labels",
+    "mask_shares",
+    "overview_size",
+]
 
 OVERVIEW = 1100
 """Longer side of the picture on the page, pixels."""
@@ -127,7 +134,7 @@ def ask_image(
     labels = _wanted(asked)
     found = find_labels(image, labels, predictor, mpp=mpp)
     height, width = image.shape[:2]
-    size = _overview(Size(width, height))
+    size = overview_size(Size(width, height))
     answer = Answer(
         name=name,
         asked=asked,
@@ -135,7 +142,7 @@ def ask_image(
         size=Size(width, height),
         mpp=mpp,
         overview=_shrunk(image, size),
-        shares=_shares(found.masks, size),
+        shares=mask_shares(found.masks, size),
         features=found.features,
         segmentor=predictor.info,
     )
@@ -202,7 +209,8 @@ def _wanted(asked: Asked) -> tuple[Label, ...]:
     return labels
 
 
-def _overview(size: Size) -> Size:
+def overview_size(size: Size) -> Size:
+    """Size of the picture of an image on the page."""
     shrink = max(1.0, max(size.width, size.height) / OVERVIEW)
     return Size(max(1, round(size.width / shrink)), max(1, round(size.height / shrink)))
 
@@ -214,7 +222,7 @@ def _shrunk(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, shape, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _shares(masks: NDArray[np.bool_], size: Size) -> NDArray[np.float32]:
+def mask_shares(masks: NDArray[np.bool_], size: Size) -> NDArray[np.float32]:
     """``(L, h, w)`` share of each overview pixel under each mask, counted exactly."""
     height, width = masks.shape[1:]
     down = overlaps(np.linspace(0, height, size.height + 1), height) * (size.height / height)

@@ -12,8 +12,12 @@ from xpath.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import argparse
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from xpath.ask.answer import Asked
-    from xpath.language.reading import Reader
+    from xpath.export.report.linked import Generated
+    from xpath.language.reading import Case, Reader
 
 __all__ = ["COMMAND"]
 
@@ -30,6 +34,7 @@ examples:
   xpath ask case.svs --report report.txt --region breast   every finding a report names
   xpath ask case.svs --everything --region colon           all labels of a region
   xpath ask tile.png "mitoses" --region breast --reader http://localhost:8000/v1
+  xpath ask tile.png "is there tumor?" --region breast --grounded UNIBIOMED_FOLDER
 
 written to --out (by default ask-NAME):
   ask.html           open this: click a word of the text, and its objects light up
@@ -38,6 +43,9 @@ written to --out (by default ask-NAME):
   overlay.png        the picture with the objects in their colours
   reading.json       what was read in the text: labels, spans, statuses, what was not understood
   masks/*.png        a mask per label; of a slide masks.zarr and objects.h5 as a run has them
+
+--grounded lets a model answer an image in its own words as well. They are marked as generated, with
+the question and the weights' hash, and each phrase shows the mask the model points at.
 
 A text is read on this machine, by a lexicon. --reader sends it to the language model at a URL you
 give: https anywhere, http to this machine only. A label that the weights never learnt is looked
@@ -63,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--everything", action="store_true", help="look for all labels of the region")
     add("--reader", metavar="URL", help="a language model behind an OpenAI-compatible server")
     add("--reader-model", default="default", metavar="NAME", help="its name on that server")
+    add("--grounded", metavar="PATH", help="a grounded model (UniBiomed) that answers, too")
     add("--mpp", type=float, help="microns per pixel of the picture, where it stores none")
     add("--weights", metavar="PATH", help="segmentor: folder or hub id (default: those that ship)")
     add("--device", default="cpu", help="where the segmentor runs, such as cuda (default: cpu)")
@@ -77,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from xpath.segment.checkpoints.checkpoint import locate, read_info
 
     question = _question(args)
-    case = "report" if args.report else "exploratory" if args.everything else None
+    case: Case | None = "report" if args.report else "exploratory" if args.everything else None
     reading = _reader(args).read(Request(question.text, case, args.region))
     taught = read_info(locate(args.weights)).labels
     for line in reading_lines(question.text, reading, taught):
@@ -150,10 +159,27 @@ def _answer(
     if picture.suffix.lower() in IMAGES:
         image = read_image(picture)
         answer, masks = ask_image(image, asked, predictor, name=picture.stem, mpp=args.mpp)
-        return (*write_answer(answer, folder), *write_masks(answer, masks, folder))
+        generated = _generated(image, asked.text, args)
+        written = write_answer(answer, folder, generated=generated)
+        return (*written, *write_masks(answer, masks, folder))
+    if args.grounded:
+        raise ConfigError(f"--grounded answers images, {picture.name} is a slide; cut a tile of it")
     with Slide.open(picture, mpp=args.mpp) as slide:
         answer = ask_slide(slide, asked, predictor, folder)
     return (*write_answer(answer, folder), folder / "masks.zarr", folder / "objects.h5")
+
+
+def _generated(
+    image: NDArray[np.uint8], question: str, args: argparse.Namespace
+) -> tuple[Generated, ...]:
+    """What a grounded model answers, where one is asked."""
+    if not args.grounded:
+        return ()
+    from xpath.ask.generated import generated_words
+    from xpath.grounded.interpreter import GroundedInterpreter
+
+    interpreter = GroundedInterpreter.from_pretrained(args.grounded, device=args.device)
+    return (generated_words(interpreter.answer(interpreter.encode(image), question)),)
 
 
 COMMAND = Command(

@@ -136,13 +136,15 @@ def findings_of(
     """
     shares = shares_of_evidence(explanation.object.patch_contribution)
     covered = covered_pixels(objects.grid)
-    facts = []
-    for j, label in enumerate(objects.labels):
-        fact = _fact(explanation, objects, j, covered)
-        mine = {"guess": label in guesses, "share": shares[j], "patients": None}
-        if patients and label in patients and all(map(math.isfinite, patients[label])):
-            mine["patients"] = patients[label]
-        facts.append(Fact(**fact, **mine))
+    facts = [
+        Fact(
+            guess=label in guesses,
+            share=shares[j],
+            patients=_known((patients or {}).get(label)),
+            **_measured(explanation, objects, j, covered),
+        )
+        for j, label in enumerate(objects.labels)
+    ]
     facts.sort(key=lambda it: -abs(it.contribution))
     rest = explanation.object.objects[len(objects.labels) :]
     return Findings(
@@ -257,8 +259,15 @@ def findings_json(findings: Findings, lines: Sequence[Sequence[Words]]) -> dict[
     }
 
 
-def _fact(explanation: Explanation, objects: ObjectTable, j: int, covered: float) -> dict[str, Any]:
-    """What is measured of one class, but for its share."""
+def _known(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    """An interval, None where one patient has none."""
+    return interval if interval and all(map(math.isfinite, interval)) else None
+
+
+def _measured(
+    explanation: Explanation, objects: ObjectTable, j: int, covered: float
+) -> dict[str, Any]:
+    """Fields of the fact about one class, but for its share and what other slides tell."""
     label, mpp = objects.labels[j], objects.grid.slide_mpp
     index = objects.of(label)
     first = int(index[0]) if len(index) else 0

@@ -94,7 +94,10 @@ class LinkedLayer:
 class Generated:
     """Text that a model wrote, always shown with the question and the weights behind it."""
 
-    text: str
+    words: tuple[Words, ...]
+    """Phrases that have a mask are linked to it."""
+    layers: tuple[LinkedLayer, ...]
+    """Masks the model points at; it may point at what is not there."""
     question: str
     model: str
     digest: str
@@ -133,6 +136,11 @@ class LinkedPage:
     def statuses(self) -> frozenset[str]:
         """The statuses of its words that need an explanation."""
         return frozenset(words.status for line in self.paragraphs for words in line) - PLAIN
+
+    @property
+    def all_layers(self) -> tuple[LinkedLayer, ...]:
+        """Those of the page, and those behind generated words."""
+        return self.layers + tuple(layer for text in self.generated for layer in text.layers)
 
     def is_guess(self, words: Words) -> bool:
         """True if words mean a label that the segmentor's weights never learnt."""
