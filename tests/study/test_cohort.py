@@ -232,6 +232,7 @@ def test_a_run_from_a_gpu_goes_on_without_it(study, monkeypatch, caplog):
         return {path: path.read_bytes() for path in study.folder.root.glob("models/*/*")}
 
     train_classifiers(study)
+    caplog.clear()
     trained = content()
     for path in study.folder.root.glob("models/*.done.json"):
         path.unlink()

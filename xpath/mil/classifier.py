@@ -120,8 +120,11 @@ class ClassifierConfig:
     models: tuple[str, ...] = ("attention", "object_aware", "mean", "object_fractions")
     """Names from ``CLASSIFIERS``. Those that read objects are left out, with a line that says so,
     where feature files hold none."""
-    attention: AttentionMILSettings = field(default_factory=AttentionMILSettings)
-    """The standard classifier."""
+    attention: AttentionMILSettings = field(
+        default_factory=lambda: AttentionMILSettings(proj=256, dropout=0.25)
+    )
+    """The standard classifier. Without a projection it does not learn from a hundred slides of
+    features as wide as an encoder's (``benchmarks/mil_defaults.py``)."""
     object_aware: ObjectAwareMILSettings = field(default_factory=ObjectAwareMILSettings)
     """The object-aware classifier."""
     mean: PoolingMILSettings = field(default_factory=PoolingMILSettings)
@@ -130,7 +133,9 @@ class ClassifierConfig:
     """The baseline of the one patch that counts most."""
     object_fractions: ObjectFractionsSettings = field(default_factory=ObjectFractionsSettings)
     """The baseline of area fractions."""
-    train: TrainConfig = field(default_factory=TrainConfig)
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(lr=1e-3, bags_per_step=4, min_steps=300)
+    )
     """How those that learn by gradient are trained."""
     calibrate: bool = False
     """Predictions are softened by a temperature fitted on the validation slides."""
@@ -147,6 +152,11 @@ class ClassifierConfig:
                 f"classifier.models must name each classifier once, one at least, of"
                 f" {', '.join(CLASSIFIERS)}; got {list(self.models)}"
             )
+
+    @classmethod
+    def paper(cls) -> ClassifierConfig:
+        """The paper's settings (section 4.4): no projection, Adam at 2e-4, one slide a step."""
+        return cls(attention=AttentionMILSettings(), train=TrainConfig(bags_per_step=1))
 
     def settings_of(self, name: str) -> dict[str, Any]:
         """Own settings of a classifier; none for one that was added to ``CLASSIFIERS``."""

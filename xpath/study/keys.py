@@ -21,7 +21,7 @@ STAGE_VERSIONS = {
     "masks": 1,
     "objects": 1,
     "features": 1,
-    "models": 2,
+    "models": 3,
     "explanation": 1,
     "export": 2,
     "pyramids": 1,
