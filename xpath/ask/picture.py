@@ -11,6 +11,7 @@ import numpy as np
 
 from xpath.ask.answer import Answer, Asked
 from xpath.errors import DataError
+from xpath.explain.maps import object_shares
 from xpath.export.qupath.geojson import Feature, ObjectNumbers, object_features
 from xpath.geometry import Box, Size
 from xpath.objects.area import overlaps
