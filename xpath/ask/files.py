@@ -167,7 +167,7 @@ def _layers(answer: Answer) -> Iterator[LinkedLayer]:
         outlines = (
             Outline(
                 id=it.name,
-                path=outline_path([np.asarray(ring) for ring in it.rings], (0, 0), scale),
+                path=outline_path(it.rings, (0, 0), scale),
                 numbers=_numbers(it),
             )
             for it in largest

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from xpath.export.report.words import ScaleBar
 
@@ -174,9 +174,7 @@ def linked_layer(
     )
 
 
-def outline_path(
-    rings: Sequence[NDArray[np.floating]], origin: tuple[float, float], scale: float
-) -> str:
+def outline_path(rings: Sequence[ArrayLike], origin: tuple[float, float], scale: float) -> str:
     """SVG path of closed rings, to a tenth of an overview pixel.
 
     Args:
@@ -186,7 +184,7 @@ def outline_path(
     """
     parts = []
     for ring in rings:
-        points = np.round((np.asarray(ring[:-1], np.float64) - origin) * scale, 1)
+        points = np.round((np.asarray(ring, np.float64)[:-1] - origin) * scale, 1)
         moved = (points != np.roll(points, 1, axis=0)).any(axis=1)
         kept = points[moved] if moved.any() else points[:1]
         parts.append("M" + "L".join(f"{x:g} {y:g}" for x, y in kept.tolist()) + "Z")
