@@ -27,7 +27,7 @@ def test_phrases_are_linked_to_their_masks():
     generated = generated_words(answered(text, 1))
 
     assert [(words.text, words.labels) for words in generated.words] == [
-        (" There is ", ()), ("tumor", ("generated: tumor",)), (" and ", ()),
+        ("There is ", ()), ("tumor", ("generated: tumor",)), (" and ", ()),
         ("<b>fat</b>", ()), (". ", ()),
     ]  # fmt: skip
     (layer,) = generated.layers
@@ -38,7 +38,7 @@ def test_phrases_are_linked_to_their_masks():
 def test_masks_without_a_phrase_are_numbered():
     generated = generated_words(answered("It is [SEG]. tumor.", 1, complete=False))
 
-    assert "".join(words.text for words in generated.words) == " It is. tumor.  mask 1 [cut off]"
+    assert "".join(words.text for words in generated.words) == "It is. tumor.  mask 1 [cut off]"
     assert generated.words[-2].labels == (generated.layers[0].label,)
 
 

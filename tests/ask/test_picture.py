@@ -101,6 +101,19 @@ def test_without_a_resolution_areas_are_pixels(tmp_path):
     assert "resolution of the image is not known" in (tmp_path / "ask.html").read_text()
 
 
+def test_what_the_presence_test_denies_is_said(tmp_path, monkeypatch):
+    class Doubting(Corner):
+        def masks(self, image, prompts):
+            answer = super().masks(image, prompts)
+            return answer._replace(present=np.array([["tumor" in each for each in prompts]]))
+
+    answer, _ = ask_image(IMAGE, asked("tumor and lymphocytes"), Doubting(), name="a", mpp=0.5)
+
+    assert answer.doubted == {LYMPHOCYTE}
+    write_answer(answer, tmp_path)
+    assert "is not there: lymphocyte (nuclei)." in (tmp_path / "ask.html").read_text()
+
+
 def test_shares_on_the_overview_keep_the_area():
     wide = np.full((150, 2400, 3), 200, np.uint8)
 

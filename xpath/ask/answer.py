@@ -49,6 +49,8 @@ class Answer:
     features: tuple[Feature, ...]
     """Objects, label by label, measured by ``area um2`` or ``area px`` and ``confidence``."""
     segmentor: SegmentorInfo
+    doubted: frozenset[str] = frozenset()
+    """Ids of labels that the presence test says are not there; of slides it is not asked."""
 
     @property
     def labels(self) -> tuple[Label, ...]:

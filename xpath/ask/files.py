@@ -151,6 +151,9 @@ def _notices(answer: Answer) -> tuple[str, ...]:
     if answer.guesses:
         names = ", ".join(sorted(map(short_name, answer.guesses)))
         notices.append(f"The weights never learnt {names}: what is shown of them is a guess.")
+    if answer.doubted:
+        names = ", ".join(sorted(map(short_name, answer.doubted)))
+        notices.append(f"The segmentor's presence test says that this is not there: {names}.")
     if answer.mpp is None:
         notices.append(
             "The resolution of the image is not known: it was taken for"

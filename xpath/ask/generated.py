@@ -35,22 +35,22 @@ def _words(answer: Answer) -> Iterator[Words]:
     """The words without marks. Phrases with a mask are linked to it."""
     at = 0
     for span in answer.spans:
-        yield from _between(answer.text[at : span.start])
+        yield from _between(answer.text[at : span.start], first=at == 0)
         labels = () if span.mask is None else (_label(answer, span.mask),)
         yield Words(text=span.phrase, labels=labels)
         at = span.end
-    yield from _between(answer.text[at:])
+    yield from _between(answer.text[at:], first=at == 0)
     if not answer.spans:
         for mask in range(len(answer.masks)):
             yield Words(text=" ")
             yield Words(text=f"mask {mask + 1}", labels=(_label(answer, mask),))
 
 
-def _between(text: str) -> Iterator[Words]:
+def _between(text: str, *, first: bool) -> Iterator[Words]:
     """Words between phrases, with a blank towards each word beside them."""
     plain = plain_text(text)
     if plain:
-        before = " " if plain[0].isalnum() else ""
+        before = " " if plain[0].isalnum() and not first else ""
         yield Words(text=f"{before}{plain} ")
 
 

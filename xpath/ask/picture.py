@@ -55,6 +55,8 @@ class LabelObjects(NamedTuple):
     """``(L, H, W)``."""
     features: tuple[Feature, ...]
     """Objects, label by label and from top to bottom."""
+    doubted: frozenset[str]
+    """Ids of labels with a mask that the segmentor's presence test says are not there."""
 
 
 def find_labels(
@@ -109,7 +111,12 @@ def find_labels(
                     measurements=area | {"confidence": float(sure)},
                 )
             )
-    return LabelObjects(answer.masks[0], tuple(features))
+    doubted = frozenset(
+        label.id
+        for label, mask, present in zip(labels, answer.masks[0], answer.present[0], strict=True)
+        if mask.any() and not present
+    )
+    return LabelObjects(answer.masks[0], tuple(features), doubted)
 
 
 def ask_image(
@@ -145,6 +152,7 @@ def ask_image(
         overview=_shrunk(image, size),
         shares=mask_shares(found.masks, size),
         features=found.features,
+        doubted=found.doubted,
         segmentor=predictor.info,
     )
     return answer, found.masks

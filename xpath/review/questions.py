@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from xpath.ask.picture import LabelObjects
     from xpath.batch.slides import SlideEntry
     from xpath.export.qupath.geojson import Feature
     from xpath.labels import Label
@@ -101,31 +102,32 @@ class Questions:
             max(1, round(box.height / per_pixel)),
         )
         image = self._pixels.region(entry, box, size)
-        features = self._segmented(image, labels, box, mpp)
+        found = self._segmented(image, labels, box, mpp)
+        features = found.features
         largest = sorted(features, key=lambda it: -max(_areas(it)))[:MOST_OBJECTS]
         return {
             "box": [box.x, box.y, box.width, box.height],
             "whole": (box.width, box.height) == (view.width, view.height),
             "counts": {label.id: sum(it.label == label.id for it in features) for label in labels},
+            "doubted": sorted(found.doubted),
             "shown": len(largest),
             "objects": [_as_json(feature) for feature in largest],
         }
 
     def _segmented(
         self, image: NDArray[np.uint8], labels: Sequence[Label], box: Box, mpp: float | None
-    ) -> Sequence[Feature]:
+    ) -> LabelObjects:
         if not self._segmentor.acquire(timeout=PATIENCE):
             raise Refused(503, "the segmentor is busy with another question; ask again")
         try:
             # pixels as the run's own patches have them, so the same objects are found
-            found = find_labels(
+            return find_labels(
                 image, labels, self._study.predictor, mpp=None, box=box, level0_mpp=mpp
             )
         except DataError as error:
             raise Refused(413, str(error)) from error
         finally:
             self._segmentor.release()
-        return found.features
 
 
 def _labels(content: Mapping[str, Any]) -> list[Label]:

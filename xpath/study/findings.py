@@ -86,8 +86,9 @@ def write_findings(
             files=(
                 f"The same as data: findings.json. Objects: {home}/objects.h5, counted as"
                 f" {findings.rule}; masks: {home}/masks.zarr; evidence: {home}/explanation.h5.",
-                "Evidence is what an object adds to the object-aware model's logit, as a share of"
-                " all that was added, whatever the sign; in brackets 95 % over patches.",
+                "Evidence is what an object adds to the object-aware model's logit beyond the"
+                " average training slide, as a share of all that was added, whatever the sign; in"
+                " brackets 95 % over patches.",
             ),
         ),
     )

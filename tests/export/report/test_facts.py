@@ -14,6 +14,7 @@ from xpath.export.report.facts import (
     where_in_words,
 )
 from xpath.export.report.linked import outline_path
+from xpath.export.report.records import CohortNeed
 from xpath.geometry import PatchGrid, Size
 from xpath.store.objects import ObjectTable
 
@@ -59,7 +60,8 @@ def explanation():
         slide_id="one", target=1,
         object=SimpleNamespace(
             objects=(TUMOR, FAT, STROMA, "other"), patch_contribution=terms,
-            contribution=terms.sum(axis=0),
+            contribution=terms.sum(axis=0), bars=terms.sum(axis=0) - [1.0, 0.25, 0.0, 0.0],
+            baseline_logit=0.5,
         ),
         importance=SimpleNamespace(
             target=0, objects=(TUMOR,), effect=np.array([2.0]), null=np.array([0.5])
@@ -71,7 +73,9 @@ def explanation():
 def findings(explanation, objects):
     return findings_of(
         explanation, objects, classes=("A", "B"), probability=0.875,
-        guesses=frozenset({TUMOR}), patients={TUMOR: (0.1, 0.4), STROMA: (np.nan, np.nan)},
+        guesses=frozenset({TUMOR}), needs={
+            TUMOR: CohortNeed(0.2, 0.9, 0.1, 0.4), STROMA: CohortNeed(*[np.nan] * 4),
+        },
     )  # fmt: skip
 
 
@@ -86,13 +90,13 @@ def test_facts_are_what_was_measured(findings):
         2,
     )
     assert tumor.ids == (f"{TUMOR}/40,40", f"{TUMOR}/10,10")  # the largest first
-    assert tumor.share.value == pytest.approx(0.75)
+    assert tumor.share.value == pytest.approx(2 / 3.25)
     assert tumor.area_fraction == pytest.approx(500 / 90_000)
     assert tumor.area_um2 == 125
     assert tumor.density_mm2 == pytest.approx(2 / (90_000 * 0.25) * 1e6)
     assert tumor.confidence == pytest.approx(0.9)
     assert (tumor.hidden, tumor.random, tumor.patients) == (2.0, 0.5, (0.1, 0.4))
-    assert (stroma.where, stroma.share.value) == ("throughout", pytest.approx(-0.25))
+    assert (stroma.where, stroma.share.value) == ("throughout", pytest.approx(-1 / 3.25))
     assert (stroma.first, stroma.stop, stroma.patients, stroma.hidden) == (2, 3, None, None)
     assert (fat.count, fat.where, fat.confidence) == (0, "", None)
 
@@ -102,13 +106,15 @@ def test_sentences_hold_the_facts_and_their_sources(findings):
 
     sentences = ["".join(words.text for words in line) for line in lines]
     assert sentences[0] == "The object-aware model predicts B (87.5 %)."
-    assert sentences[1].startswith("Tumor (tissue) speaks for B with +75 % [")
-    assert "2 objects on 0.6 % of the tissue (0.000125 mm²), 89 per mm²" in sentences[1]
-    assert sentences[1].endswith(
+    assert sentences[2].startswith("Tumor (tissue) speaks for B with +62 % [")
+    assert "2 objects on 0.6 % of the tissue (0.000125 mm²), 89 per mm²" in sentences[2]
+    assert sentences[2].endswith(
         "mostly in the upper left. Hidden, the standard model's log-odds of A fall by +2.000"
         " (random tissue: +0.500), over patients by +0.100 to +0.400 more than random tissue."
     )
-    assert sentences[-1] == "Looked for, and not there: Fat (tissue)."
+    assert "average training slide, whose log-odds for B are +0.500" in sentences[1]
+    absent = sentences[-1]
+    assert absent.startswith("Looked for, and not there: Fat (tissue) (\N{MINUS SIGN}8 % [")
     linked = [words for line in lines for words in line if words.labels or words.source]
     assert all(words.source for words in linked)
     digits = [words for line in lines for words in line if any(map(str.isdigit, words.text))]
@@ -120,24 +126,24 @@ def test_the_file_is_json_without_nan(findings):
 
     text = json.dumps(content, allow_nan=False)
     assert json.loads(text)["schema"] == "xpath.findings/1"
-    assert content["facts"][0]["share"]["value"] == pytest.approx(0.75)
-    assert content["sentences"][1]["words"][0]["labels"] == [TUMOR]
+    assert content["facts"][0]["share"]["value"] == pytest.approx(2 / 3.25)
+    assert content["sentences"][2]["words"][0]["labels"] == [TUMOR]
 
 
 def test_intervals_hold_the_share_and_widen_with_few_patches():
     rng = np.random.default_rng(0)
     few = rng.normal([2.0, -1.0], 1.0, (20, 2))
-    many = np.tile(few, (50, 1))
+    many, none = np.tile(few, (50, 1)), np.zeros(2)
 
-    wide, narrow = shares_of_evidence(few), shares_of_evidence(many)
+    wide, narrow = shares_of_evidence(few, none), shares_of_evidence(many, none)
 
     for one, other in zip(wide, narrow, strict=True):
         assert one.low < one.value < one.high
         assert other.value == pytest.approx(one.value)
         assert other.high - other.low < 0.3 * (one.high - one.low)
     assert sum(abs(share.value) for share in wide) == pytest.approx(1)
-    assert shares_of_evidence(few) == wide
-    assert shares_of_evidence(np.zeros((3, 2)))[0] == (0, 0, 0)
+    assert shares_of_evidence(few, none) == wide
+    assert shares_of_evidence(np.zeros((3, 2)), none)[0] == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

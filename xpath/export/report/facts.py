@@ -15,7 +15,8 @@ import numpy as np
 
 from xpath.export.overlay import short_name
 from xpath.export.report.linked import Words
-from xpath.export.report.words import MINUS, percent, signed
+from xpath.export.report.words import MINUS, baseline_in_words, percent, signed
+from xpath.labels import OTHER
 from xpath.objects.measure import covered_pixels
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.explain.explanation import Explanation
+    from xpath.export.report.records import CohortNeed
     from xpath.geometry import PatchGrid
     from xpath.store.objects import ObjectTable
 
@@ -59,6 +61,9 @@ class Share(NamedTuple):
     high: float
 
 
+NOTHING = Share(0.0, 0.0, 0.0)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fact:
     """All that was measured of one object class on one slide. None is not known."""
@@ -67,7 +72,8 @@ class Fact:
     guess: bool
     """True for a label that the segmentor's weights never learnt."""
     contribution: float
-    """To the object-aware model's logit of the explained class."""
+    """To the object-aware model's logit of the explained class, beyond that of the average training
+    slide where the classifier keeps one; 0 for what the classifier does not read."""
     share: Share
     """Of the sum of all absolute contributions, signed; 95 % over patches drawn anew."""
     first: int
@@ -107,6 +113,8 @@ class Findings:
     """Of the predicted class, by the object-aware model."""
     measured: str
     """The class that hiding is measured for."""
+    baseline: str
+    """What contributions are compared with, in a sentence."""
     rest: Share
     """Of the evidence that lies under no mask."""
     facts: tuple[Fact, ...]
@@ -122,7 +130,7 @@ def findings_of(
     classes: Sequence[str],
     probability: float,
     guesses: frozenset[str] = frozenset(),
-    patients: Mapping[str, tuple[float, float]] | None = None,
+    needs: Mapping[str, CohortNeed] | None = None,
 ) -> Findings:
     """The facts of a slide.
 
@@ -132,41 +140,45 @@ def findings_of(
         classes: Names of the slide classes.
         probability: Of the predicted class.
         guesses: Ids of labels that the weights never learnt.
-        patients: Intervals of hidden minus random by label, of ``tables/importance.csv``.
+        needs: Intervals over patients by label, of ``tables/importance.csv``.
     """
-    shares = shares_of_evidence(explanation.object.patch_contribution)
+    by_object = explanation.object
+    offset = by_object.contribution - by_object.bars
+    evidence = shares_of_evidence(by_object.patch_contribution, offset)
+    shares = dict(zip(by_object.objects, evidence, strict=True))
     covered = covered_pixels(objects.grid)
     facts = [
         Fact(
             guess=label in guesses,
-            share=shares[j],
-            patients=_known((patients or {}).get(label)),
+            share=shares.get(label, NOTHING),
+            patients=_known((needs or {}).get(label)),
             **_measured(explanation, objects, j, covered),
         )
         for j, label in enumerate(objects.labels)
     ]
     facts.sort(key=lambda it: -abs(it.contribution))
-    rest = explanation.object.objects[len(objects.labels) :]
     return Findings(
         slide_id=explanation.slide_id,
         predicted=classes[explanation.target],
         probability=probability,
         measured=classes[explanation.importance.target],
-        rest=shares[-1] if rest else Share(0.0, 0.0, 0.0),
+        rest=shares.get(OTHER, NOTHING),
+        baseline=baseline_in_words(classes[explanation.target], by_object.baseline_logit),
         facts=tuple(facts),
         rule=objects.rule,
     )
 
 
 def shares_of_evidence(
-    patch_contribution: NDArray[np.floating], *, seed: int = 0
+    patch_contribution: NDArray[np.floating], offset: NDArray[np.floating], *, seed: int = 0
 ) -> tuple[Share, ...]:
-    """Signed share of each column in the sum of all absolute columns' sums, 95 % over patches.
+    """Signed share of each object in the sum of all absolute contributions, 95 % over patches.
 
     Patches are drawn anew, one by one. Neighbours are alike, so the interval is rather too narrow.
 
     Args:
         patch_contribution: ``(N, L)`` what each object adds to the logit in each patch.
+        offset: ``(L,)`` what is subtracted from its sums: that of the average training slide.
         seed: Of the bootstrap.
     """
     values = np.asarray(patch_contribution, np.float64)
@@ -174,9 +186,11 @@ def shares_of_evidence(
     drawn = []
     for _ in range(DRAWS // AT_ONCE):
         times = rng.multinomial(count, np.full(count, 1 / count), size=AT_ONCE)
-        drawn.append(_shares(times @ values))
+        drawn.append(_shares(times @ values - offset))
     low, high = np.quantile(np.concatenate(drawn), (0.025, 0.975), axis=0)
-    columns = zip(*(it.tolist() for it in (_shares(values.sum(axis=0)), low, high)), strict=True)
+    columns = zip(
+        *(it.tolist() for it in (_shares(values.sum(axis=0) - offset), low, high)), strict=True
+    )
     return tuple(Share(*column) for column in columns)
 
 
@@ -214,13 +228,15 @@ def paragraphs(findings: Findings) -> tuple[tuple[Words, ...], ...]:
     )
     there = [fact for fact in findings.facts if fact.count or fact.area_fraction > 0]
     absent = [fact for fact in findings.facts if fact not in there]
-    lines = [first, *(tuple(_sentence(fact, findings)) for fact in there)]
+    source = _source(findings, "explanation.h5: object/class_baseline")
+    second = (Words(text=findings.baseline, source=source),)
+    lines = [first, second, *(tuple(_sentence(fact, findings)) for fact in there)]
     if findings.rest.value:
         text = f"{_share(findings.rest)} of the evidence"
         contribution = _source(findings, "explanation.h5: object/patch_contribution")
         lines.append((Words(text=text, source=contribution), Words(text=" lies under no mask.")))
     if absent:
-        names = [part for fact in absent for part in (Words(text=", "), _name(fact))]
+        names = [part for fact in absent for part in (Words(text=", "), *_absence(fact, findings))]
         lines.append((Words(text="Looked for, and not there: "), *names[1:], Words(text=".")))
     return tuple(lines)
 
@@ -252,6 +268,7 @@ def findings_json(findings: Findings, lines: Sequence[Sequence[Words]]) -> dict[
         "predicted": findings.predicted,
         "probability": findings.probability,
         "measured": findings.measured,
+        "baseline": findings.baseline,
         "rest": findings.rest._asdict(),
         "rule": findings.rule,
         "facts": facts,
@@ -259,9 +276,11 @@ def findings_json(findings: Findings, lines: Sequence[Sequence[Words]]) -> dict[
     }
 
 
-def _known(interval: tuple[float, float] | None) -> tuple[float, float] | None:
-    """An interval, None where one patient has none."""
-    return interval if interval and all(map(math.isfinite, interval)) else None
+def _known(need: CohortNeed | None) -> tuple[float, float] | None:
+    """The interval of the excess over patients, None where one patient has none."""
+    if need is None or not (math.isfinite(need.excess_low) and math.isfinite(need.excess_high)):
+        return None
+    return need.excess_low, need.excess_high
 
 
 def _measured(
@@ -276,10 +295,12 @@ def _measured(
     largest = index[np.argsort(-pixels, kind="stable")[:MOST_IDS]].tolist()
     sure = float(objects.confidence[index] @ pixels / pixels.sum()) if len(index) else None
     importance = explanation.importance
+    read = explanation.object.objects
+    at = read.index(label) if label in read else None
     e = importance.objects.index(label) if label in importance.objects else None
     return {
         "label": label,
-        "contribution": float(explanation.object.contribution[j]),
+        "contribution": 0.0 if at is None else float(explanation.object.bars[at]),
         "first": first,
         "stop": first + len(index),
         "ids": tuple(objects.id(one) for one in largest),
@@ -327,6 +348,15 @@ def _sentence(fact: Fact, findings: Findings) -> Iterator[Words]:
         yield Words(text=text, labels=(fact.label,), source=source)
         yield Words(text=" more than random tissue")
     yield Words(text=".")
+
+
+def _absence(fact: Fact, findings: Findings) -> Iterator[Words]:
+    """The name of what is not there, and what its absence says."""
+    yield _name(fact)
+    if fact.share.value:
+        source = _source(findings, "explanation.h5: object/class_baseline")
+        text = f" ({_share(fact.share)} of the evidence)"
+        yield Words(text=text, labels=(fact.label,), source=source)
 
 
 def _name(fact: Fact) -> Words:

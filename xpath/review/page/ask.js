@@ -2,7 +2,7 @@
 "use strict";
 
 const STATUS = { present: "looked for", uncertain: "uncertain: looked for", absent: "denied: not looked for", historical: "of the past: not looked for", excluded: "left out: not looked for" };
-const question = { reading: null, objects: [], lit: null, counts: {}, number: 0 };
+const question = { reading: null, objects: [], lit: null, counts: {}, doubted: [], number: 0 };
 
 const sent = (address, body) => ask(address, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 
@@ -16,7 +16,7 @@ function startAsking(regions) {
 
 function forgetAnswer() {
   question.number += 1;
-  Object.assign(question, { objects: [], lit: null, counts: {} });
+  Object.assign(question, { objects: [], lit: null, counts: {}, doubted: [] });
   viewer.answers = [];
   viewer.frame = null;
   byId("looking").textContent = byId("looking").className = "";
@@ -62,7 +62,7 @@ function showReading() {
       button.addEventListener("click", () => light([one.label]));
       const count = question.counts[one.label];
       const doubt = words.some((word) => word.status === "uncertain" && word.labels.includes(one.label)) ? " uncertain in the text" : "";
-      return make("li", {}, button, make("span", { textContent: `${count === undefined ? "" : ` ${count} ${count === 1 ? "object" : "objects"}`}${doubt}` }), one.guess ? make("small", { textContent: " a guess: the weights never learnt it" }) : null);
+      return make("li", {}, button, make("span", { textContent: `${count === undefined ? "" : ` ${count} ${count === 1 ? "object" : "objects"}`}${doubt}` }), question.doubted.includes(one.label) ? make("small", { textContent: " not there, says the presence test" }) : null, one.guess ? make("small", { textContent: " a guess: the weights never learnt it" }) : null);
     }),
     ...denied.map((word) => make("li", { className: "denied" }, make("span", { className: `word ${word.status}`, textContent: word.text }), ` ${STATUS[word.status]}`)));
   const rest = [];
@@ -90,7 +90,7 @@ async function look() {
   try {
     const answer = await sent(`api/slide/${slidePath(state.slide.id)}/objects`, { labels, x, y, width: right - x, height: bottom - y });
     if (number !== question.number) return;
-    Object.assign(question, { objects: answer.objects, counts: answer.counts, lit: null });
+    Object.assign(question, { objects: answer.objects, counts: answer.counts, doubted: answer.doubted, lit: null });
     viewer.frame = answer.box;
     const total = Object.values(answer.counts).reduce((sum, count) => sum + count, 0);
     const um = state.slide.mpp ? ` (${Math.round(answer.box[2] * state.slide.mpp)} × ${Math.round(answer.box[3] * state.slide.mpp)} µm)` : "";
