@@ -22,7 +22,6 @@ from xpath.export.report.linked import (
     write_linked_page,
 )
 from xpath.export.report.pictures import jpeg_bytes
-from xpath.objects.outline import ring_area
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -196,5 +195,5 @@ def _centre(feature: Feature) -> tuple[float, float]:
     start = ring[0]
     points = ring - start
     cross = points[:-1, 0] * points[1:, 1] - points[1:, 0] * points[:-1, 1]
-    x, y = start + (points[:-1] + points[1:]).T @ cross / (6 * ring_area(points))
+    x, y = start + (points[:-1] + points[1:]).T @ cross / (3 * cross.sum())
     return float(x), float(y)

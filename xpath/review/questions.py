@@ -154,11 +154,12 @@ def _view(content: Mapping[str, Any]) -> Box:
 
 def _middle(view: Box, slide: Box, most: float) -> Box:
     """The middle of what is in view, no side longer than ``most`` level-0 pixels."""
-    seen = view.intersection(slide)
-    width, height = min(seen.width, int(most)), min(seen.height, int(most))
+    left, top = max(view.x, slide.x), max(view.y, slide.y)
+    wide, high = min(view.right, slide.right) - left, min(view.bottom, slide.bottom) - top
+    width, height = min(wide, int(most)), min(high, int(most))
     if min(width, height) < 1:
         raise Refused(400, "nothing of the slide is in view")
-    left, top = seen.x + (seen.width - width) // 2, seen.y + (seen.height - height) // 2
+    left, top = left + (wide - width) // 2, top + (high - height) // 2
     return Box(left, top, width, height)
 
 
