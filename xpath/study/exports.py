@@ -23,7 +23,6 @@ from xpath.export.overlay import (
     stacked,
     write_png,
 )
-from xpath.export.report.facts import findings_of
 from xpath.export.report.pages import write_index, write_report
 from xpath.export.report.pictures import jpeg_bytes, patch_strips, report_layers
 from xpath.export.report.records import CohortReport, ObjectRow, SlideReport
@@ -42,7 +41,7 @@ from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
 from xpath.store.tables import read_rows, read_table, write_table
-from xpath.study.findings import write_findings
+from xpath.study.findings import export_findings
 from xpath.study.folder import slide_predictions, slide_splits
 from xpath.study.keys import stage_key
 from xpath.study.qupath import write_for_qupath
@@ -131,17 +130,7 @@ def _export_to(
         width=overview.shape[1],
     )
     write_report(folder / "report.html", report)
-    findings = findings_of(
-        explanation,
-        objects,
-        classes=study.classes,
-        probability=report.probability["object-aware"][report.predicted],
-        guesses=study.untaught_ids,
-        needs=cohort_needs(study.folder.table("importance"), report.measured),
-    )
-    write_findings(
-        folder, findings, objects, panels, facts=report.facts, synthetic=report.synthetic
-    )
+    export_findings(folder, study, explanation, objects, report, panels)
 
 
 def _panels(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xpath.export.overlay import short_name
-from xpath.export.report.facts import findings_json, paragraphs
+from xpath.export.report.facts import findings_json, findings_of, paragraphs
 from xpath.export.report.linked import (
     LinkedPage,
     Outline,
@@ -18,22 +18,48 @@ from xpath.export.report.linked import (
     write_linked_page,
 )
 from xpath.export.report.pictures import jpeg_bytes
+from xpath.export.report.tables import cohort_needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from xpath.explain.explanation import Explanation
     from xpath.export.overlay import Panels
     from xpath.export.report.facts import Findings
     from xpath.export.report.linked import LinkedLayer
+    from xpath.export.report.records import SlideReport
     from xpath.store.objects import ObjectTable
+    from xpath.study.study import Study
 
-__all__ = ["FINDINGS_FILES", "write_findings"]
+__all__ = ["FINDINGS_FILES", "export_findings", "write_findings"]
 
 FINDINGS_FILES = ("findings.json", "findings.txt", "findings.html")
 SYNTHETIC = (
     "Drawn tissue, or a segmentor that has only seen drawn tissue: nothing here is a finding."
 )
+
+
+def export_findings(
+    folder: Path,
+    study: Study,
+    explanation: Explanation,
+    objects: ObjectTable,
+    report: SlideReport,
+    panels: Panels,
+) -> None:
+    """Writes the findings of a slide beside its report (``write_findings``)."""
+    findings = findings_of(
+        explanation,
+        objects,
+        classes=study.classes,
+        probability=report.probability["object-aware"][report.predicted],
+        guesses=study.untaught_ids,
+        needs=cohort_needs(study.folder.table("importance"), report.measured),
+    )
+    write_findings(
+        folder, findings, objects, panels, facts=report.facts, synthetic=report.synthetic
+    )
 
 
 def write_findings(
