@@ -9,6 +9,7 @@ from xpath.study.cohort import load_explained, train_classifiers
 from xpath.study.evidence import tabulate_contributions, tabulate_evidence, tabulate_importance
 from xpath.study.exports import export, export_index
 from xpath.study.folder import slide_splits
+from xpath.study.label_tables import tabulate_labels
 from xpath.study.pyramids import write_pyramids
 from xpath.study.slides import explain, extract, segment
 
@@ -37,7 +38,9 @@ def segment_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> S
     """
     study.require_tools()
     chosen = study.slides if slides is None else slides
-    return run_stage("segment", chosen, lambda entry: segment(study, entry), study.ledger)
+    report = run_stage("segment", chosen, lambda entry: segment(study, entry), study.ledger)
+    tabulate_labels(study)
+    return report
 
 
 def features_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> StageReport:
