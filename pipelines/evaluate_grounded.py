@@ -9,8 +9,10 @@ boxed regions. --reports names JSON lists of image_file, mask_file, abnormality,
 and caption: questions with an anatomy, reports, regions in words. The published figures are over
 the first 300 annotations of each test file: --limit 300.
 
-OUT gets scores.csv (accuracy, Dice, intervals) and answers.csv (every question with the truth and
-what was generated, by which weights). Broken items are named and left out; the exit code is then 1.
+OUT gets scores.csv (accuracy, Dice, intervals), texts.csv (BLEU, ROUGE-L, METEOR where the real one
+is installed, findings in common with the reference) and answers.csv (every question with the truth
+and what was generated, by which weights). Broken items are named and left out; the exit code is
+then 1.
 """
 
 from __future__ import annotations
@@ -24,7 +26,13 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from xpath.errors import XPathError
-from xpath.grounded.evaluate import Examined, evaluate_grounded, questions_of, score_table
+from xpath.grounded.evaluate import (
+    Examined,
+    evaluate_grounded,
+    questions_of,
+    score_table,
+    text_table,
+)
 from xpath.grounded.inference import InterpreterConfig
 from xpath.grounded.interpreter import GroundedInterpreter
 from xpath.grounded.samples import SampleConfig, schedule
@@ -34,6 +42,9 @@ from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+SHOWN = ("bleu_1", "bleu_4", "rouge_l", "fact_precision", "fact_recall")
+"""Scores of texts that are printed; texts.csv has all."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,8 +60,14 @@ def main(arguments: list[str] | None = None) -> int:
     scores = score_table(examined.graded, seed=args.seed)
     for it in scores:
         print(f"{it.mean:.3f} [{it.low:.3f}, {it.high:.3f}]  n = {it.n:<6} {it.task} {it.measure}")
+    texts = text_table(examined.graded)
+    for text in texts:
+        named = [f"{name} {value:.3f}" for name, value in text._asdict().items() if name in SHOWN]
+        print(f"{text.task}, n = {text.n}: {', '.join(named)}")
     _write(args.out / "scores.csv", [score._asdict() for score in scores])
-    return 1 if examined.problems or not scores else 0
+    if texts:
+        _write(args.out / "texts.csv", [text._asdict() for text in texts])
+    return 1 if examined.problems or not (scores or texts) else 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from xpath.grounded.evaluate import Graded, evaluate_grounded, questions_of, score_table
+from xpath.grounded.evaluate import Graded, evaluate_grounded, questions_of, score_table, text_table
 from xpath.grounded.prompts import DISEASE, REGION
 from xpath.grounded.tasks import TASKS, Annotation
 
@@ -116,3 +116,28 @@ def test_scores_are_means_of_what_is_known():
     assert table["disease", "right"].mean == pytest.approx(0.5)
     assert (table["disease", "dice"].n, table["disease", "dice"].mean) == (1, pytest.approx(0.4))
     assert len(table) == 3
+
+
+def test_texts_are_held_against_their_references():
+    def row(task, generated, truth):
+        return Graded(task, "a", "?", truth, generated, math.nan, math.nan)
+
+    rows = [
+        row("report", "Breast tumor with necrosis.", "Breast tumor with necrosis."),
+        row("report", "Breast: tumor, necrosis.", "Breast: tumor. No necrosis."),
+        row("region-report", "stroma in the breast", "fat in the breast"),
+        row("disease", "tumor", "tumor"),
+    ]
+
+    report, region = text_table(rows)
+
+    assert (report.task, report.n, region.task, region.n) == ("report", 2, "region-report", 1)
+    # tumor, necrosis; tumor, and a necrosis that is denied
+    assert (report.fact_precision, report.fact_recall, report.contradicted) == (0.75, 1.0, 1)
+    # 4 of 4 and 3 of 3 words, which all are in 4 and 4: brevity exp(1 - 8 / 7)
+    assert report.bleu_1 == pytest.approx(math.exp(1 - 8 / 7))
+    assert (region.fact_precision, region.fact_recall) == (0.0, 0.0)
+    assert region.bleu_1 == pytest.approx(0.75)
+    # the longest common subsequence is 3 of 4 words on both sides
+    assert region.rouge_l == pytest.approx(0.75)
+    assert text_table(rows[-1:]) == []

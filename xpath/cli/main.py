@@ -8,7 +8,19 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from xpath.cli import compare, demo, doctor, grid, labels, pathseg, review, sample, stages, weights
+from xpath.cli import (
+    ask,
+    compare,
+    demo,
+    doctor,
+    grid,
+    labels,
+    pathseg,
+    review,
+    sample,
+    stages,
+    weights,
+)
 from xpath.cli.command import add_commands
 from xpath.errors import XPathError
 
@@ -20,7 +32,7 @@ __all__ = ["main"]
 COMMANDS = (
     *(module.COMMAND for module in (doctor, labels, sample, grid)),
     *stages.COMMANDS,
-    *(module.COMMAND for module in (review, compare, pathseg, weights, demo)),
+    *(module.COMMAND for module in (ask, review, compare, pathseg, weights, demo)),
 )
 
 EPILOG = """\
@@ -28,6 +40,8 @@ a first look:
   xpath doctor                           is everything installed?
   xpath demo --out demo-run              the whole chain on synthetic slides; opens in a browser
   xpath labels --find "breast stroma"    what can be asked for
+  xpath ask tile.png "where are the lymphocytes?" --region breast
+                                         in words, on an image or a slide
 
 your own slides, one stage after the other or all at once with pipelines/brca_subtype.py:
   xpath segment SLIDES --out RUN --objects breast-tissue-tumor,breast-nuclei-lymphocyte

@@ -16,7 +16,9 @@ from xpath.grounded.prompts import segment_question
 from xpath.grounded.samples import mask_of
 from xpath.grounded.scores import mean_by_phrase, names_finding, names_region, paired_dice
 from xpath.grounded.tasks import TASKS, phrase_of
+from xpath.language.facts import fact_scores
 from xpath.metrics.bootstrap import bootstrap_mean
+from xpath.metrics.text import text_scores
 from xpath.pathseg.reading import read_image
 
 if TYPE_CHECKING:
@@ -34,11 +36,15 @@ __all__ = [
     "Graded",
     "Question",
     "Score",
+    "TextScore",
     "evaluate_grounded",
     "questions_of",
     "score_table",
+    "text_table",
 ]
 
+IN_WORDS = ("report", "region-report")
+"""Tasks whose answers are texts, to be held against a reference."""
 JUDGES = {"disease": names_finding, "anatomy": names_finding, "region": names_region}
 """What tells whether an answer names the class."""
 
@@ -88,6 +94,26 @@ class Score(NamedTuple):
     low: float
     """The 95 % interval; images are drawn whole."""
     high: float
+
+
+class TextScore(NamedTuple):
+    """Scores of all texts of a task against their references, 0 to 1."""
+
+    task: str
+    n: int
+    bleu_1: float
+    bleu_2: float
+    bleu_3: float
+    bleu_4: float
+    rouge_l: float
+    meteor: float
+    """NaN without pycocoevalcap and Java: nothing else is METEOR."""
+    fact_precision: float
+    """Share of the findings a text has that its reference has too; negations are none."""
+    fact_recall: float
+    """Share of the reference's findings that the text has."""
+    contradicted: int
+    """Findings that the reference denies."""
 
 
 def questions_of(asked: Iterable[tuple[str, Annotation]]) -> dict[Path, list[Question]]:
@@ -149,6 +175,26 @@ def score_table(graded: Iterable[Graded], *, seed: int = 0) -> list[Score]:
             if known:
                 scores.append(_score(task, measure, known, seed))
     return scores
+
+
+def text_table(graded: Iterable[Graded]) -> list[TextScore]:
+    """Scores of the answers in words: what they share with their reference, and do they agree?
+
+    N-grams are scored as published (``xpath.metrics.text``), findings by the offline reader.
+    """
+    rows = [row for row in graded if row.task in IN_WORDS]
+    return [
+        _text_score(task, [row for row in rows if row.task == task])
+        for task in dict.fromkeys(row.task for row in rows)
+    ]
+
+
+def _text_score(task: str, rows: list[Graded]) -> TextScore:
+    generated, truth = [row.generated for row in rows], [row.truth for row in rows]
+    words, facts = text_scores(generated, truth), fact_scores(generated, truth)
+    meteor = math.nan if words.meteor is None else words.meteor
+    told = (facts.precision, facts.recall, facts.contradicted)
+    return TextScore(task, len(rows), *words.bleu, words.rouge_l, meteor, *told)
 
 
 def _score(task: str, measure: str, known: list[tuple[Graded, float]], seed: int) -> Score:

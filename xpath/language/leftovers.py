@@ -34,20 +34,20 @@ _PLAIN = frozenset(
     """
     a about all also am an and annotate any anything are area areas around as at background be
     been being belong belongs beside besides between big biopsy blue both but by can case cell
-    cells clearly contour could dark delineate detect display do does don't draw each either
-    else every everything everywhere except exclude excluding expect explain find first fix for
-    forget from get give go had has have healthy help here hide highlight how i i'd i'm identify
-    if ignore image in include inside interested into is it its just kind know label large layer
-    leave left let like list locate look looking looks main many map mark marked me measure more
-    most much my near need next no non not nothing nuclei object objects of omit on one only or
-    other our out outline outlines overview pale part parts pathology patient picture pink
-    please point possible present purple region regions remove right sample section see seen
-    segment segmentation select separately shall shape should show shown signs sit skip slide
-    slides small so some something somewhere specimen specimens structure structures such
-    surrounding suspicious teach tell than that the their them then there these they thing
-    things this those tissue to too touch touches touching trace type types under up us very
-    view visible want was we well were what when where which while who whole why will with
-    within without would you your
+    cells clearly contour could dark delineate detect display do does don't draw each either else
+    every everything everywhere except exclude excluding expect explain find first fix for forget
+    from get give go had has have healthy help here hide highlight how i i'd i'm identify if
+    ignore image in include inside interested into is it its just kind know label large layer
+    leave left let like list locate look looking looks main many map mark marked maybe me measure
+    more most much my near need next no non not nothing nuclei object objects of omit on one only
+    or other our out outline outlines overview pale part parts pathology patient perhaps picture
+    pink please point possible possibly present probably purple region regions remove right
+    sample section see seen segment segmentation select separately shall shape should show shown
+    signs sit skip slide slides small so some something somewhere specimen specimens structure
+    structures such surrounding suspicious teach tell than that the their them then there these
+    they thing things this those tissue to too touch touches touching trace type types under up
+    us very view visible want was we well were what when where which while who whole why will
+    with within without would you your
     """.split()  # noqa: SIM905  # a list of two hundred strings reads worse
 )
 """English words that ask for nothing."""

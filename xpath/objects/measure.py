@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from xpath.geometry import PatchGrid
     from xpath.store.objects import ObjectTable
 
-__all__ = ["LabelMorphometry", "MeasuredObject", "measure_objects", "morphometry"]
+__all__ = [
+    "LabelMorphometry",
+    "MeasuredObject",
+    "covered_pixels",
+    "measure_objects",
+    "morphometry",
+]
 
 LARGEST = 1 << 24
 """Pixels of the box around an object up to which its shape is measured: 4096 x 4096."""
@@ -108,7 +114,7 @@ def morphometry(table: ObjectTable, *, slide_id: str) -> list[LabelMorphometry]:
     Raises:
         ResolutionError: The slide has no resolution.
     """
-    looked_at_um2 = _union(table.grid) * _um(table) ** 2
+    looked_at_um2 = covered_pixels(table.grid) * _um(table) ** 2
     areas_um2 = (table.label_pixels * table.um_per_pixel**2).tolist()
     return [
         _row(table, label, area_um2, looked_at_um2, slide_id)
@@ -144,7 +150,7 @@ def _um(table: ObjectTable) -> float:
     return table.grid.slide_mpp
 
 
-def _union(grid: PatchGrid) -> float:
+def covered_pixels(grid: PatchGrid) -> float:
     """Level-0 pixels in the union of all patches."""
     corners = np.unique(grid.coords, axis=0)
     side = grid.footprint

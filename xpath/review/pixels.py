@@ -12,7 +12,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from xpath.errors import SlideError
-from xpath.geometry import Box
+from xpath.geometry import Box, Size
 from xpath.review.refusal import Refused
 
 if TYPE_CHECKING:
@@ -92,6 +92,25 @@ class SlidePixels:
             Refused: The slide was moved away, or cannot be read.
         """
         return self._open(entry).bounds
+
+    def slide(self, entry: SlideEntry) -> Slide:
+        """A slide, open for reading.
+
+        Raises:
+            Refused: The slide was moved away, or cannot be read.
+        """
+        return self._open(entry)
+
+    def region(self, entry: SlideEntry, box: Box, size: Size) -> NDArray[np.uint8]:
+        """Pixels ``(H, W, 3)`` under a box in level-0 pixels.
+
+        Raises:
+            Refused: The slide was moved away, or is damaged here.
+        """
+        try:
+            return self._open(entry).read(box, size)
+        except SlideError as error:
+            raise Refused(422, f"the slide is damaged here: {type(error).__name__}") from error
 
     def jpeg(self, entry: SlideEntry, tile: Tile) -> bytes:
         """A tile.

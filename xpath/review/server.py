@@ -34,7 +34,7 @@ __all__ = ["Answer", "ReviewServer"]
 logger = logging.getLogger(__name__)
 
 LONGEST_BODY = 32_768
-"""Bytes of a finding that is sent; more is refused unread."""
+"""Bytes of a finding or question that is sent; more is refused unread."""
 PATIENCE = 30.0
 """Seconds a client may be silent in the middle of a request."""
 PENALTY = 0.3
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer("GET")
 
     def do_POST(self) -> None:
-        """Stores a finding."""
+        """Stores a finding, or answers a question that is sent as JSON."""
         self._answer("POST")
 
     def do_DELETE(self) -> None:
@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not re.fullmatch(r"\d{1,9}", length):
             raise Refused(411, "say how long the request is")
         if int(length) > LONGEST_BODY:
-            raise Refused(413, f"a finding may have {LONGEST_BODY} bytes")
+            raise Refused(413, f"a request may have {LONGEST_BODY} bytes")
         try:
             content = json.loads(self.rfile.read(int(length)))
         except (ValueError, RecursionError) as error:
@@ -274,6 +274,7 @@ ROUTES: tuple[tuple[str, str, Callable[[ReviewService, Question], Answer]], ...]
     ("GET", "/", _page("review.html", "text/html; charset=utf-8")),
     ("GET", "/review.css", _page("review.css", "text/css; charset=utf-8")),
     ("GET", "/viewer.js", _page("viewer.js", "text/javascript; charset=utf-8")),
+    ("GET", "/ask.js", _page("ask.js", "text/javascript; charset=utf-8")),
     ("GET", "/review.js", _page("review.js", "text/javascript; charset=utf-8")),
     ("GET", "/api/run", lambda service, _: _json(service.run())),
     ("GET", rf"/api/slide/{SLIDE}", lambda service, q: _json(service.slide(q.values["slide"]))),
@@ -284,6 +285,12 @@ ROUTES: tuple[tuple[str, str, Callable[[ReviewService, Question], Answer]], ...]
         lambda service, q: _json(service.findings_on(q.values["slide"])),
     ),
     ("POST", rf"/api/slide/{SLIDE}/findings", _remember),
+    ("POST", "/api/reading", lambda service, q: _json(service.questions.read(q.body))),
+    (
+        "POST",
+        rf"/api/slide/{SLIDE}/objects",
+        lambda service, q: _json(service.find(q.values["slide"], q.body)),
+    ),
     ("DELETE", r"/api/finding/(?P<finding>[0-9a-f-]{36})", _take_back),
     ("GET", rf"/tile/{SLIDE}/{TILE_INDEX}\.jpg", _tile),
     ("GET", rf"/layer/{SLIDE}/(?P<layer>\w{{1,20}})/{TILE_INDEX}\.png", _layer),

@@ -11,6 +11,7 @@ from xpath.review.findings import Finding, Findings
 from xpath.review.findings_files import findings_csv, findings_geojson
 from xpath.review.layers import LAYERS
 from xpath.review.pixels import Recent, SlidePixels, encoded
+from xpath.review.questions import Questions
 from xpath.review.refusal import Refused
 from xpath.review.slide_view import SlideView, open_view
 from xpath.store.schema import atomic
@@ -47,6 +48,7 @@ class ReviewService:
         self._entries = {entry.slide_id: entry for entry in study.slides}
         self._views: Recent[SlideView] = Recent(VIEWS)
         self._layers: Recent[bytes] = Recent(1024)
+        self.questions = Questions(study, self._pixels)
 
     def run(self) -> dict[str, Any]:
         """The slides of the run."""
@@ -57,6 +59,7 @@ class ReviewService:
             "run": folder.root.name,
             "classes": self.study.classes,
             "report": folder.index.exists(),
+            "regions": self.questions.regions,
             "slides": [
                 {
                     "id": entry.slide_id,
@@ -65,6 +68,7 @@ class ReviewService:
                     "predicted": predicted.get(entry.slide_id, ""),
                     "explained": folder.explanation(entry.slide_id).exists(),
                     "report": (folder.exports(entry.slide_id) / "report.html").exists(),
+                    "sentences": (folder.exports(entry.slide_id) / "findings.html").exists(),
                     "findings": count.get(entry.slide_id, 0),
                 }
                 for entry in self.study.slides
@@ -159,6 +163,10 @@ class ReviewService:
         if not shown:
             raise Refused(404, "there is no object of this class at this point")
         return shown[0]
+
+    def find(self, slide_id: str, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Objects of some labels in a view of a slide, segmented now (``Questions.find``)."""
+        return self.questions.find(self._entry(slide_id), content)
 
     def findings_on(self, slide_id: str) -> list[dict[str, Any]]:
         """Findings on one slide, without their outlines."""

@@ -42,6 +42,7 @@ from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
 from xpath.store.tables import read_rows, read_table, write_table
+from xpath.study.findings import export_findings
 from xpath.study.folder import slide_predictions, slide_splits
 from xpath.study.keys import stage_key
 from xpath.study.qupath import write_for_qupath
@@ -138,6 +139,7 @@ def _export_to(
         width=overview.shape[1],
     )
     write_report(folder / "report.html", report)
+    export_findings(folder, study, explanation, objects, report, panels)
 
 
 def _panels(

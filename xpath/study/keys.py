@@ -23,7 +23,7 @@ STAGE_VERSIONS = {
     "features": 2,
     "models": 5,
     "explanation": 3,
-    "export": 3,
+    "export": 4,
     "pyramids": 1,
     "dicom-seg": 1,
 }

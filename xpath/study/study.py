@@ -155,10 +155,16 @@ class Study:
         return kept
 
     @property
-    def untaught(self) -> tuple[str, ...]:
-        """Objects the segmentor's weights never learnt, so that its masks of them are guesses."""
+    def untaught_ids(self) -> frozenset[str]:
+        """Ids of objects the segmentor's weights never learnt, so that its masks are guesses."""
         unknown = untaught([label.prompt for label in self.labels], self.segmentor.labels)
-        return tuple(short_name(label.id) for label in self.labels if label.prompt in unknown)
+        return frozenset(label.id for label in self.labels if label.prompt in unknown)
+
+    @property
+    def untaught(self) -> tuple[str, ...]:
+        """Their names, in the order of the labels."""
+        unknown = self.untaught_ids
+        return tuple(short_name(label.id) for label in self.labels if label.id in unknown)
 
     def require_tools(self, *, encoder: bool = False) -> None:
         """Loads what work on slides needs, because an error in it is no fault of a slide.

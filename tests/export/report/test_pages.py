@@ -127,7 +127,10 @@ def test_the_page_asks_nobody(tmp_path, report):
     write_report(tmp_path / "report.html", report)
 
     fetched = read(tmp_path / "report.html").fetched
-    assert [one for one in fetched if not one.startswith("data:image/")] == ["../../../index.html"]
+    assert [one for one in fetched if not one.startswith("data:image/")] == [
+        "../../../index.html",
+        "findings.html",
+    ]
     assert "http" not in (tmp_path / "report.html").read_text()
 
 

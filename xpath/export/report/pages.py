@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from xpath.export.report.records import CohortReport, SlideReport
 
 __all__ = [
+    "LIMITS",
+    "MOST_BYTES",
+    "environment",
     "write_index",
     "write_report",
 ]
@@ -76,7 +79,7 @@ def write_index(path: Path, report: CohortReport) -> None:
 
 
 def _write(path: Path, template: str, **values: Any) -> None:
-    page = _environment().get_template(template).render(limits=LIMITS, **values).encode()
+    page = environment().get_template(template).render(limits=LIMITS, **values).encode()
     if template == "slide.html" and len(page) > MOST_BYTES:
         raise DataError(
             f"{path} would have {len(page) / 1e6:.1f} MB, wanted at most {MOST_BYTES / 1e6:g};"
@@ -86,7 +89,8 @@ def _write(path: Path, template: str, **values: Any) -> None:
         draft.write_bytes(page)
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, which escape whatever is put into them and refuse what is missing."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

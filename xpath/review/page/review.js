@@ -46,6 +46,7 @@ async function start() {
   choice.addEventListener("change", () => { location.hash = slidePath(choice.value); });
   window.addEventListener("hashchange", fromHash);
   LAYERS.forEach(layerControl);
+  startAsking(state.run.regions);
   byId("reviewer").value = localStorage.getItem("xpath reviewer") || "";
   fromHash();
 }
@@ -70,11 +71,14 @@ async function openSlide(listed) {
   byId("verdict").title = `${slide.source}: object/logits`;
   byId("report").hidden = !listed.report;
   byId("report").href = `run/slides/${slidePath(slide.id)}/export/report.html`;
+  byId("sentences").hidden = !listed.sentences;
+  byId("sentences").href = `run/slides/${slidePath(slide.id)}/export/findings.html`;
   byId("geojson").href = `findings/${slidePath(slide.id)}.geojson`;
   byId("classes-hint").textContent = `What each class of objects adds to the model's score (logit) for ${slide.explained}. Red speaks for it, blue against it. Click a name to see where.`;
   byId("source").textContent = `Numbers: ${slide.source}, models/object_aware. Findings: review/findings.sqlite.`;
   document.querySelectorAll("#legend i").forEach((node) => { node.textContent = slide.explained; });
   viewer.open(slide);
+  forgetAnswer();
   choose(null);
   listClasses();
   showLayers();

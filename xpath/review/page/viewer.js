@@ -10,6 +10,8 @@ class Viewer {
     this.tiles = new Map();  // address to image, the longest unused first
     this.layers = [];        // {url(level, column, row), opacity}, from the lowest up
     this.outlines = [];      // {rings, colour, width}
+    this.answers = [];       // the same, of a question, below the outlines
+    this.frame = null;       // [x, y, width, height] that was looked at
     this.marks = [];         // {x, y, colour, text}
     this.slide = null;
     this.pointers = new Map();
@@ -21,6 +23,8 @@ class Viewer {
     this.slide = slide;
     this.tiles.clear();
     this.outlines = [];
+    this.answers = [];
+    this.frame = null;
     this.marks = [];
     this.fit();
   }
@@ -82,6 +86,8 @@ class Viewer {
       if (layer.opacity > 0) this.paintLayer(layer, level);
     }
     context.globalAlpha = 1;
+    if (this.frame) this.paintFrame(this.frame);
+    this.answers.forEach((outline) => this.paintOutline(outline));
     this.outlines.forEach((outline) => this.paintOutline(outline));
     this.marks.forEach((mark) => this.paintMark(mark));
     this.onChange(this);
@@ -155,6 +161,15 @@ class Viewer {
     const x = ring.map((place) => place[0]), y = ring.map((place) => place[1]);
     const least = Math.min(Math.max(...x) - Math.min(...x), Math.max(...y) - Math.min(...y));
     return least * this.scale < 8;
+  }
+
+  paintFrame([x, y, width, height]) {
+    const { context } = this, [px, py] = this.toCanvas(x, y);
+    context.setLineDash([6, 4]);
+    context.strokeStyle = "#111";
+    context.lineWidth = 1.5;
+    context.strokeRect(px, py, width * this.scale, height * this.scale);
+    context.setLineDash([]);
   }
 
   paintMark({ x, y, colour, text }) {
