@@ -32,7 +32,8 @@ import json
 import sys
 from pathlib import Path
 
-from xpath.cli.stages import add_study_options, study_from
+from xpath.batch.slides import labels_without_slide, read_labels
+from xpath.cli.stages import add_keep_na, add_study_options, study_from
 from xpath.config import load_config
 from xpath.errors import ConfigError, XPathError
 from xpath.study.chain import run_chain
@@ -75,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     add("slides", type=Path, nargs="?", help="a folder of slides")
     add("table", type=Path, nargs="?", help="the labels, as --labels")
     add("--features", type=Path, metavar="DIR", help="a run or feature files; no slides are read")
-    add("--labels", type=Path, help="CSV: slide_id, label[, patient][, mpp]")
+    add("--table", dest="table_name", help="of LazySlide's stores, where they have several")
+    add("--labels", type=Path, help="CSV: slide_id, label[, patient][, site][, mpp]")
+    add_keep_na(parser)
     add("--out", type=Path, required=True, help="the run folder")
     add_study_options(parser)
     add("--split", help="CLAM's splits_k.csv (default: 7 to 1 to 2, by label)")
@@ -99,7 +102,8 @@ def _on_slides(args: argparse.Namespace) -> int:
     print(f"open {study.folder.index}")
     if not good:
         print(f"some slides failed; see {study.folder.ledger}", file=sys.stderr)
-    return 0 if good else 1
+    absent = labels_without_slide(study.slides, read_labels(labels, keep_na=args.keep_na))
+    return 0 if good and not absent else 1
 
 
 def _on_features(args: argparse.Namespace) -> int:
@@ -111,7 +115,9 @@ def _on_features(args: argparse.Namespace) -> int:
         args.set.append(f"objects.device={json.dumps(args.device)}")
     config = load_config(StudyConfig, args.config, args.set)
     folder = RunFolder(args.out)
-    cohort = train_on_features(args.features, args.labels, config, folder)
+    cohort = train_on_features(
+        args.features, args.labels, config, folder, table=args.table_name, keep_na=args.keep_na
+    )
     print(folder.table("metrics").read_text(encoding="utf-8"), end="")
     print(f"see {args.out}; {len(cohort.slides)} slides, {len(cohort.left_out)} left out")
     return 1 if cohort.left_out else 0

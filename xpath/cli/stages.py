@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from xpath.batch.slides import SlideEntry
     from xpath.study.study import Study
 
-__all__ = ["COMMANDS", "add_study_options", "beside_known", "finish", "study_from"]
+__all__ = ["COMMANDS", "add_keep_na", "add_study_options", "beside_known", "finish", "study_from"]
 
 
 def add_study_options(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +37,15 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="A.B=C",
         help="one setting, e.g. grid.patch_um=256 or objects.encoder=resnet50; may be repeated",
+    )
+
+
+def add_keep_na(parser: argparse.ArgumentParser) -> None:
+    """The option for those who have a class of that name."""
+    parser.add_argument(
+        "--keep-na",
+        action="store_true",
+        help="NA, None, null or - in the column label is a class (default: no label)",
     )
 
 
@@ -79,7 +88,7 @@ def study_from(
     if keep:
         slides = beside_known(args.out, slides)
     if labels is not None:
-        slides = with_labels(slides, read_labels(labels))
+        slides = with_labels(slides, read_labels(labels, keep_na=args.keep_na))
     study = Study(folder, config, tuple(slides))
     study.require_tools()
     if args.objects:  # free spellings may mean another label than was thought
@@ -139,20 +148,24 @@ def _features(args: argparse.Namespace) -> int:
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("labels", type=Path, help="CSV with slide_id, label, and if wanted patient")
+    parser.add_argument(
+        "labels", type=Path, help="CSV with slide_id, label, and if wanted patient and site"
+    )
+    add_keep_na(parser)
 
 
 def _train(args: argparse.Namespace) -> int:
-    from xpath.batch.slides import read_labels, with_labels
+    from xpath.batch.slides import labels_without_slide, read_labels, with_labels
     from xpath.study.cohort import train_classifiers
     from xpath.study.study import open_study, save_study
 
     study = open_study(args.out)
-    slides = with_labels(study.slides, read_labels(args.labels))
-    train_classifiers(labelled := replace(study, slides=tuple(slides)))
+    labels = read_labels(args.labels, keep_na=args.keep_na)
+    slides = with_labels(study.slides, labels)
+    cohort = train_classifiers(labelled := replace(study, slides=tuple(slides)))
     save_study(labelled)  # a table that cannot train leaves the run as it was
     print((args.out / "tables" / "metrics.csv").read_text(), end="")
-    return 0
+    return 1 if cohort.left_out or labels_without_slide(slides, labels) else 0
 
 
 def _explain(args: argparse.Namespace) -> int:
