@@ -248,9 +248,7 @@ def test_classifiers_of_objects_are_left_out_where_there_are_none(pipeline, clam
 
 def test_labels_and_splits_of_what_is_not_there_are_named_and_exit_with_1(pipeline, clam, caplog):
     table = clam / "labels.csv"
-    table.write_text(table.read_text() + "gone,p,IDC\nNA-label,p,NA\n")
-    header = (clam / "labels.csv").read_text().partition("\n")[0]
-    assert header.count(",") == 2, "the two rows have its columns"
+    table.write_text(table.read_text() + "p,gone,IDC\np,unlabelled,NA\n")
 
     assert run(pipeline, clam, "--epochs", "1") == 1
 

@@ -84,7 +84,7 @@ def pyramids_stage(study: Study) -> StageReport:
 
 
 def run_chain(study: Study, *, title: str) -> bool:
-    """Runs every stage from segmentation to export. Returns True if no slide failed or was left out.
+    """Runs every stage from segmentation to export. True if no slide failed or was left out.
 
     A slide that fails in a stage is left out of the following ones.
 
