@@ -1,6 +1,6 @@
 """Breast cancer subtypes from slides, explained by objects (paper, section 2.6).
 
-    python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN
+    xpath run SLIDES LABELS.csv --out RUN          (or python pipelines/brca_subtype.py ...)
     python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN --folds 5 --by site --device cuda
     python pipelines/brca_subtype.py --features FEATURES --labels LABELS.csv --out RUN
     python pipelines/brca_subtype.py --features FEATURES --labels LABELS.csv --out RUN --folds 5
@@ -36,10 +36,12 @@ from xpath.batch.slides import labels_without_slide, read_labels
 from xpath.cli.stages import add_keep_na, add_study_options, study_from
 from xpath.config import load_config
 from xpath.errors import ConfigError, XPathError
+from xpath.store.tables import read_table
 from xpath.study.chain import run_chain
 from xpath.study.cohort import train_on_features
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder
+from xpath.study.study import Study
 
 SETTINGS = {
     "split": ("split.table",),
@@ -67,6 +69,13 @@ def main(arguments: list[str] | None = None) -> int:
     except XPathError as error:
         print(f"brca_subtype: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            f"brca_subtype: interrupted; what is finished in {args.out} is kept, call it again as"
+            " before to go on",
+            file=sys.stderr,
+        )
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,10 +109,20 @@ def _on_slides(args: argparse.Namespace) -> int:
     study = study_from(args, labels=labels)
     good = run_chain(study, title=f"Breast subtypes: {args.slides[0].resolve().name}")
     print(f"open {study.folder.index}")
-    if not good:
-        print(f"some slides failed; see {study.folder.ledger}", file=sys.stderr)
+    _print_end(study)
     absent = labels_without_slide(study.slides, read_labels(labels, keep_na=args.keep_na))
     return 0 if good and not absent else 1
+
+
+def _print_end(study: Study) -> None:
+    """Prints how good the classifiers are, and each slide that failed with its stage and reason."""
+    for row in read_table(study.folder.table("metrics"), auc=float):
+        if row["split"] == "test":
+            print(f"{row['model']}: AUC {row['auc']:.3f} on {row['slides']} test slides")
+    for row in read_table(study.folder.ledger):
+        if row["status"] == "failed":
+            reason = f"{row['slide_id']} failed in {row['stage']}: {row['reason']}"
+            print(f"{reason} (see {study.folder.logs})", file=sys.stderr)
 
 
 def _on_features(args: argparse.Namespace) -> int:

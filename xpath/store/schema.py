@@ -198,6 +198,8 @@ def _flush(draft: Path) -> None:
 
 
 def _flush_file(path: Path) -> None:
+    if not path.stat().st_mode & 0o077:  # some libraries write what only its owner may read
+        path.chmod(path.stat().st_mode | path.parent.stat().st_mode & 0o666)
     with path.open("rb+") as handle:  # Windows flushes only what is open for writing
         os.fsync(handle.fileno())
 
