@@ -122,9 +122,7 @@ def slides(folder, rng):
 
 
 def hdf5(folder, rng):
-    from xpath.store.features import read_features
     from xpath.store.foreign_features import read_patch_features
-    from xpath.store.grids import read_grid
 
     contents = []
     for name in ("features", "feats"):
@@ -140,9 +138,6 @@ def hdf5(folder, rng):
 
     def case():
         path.write_bytes(damaged_bytes(contents[int(rng.integers(2))], rng))
-        for read in (read_patch_features, read_features, read_grid):
-            with suppress(XPathError):
-                read(path)
         read_patch_features(path)
 
     return case
@@ -290,7 +285,7 @@ def main(target, seed, count, folder):
             raw.append(f"case {number}: {type(error).__name__}: {str(error)[:300]}")
     faulthandler.cancel_dump_traceback_later()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({**outcome, "raw": raw, "memory": memory}))
+    sys.stdout.write(json.dumps({**outcome, "raw": raw, "memory": memory}) + "\n")
 
 
 if __name__ == "__main__":

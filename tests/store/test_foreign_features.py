@@ -1,6 +1,7 @@
 """Files as CLAM, TRIDENT, STAMP and wsidata write them, made here by their published layout."""
 
 import re
+import subprocess
 
 import h5py
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import zarr
 
 from xpath.errors import DataError, ShapeError, StoreError
+from xpath.store import trial
 from xpath.store.features import SlideFeatures, write_features
 from xpath.store.foreign_features import find_feature_files, read_patch_features
 from xpath.testing.masks import grid_at
@@ -326,3 +328,27 @@ def test_a_store_of_others_is_never_to_be_removed(tmp_path):
     zarr.open_group(path, mode="a")["tables"].create_group("odd_tiles").attrs["region"] = "tiles"
 
     assert read_patch_features(path).encoder == "uni", "a table without X is none of features"
+
+
+@pytest.mark.parametrize("ending", ["time.sleep(60)", "os.abort()"])
+def test_a_file_that_holds_up_or_ends_its_reader_is_refused_and_the_next_is_read(
+    tmp_path, monkeypatch, ending
+):
+    """The child is a made one: it stalls or aborts at files called bad, as HDF5 may."""
+    child = (
+        "import sys, time, os\nfor line in sys.stdin:\n"
+        f"    'bad' in line and {ending}\n    print('looked', flush=True)"
+    )
+    popen = subprocess.Popen
+    monkeypatch.setattr(trial, "SECONDS", 1.0)
+    monkeypatch.setattr(
+        trial.subprocess, "Popen", lambda command, **how: popen([command[0], "-c", child], **how)
+    )
+    trial._close()
+    for name in ("bad", "good"):
+        write_h5(tmp_path / f"{name}.h5", features=FEATURES)
+
+    with pytest.raises(StoreError, match=r"bad\.h5 ended the process .* or held it up for 1 s"):
+        read_patch_features(tmp_path / "bad.h5")
+    assert len(read_patch_features(tmp_path / "good.h5").features) == 3
+    trial._close()

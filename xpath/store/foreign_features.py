@@ -15,6 +15,7 @@ import numpy as np
 from xpath.errors import DataError, ShapeError, StoreError, XPathError
 from xpath.store.names import FEATURE_SUFFIXES, plain_name
 from xpath.store.schema import FEATURES, damage_refused
+from xpath.store.trial import try_h5
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -208,6 +209,7 @@ def _read_h5(path: Path) -> PatchFeatures:
     """A file of CLAM, TRIDENT, STAMP or xpath, told apart by the names of its datasets."""
     import h5py
 
+    try_h5(path)
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
