@@ -6,7 +6,7 @@ import pytest
 import sklearn
 import torch
 from sklearn.base import clone, is_classifier
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -22,6 +22,9 @@ from xpath.mil.estimator import (
     ObjectAwareMILClassifier,
     PoolingMILClassifier,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+"""Slides are few and epochs fewer; ``test_a_fit_that_did_not_learn_warns`` looks at it."""
 
 FAST = {"lr": 0.05, "epochs": 15}
 KINDS = [AttentionMILClassifier, ObjectAwareMILClassifier, PoolingMILClassifier]
@@ -180,6 +183,19 @@ def test_probabilities_are_those_of_the_model():
     np.testing.assert_allclose(
         model.predict_proba(x), logits.double().softmax(dim=1).detach().numpy(), atol=1e-6
     )
+
+
+def test_a_fit_that_did_not_learn_warns():
+    x, y = slides(12)
+
+    with pytest.warns(ConvergenceWarning, match="training slides themselves"):
+        AttentionMILClassifier(epochs=1, lr=1e-12).fit([slide * 0 for slide in x], y)
+
+
+@pytest.mark.parametrize(("count", "epochs"), [(12, 200), (60, 60)])
+def test_few_slides_pass_more_often(count, epochs):
+    """600 steps of 4 slides, and 60 epochs at least."""
+    assert AttentionMILClassifier()._train_config(count).epochs == epochs
 
 
 def test_what_cannot_be_fitted_is_refused():

@@ -1,5 +1,6 @@
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -174,7 +175,41 @@ def test_dropout_is_on_for_training_and_off_for_validation():
 
     train(model, patch_cohort(6, 1), patch_cohort(4, 2), TrainConfig(epochs=2, bags_per_step=3))
 
-    assert modes == [(True, True), (True, True), (False, False)] * 2
+    learning, asked = (True, True), (False, False)
+    assert modes == [learning, learning, asked] * 2 + [asked], "at the end on the training slides"
+
+
+def test_a_model_that_has_not_learnt_is_warned_of(caplog):
+    bags, model = patch_cohort(12, 1), attention_mil()
+    torch.nn.init.zeros_(model.classifier.weight)
+
+    result = train(model, bags, [], TrainConfig(epochs=1, lr=1e-12))
+
+    assert 0 <= result.train_auc < 0.6
+    assert f"training slides themselves is {result.train_auc:.2f}" in result.doubt
+    assert result.doubt in caplog.text
+    assert model.metadata["training"]["doubt"] == result.doubt
+
+
+def test_a_first_epoch_that_was_the_best_is_warned_of():
+    """Validation slides of the other classes: every step makes them worse."""
+    bags = patch_cohort(12, 1)
+    swapped = [replace(bag, label=1 - bag.label) for bag in bags]
+
+    result = train(attention_mil(), bags, swapped, TrainConfig(epochs=40, lr=0.05, patience=2))
+
+    assert result.best_epoch == 0
+    assert "first epoch" in result.doubt
+
+
+def test_patience_waits_for_the_steps():
+    bags = patch_cohort(12, 1)
+    swapped = [replace(bag, label=1 - bag.label) for bag in bags]
+    config = TrainConfig(epochs=40, lr=0.05, patience=2, bags_per_step=4, min_steps=30)
+
+    result = train(attention_mil(), bags, swapped, config)
+
+    assert len(result.history) == 10, "of three steps"
 
 
 def test_the_scaler_is_fitted_on_training_slides_only():

@@ -22,8 +22,9 @@ from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.store.features import SlideFeatures, write_features
 from xpath.store.tables import write_table
 from xpath.study.chain import to_explain
-from xpath.study.cohort import load_explained, tabulate_importance, train_classifiers
+from xpath.study.cohort import load_explained, train_classifiers
 from xpath.study.config import ObjectsConfig, StudyConfig
+from xpath.study.evidence import tabulate_importance
 from xpath.study.folder import RunFolder, slide_splits
 from xpath.study.slides import explain_key
 from xpath.study.study import Study
@@ -137,7 +138,7 @@ def test_few_patients_of_all_classes_train_together(study, caplog):
 def test_intervals_are_over_patients(study, monkeypatch):
     seen = {}
     monkeypatch.setattr(
-        "xpath.study.cohort.cohort_importance", lambda *_, **given: seen.update(given) or []
+        "xpath.study.evidence.cohort_importance", lambda *_, **given: seen.update(given) or []
     )
 
     tabulate_importance(study)
@@ -232,6 +233,7 @@ def test_a_run_from_a_gpu_goes_on_without_it(study, monkeypatch, caplog):
         return {path: path.read_bytes() for path in study.folder.root.glob("models/*/*")}
 
     train_classifiers(study)
+    caplog.clear()
     trained = content()
     for path in study.folder.root.glob("models/*.done.json"):
         path.unlink()

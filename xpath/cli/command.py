@@ -35,7 +35,7 @@ class _DefaultsAsWritten(_Defaults, argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """A parser that knows what was probably meant by a word that is no command."""
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]  # noqa: ANN001, ANN201 - argparse's
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201 - argparse's
         """As argparse does, but a slip in the name of a command is answered with that name.
 
         Args:

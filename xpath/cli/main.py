@@ -60,9 +60,10 @@ the data the segmentor learns from:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. The exit code is 0 only if everything went well."""
     parser = build_parser()
-    args, args.rest = parser.parse_known_args(arguments)
-    if args.rest and not getattr(args, "takes_rest", False):
-        parser.error(f"unrecognized arguments: {' '.join(args.rest)}")
+    args, rest = parser.parse_known_args(arguments)
+    args.rest = rest
+    if rest and not getattr(args, "takes_rest", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     logging.basicConfig(
         level=logging.DEBUG if args.verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",

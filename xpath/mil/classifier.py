@@ -70,7 +70,7 @@ def fit_fractions(
     config: TrainConfig | None = None,
     on_epoch: Callable[[Any], None] | None = None,
 ) -> None:
-    """Fits an ``ObjectFractions`` to bags of coverage; there are no epochs to choose from.
+    """Fits an ``ObjectFractions`` to bags of coverage. There are no epochs to choose from.
 
     Raises:
         DataError: Slides of one class only.
@@ -120,8 +120,11 @@ class ClassifierConfig:
     models: tuple[str, ...] = ("attention", "object_aware", "mean", "object_fractions")
     """Names from ``CLASSIFIERS``. Those that read objects are left out, with a line that says so,
     where feature files hold none."""
-    attention: AttentionMILSettings = field(default_factory=AttentionMILSettings)
-    """The standard classifier."""
+    attention: AttentionMILSettings = field(
+        default_factory=lambda: AttentionMILSettings(proj=256, dropout=0.25)
+    )
+    """The standard classifier. Without a projection it does not learn from a hundred slides of
+    features as wide as an encoder's (``benchmarks/mil_defaults.py``)."""
     object_aware: ObjectAwareMILSettings = field(default_factory=ObjectAwareMILSettings)
     """The object-aware classifier."""
     mean: PoolingMILSettings = field(default_factory=PoolingMILSettings)
@@ -130,17 +133,18 @@ class ClassifierConfig:
     """The baseline of the one patch that counts most."""
     object_fractions: ObjectFractionsSettings = field(default_factory=ObjectFractionsSettings)
     """The baseline of area fractions."""
-    train: TrainConfig = field(default_factory=TrainConfig)
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(lr=1e-3, bags_per_step=4, min_steps=300)
+    )
     """How those that learn by gradient are trained."""
+    other: bool = False
+    """The rest of each patch, under no mask, counts as an object. It is no named tissue, and holds
+    what the masks missed, so it competes with the objects by their own pixels."""
     calibrate: bool = False
     """Predictions are softened by a temperature fitted on the validation slides."""
 
     def __post_init__(self) -> None:
-        """Refuses names that are none.
-
-        Raises:
-            ConfigError: No models, an unknown one, or one twice.
-        """
+        """Raises ConfigError for no models, an unknown one, or one twice."""
         unknown = [name for name in self.models if name not in CLASSIFIERS]
         if unknown or not self.models or len(set(self.models)) < len(self.models):
             raise ConfigError(
@@ -148,8 +152,13 @@ class ClassifierConfig:
                 f" {', '.join(CLASSIFIERS)}; got {list(self.models)}"
             )
 
+    @classmethod
+    def paper(cls) -> ClassifierConfig:
+        """The paper's settings (section 4.4): no projection, Adam at 2e-4, one slide a step."""
+        return cls(attention=AttentionMILSettings(), train=TrainConfig(bags_per_step=1))
+
     def settings_of(self, name: str) -> dict[str, Any]:
-        """Own settings of a classifier; none for one that was added to ``CLASSIFIERS``."""
+        """Own settings of a classifier, none for one that was added to ``CLASSIFIERS``."""
         settings = getattr(self, name, None)
         return {} if settings is None else asdict(settings)
 

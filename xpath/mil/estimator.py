@@ -6,7 +6,9 @@ N patches, L object classes, D features, K classes.
 
 from __future__ import annotations
 
+import math
 import operator
+import warnings
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
@@ -41,21 +43,30 @@ a pair of them and their presence or coverage ``(N, L)``; or a ``Bag``, whose la
 
 @dataclass(kw_only=True, eq=False)
 class _Estimator:
-    """Settings of the training and scikit-learn's methods, common to all estimators."""
+    """Settings of the training and scikit-learn's methods, common to all estimators.
 
-    lr: float = 2e-4
+    The defaults were chosen on bags of 20 to 300 slides and 32 to 1,536 features
+    (``benchmarks/mil_defaults.py``): all slides train, for a number of steps. The paper's are
+    those of ``TrainConfig``, with ``proj=None``, ``dropout=0`` and ``validation=0.125``.
+    """
+
+    lr: float = 1e-3
     """Learning rate of Adam."""
     weight_decay: float = 1e-5
     """Weight decay of Adam."""
-    epochs: int = 100
-    """Largest number of passes over the training slides."""
+    epochs: int | None = None
+    """Largest number of passes over the training slides; None: 60, and more where these are fewer
+    than 600 optimiser steps."""
     patience: int = 15
-    """Epochs without a better validation score before it stops."""
+    """Epochs without a better validation score before it stops, if slides are held out."""
+    min_steps: int = 600
+    """Optimiser steps before patience may end it."""
     monitor: Literal["loss", "auc"] = "loss"
     """The score that decides which epoch is best."""
-    validation: float = 0.125
-    """Share of the slides that chooses the epoch and does not train; 0 to run all epochs."""
-    bags_per_step: int = 8
+    validation: float = 0.0
+    """Share of the slides that chooses the epoch and does not train; 0 to run all epochs. Worth
+    its slides only where there are hundreds: the choice of a handful is chance."""
+    bags_per_step: int = 4
     """Slides per optimiser step."""
     class_weight: Literal["balanced", "none"] = "balanced"
     """``balanced``: rare classes weigh more in the loss."""
@@ -91,13 +102,18 @@ class _Estimator:
             groups: Patient of each slide: none is in both training and validation. A slide without
                 one (None, NaN) is a patient of its own.
 
+        Warns:
+            ConvergenceWarning: The model may not have learnt; ``result_.doubt`` says why.
+
         Raises:
             ConfigError: A setting that cannot be.
             DataError: Nothing to train on, a single class, lists of unequal length, a slide
                 without a class (None, NaN), or one that cannot be used, named by its index.
             ShapeError: Slides of other axes or of different widths.
         """
-        device, config = device_of(self.device), self._train_config()
+        from sklearn.exceptions import ConvergenceWarning
+
+        device, seed = device_of(self.device), _seed(self.random_state)
         if device.type == "meta":
             raise ConfigError(
                 "device 'meta' cannot be used (it computes nothing); wanted cpu, cuda"
@@ -105,14 +121,16 @@ class _Estimator:
         classes, index = _classes(y, len(X))
         bags = self._bags(X, index.tolist())
         words = [str(classes[i]) for i in index]
-        held_out = hold_out(words, _groups(groups, len(bags)), self.validation, config.seed)
+        held_out = hold_out(words, _groups(groups, len(bags)), self.validation, seed)
         width = int(bags[0].features.shape[-1])
         model = seeded_build(
             lambda: self._build(width, tuple(str(name) for name in classes), bags[0]),
-            config.seed,
+            seed,
         ).to(device)
         train_bags, held = ([bags[i] for i in indices] for indices in held_out)
-        self.result_ = train(model, train_bags, held, config)
+        self.result_ = train(model, train_bags, held, self._train_config(len(train_bags), seed))
+        if self.result_.doubt:
+            warnings.warn(self.result_.doubt, ConvergenceWarning, stacklevel=2)
         self.classes_, self.model_, self.n_features_in_ = classes, model, width
         return self
 
@@ -195,11 +213,12 @@ class _Estimator:
         """An untrained model for bags like this one."""
         raise NotImplementedError
 
-    def _train_config(self) -> TrainConfig:
-        names = {one.name for one in fields(TrainConfig)} & self.get_params().keys()
-        return TrainConfig(
-            seed=_seed(self.random_state), **{name: getattr(self, name) for name in names}
-        )
+    def _train_config(self, slides: int, seed: int) -> TrainConfig:
+        names = {part.name for part in fields(TrainConfig)} & self.get_params().keys()
+        settings = {name: getattr(self, name) for name in names}
+        if self.epochs is None:
+            settings["epochs"] = max(60, math.ceil(600 * self.bags_per_step / slides))
+        return TrainConfig(seed=seed, **settings)
 
     def _bags(self, X: Sequence[Slide], labels: Sequence[int | None]) -> list[Bag]:
         return [
@@ -222,9 +241,9 @@ class AttentionMILClassifier(_Estimator):
     """Width of the attention network."""
     gated: bool = True
     """Gated attention; False for the plain form."""
-    proj: int | None = None
+    proj: int | None = 256
     """Width of a linear layer with ReLU before pooling; None for none."""
-    dropout: float = 0.0
+    dropout: float = 0.25
     """Rate while training."""
 
     def _build(self, dim: int, classes: tuple[str, ...], like: Bag) -> SlideClassifier:
@@ -255,9 +274,9 @@ class ObjectAwareMILClassifier(_Estimator):
     """Width of each attention network."""
     gated: bool = True
     """Gated attention; False for the plain form."""
-    proj: int | None = None
+    proj: int | None = 256
     """Width of a linear layer with ReLU before pooling, shared by all objects; None for none."""
-    dropout: float = 0.0
+    dropout: float = 0.25
     """Rate while training."""
     average: Literal["all", "present"] = "all"
     """Mean over all objects (the paper), or over those a slide has."""

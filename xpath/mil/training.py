@@ -6,6 +6,7 @@ Axes: B bags, K classes.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Epoch", "TrainConfig", "TrainResult", "train"]
 
+logger = logging.getLogger(__name__)
+
+LEARNT = 0.6
+"""AUC on the training slides themselves below which a model has not learnt them."""
 SEED_STRIDE = 1_000_003
 """Keeps epoch 1 of seed 0 from repeating epoch 0 of seed 1."""
 
@@ -49,6 +54,8 @@ class TrainConfig:
     """Largest number of passes over the training slides."""
     patience: int = 15
     """Epochs without a better validation score before it stops."""
+    min_steps: int = 0
+    """Optimiser steps before patience may end it: few slides take few steps in an epoch."""
     monitor: Literal["loss", "auc"] = "loss"
     """The score that decides which epoch is best. ``loss``: on few slides it is steadier than the
     AUC, which soon stands still at 1. ``auc``: ties go to the lower loss; without slides of every
@@ -76,8 +83,8 @@ class TrainConfig:
         """
         if min(self.lr, self.epochs, self.patience, self.bags_per_step) <= 0:
             raise ConfigError(f"lr, epochs, patience and bags_per_step must be positive: {self}")
-        if self.weight_decay < 0:
-            raise ConfigError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        if min(self.weight_decay, self.min_steps) < 0:
+            raise ConfigError(f"weight_decay and min_steps must be 0 or more: {self}")
         words = {
             "class_weight": ("balanced", "none"),
             "monitor": ("loss", "auc"),
@@ -113,6 +120,10 @@ class TrainResult(NamedTuple):
     history: list[Epoch]
     best_epoch: int
     """Number of the epoch whose weights were kept."""
+    train_auc: float
+    """Of the kept weights on the training slides themselves."""
+    doubt: str
+    """Why the model may not have learnt, in a sentence; empty where nothing speaks for that."""
 
 
 def train(
@@ -126,7 +137,8 @@ def train(
 
     Without validation slides all epochs run and the last weights stay. On the CPU, model, bags and
     config alone decide every bit of the result, and the global random state stays. How it was
-    was trained, and on which slides, is kept in ``model.metadata["training"]`` and so saved.
+    trained, on which slides, and what speaks against it, is kept in ``model.metadata["training"]``
+    and so saved. A model that may not have learnt is warned of.
 
     Args:
         model: On whatever device; bags are brought there.
@@ -148,6 +160,7 @@ def train(
     if config.scale and scaler is not None:
         scaler.fit(train_bags)
     history: list[Epoch] = []
+    steps = math.ceil(len(train_bags) / config.bags_per_step)
     best, best_score, best_state = 0, (-math.inf, -math.inf), model.state_dict()
     for epoch in _epochs(model, train_bags, validation_bags, config):
         history.append(epoch)
@@ -157,19 +170,45 @@ def train(
         if score > best_score or not validation_bags:
             best, best_score = epoch.number, score
             best_state = copy.deepcopy(model.state_dict())
-        elif epoch.number - best >= config.patience:
+        elif epoch.number - best >= config.patience and len(history) * steps >= config.min_steps:
             break
     model.load_state_dict(best_state)
     model.eval()
+    _fit_baseline(model, train_bags)
+    answers = predict(model, train_bags)
+    auc = classification_metrics(answers.probability, answers.label).auc
+    result = TrainResult(history, best, auc, _doubt(history, best, auc))
+    if result.doubt:
+        logger.warning("the model may not have learnt: %s", result.doubt)
     model.metadata["training"] = {
         "xpath": version("xpath-pathology"),
         "config": asdict(config),
         "epochs": len(history),
         "best_epoch": best,
+        "train_auc": auc,
+        "doubt": result.doubt,
         "train_slides": [bag.slide_id for bag in train_bags],
         "validation_slides": [bag.slide_id for bag in validation_bags],
     }
-    return TrainResult(history, best)
+    return result
+
+
+def _doubt(history: Sequence[Epoch], best: int, auc: float) -> str:
+    """Signs that a model has not learnt, as one sentence; empty if there are none."""
+    signs = []
+    if auc < LEARNT:
+        signs.append(f"its AUC on the training slides themselves is {auc:.2f}")
+    if best == 0 and len(history) > 1:
+        signs.append("the first epoch was the best on the validation slides")
+    advice = "; raise lr, epochs or proj, or compare with the mean over patches"
+    return " and ".join(signs) + advice if signs else ""
+
+
+def _fit_baseline(model: SlideClassifier, bags: Sequence[Bag]) -> None:
+    """Means over the training slides, of a model that keeps them."""
+    fit = getattr(model, "fit_baseline", None)
+    if fit is not None:
+        fit(bags)
 
 
 def _epochs(

@@ -20,7 +20,7 @@ import numpy as np
 from xpath.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -75,7 +75,7 @@ class Region:
         return union_area([self])
 
 
-def union_area(regions: list[Region]) -> float:
+def union_area(regions: Sequence[Region]) -> float:
     """Square pixels that any of the regions covers, each filled by the even-odd rule."""
     import shapely
 

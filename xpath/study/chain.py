@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xpath.batch.runner import run_stage
-from xpath.study.cohort import load_explained, tabulate_importance, train_classifiers
+from xpath.study.cohort import load_explained, train_classifiers
+from xpath.study.evidence import tabulate_contributions, tabulate_evidence, tabulate_importance
 from xpath.study.exports import export, export_index
 from xpath.study.folder import slide_splits
 from xpath.study.pyramids import write_pyramids
@@ -51,7 +52,7 @@ def features_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> 
 
 
 def explain_stage(study: Study) -> StageReport:
-    """Explanations of the slides that are to be explained, and ``tables/importance.csv``."""
+    """Explanations of the slides that are to be explained, and the tables over all of them."""
     models = load_explained(study)
     report = run_stage(
         "explain",
@@ -59,20 +60,23 @@ def explain_stage(study: Study) -> StageReport:
         lambda entry: explain(study, entry, models[study.fold_of(entry)]),
         study.ledger,
     )
-    tabulate_importance(study)
+    importance = tabulate_importance(study)
+    tabulate_contributions(study)
+    tabulate_evidence(study, importance)
     return report
 
 
 def export_stage(study: Study, *, title: str) -> StageReport:
     """Pictures and pages of the explained slides, and ``index.html``."""
     splits, importance = slide_splits(study.folder), tabulate_importance(study)
+    contributions = tabulate_contributions(study)
     report = run_stage(
         "export",
         to_explain(study),
         lambda entry: export(study, entry, splits.get(entry.slide_id, "")),
         study.ledger,
     )
-    export_index(study, importance, title=title)
+    export_index(study, importance, contributions, title=title)
     return report
 
 

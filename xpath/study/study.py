@@ -234,7 +234,7 @@ class Study:
         return stage_key("features", self.config, self.masks_key(entry), self.encoder_info.digest)
 
     def fold_of(self, entry: SlideEntry) -> int:
-        """The fold whose models never saw a slide; 0 without folds, and for a slide of none."""
+        """The fold whose models never saw a slide, 0 without folds, and for a slide of none."""
         if self.config.split.folds == 1:
             return 0
         rows = read_table(self.folder.split, fold=int)
