@@ -188,14 +188,14 @@ def _polygons(geometry: Any, passed_over: Counter[str]) -> Iterator[Polygon]:
     waiting, empty = [geometry], True
     while waiting:
         part = waiting.pop(0)
-        type_ = part.get("type") if isinstance(part, dict) else None
+        type_ = _type_in_file(part)
         if part and type_ not in GEOMETRIES:
-            raise ValueError(f"has the geometry {type_!r}, wanted Polygon or MultiPolygon")
+            raise ValueError(f"has the geometry {type_ or part!r}, wanted Polygon or MultiPolygon")
         if type_ == "GeometryCollection":
             waiting += part.get("geometries") or []
             continue
         coordinates = (part or {}).get("coordinates") or []
-        many = {"Polygon": [coordinates], "MultiPolygon": coordinates}.get(type_ or "", [])
+        many = {"Polygon": [coordinates], "MultiPolygon": coordinates}.get(type_, [])
         empty = empty and not coordinates
         if coordinates and type_ not in ("Polygon", "MultiPolygon"):
             passed_over["points and lines"] += 1
@@ -203,6 +203,12 @@ def _polygons(geometry: Any, passed_over: Counter[str]) -> Iterator[Polygon]:
             yield from _polygon(rings, passed_over)
     if empty:
         passed_over["objects without geometry"] += 1
+
+
+def _type_in_file(part: Any) -> str:
+    """``type`` of a GeoJSON object, empty if it is none or has none."""
+    type_ = part.get("type") if isinstance(part, dict) else None
+    return type_ if isinstance(type_, str) else ""
 
 
 def _polygon(rings: Any, passed_over: Counter[str]) -> Iterator[Polygon]:
@@ -312,7 +318,7 @@ def _limited(file: Any) -> bytes:
 
 
 def _features(path: Path, part: Any) -> list[dict[str, Any]]:
-    type_ = part.get("type") if isinstance(part, dict) else None
+    type_ = _type_in_file(part)
     features: list[Any]
     if isinstance(part, dict) and isinstance(part.get("features"), list):
         features = part["features"]

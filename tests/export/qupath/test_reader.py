@@ -192,6 +192,7 @@ WORDS = {"type": "Polygon", "coordinates": [[[0, 0], [1, "x"], [1, 1], [0, 0]]]}
         (json.dumps([drawn(), 3]), "entry 0 is 'int'"),
         (json.dumps(drawn(OPEN)), "end where it begins"),
         (json.dumps(drawn(WORDS)), "finite x, y"),
+        (json.dumps(drawn({"type": {}, "coordinates": [[1, 2]]})), "wanted Polygon or"),
         (json.dumps(drawn({"type": "Circle", "coordinates": [[1, 2]]})), "wanted Polygon or"),
         ("[" * 100_000, "is no JSON"),
         (json.dumps(drawn(childObjects=["x"])), "childObjects"),
