@@ -384,11 +384,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _seed(random_state: Any) -> int:
-    """The seed of any integer-like, as scikit-learn takes it.
-
-    Raises:
-        ConfigError: It is none.
-    """
+    """The seed of any integer-like, as scikit-learn takes it, or a ConfigError."""
     if random_state is None or isinstance(random_state, np.random.RandomState):
         from sklearn.utils import check_random_state
 
