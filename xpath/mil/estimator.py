@@ -213,7 +213,7 @@ class _Estimator:
         """An untrained model for bags like this one."""
         raise NotImplementedError
 
-    def _train_config(self, slides: int, seed: int) -> TrainConfig:
+    def _train_config(self, slides: int, seed: int = 0) -> TrainConfig:
         names = {part.name for part in fields(TrainConfig)} & self.get_params().keys()
         settings = {name: getattr(self, name) for name in names}
         if self.epochs is None:
