@@ -153,7 +153,7 @@ def test_schemas_are_refused_by_name(tmp_path):
     for found, advice in {
         None: "not written by xpath",
         "xpath.masks/2": "version of xpath",
-        "xpath.grid/1": "another kind of file",
+        "xpath.grid/1": "another type of file",
     }.items():
         with pytest.raises(StoreError, match=advice) as caught:
             check_schema(tmp_path, found, "xpath.masks/1")
