@@ -1,6 +1,6 @@
 """Breast cancer subtypes from slides, explained by objects (paper, section 2.6).
 
-    python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN
+    xpath run SLIDES LABELS.csv --out RUN          (or python pipelines/brca_subtype.py ...)
     python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN --folds 5 --by site --device cuda
     python pipelines/brca_subtype.py --features FEATURES --labels LABELS.csv --out RUN
     python pipelines/brca_subtype.py --features FEATURES --labels LABELS.csv --out RUN --folds 5
@@ -32,13 +32,16 @@ import json
 import sys
 from pathlib import Path
 
-from xpath.cli.stages import add_study_options, study_from
+from xpath.batch.slides import labels_without_slide, read_labels
+from xpath.cli.stages import add_keep_na, add_study_options, study_from
 from xpath.config import load_config
 from xpath.errors import ConfigError, XPathError
+from xpath.store.tables import read_table
 from xpath.study.chain import run_chain
 from xpath.study.cohort import train_on_features
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder
+from xpath.study.study import Study
 
 SETTINGS = {
     "split": ("split.table",),
@@ -66,6 +69,13 @@ def main(arguments: list[str] | None = None) -> int:
     except XPathError as error:
         print(f"brca_subtype: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            f"brca_subtype: interrupted; what is finished in {args.out} is kept, call it again as"
+            " before to go on",
+            file=sys.stderr,
+        )
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     add("slides", type=Path, nargs="?", help="a folder of slides")
     add("table", type=Path, nargs="?", help="the labels, as --labels")
     add("--features", type=Path, metavar="DIR", help="a run or feature files; no slides are read")
-    add("--labels", type=Path, help="CSV: slide_id, label[, patient][, mpp]")
+    add("--table", dest="table_name", help="of LazySlide's stores, where they have several")
+    add("--labels", type=Path, help="CSV: slide_id, label[, patient][, site][, mpp]")
+    add_keep_na(parser)
     add("--out", type=Path, required=True, help="the run folder")
     add_study_options(parser)
     add("--split", help="CLAM's splits_k.csv (default: 7 to 1 to 2, by label)")
@@ -97,9 +109,20 @@ def _on_slides(args: argparse.Namespace) -> int:
     study = study_from(args, labels=labels)
     good = run_chain(study, title=f"Breast subtypes: {args.slides[0].resolve().name}")
     print(f"open {study.folder.index}")
-    if not good:
-        print(f"some slides failed; see {study.folder.ledger}", file=sys.stderr)
-    return 0 if good else 1
+    _print_end(study)
+    absent = labels_without_slide(study.slides, read_labels(labels, keep_na=args.keep_na))
+    return 0 if good and not absent else 1
+
+
+def _print_end(study: Study) -> None:
+    """Prints how good the classifiers are, and each slide that failed with its stage and reason."""
+    for row in read_table(study.folder.table("metrics"), auc=float):
+        if row["split"] == "test":
+            print(f"{row['model']}: AUC {row['auc']:.3f} on {row['slides']} test slides")
+    for row in read_table(study.folder.ledger):
+        if row["status"] == "failed":
+            reason = f"{row['slide_id']} failed in {row['stage']}: {row['reason']}"
+            print(f"{reason} (see {study.folder.logs})", file=sys.stderr)
 
 
 def _on_features(args: argparse.Namespace) -> int:
@@ -111,7 +134,9 @@ def _on_features(args: argparse.Namespace) -> int:
         args.set.append(f"objects.device={json.dumps(args.device)}")
     config = load_config(StudyConfig, args.config, args.set)
     folder = RunFolder(args.out)
-    cohort = train_on_features(args.features, args.labels, config, folder)
+    cohort = train_on_features(
+        args.features, args.labels, config, folder, table=args.table_name, keep_na=args.keep_na
+    )
     print(folder.table("metrics").read_text(encoding="utf-8"), end="")
     print(f"see {args.out}; {len(cohort.slides)} slides, {len(cohort.left_out)} left out")
     return 1 if cohort.left_out else 0

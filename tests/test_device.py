@@ -14,7 +14,7 @@ def test_the_device_of_a_name():
     assert device_of("cpu", else_cpu=True) == torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["gpu", NOWHERE])
+@pytest.mark.parametrize("name", ["gpu", "mps", "xpu", NOWHERE])
 def test_what_is_not_there_is_refused(name):
     with pytest.raises(ConfigError, match=f"device '{name}' cannot be used .*; wanted cpu, cuda"):
         device_of(name)
@@ -34,3 +34,11 @@ def test_the_cpu_takes_over_with_a_word(caplog):
 def test_the_cpu_does_not_take_over_for_a_typing_error():
     with pytest.raises(ConfigError, match="'gpu'"):
         device_of("gpu", else_cpu=True)
+
+
+def test_a_refusal_is_a_line():
+    for name in ("gpu", "mps", NOWHERE):
+        with pytest.raises(ConfigError) as caught:
+            device_of(name)
+        assert len(str(caught.value)) < 300
+        assert "\n" not in str(caught.value)

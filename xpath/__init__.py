@@ -2,7 +2,11 @@
 
 from importlib.metadata import version
 
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = version("xpath-pathology")
+
+try:
+    import lazy_loader
+except ImportError:  # `xpath doctor` says what is missing
+    __all__: list[str] = []
+else:
+    __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -17,6 +17,8 @@ __all__ = ["device_of", "seeded"]
 
 logger = logging.getLogger(__name__)
 
+REFUSED = {"mps": "GPUs of Apple have no double precision, in which scores are summed"}
+
 
 def device_of(name: str, *, else_cpu: bool = False) -> torch.device:
     """The device of that name, tried out.
@@ -30,13 +32,15 @@ def device_of(name: str, *, else_cpu: bool = False) -> torch.device:
     """
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise _refusal(name, error) from error
+    except (RuntimeError, TypeError) as error:
+        raise _refusal(name, "no such device") from error
+    if device.type in REFUSED:
+        raise _refusal(name, REFUSED[device.type])
     try:
         torch.zeros((), device=device)
     except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
         if not else_cpu:
-            raise _refusal(name, error) from error
+            raise _refusal(name, str(error).partition("\n")[0]) from error
         logger.warning("device %r is not here, so the CPU does its work: slower, else alike", name)
         return torch.device("cpu")
     return device
@@ -54,6 +58,5 @@ def seeded(device: torch.device, seed: int) -> Iterator[None]:
         yield
 
 
-def _refusal(name: str, error: Exception) -> ConfigError:
-    reason = str(error).partition("\n")[0]
+def _refusal(name: str, reason: str) -> ConfigError:
     return ConfigError(f"device {name!r} cannot be used ({reason}); wanted cpu, cuda, cuda:1 ...")

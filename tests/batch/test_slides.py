@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from xpath.batch.slides import SlideEntry, find_slides, read_labels, read_slide_table, with_labels
+from xpath.batch.slides import (
+    SlideEntry,
+    SlideLabel,
+    find_slides,
+    read_labels,
+    read_slide_table,
+    with_labels,
+)
 from xpath.errors import DataError
 
 
@@ -105,7 +112,7 @@ def test_names_of_files_and_of_columns_in_capitals_are_understood(write):
 def test_labels_without_a_slide_are_named(folder, write, caplog):
     with_labels(find_slides(folder), read_labels(write("slide_id,label\na,x\nb,x\nc,y\nz,y\n")))
 
-    assert "1 of 4 labels are of slides that are not there, such as z" in caplog.text
+    assert "1 of 4 labels are of slides that are not there: z" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -118,7 +125,8 @@ def test_labels_without_a_slide_are_named(folder, write, caplog):
         ("slide_id,label\na,x\n ,y\n", r"lines \[3\]"),
         ("slide_id,label,mpp\na,x,40x\n", "mpp of a .* got '40x'"),
         ("slide_id,label,mpp\na,x,-1\n", "often 0.25"),
-        ("slide_id,label,mpp\na,x,nan\n", "often 0.25"),
+        ("slide_id,label,mpp\na,x,0\n", "often 0.25"),
+        ("slide_id,label,Label\na,x,y\n", "several columns named label"),
         ("slide_id,label\n../a,x\n", "cannot be named"),
     ],
 )
@@ -147,7 +155,27 @@ def test_labels_are_added_by_name(folder, write):
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", ".a", "a/b", "a\\b", "a\n", "a.", "C:a", "x" * 201]
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        ".a",
+        "a/b",
+        "a\\b",
+        "a\n",
+        "a.",
+        "C:a",
+        "x" * 201,
+        "a?",
+        "a*",
+        "a|b",
+        'a"',
+        "<a>",
+        "CON",
+        "nul",
+        "com1.x",
+    ],
 )
 def test_names_that_leave_the_run_folder_are_refused(name):
     with pytest.raises(DataError, match="folder of that name"):
@@ -172,4 +200,48 @@ def test_labels_of_an_earlier_table_are_dropped(folder, write, caplog):
         "b": ("", ""),
         "c": ("", ""),
     }
-    assert "2 of 3 slides have no label, such as b" in caplog.text
+    assert "2 of 3 slides have no label: b, c" in caplog.text
+
+
+GAPS = ["", "NA", "N/A", "nan", "NaN", "None", "null", "-", "<NA>"]
+
+
+@pytest.mark.parametrize("gap", GAPS)
+def test_words_for_a_gap_are_no_class_no_patient_and_no_resolution(write, gap, caplog):
+    path = write(f"slide_id,label,patient,site,mpp\na,x,p,s,0.5\nb,{gap},{gap},{gap},{gap}\n")
+
+    labels = read_labels(path)
+
+    assert labels["a"] == SlideLabel(label="x", patient="p", site="s", mpp=0.5)
+    assert labels["b"] == SlideLabel(label="", patient="", site="", mpp=None)
+    assert read_slide_table(path)[1].label == ""
+    if gap:
+        assert f"1 of 2 slides have no label ({gap} 1 times)" in caplog.text
+        assert f"without a patient ({gap} 1 times)" in caplog.text
+
+
+def test_a_class_may_be_called_na(write):
+    labels = read_labels(write("slide_id,label,patient\na,NA,NA\nb,x,\n"), keep_na=True)
+
+    assert [(row.label, row.patient) for row in labels.values()] == [("NA", ""), ("x", "")]
+
+
+def test_a_decimal_comma_is_read(write):
+    assert read_labels(write("slide_id;label;mpp\na;x;0,25\n"))["a"].mpp == 0.25
+
+
+@pytest.mark.parametrize("suffix", [".svs", ".SVS", ".ome.tif", ".h5", ".pt", ".svs.h5", ".zarr"])
+def test_suffixes_of_slides_and_features_are_no_part_of_a_name(write, suffix):
+    assert list(read_labels(write(f"slide_id,label\na.b{suffix},x\n"))) == ["a.b"]
+
+
+def test_numbers_as_pandas_writes_them_are_found_where_unique(tmp_path, write):
+    slides = [SlideEntry(slide_id=name, path=tmp_path / name) for name in ("108", "7", "07")]
+
+    labelled = with_labels(slides, read_labels(write("slide_id,label\n108.0,x\n07.0,y\n7,z\n")))
+
+    assert [slide.label for slide in labelled] == ["x", "z", ""]
+
+
+def test_rows_of_commas_are_blank_rows(write):
+    assert list(read_labels(write("slide_id,label\na,x\n,\nb,y\n"))) == ["a", "b"]

@@ -116,6 +116,100 @@ def test_the_runs_own_export_agrees_with_itself(run, compared, tmp_path):
     assert numbers(rows[TUMOR], "corrected_area", "corrected_objects") == [4096 / 4, 1]
 
 
+def as_cells(feature):
+    """The outline as the nucleus of a cell that is the whole picture, as QuPath writes cells."""
+    whole = [[0, 0], [256, 0], [256, 256], [0, 256], [0, 0]]
+    properties = feature["properties"] | {"objectType": "cell"}
+    outline = {"type": "Polygon", "coordinates": [whole]}
+    return feature | {
+        "geometry": outline, "nucleusGeometry": feature["geometry"], "properties": properties,
+    }  # fmt: skip
+
+
+def as_annotation(feature):
+    properties = feature["properties"] | {"objectType": "PathAnnotationObject"}
+    return feature | {"properties": properties}
+
+
+def as_hierarchy(features):
+    """``toJson(rootObject)``: everything is below a root without geometry."""
+    children = {"objectType": "annotation", "childObjects": features}
+    leaf = {"type": "Feature", "geometry": None, "properties": children}
+    return [
+        {
+            "type": "Feature",
+            "geometry": {},
+            "properties": {"objectType": "root", "children": [leaf]},
+        }
+    ]
+
+
+@pytest.mark.parametrize("form", ["detections", "cells", "annotations", "hierarchy"])
+def test_the_runs_objects_through_every_form_of_qupath(run, compared, tmp_path, form):
+    masks = open_masks(run / "slides" / "case-7" / "masks.zarr")
+    exported = object_features(find_objects(masks), [ObjectNumbers(label=LYMPHOCYTE)])
+    path = tmp_path / "a.geojson"
+    write_geojson(path, exported, slide_id="case-7", bounds=BOUNDS)
+    features = json.loads(path.read_text())["features"]
+    features = {
+        "detections": features,
+        "cells": [as_cells(each) for each in features],
+        "annotations": [as_annotation(each) for each in features],
+        "hierarchy": as_hierarchy(features),
+    }[form]
+    path.write_text(json.dumps(features))
+
+    row = compared(path)[LYMPHOCYTE]
+
+    assert numbers(row, "dice", "corrected_area") == [1.0, (2048 + 64) / 4]
+
+
+def test_a_hole_of_an_annotation_is_left_out(drawn, compared):
+    # tumor is 96 to 160 in both axes; 16 x 16 of it are cut out by the person
+    area = box("tumor", 96, 96, 160, 160)
+    area["geometry"]["coordinates"].append([
+        [112, 112],
+        [128, 112],
+        [128, 128],
+        [112, 128],
+        [112, 112],
+    ])
+
+    assert numbers(compared(drawn(area))[TUMOR], "corrected_area") == [(4096 - 256) / 4]
+
+
+def test_a_cell_of_a_tissue_is_compared_whole(drawn, compared, capsys):
+    cell = box("tumor", 96, 96, 160, 160, type="cell")
+    cell["nucleusGeometry"] = box("", 100, 100, 110, 110)["geometry"]
+
+    assert numbers(compared(drawn(cell))[TUMOR], "dice") == [1]
+    assert "compared by their nuclei" not in capsys.readouterr().err
+
+
+def test_a_derived_class_is_its_base_and_that_is_said(drawn, compared, capsys):
+    row = compared(drawn(box("Tumor: Positive", 96, 96, 160, 160)))[TUMOR]
+
+    assert numbers(row, "dice") == [1]
+    assert f"'Tumor: Positive' is taken for {TUMOR}" in capsys.readouterr().err
+
+
+def test_marked_area_is_that_of_the_union(drawn, compared, capsys):
+    region = box("ROI", 96, 32, 200, 96)
+    compared(drawn(region, region, box("lymphocyte", 64, 64, 128, 90)))
+
+    assert "2 regions of interest: 0.001024 mm2 of 0.001664 mm2" in capsys.readouterr().out
+
+
+def test_odd_objects_beside_good_ones_are_passed_over(drawn, compared, caplog):
+    core = box("", 0, 0, 9, 9, type="tma_core")
+    nothing = {"type": "Feature", "geometry": None, "properties": {}}
+    good = box("tumor", 96, 96, 160, 160)
+    good["properties"]["measurements"] = {"a": "Infinity"}
+
+    assert numbers(compared(drawn(core, nothing, good))[TUMOR], "dice") == [1]
+    assert "passed over: 1 objects without geometry" in caplog.text
+
+
 def test_a_shifted_object_overlaps_by_what_is_left(drawn, compared):
     # 64 x 32 moved by 16 to the right: 48 of 64 columns are shared; the small one is missed
     rows = compared(drawn(box("Lymphocytes", 80, 64, 144, 96)))

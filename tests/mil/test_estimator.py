@@ -1,11 +1,19 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
+import sklearn
 import torch
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    StratifiedKFold,
+    cross_val_predict,
+    cross_val_score,
+)
 
 from xpath.errors import ConfigError, DataError, ShapeError
 from xpath.mil.bag import Bag, pack
@@ -234,3 +242,100 @@ def test_what_stands_where_an_object_is_absent_does_not_matter():
     paired = ObjectAwareMILClassifier(epochs=2).fit(pairs, words).predict_proba(pairs)
 
     np.testing.assert_array_equal(bare, paired)
+
+
+@pytest.mark.parametrize("device", ["mps", "gpu", "xpu", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_a_setting_that_cannot_be(device):
+    with pytest.raises(ConfigError, match=f"device '{device}' cannot be used"):
+        AttentionMILClassifier(device=device, epochs=1).fit(*slides(8))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        pd.DataFrame,
+        lambda x: x.tolist(),
+        lambda x: x[::-1][::-1],
+        lambda x: x[::-1].copy()[::-1],
+        lambda x: x.astype(">f4"),
+        lambda x: x.astype(np.longdouble),
+        lambda x: x.astype(object),
+        lambda x: np.asfortranarray(x),
+        torch.from_numpy,
+    ],
+)
+def test_any_array_like_is_a_slide(form):
+    x, y = slides(8)
+    wanted = AttentionMILClassifier(epochs=2).fit(x, y).predict_proba(x)
+
+    given = [form(one) for one in x]
+
+    got = AttentionMILClassifier(epochs=2).fit(given, y).predict_proba(given)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+
+
+def test_read_only_and_mapped_arrays_are_taken_without_a_warning(tmp_path):
+    x, y = slides(8)
+    for number, one in enumerate(x):
+        np.save(tmp_path / f"{number}.npy", one)
+    mapped = [np.load(tmp_path / f"{number}.npy", mmap_mode="r") for number in range(8)]
+
+    AttentionMILClassifier(epochs=1).fit(mapped, y)
+
+
+@pytest.mark.parametrize("slide", ["words", [["a", "b"]], [[1.0], [1.0, 2.0]], {"a": 1}])
+def test_what_is_no_array_is_named(slide):
+    x, y = slides(8)
+
+    with pytest.raises(DataError, match=r"X\[3\] is no array of numbers"):
+        AttentionMILClassifier(epochs=1).fit([*x[:3], slide, *x[4:]], y)
+
+
+@pytest.mark.parametrize("gap", [None, float("nan"), pd.NA, pd.NaT])
+def test_gaps_are_no_class_and_a_patient_of_its_own(gap):
+    x, y = slides(8)
+    with pytest.raises(DataError, match=r"without a class cannot train, those at \[2\]"):
+        AttentionMILClassifier(epochs=1).fit(x, pd.array([*y[:2], gap, *y[3:]], dtype=object))
+
+    AttentionMILClassifier(epochs=1, validation=0.25).fit(x, y, groups=[gap] * 8)
+
+
+def test_classes_that_cannot_be_sorted_are_refused():
+    x, _ = slides(4)
+    with pytest.raises(DataError, match="cannot be sorted"):
+        AttentionMILClassifier(epochs=1).fit(x, np.array(["a", 1, "b", 2], dtype=object))
+
+
+@pytest.mark.parametrize("seed", [3, np.int64(3), np.uint8(3), np.array(3)])
+def test_any_integer_is_a_seed(seed):
+    x, y = slides(8)
+
+    same = [AttentionMILClassifier(epochs=1, random_state=s).fit(x, y) for s in (3, seed)]
+
+    np.testing.assert_array_equal(*(model.predict_proba(x) for model in same))
+
+
+def test_seeds_as_scikit_learn_has_them():
+    x, y = slides(8)
+    AttentionMILClassifier(epochs=1, random_state=None).fit(x, y)
+    AttentionMILClassifier(epochs=1, random_state=np.random.RandomState(0)).fit(x, y)
+    with pytest.raises(ConfigError, match="random_state must be"):
+        AttentionMILClassifier(epochs=1, random_state=1.5).fit(x, y)
+
+
+def test_groups_are_routed_to_fit(monkeypatch):
+    x, y = slides(12)
+    patients = np.arange(12) // 2
+    given = []
+    fit = AttentionMILClassifier.fit
+    monkeypatch.setattr(
+        AttentionMILClassifier,
+        "fit",
+        lambda self, X, y, groups=None: given.append(groups) or fit(self, X, y, groups),
+    )
+
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = AttentionMILClassifier(epochs=1).set_fit_request(groups=True)
+        cross_val_score(clone(model), x, y, cv=GroupKFold(3), params={"groups": patients})
+
+    assert [len(one) for one in given] == [8, 8, 8]

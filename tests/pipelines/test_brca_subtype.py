@@ -216,7 +216,7 @@ def test_options_are_settings_in_both_modes(pipeline, clam, monkeypatch):
     monkeypatch.setattr(
         pipeline,
         "train_on_features",
-        lambda _files, _labels, config, _folder: seen.append(config) or pytest.skip(),
+        lambda _files, _labels, config, _folder, **_: seen.append(config) or pytest.skip(),
     )
     (clam / "slides").mkdir()
     for number in range(48):
@@ -244,6 +244,16 @@ def test_classifiers_of_objects_are_left_out_where_there_are_none(pipeline, clam
     only = "classifier.models=['object_aware']"
     assert run(pipeline, clam, "--set", only) == 1
     assert "hold no objects, which object_aware learn" in capsys.readouterr().err
+
+
+def test_labels_and_splits_of_what_is_not_there_are_named_and_exit_with_1(pipeline, clam, caplog):
+    table = clam / "labels.csv"
+    table.write_text(table.read_text() + "p,gone,IDC\np,unlabelled,NA\n")
+
+    assert run(pipeline, clam, "--epochs", "1") == 1
+
+    assert "left out: gone: no feature file" in caplog.text
+    assert "1 of 50 slides have no label (NA 1 times)" in caplog.text
 
 
 def test_what_is_trained_stays_until_something_changes(pipeline, clam):

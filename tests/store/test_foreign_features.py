@@ -1,5 +1,8 @@
 """Files as CLAM, TRIDENT, STAMP and wsidata write them, made here by their published layout."""
 
+import re
+import subprocess
+
 import h5py
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ import torch
 import zarr
 
 from xpath.errors import DataError, ShapeError, StoreError
+from xpath.store import trial
 from xpath.store.features import SlideFeatures, write_features
 from xpath.store.foreign_features import find_feature_files, read_patch_features
 from xpath.testing.masks import grid_at
@@ -229,3 +233,122 @@ def test_a_folder_without_features_is_refused(tmp_path):
         find_feature_files(tmp_path)
     with pytest.raises(DataError, match="no folder"):
         find_feature_files(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1, 3, 4)])
+@pytest.mark.parametrize("type_", ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "longdouble"])
+def test_all_shapes_and_byte_orders_are_read_alike(tmp_path, shape, type_):
+    values = FEATURES.reshape(shape)
+    paths = [write_h5(tmp_path / "a.h5", features=values.astype(type_))]
+    if type_.startswith("<"):
+        torch.save(torch.from_numpy(values.astype(type_)), tmp_path / "a.pt")
+        paths.append(tmp_path / "a.pt")
+
+    for path in paths:
+        features = read_patch_features(path).features
+        np.testing.assert_array_equal(features, FEATURES)
+        assert torch.from_numpy(features).shape == (3, 4)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(3, 4).to_sparse(),
+        torch.zeros(3, 4, dtype=torch.int32),
+        torch.zeros(3, 4, dtype=torch.complex64),
+        torch.zeros(3, 4, device="meta"),
+        torch.zeros(1, 1).expand(1 << 20, 1 << 20),
+        [torch.zeros(3, 4)],
+    ],
+)
+def test_tensors_that_are_no_features_are_refused_by_name(tmp_path, tensor):
+    torch.save(tensor, tmp_path / "odd.pt")
+
+    with pytest.raises((StoreError, DataError), match="odd"):
+        read_patch_features(tmp_path / "odd.pt")
+
+
+def test_narrow_floats_are_widened(tmp_path):
+    for type_ in (torch.bfloat16, torch.float8_e4m3fn):
+        torch.save(torch.ones(3, 4).to(type_), tmp_path / "a.pt")
+
+        np.testing.assert_array_equal(read_patch_features(tmp_path / "a.pt").features, 1.0)
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.h5"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n" + b"\xff" * 99]
+)
+def test_scraps_are_refused_by_name(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(StoreError, match=re.escape(name)):
+        read_patch_features(tmp_path / name)
+
+
+def test_links_to_files_that_are_gone_are_refused(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"] = h5py.ExternalLink("gone.h5", "/features")
+
+    with pytest.raises(StoreError, match=r"a\.h5"):
+        read_patch_features(tmp_path / "a.h5")
+
+
+def test_a_file_that_unpacks_to_more_than_it_can_hold_is_refused(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "bomb.h5", "w") as file:
+        file.create_dataset("features", (1 << 30, 1024), "f4", chunks=(1024, 1024))
+
+    with pytest.raises(StoreError, match=r"bomb\.h5 has .* bytes and claims"):
+        read_patch_features(tmp_path / "bomb.h5")
+
+
+def test_the_subfolders_of_stamp_are_searched_and_one_name_is_one_slide(tmp_path):
+    for name in ("uuid-1/a.svs.h5", "uuid-2/b.h5", "c.ome.h5"):
+        write_h5(tmp_path / name, feats=FEATURES, coords=COORDS)
+
+    files = find_feature_files(tmp_path)
+
+    assert {name: str(path.relative_to(tmp_path)) for name, path in files.items()} == {
+        "a": "uuid-1/a.svs.h5", "b": "uuid-2/b.h5", "c": "c.ome.h5"
+    }  # fmt: skip
+    assert read_patch_features(files["a"]).slide_id == "a"
+    write_h5(tmp_path / "other" / "b.h5", feats=FEATURES)
+    with pytest.raises(DataError, match="both features of 'b'"):
+        find_feature_files(tmp_path)
+
+
+def test_a_store_of_others_is_never_to_be_removed(tmp_path):
+    import zarr
+
+    path = wsidata(tmp_path / "s1.zarr")
+    zarr.open_group(path, mode="a")["tables"].create_group("odd_tiles").attrs["region"] = "tiles"
+
+    assert read_patch_features(path).encoder == "uni", "a table without X is none of features"
+
+
+@pytest.mark.parametrize("ending", ["time.sleep(60)", "os.abort()"])
+def test_a_file_that_holds_up_or_ends_its_reader_is_refused_and_the_next_is_read(
+    tmp_path, monkeypatch, ending
+):
+    """The child is a made one: it stalls or aborts at files called bad, as HDF5 may."""
+    child = (
+        "import sys, time, os\nfor line in sys.stdin:\n"
+        f"    'bad' in line and {ending}\n    print('looked', flush=True)"
+    )
+    popen = subprocess.Popen
+    monkeypatch.setattr(trial, "SECONDS", 1.0)
+    monkeypatch.setattr(
+        trial.subprocess, "Popen", lambda command, **how: popen([command[0], "-c", child], **how)
+    )
+    trial._close()
+    for name in ("bad", "good"):
+        write_h5(tmp_path / f"{name}.h5", features=FEATURES)
+
+    with pytest.raises(StoreError, match=r"bad\.h5 ended the process .* or held it up for 1 s"):
+        read_patch_features(tmp_path / "bad.h5")
+    assert len(read_patch_features(tmp_path / "good.h5").features) == 3
+    trial._close()

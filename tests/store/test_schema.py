@@ -153,7 +153,7 @@ def test_schemas_are_refused_by_name(tmp_path):
     for found, advice in {
         None: "not written by xpath",
         "xpath.masks/2": "version of xpath",
-        "xpath.grid/1": "another kind of file",
+        "xpath.grid/1": "another type of file",
     }.items():
         with pytest.raises(StoreError, match=advice) as caught:
             check_schema(tmp_path, found, "xpath.masks/1")
@@ -203,3 +203,17 @@ def test_a_path_that_cannot_be_is_named(tmp_path):
         atomic(tmp_path / "file" / "a"),
     ):
         pass
+
+
+def test_a_draft_that_only_its_owner_may_read_is_opened_as_its_folder_is(tmp_path):
+    """As safetensors writes them; a folder of one's own stays one's own."""
+    for mode, wanted in ((0o755, 0o644), (0o700, 0o600)):
+        home = tmp_path / oct(mode)
+        home.mkdir(mode=mode)
+        home.chmod(mode)
+
+        with atomic(home / "model.safetensors") as draft:
+            draft.write_bytes(b"x")
+            draft.chmod(0o600)
+
+        assert (home / "model.safetensors").stat().st_mode & 0o777 == wanted

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from xpath.errors import StoreError
-from xpath.store.tables import append_row, read_rows, read_table, table_text, write_table
+from xpath.store.tables import (
+    append_row,
+    read_rows,
+    read_table,
+    read_user_table,
+    table_text,
+    write_table,
+)
 
 
 @dataclass(kw_only=True)
@@ -34,6 +41,25 @@ def table(tmp_path):
 def test_names_stay_as_they_are(table, name):
     write_table(table, [{"slide_id": name, "n": 1}])
     assert read_table(table) == [{"slide_id": name, "n": "1"}]
+
+
+@pytest.mark.parametrize(
+    "name", ["=1+1", "+a", "-cmd", "@x", "'=x", "''@", "\tx", "=A1", "'a", "+-"]
+)
+def test_names_a_spreadsheet_would_run_are_guarded_and_come_back(table, name):
+    write_table(table, [{"slide_id": name, name: 1}])
+
+    text = table.read_text()
+    assert not any(
+        cell.lstrip('"')[:1] in "=+-@\t" for line in text.split() for cell in line.split(",")
+    )
+    assert read_table(table) == [{"slide_id": name, name: "1"}]
+    assert read_user_table(table)[0]["slide_id"] == name
+
+
+@pytest.mark.parametrize("number", ["-1", "-1.5e-7", "+3", "-inf", "-.5"])
+def test_numbers_are_not_guarded(number):
+    assert table_text([{"a": number}]) == f"a\n{number}\n"
 
 
 def test_what_is_not_known_is_an_empty_cell(table):

@@ -11,12 +11,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xpath.errors import DataError
-from xpath.store.tables import read_user_table
+from xpath.store.names import (
+    SLIDE_SUFFIXES,
+    count_missing,
+    is_missing,
+    match_names,
+    plain_name,
+    shown,
+)
+from xpath.store.tables import parse_number, read_user_table
 
 __all__ = [
     "SlideEntry",
     "SlideLabel",
     "find_slides",
+    "labels_without_slide",
     "read_labels",
     "read_slide_table",
     "with_labels",
@@ -24,20 +33,10 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = frozenset((
-    ".svs",
-    ".tif",
-    ".tiff",
-    ".ndpi",
-    ".mrxs",
-    ".scn",
-    ".svslide",
-    ".bif",
-    ".vms",
-    ".vmu",
-    ".dcm",
-))
-SAFE_NAME = re.compile(r"(?!\.)[^/\\:\x00-\x1f]{1,200}(?<![ .])")
+SAFE_NAME = re.compile(
+    r"(?!\.)(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$))[^/\\:*?\"<>|\x00-\x1f]{1,200}(?<![ .])",
+    re.IGNORECASE,
+)
 """Names that a folder can have on every system, because results go to one of the slide's name."""
 
 
@@ -53,6 +52,8 @@ class SlideEntry:
     """Class name, empty where unknown."""
     patient: str = ""
     """Whose slide it is. Empty where each slide has a patient of its own."""
+    site: str = ""
+    """Hospital or laboratory it comes from, empty where unknown."""
     mpp: float | None = None
     """Microns per pixel, where the slide stores none or a wrong one."""
 
@@ -77,8 +78,10 @@ class SlideLabel:
     """A row of a label table."""
 
     label: str
+    """Empty where the table has none."""
     patient: str
     mpp: float | None
+    site: str = ""
 
 
 def find_slides(sources: Path | Iterable[Path]) -> list[SlideEntry]:
@@ -98,9 +101,9 @@ def find_slides(sources: Path | Iterable[Path]) -> list[SlideEntry]:
         paths += sorted(_in_folder(source)) if source.is_dir() else [source]
     paths = list(dict.fromkeys(paths))
     if not paths:
-        raise DataError(f"no slides found; looked for {', '.join(sorted(SUFFIXES))}")
+        raise DataError(f"no slides found; looked for {', '.join(sorted(SLIDE_SUFFIXES))}")
     _refuse_one_name(paths)
-    return [SlideEntry(slide_id=_name(path), path=path) for path in paths]
+    return [SlideEntry(slide_id=plain_name(path.stem), path=path) for path in paths]
 
 
 def read_slide_table(path: Path, folder: Path | None = None) -> list[SlideEntry]:
@@ -108,7 +111,7 @@ def read_slide_table(path: Path, folder: Path | None = None) -> list[SlideEntry]
 
     Args:
         path: CSV file with a column ``slide_id``, and if wanted ``path`` (relative to the table),
-            ``label``, ``patient`` (or CLAM's ``case_id``) and ``mpp``.
+            ``label``, ``patient`` (or CLAM's ``case_id``), ``site`` and ``mpp``.
         folder: Where slides without a ``path`` are looked for by name; by default the table's
             folder. One that is not found is listed all the same: it fails when it is opened, and
             the others go on.
@@ -120,34 +123,39 @@ def read_slide_table(path: Path, folder: Path | None = None) -> list[SlideEntry]
     rows = _rows(path, "slide_id")
     home = folder or path.parent
     lost = not all(row.get("path") for row in rows)
-    known = {_name(file): file for file in sorted(_in_folder(home))} if lost else {}
+    known = {plain_name(file.stem): file for file in sorted(_in_folder(home))} if lost else {}
+    meant = match_names((row["slide_id"] for row in rows), known)
+    labels = _labels_of(path, rows, keep_na=False)
     return [
         SlideEntry(
-            slide_id=row["slide_id"],
+            slide_id=meant.get(name, name),
             path=path.parent / row["path"]
             if row.get("path")
-            else known.get(row["slide_id"], home / row["slide_id"]),
-            label=row.get("label", ""),
-            patient=_patient(row),
-            mpp=_mpp(row, path),
+            else known.get(meant.get(name, name), home / name),
+            label=label.label,
+            patient=label.patient,
+            site=label.site,
+            mpp=label.mpp,
         )
-        for row in rows
+        for row, (name, label) in zip(rows, labels.items(), strict=True)
     ]
 
 
-def read_labels(path: Path) -> dict[str, SlideLabel]:
+def read_labels(path: Path, *, keep_na: bool = False) -> dict[str, SlideLabel]:
     """Labels by slide id.
 
     A CSV file with columns ``slide_id`` and ``label``, and if wanted ``patient`` (or CLAM's
-    ``case_id``) and ``mpp``.
+    ``case_id``), ``site`` and ``mpp``. NA, NaN, None, null, N/A and ``-`` are gaps, and counted in
+    a warning.
+
+    Args:
+        path: The file.
+        keep_na: Such a word in the column ``label`` is the name of a class.
 
     Raises:
         DataError: The file or a column is missing, a slide stands there twice, or mpp is no number.
     """
-    return {
-        row["slide_id"]: SlideLabel(label=row["label"], patient=_patient(row), mpp=_mpp(row, path))
-        for row in _rows(path, "slide_id", "label")
-    }
+    return _labels_of(path, _rows(path, "slide_id", "label"), keep_na=keep_na)
 
 
 def with_labels(slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]) -> list[SlideEntry]:
@@ -158,61 +166,60 @@ def with_labels(slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]) 
     Raises:
         DataError: The table names none of the slides.
     """
-    if slides and not any(slide.slide_id in labels for slide in slides):
+    meant = match_names(labels, [slide.slide_id for slide in slides])
+    if slides and not meant:
         raise DataError(
             f"the labels name none of the {len(slides)} slides; they name {list(labels)[:3]}, the"
             f" slides are {[slide.slide_id for slide in slides[:3]]} (file names without suffix)"
         )
-    known = {slide.slide_id for slide in slides}
-    lost = [slide.slide_id for slide in slides if slide.slide_id not in labels]
-    unknown = [name for name in labels if name not in known]
+    of_slide = {meant[name]: label for name, label in labels.items() if name in meant}
+    lost = [s.slide_id for s in slides if s.slide_id not in of_slide]
     if lost:
-        logger.warning("%d of %d slides have no label, such as %s", len(lost), len(slides), lost[0])
+        logger.warning("%d of %d slides have no label: %s", len(lost), len(slides), shown(lost))
+    unknown = labels_without_slide(slides, labels)
     if unknown:
         logger.warning(
-            "%d of %d labels are of slides that are not there, such as %s",
+            "%d of %d labels are of slides that are not there: %s",
             len(unknown),
             len(labels),
-            unknown[0],
+            shown(unknown),
         )
-    return [_labelled(slide, labels.get(slide.slide_id)) for slide in slides]
+    return [_labelled(slide, of_slide.get(slide.slide_id)) for slide in slides]
+
+
+def labels_without_slide(
+    slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]
+) -> list[str]:
+    """Names in a label table that mean none of the slides."""
+    meant = match_names(labels, [slide.slide_id for slide in slides])
+    return [name for name in labels if name not in meant]
 
 
 def _labelled(slide: SlideEntry, label: SlideLabel | None) -> SlideEntry:
     if label is None:
-        return replace(slide, label="", patient="")
+        return replace(slide, label="", patient="", site="")
     mpp = label.mpp if slide.mpp is None else slide.mpp
-    return replace(slide, label=label.label, patient=label.patient, mpp=mpp)
+    return replace(slide, label=label.label, patient=label.patient, site=label.site, mpp=mpp)
 
 
 def _in_folder(folder: Path) -> Iterable[Path]:
     """Files that look like slides, but for hidden ones like the ``._x.svs`` of macOS."""
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
+        if path.suffix.lower() in SLIDE_SUFFIXES and not hidden and path.is_file():
             yield path
-
-
-def _name(path: Path) -> str:
-    """File name without suffix, and without the ``.ome`` of ``.ome.tif``."""
-    return path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem
 
 
 def _refuse_one_name(paths: Sequence[Path]) -> None:
     """Refuses two slides whose results would go to one folder."""
     first: dict[str, Path] = {}
     for path in paths:
-        other = first.setdefault(_name(path), path)
+        other = first.setdefault(plain_name(path.stem), path)
         if other != path:
             raise DataError(
-                f"{other} and {path} are both named {_name(path)!r}, and results go by name; rename"
-                " one, or pass only the files that are meant"
+                f"{other} and {path} are both named {plain_name(path.stem)!r}, and results go by"
+                " name; rename one, or pass only the files that are meant"
             )
-
-
-def _slide_id(text: str) -> str:
-    """A slide's name, though the table gives that of its file."""
-    return _name(Path(text)) if Path(text).suffix.lower() in SUFFIXES else text
 
 
 def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
@@ -225,21 +232,46 @@ def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
     empty = [number for number, row in enumerate(table, start=2) if not row["slide_id"]]
     if empty:
         raise DataError(f"{path} has no slide_id in lines {empty[:5]}; name or remove them")
-    named = [row | {"slide_id": _slide_id(row["slide_id"])} for row in table]
+    named = [row | {"slide_id": plain_name(row["slide_id"])} for row in table]
     twice = [name for name, n in Counter(row["slide_id"] for row in named).items() if n > 1]
     if twice:
         raise DataError(f"{path}: several rows are named {twice[:5]}; a slide has one row")
     return named
 
 
-def _patient(row: Mapping[str, str]) -> str:
-    return row.get("patient") or row.get("case_id") or ""
+def _labels_of(
+    path: Path, rows: Sequence[Mapping[str, str]], *, keep_na: bool
+) -> dict[str, SlideLabel]:
+    """Labels of the rows of a table by slide id; words for gaps are counted in warnings."""
+    written = [row.get("label", "") for row in rows]
+    if not keep_na and (words := count_missing(written)):
+        logger.warning(
+            "%s: %d of %d slides have no label (%s); is it a class, say --keep-na",
+            path, sum(map(is_missing, written)), len(rows), words,
+        )  # fmt: skip
+    patients = [row.get("patient") or row.get("case_id") or "" for row in rows]
+    if words := count_missing(patients):
+        logger.warning("%s: slides without a patient (%s) are each a patient's", path, words)
+    return {
+        row["slide_id"]: SlideLabel(
+            label=label if keep_na else _known(label),
+            patient=_known(patient),
+            site=_known(row.get("site", "")),
+            mpp=_mpp(row, path),
+        )
+        for row, label, patient in zip(rows, written, patients, strict=True)
+    }
+
+
+def _known(text: str) -> str:
+    """A cell, empty where it is a word for a gap."""
+    return "" if is_missing(text) else text
 
 
 def _mpp(row: Mapping[str, str], path: Path) -> float | None:
     text = row.get("mpp", "")
     try:
-        mpp = float(text) if text else None
+        mpp = None if is_missing(text) else parse_number(text)
     except ValueError:
         mpp = math.nan
     if mpp is not None and not mpp > 0:

@@ -36,9 +36,12 @@ example:
 
 what the classes mean:
   a label of the run     by any spelling that fits only one: breast-nuclei-lymphocyte, Lymphocytes;
-                         an object without a class goes by its name
+                         an object without a class goes by its name, a derived class that is no
+                         label (Tumor: Positive) by its base; cells by their nuclei where the label
+                         is one of nuclei
   Region*, ROI           annotations that bound what is compared, so that a slide need not be drawn
-                         to its end; without them it is compared wherever there are patches
+                         to its end; without them it is compared wherever there are patches;
+                         their area is that of their union, each filled by the even-odd rule
   Ignore*                passed over, as are the tissue and the tiles that xpath exports
 Any other class is refused, unless --objects says what to compare.
 
@@ -63,11 +66,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labels to compare, separated by commas, also those the file has none of;"
         " by default those of the file",
     )
+    parser.add_argument(
+        "--whole-slide",
+        action="store_true",
+        help="the file measures from the corner of the slide, as QuPath does with --no-crop, not"
+        " from that of its scanned part",
+    )
     parser.add_argument("--out", metavar="FILE.csv", type=Path, help="write the table there, too")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table."""
+    from xpath.geometry import Box
     from xpath.store.masks import open_masks
     from xpath.store.tables import write_table
     from xpath.study.agreement import compare
@@ -80,7 +90,9 @@ def run(args: argparse.Namespace) -> int:
     masks = open_masks(study.folder.masks(entry.slide_id))
     names = [name.strip() for name in (args.objects or "").split(",") if name.strip()]
     with study.open_slide(entry) as slide:
-        bounds = slide.bounds
+        bounds = (
+            Box(0, 0, slide.size.width, slide.size.height) if args.whole_slide else slide.bounds
+        )
     only = chosen_labels(names, masks.labels)
     corrections = read_corrections(args.corrected, masks.labels, bounds=bounds, only=only)
     compared = compare(
@@ -116,6 +128,12 @@ def _report(masks: SlideMasks, corrections: Corrections) -> None:
     """Prints on stderr how classes were read and what was left out."""
     for name, label in corrections.meant.items():
         print(f"xpath: class {name!r} is taken for {label}", file=sys.stderr)
+    if corrections.nuclei:
+        print(
+            f"xpath: cells compared by their nuclei: {corrections.nuclei}; a label of nuclei has no"
+            " cytoplasm",
+            file=sys.stderr,
+        )
     if corrections.unnamed:
         print(
             f"xpath: objects without a class, left out: {corrections.unnamed}; give them one in"

@@ -13,6 +13,7 @@ from xpath.cli.command import Command
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
 __all__ = ["COMMAND"]
 
@@ -34,7 +35,16 @@ PACKAGES = {
     "tifffile": "tifffile",
     "safetensors": "safetensors",
     "tokenizers": "tokenizers",
+    "imagecodecs": "imagecodecs",
+    "huggingface_hub": "huggingface_hub",
+    "transformers": "transformers",
+    "tqdm": "tqdm",
+    "jinja2": "jinja2",
+    "lazy_loader": "lazy-loader",
+    "rapidfuzz": "rapidfuzz",
+    "shapely": "shapely",
 }
+"""Module to the name it is installed by."""
 
 
 class Finding(NamedTuple):
@@ -47,24 +57,34 @@ class Finding(NamedTuple):
 
 def run(_: argparse.Namespace) -> int:
     """Prints every check. Returns 1 if something needed is missing or broken."""
-    findings = [*packages(), weights(), openslide_library(), device(), machine()]
-    for finding in findings:
-        print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what:24} {finding.detail}")
-    return 0 if all(finding.ok for finding in findings) else 1
+    good = True
+    for finding in _findings():
+        print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what:24} {finding.detail}", flush=True)
+        good = good and finding.ok
+    return 0 if good else 1
 
 
-def packages() -> list[Finding]:
+def _findings() -> Iterator[Finding]:
+    """Every check; one that cannot even begin is a finding too."""
+    yield from packages()
+    for check in (weights, openslide_library, device, machine):
+        try:
+            yield check()
+        except Exception as error:  # noqa: BLE001 - a bare environment fails in many ways
+            name = check.__name__.replace("_", " ")
+            yield Finding(ok=False, what=name, detail=f"cannot be checked: {error}")
+
+
+def packages() -> Iterator[Finding]:
     """Every package that is needed, really imported."""
-    findings = []
     for module, distribution in PACKAGES.items():
         try:
             importlib.import_module(module)
             version = importlib.metadata.version(distribution)
-            findings.append(Finding(ok=True, what=distribution, detail=version))
+            yield Finding(ok=True, what=distribution, detail=version)
         except (ImportError, OSError, RuntimeError) as error:
             advice = f"{error}; pip install {distribution}"
-            findings.append(Finding(ok=False, what=distribution, detail=advice))
-    return findings
+            yield Finding(ok=False, what=distribution, detail=advice)
 
 
 def weights() -> Finding:

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from xpath.cli import (
@@ -16,12 +17,13 @@ from xpath.cli import (
     grid,
     labels,
     pathseg,
+    pipelines,
     review,
     sample,
     stages,
     weights,
 )
-from xpath.cli.command import add_commands
+from xpath.cli.command import Parser, add_commands
 from xpath.errors import XPathError
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ __all__ = ["main"]
 COMMANDS = (
     *(module.COMMAND for module in (doctor, labels, sample, grid)),
     *stages.COMMANDS,
+    *pipelines.COMMANDS,
     *(module.COMMAND for module in (ask, review, compare, pathseg, weights, demo)),
 )
 
@@ -43,7 +46,7 @@ a first look:
   xpath ask tile.png "where are the lymphocytes?" --region breast
                                          in words, on an image or a slide
 
-your own slides, one stage after the other or all at once with pipelines/brca_subtype.py:
+your own slides, one stage after the other, or all at once with xpath run:
   xpath segment SLIDES --out RUN --objects breast-tissue-tumor,breast-nuclei-lymphocyte
   xpath features --out RUN
   xpath train LABELS.csv --out RUN
@@ -60,7 +63,11 @@ the data the segmentor learns from:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. The exit code is 0 only if everything went well."""
-    args = build_parser().parse_args(arguments)
+    parser = build_parser()
+    args, rest = parser.parse_known_args(arguments)
+    args.rest = rest
+    if rest and not getattr(args, "takes_rest", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     logging.basicConfig(
         level=logging.DEBUG if args.verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
@@ -74,18 +81,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("xpath: interrupted; run the same command again to go on", file=sys.stderr)
+        print(
+            "xpath: interrupted; all slides and stages that are finished are kept, run the same"
+            " command again to go on",
+            file=sys.stderr,
+        )
         return 130
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line, one sub-command per module."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="xpath",
         description="Explainable pathology analytics: what on the slide decided, object by object.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    about = f"xpath {version('xpath-pathology')}; the weights inside are CC BY-NC-SA 4.0"
+    parser.add_argument("--version", action="version", version=about)
     parser.add_argument("-v", "--verbose", action="store_true", help="say what is going on")
     add_commands(parser, COMMANDS)
     return parser

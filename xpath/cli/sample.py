@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xpath.cli.command import Command
 from xpath.errors import SlideError
-from xpath.store.schema import atomic, sha256_of
 
 if TYPE_CHECKING:
     import argparse
@@ -55,6 +54,8 @@ def fetch(sample: Sample, path: Path) -> None:
     Raises:
         SlideError: No network, or other content than expected.
     """
+    from xpath.store.schema import atomic, sha256_of
+
     if path.exists() and sha256_of(path) == sample.sha256:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

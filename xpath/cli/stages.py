@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 
     from xpath.batch.ledger import StageReport
     from xpath.batch.slides import SlideEntry
+    from xpath.study.config import StudyConfig
+    from xpath.study.folder import RunFolder
     from xpath.study.study import Study
 
-__all__ = ["COMMANDS", "add_study_options", "beside_known", "finish", "study_from"]
+__all__ = ["COMMANDS", "add_keep_na", "add_study_options", "beside_known", "finish", "study_from"]
+
+SEALS = ("slides/*/*.done.json", "models/*.done.json")
+"""Where a run keeps word of what is finished."""
 
 
 def add_study_options(parser: argparse.ArgumentParser) -> None:
@@ -26,11 +31,17 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--objects",
         help="labels to look for, separated by commas, each perhaps with words of its own"
-        " (LABEL=SENTENCE); by default those of the paper's 21 that the weights were taught",
+        " (LABEL=SENTENCE); by default those of the run, for a new one those of the paper's 21 that"
+        " the weights were taught",
     )
     parser.add_argument("--mpp", type=float, help="microns per pixel of slides that store none")
     parser.add_argument("--device", help="where the networks run, such as cuda (default: cpu)")
     parser.add_argument("--config", type=Path, help="settings in TOML")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="make finished results again that depend on settings given now",
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -40,18 +51,29 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_keep_na(parser: argparse.ArgumentParser) -> None:
+    """The option for those who have a class of that name."""
+    parser.add_argument(
+        "--keep-na",
+        action="store_true",
+        help="NA, None, null or - in the column label is a class (default: no label)",
+    )
+
+
 def study_from(
     args: argparse.Namespace, labels: Path | None = None, *, keep: bool = False
 ) -> Study:
     """The study that the arguments describe, written to ``run.json``.
 
+    Of a run that is there already all settings stay that the arguments do not change.
+
     Args:
         args: Of a command with ``add_study_options``.
         labels: Table of the slides' classes.
-        keep: The run keeps slides that it has already and the arguments do not name, and settings
-            that these do not change.
+        keep: The run keeps slides that it has already and the arguments do not name.
 
     Raises:
+        ConfigError: The run has finished results of other settings, and ``--replace`` is not given.
         XPathError: Something no slide could be segmented with; the run is then left as it was.
     """
     from xpath.batch.slides import find_slides, read_labels, with_labels
@@ -73,13 +95,15 @@ def study_from(
     if args.device is not None:
         overrides.append(f'objects.device="{args.device}"')
     folder = RunFolder(args.out)
-    before = open_study(args.out).config if keep and folder.settings.exists() else None
+    before = open_study(args.out).config if folder.settings.exists() else None
     config = load_config(StudyConfig, args.config, overrides, base=before)
+    if before is not None and not args.replace:
+        _refuse_overwriting(folder, before, config)
     slides = find_slides(args.slides)
     if keep:
         slides = beside_known(args.out, slides)
     if labels is not None:
-        slides = with_labels(slides, read_labels(labels))
+        slides = with_labels(slides, read_labels(labels, keep_na=args.keep_na))
     study = Study(folder, config, tuple(slides))
     study.require_tools()
     if args.objects:  # free spellings may mean another label than was thought
@@ -87,6 +111,26 @@ def study_from(
         print(f"xpath: looking for {names}", file=sys.stderr)
     save_study(study)
     return study
+
+
+def _refuse_overwriting(folder: RunFolder, before: StudyConfig, after: StudyConfig) -> None:
+    """Refuses other settings for a run that has finished results.
+
+    Raises:
+        ConfigError: It has some, and some settings differ.
+    """
+    from xpath.errors import ConfigError
+    from xpath.study.keys import settings_that_differ
+
+    different = settings_that_differ(before, after)
+    finished = any(next(folder.root.glob(where), None) for where in SEALS)
+    if different and finished:
+        shown = "; ".join(f"{name} was {old}, now {new}" for name, (old, new) in different.items())
+        raise ConfigError(
+            f"{folder.root} has finished results of other settings ({shown}); leave out these"
+            " options to go on with the settings of the run, add --replace to make again what"
+            " depends on them, or choose another --out"
+        )
 
 
 def beside_known(root: Path, slides: Sequence[SlideEntry]) -> list[SlideEntry]:
@@ -139,20 +183,24 @@ def _features(args: argparse.Namespace) -> int:
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("labels", type=Path, help="CSV with slide_id, label, and if wanted patient")
+    parser.add_argument(
+        "labels", type=Path, help="CSV with slide_id, label, and if wanted patient and site"
+    )
+    add_keep_na(parser)
 
 
 def _train(args: argparse.Namespace) -> int:
-    from xpath.batch.slides import read_labels, with_labels
+    from xpath.batch.slides import labels_without_slide, read_labels, with_labels
     from xpath.study.cohort import train_classifiers
     from xpath.study.study import open_study, save_study
 
     study = open_study(args.out)
-    slides = with_labels(study.slides, read_labels(args.labels))
-    train_classifiers(labelled := replace(study, slides=tuple(slides)))
+    labels = read_labels(args.labels, keep_na=args.keep_na)
+    slides = with_labels(study.slides, labels)
+    cohort = train_classifiers(labelled := replace(study, slides=tuple(slides)))
     save_study(labelled)  # a table that cannot train leaves the run as it was
     print((args.out / "tables" / "metrics.csv").read_text(), end="")
-    return 0
+    return 1 if cohort.left_out or labels_without_slide(slides, labels) else 0
 
 
 def _explain(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ Axes: B patches, D features, H W pixels, h w positions of the map.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import pickle
@@ -238,17 +239,32 @@ def _remedy(name: str, error: BaseException) -> str:
     return "without a network pass weights=, or a downloaded folder as local-dir:folder"
 
 
+def check_encoder(name: str) -> None:
+    """Refuses names that timm does not know, without building or fetching anything.
+
+    Raises:
+        ConfigError: It has no such model, or there is no such folder.
+    """
+    import timm
+
+    source, elsewhere, folder = name.partition(":")
+    if source == "local-dir" and not Path(folder).is_dir():
+        raise ConfigError(f"{name}: there is no such folder; pass that of the model's files")
+    if not elsewhere and not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=5)
+        hint = f"; did you mean hf-hub:{name}?" if "/" in name else ""
+        raise ConfigError(
+            f"timm has no model {name!r}; similar:"
+            f" {', '.join(close) or 'see timm.list_models()'}{hint}"
+        )
+
+
 def _new_model(name: str, kwargs: Mapping[str, Any], *, pretrained: bool) -> Any:
     """A model of timm without its classifier."""
     import timm
 
+    check_encoder(name)
     elsewhere = ":" in name  # on the hub, or in a folder
-    if not elsewhere and not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:5])
-        hint = f"; did you mean hf-hub:{name}?" if "/" in name else ""
-        raise ConfigError(
-            f"timm has no model {name!r}; similar: {close or 'see timm.list_models()'}{hint}"
-        )
     if not elsewhere and not kwargs:
         return timm.create_model(name, pretrained=pretrained, num_classes=0)
     arguments = _arguments(name, kwargs)

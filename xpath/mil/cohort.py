@@ -34,6 +34,7 @@ from xpath.mil.splits import (
 from xpath.store.clam_tables import read_clam_split
 from xpath.store.features import read_features
 from xpath.store.foreign_features import find_feature_files, read_patch_features
+from xpath.store.names import match_names
 from xpath.store.schema import sha256_of
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ __all__ = [
     "CohortConfig",
     "CohortSlide",
     "find_slides",
+    "not_in_cohort",
     "read_cohort",
     "split_cohort",
 ]
@@ -71,6 +73,8 @@ class CohortConfig:
     """Of the bootstrap."""
     device: str = "cpu"
     """Where classifiers are trained: ``cpu``, ``cuda``, ``cuda:1`` ..."""
+    table: str | None = None
+    """Of LazySlide's stores: which table of features, where they have several."""
     version: int = 1
     """Number of the training; checkpoints that another one made are made again."""
 
@@ -91,6 +95,8 @@ class CohortSlide(NamedTuple):
     patient: str
     key: str
     """All that the features depend on: with another key the classifiers are trained again."""
+    site: str = ""
+    """Hospital, empty where no table has it: then a TCGA barcode does."""
 
 
 class Cohort(NamedTuple):
@@ -124,7 +130,9 @@ class _Features(NamedTuple):
     about: Mapping[str, Any]
 
 
-def find_slides(folder: Path, labels: Path) -> tuple[list[CohortSlide], list[str]]:
+def find_slides(
+    folder: Path, labels: Path, *, keep_na: bool = False
+) -> tuple[list[CohortSlide], list[str]]:
     """Slides that have a feature file and a label, and why others are left out.
 
     Patients come from the table's ``patient`` or ``case_id``; else from TCGA barcodes; else every
@@ -132,26 +140,27 @@ def find_slides(folder: Path, labels: Path) -> tuple[list[CohortSlide], list[str
 
     Args:
         folder: A run, or feature files of CLAM, TRIDENT, STAMP or LazySlide.
-        labels: CSV with ``slide_id``, ``label`` and if wanted ``patient`` or ``case_id``.
+        labels: CSV with ``slide_id``, ``label`` and if wanted ``patient`` or ``case_id``, ``site``.
+        keep_na: NA, None or ``-`` in the column ``label`` is the name of a class.
 
     Raises:
         DataError: No feature files, or an unreadable table.
     """
-    files, rows = find_feature_files(folder), read_labels(labels)
-    named = {slide_id: row for slide_id, row in rows.items() if row.label}
-    lost = [f"{name}: no feature file in {folder}" for name in named if name not in files]
-    if len(lost) == len(named):
+    files, rows = find_feature_files(folder), read_labels(labels, keep_na=keep_na)
+    named = {name: row for name, row in rows.items() if row.label}
+    meant = match_names(named, files)
+    lost = [f"{name}: no feature file in {folder}" for name in named if name not in meant]
+    if not meant:
         raise DataError(
             f"no labelled slide has features: {labels} names {list(named)[:3]}, {folder} has"
             f" {list(files)[:3]}"
         )
     return [
         CohortSlide(
-            slide_id, files[slide_id], row.label, patient_of(slide_id, row.patient),
-            _content(files[slide_id]),
+            slide_id, files[slide_id], named[name].label, patient_of(slide_id, named[name].patient),
+            _content(files[slide_id]), named[name].site,
         )
-        for slide_id, row in named.items()
-        if slide_id in files
+        for name, slide_id in meant.items()
     ], lost  # fmt: skip
 
 
@@ -165,7 +174,8 @@ def read_cohort(
     """Features of labelled slides, as the bags that the classifiers of the settings read.
 
     Slides are put in the order of their names, so that the same ones train the same models
-    wherever they come from. Those that cannot be read are left out, with the reason; classifiers of
+    wherever they come from. Those that cannot be read are left out, with the reason, and so are the
+    few whose features are of another encoder, width or set of objects than most; classifiers of
     objects too, with a warning, where the files hold no objects.
 
     Args:
@@ -176,7 +186,7 @@ def read_cohort(
 
     Raises:
         DataError: Slides of fewer than two classes could be read, features of several encoders,
-            widths or sets of objects, or no classifier that they could train.
+            widths or sets of objects none of which most have, or no classifier to train.
         StoreError: No room on disk for features beyond the memory.
     """
     keep = cache.keep if cache else lambda tensor: tensor
@@ -192,15 +202,14 @@ def read_cohort(
         used.append(slide)
         if on_slide:
             on_slide(slide.slide_id)
+    used, read, others = _of_one_making(used, read)
+    left_out += others
     classes = tuple(sorted({slide.label for slide in used}))
     if len(classes) < 2:
         raise DataError(
             f"training needs slides with features of two classes, got {list(classes)}; were the"
             f" features made, and does the label table name the slides? {' '.join(left_out[:1])}"
         )
-    makers = Counter((one.about["encoder"], one.dim, one.objects) for one in read)
-    if len(makers) > 1 or len({one.about.get("encoder_sha256") for one in read}) > 1:
-        raise DataError(f"the features are of several encoders, widths or objects: {dict(makers)}")
     first = read[0]
     bags_of_view = {
         view: tuple(
@@ -235,7 +244,7 @@ def split_cohort(cohort: Cohort, config: SplitConfig) -> list[Split]:
     if config.folds > 1:
         groups = patients
         if config.by == "site":
-            groups = tuple(tcga_site(patient) for patient in patients)
+            groups = tuple(slide.site or tcga_site(slide.patient) for slide in cohort.slides)
         share = config.validation / (config.train + config.validation)
         return group_folds(labels, groups, folds=config.folds, validation=share, seed=config.seed)
     fractions = (config.train, config.validation, 1 - config.train - config.validation)
@@ -254,16 +263,71 @@ def split_cohort(cohort: Cohort, config: SplitConfig) -> list[Split]:
 
 def _split_of_table(cohort: Cohort, path: Path) -> Split:
     named = read_clam_split(path)
-    of_slide = np.array([named.get(slide.slide_id, "") for slide in cohort.slides])
+    meant = match_names(named, [slide.slide_id for slide in cohort.slides])
+    of = {slide_id: named[name] for name, slide_id in meant.items()}
+    of_slide = np.array([of.get(slide.slide_id, "") for slide in cohort.slides])
     members = [np.flatnonzero(of_slide == name) for name in SPLITS]
     if not len(members[0]) or not len(members[2]):
         raise DataError(f"{path} names no slide with features for training, or none for test")
     return Split(*members)
 
 
+def not_in_cohort(cohort: Cohort, config: SplitConfig) -> list[str]:
+    """Slides that the table of the split names and the cohort has not, with the reason."""
+    names = read_clam_split(Path(config.table)) if config.table else {}
+    meant = match_names(names, [slide.slide_id for slide in cohort.slides])
+    return [
+        f"{name}: named by {config.table}, but without label or features"
+        for name in names
+        if name not in meant
+    ]
+
+
+def _of_one_making(
+    slides: list[CohortSlide], read: list[_Features]
+) -> tuple[list[CohortSlide], list[_Features], list[str]]:
+    """Those slides whose features are made as most are, and why the others are left out.
+
+    Raises:
+        DataError: No way of making them is that of more than half.
+    """
+    makings = [
+        (one.about["encoder"], one.dim, one.objects, one.about.get("encoder_sha256"))
+        for one in read
+    ]
+    ranked = Counter(makings).most_common()
+    if len(ranked) < 2:
+        return slides, read, []
+    (usual, count), names = ranked[0], {making: _making_name(making) for making, _ in ranked}
+    strays = [(s, m) for s, m in zip(slides, makings, strict=True) if m != usual]
+    if 2 * count <= len(read):
+        examples = "; ".join(
+            f"{number} of {names[making]}, such as {slides[makings.index(making)].slide_id}"
+            for making, number in ranked
+        )
+        raise DataError(
+            f"the features are of several encoders, widths or objects: {examples}; pass those of"
+            " one, or name only its slides in the label table"
+        )
+    kept = [making == usual for making in makings]
+    return (
+        [slide for slide, keep in zip(slides, kept, strict=True) if keep],
+        [one for one, keep in zip(read, kept, strict=True) if keep],
+        [f"{s.slide_id}: features of {names[m]}, most are of {names[usual]}" for s, m in strays],
+    )
+
+
+def _making_name(making: tuple[str, int, tuple[str, ...], str | None]) -> str:
+    """Words for encoder, width and objects of features."""
+    encoder, dim, objects, digest = making
+    weights = f" ({digest[:8]})" if digest else ""
+    what = f" and {len(objects)} object classes" if objects else ""
+    return f"{encoder or 'an unnamed encoder'}{weights} with {dim} features{what}"
+
+
 def _read(path: Path, config: CohortConfig) -> _Features:
     """A feature file, as the classifiers of the settings read it."""
-    patches = read_patch_features(path)
+    patches = read_patch_features(path, table=config.table)
     ours = read_features(path) if patches.layout == "xpath" else None
     bags: dict[View, tuple[Tensor, Tensor | None]] = {
         "patches": (torch.from_numpy(patches.features), None)

@@ -7,13 +7,16 @@ N patches, L object classes, D features, K classes.
 from __future__ import annotations
 
 import math
+import operator
 import warnings
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 import torch
 
+from xpath.device import device_of
 from xpath.errors import ConfigError, DataError
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag
@@ -71,8 +74,9 @@ class _Estimator:
     """``balanced``: every class is drawn as often; with ``class_weight="none"``."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the matrix products while training."""
-    random_state: int = 0
-    """Decides weights, order, dropout and validation slides."""
+    random_state: Any = 0
+    """Decides weights, order, dropout and validation slides: a whole number, numpy's
+    ``RandomState``, or None for another one at every fit."""
     device: str = "cpu"
     """Where it trains and predicts."""
 
@@ -95,7 +99,8 @@ class _Estimator:
         Args:
             X: Slides, B of them.
             y: Their classes: numbers or words.
-            groups: Patient of each slide: none is in both training and validation.
+            groups: Patient of each slide: none is in both training and validation. A slide without
+                one (None, NaN) is a patient of its own.
 
         Warns:
             ConvergenceWarning: The model may not have learnt; ``result_.doubt`` says why.
@@ -108,25 +113,22 @@ class _Estimator:
         """
         from sklearn.exceptions import ConvergenceWarning
 
-        labels = np.asarray(y)
-        if labels.shape != (len(X),) or not len(X):
-            raise DataError(f"wanted one class per slide, got {len(X)} slides and y {labels.shape}")
-        missing = [i for i, label in enumerate(y) if label is None or label != label]
-        if missing:
-            raise DataError(f"slides without a class cannot train, those at {missing[:5]}")
-        classes, index = np.unique(labels, return_inverse=True)
-        if len(classes) < 2:
-            raise DataError(f"a classifier needs slides of 2 classes, got only {classes.tolist()}")
+        device, seed = device_of(self.device), _seed(self.random_state)
+        if device.type == "meta":
+            raise ConfigError(
+                "device 'meta' cannot be used (it computes nothing); wanted cpu, cuda"
+            )
+        classes, index = _classes(y, len(X))
         bags = self._bags(X, index.tolist())
-        names = [str(index) for index in range(len(bags))] if groups is None else list(groups)
-        held_out = hold_out(index.tolist(), names, self.validation, self.random_state)
+        words = [str(classes[i]) for i in index]
+        held_out = hold_out(words, _groups(groups, len(bags)), self.validation, seed)
         width = int(bags[0].features.shape[-1])
         model = seeded_build(
             lambda: self._build(width, tuple(str(name) for name in classes), bags[0]),
-            self.random_state,
-        ).to(self.device)
+            seed,
+        ).to(device)
         train_bags, held = ([bags[i] for i in indices] for indices in held_out)
-        self.result_ = train(model, train_bags, held, self._train_config(len(train_bags)))
+        self.result_ = train(model, train_bags, held, self._train_config(len(train_bags), seed))
         if self.result_.doubt:
             warnings.warn(self.result_.doubt, ConvergenceWarning, stacklevel=2)
         self.classes_, self.model_, self.n_features_in_ = classes, model, width
@@ -175,6 +177,25 @@ class _Estimator:
             setattr(self, name, value)
         return self
 
+    def set_fit_request(self, *, groups: bool | str | None) -> Self:
+        """Asks scikit-learn's meta-estimators to pass ``groups`` on to ``fit``, or not to.
+
+        Args:
+            groups: True, False, the name under which they are passed, or None to refuse them.
+        """
+        self._metadata_request = self.get_metadata_routing()
+        self._metadata_request.fit.add_request(param="groups", alias=groups)
+        return self
+
+    def get_metadata_routing(self) -> Any:
+        """Which metadata ``fit`` asks for; scikit-learn's ``MetadataRequest``."""
+        from sklearn.utils.metadata_routing import MetadataRequest
+
+        if not hasattr(self, "_metadata_request"):
+            self._metadata_request = MetadataRequest(owner=self)
+            self._metadata_request.fit.add_request(param="groups", alias=None)
+        return deepcopy(self._metadata_request)
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
 
@@ -192,12 +213,12 @@ class _Estimator:
         """An untrained model for bags like this one."""
         raise NotImplementedError
 
-    def _train_config(self, slides: int) -> TrainConfig:
+    def _train_config(self, slides: int, seed: int = 0) -> TrainConfig:
         names = {part.name for part in fields(TrainConfig)} & self.get_params().keys()
         settings = {name: getattr(self, name) for name in names}
         if self.epochs is None:
             settings["epochs"] = max(60, math.ceil(600 * self.bags_per_step / slides))
-        return TrainConfig(seed=self.random_state, **settings)
+        return TrainConfig(seed=seed, **settings)
 
     def _bags(self, X: Sequence[Slide], labels: Sequence[int | None]) -> list[Bag]:
         return [
@@ -299,11 +320,11 @@ def _bag(slide: Any, label: int | None, name: str, *, objects: bool) -> Bag:
     if isinstance(slide, Bag):
         return Bag(slide.features, slide.present, label, slide.slide_id or name)
     given, present = slide if isinstance(slide, tuple) else (slide, None)
-    features = torch.as_tensor(given)
+    features = _tensor(given, name)
     if not features.is_floating_point():
         features = features.float()
     if present is not None:
-        there = torch.as_tensor(present) > 0
+        there = _tensor(present, name) > 0
         if features.ndim == 3 and there.shape == features.shape[:2]:
             features = features.masked_fill(~there[..., None], 0.0)  # nothing is there: NaN, maybe
         return Bag(features, there, label, name)
@@ -311,3 +332,66 @@ def _bag(slide: Any, label: int | None, name: str, *, objects: bool) -> Bag:
         there = ~features.isnan().all(dim=-1)
         return Bag(features.masked_fill(~there[..., None], 0.0), there, label, name)
     return Bag(features, None, label, name)
+
+
+def _tensor(given: Any, name: str) -> torch.Tensor:
+    """A tensor of any array-like: frames, lists, mapped files, other byte orders and strides."""
+    if isinstance(given, torch.Tensor):
+        return given
+    try:
+        array = np.asarray(given)
+        if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+            array = array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} is no array of numbers ({error}); wanted (N, D)") from error
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return torch.from_numpy(np.require(native, requirements=["C", "W"]))  # a copy only if need be
+
+
+def _classes(y: Any, count: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The classes ``(K,)``, sorted, and the index of each slide's ``(B,)``.
+
+    Raises:
+        DataError: Not one class per slide, a slide without one, or a single class.
+    """
+    labels = np.asarray(y)
+    if labels.shape != (count,) or not count:
+        raise DataError(f"wanted one class per slide, got {count} slides and y {labels.shape}")
+    missing = [index for index, label in enumerate(y) if _is_missing(label)]
+    if missing:
+        raise DataError(f"slides without a class cannot train, those at {missing[:5]}")
+    try:
+        classes, index = np.unique(labels, return_inverse=True)
+    except TypeError as error:
+        raise DataError(f"y mixes classes that cannot be sorted ({error})") from error
+    if len(classes) < 2:
+        raise DataError(f"a classifier needs slides of 2 classes, got only {classes.tolist()}")
+    return classes, index.astype(np.int64)
+
+
+def _groups(given: Sequence[Any] | None, count: int) -> list[str]:
+    """A group for each slide; those without one are groups of their own."""
+    groups = [None] * count if given is None else list(given)
+    return [f"\0{i}" if _is_missing(group) else str(group) for i, group in enumerate(groups)]
+
+
+def _is_missing(value: Any) -> bool:
+    """None, NaN, and pandas' NA and NaT, which refuse to say whether they equal themselves."""
+    try:
+        return value is None or bool(value != value)
+    except TypeError:
+        return True
+
+
+def _seed(random_state: Any) -> int:
+    """The seed of any integer-like, as scikit-learn takes it, or a ConfigError."""
+    if random_state is None or isinstance(random_state, np.random.RandomState):
+        from sklearn.utils import check_random_state
+
+        return int(check_random_state(random_state).randint(2**31 - 1))
+    try:
+        return operator.index(random_state)
+    except TypeError as error:
+        raise ConfigError(
+            f"random_state must be a whole number, a RandomState or None, got {random_state!r}"
+        ) from error

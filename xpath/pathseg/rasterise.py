@@ -6,15 +6,16 @@ Axes: H W pixels, N boxes, K points of an outline.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from xpath.errors import DataError
-from xpath.pathseg.reading import fill_polygons, read_json, read_xml
+from xpath.pathseg.reading import fill_polygons, read_xml
+from xpath.store.geojson import read_areas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -132,32 +133,21 @@ def fill_outlines(outlines: Iterable[Outline], size: tuple[int, int]) -> NDArray
 
 
 def read_geojson(path: Path) -> tuple[Outline, ...]:
-    """Objects of a GeoJSON file, as QuPath and others write it.
+    """Objects of a GeoJSON file in any form that QuPath reads; of cells their nuclei.
 
-    A feature collection, a list of features or one feature; polygons and multipolygons. The class
-    is ``properties.classification.name``, or ``properties.name``.
+    Tiles and cores of tissue arrays are no objects. One without a class goes by its name.
 
     Raises:
-        DataError: The file is missing or damaged, or has something else than areas.
+        DataError: The file is missing or damaged, or holds no areas.
     """
-    content = read_json(path)
-    features = content.get("features", [content]) if isinstance(content, dict) else content
-    try:
-        return tuple(outline for feature in features for outline in _feature(feature))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path} has something else than polygons ({error}); export areas as GeoJSON"
-        ) from error
-
-
-def _feature(feature: dict[str, Any]) -> Iterator[Outline]:
-    geometry = feature["geometry"]
-    polygons_of = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}
-    properties = feature.get("properties") or {}
-    classification = properties.get("classification") or properties
-    for rings in polygons_of[geometry["type"]]:
-        outer, *holes = (np.asarray(ring, np.float64)[:, :2] for ring in rings)
-        yield Outline(str(classification.get("name") or ""), outer, tuple(holes))
+    regions = [region for region in read_areas(path) if region.type not in ("tile", "tmaCore")]
+    if not regions:
+        raise DataError(f"{path} holds no areas; export objects with outlines as GeoJSON")
+    return tuple(
+        Outline(region.label or region.title, rings[0], rings[1:])
+        for region in regions
+        for rings in region.polygons
+    )
 
 
 def read_imagescope(path: Path) -> tuple[Outline, ...]:

@@ -16,17 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["findings_csv", "findings_geojson"]
 
 COLUMNS = ("slide_id", "label", "object", "verdict", "reviewer", "comment", "x", "y", "changed")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def findings_csv(findings: Sequence[Finding]) -> str:
-    """One row per finding, its numbers in further columns.
-
-    A text that a spreadsheet would take for a formula is quoted with an apostrophe.
-    """
+    """One row per finding, its numbers in further columns."""
     numbers = sorted({name for finding in findings for name in finding.numbers})
     rows = [
-        {name: _plain(getattr(finding, name)) for name in COLUMNS} | dict(finding.numbers)
+        {name: getattr(finding, name) for name in COLUMNS} | dict(finding.numbers)
         for finding in findings
     ]
     return table_text(rows, (*COLUMNS, *numbers))
@@ -65,7 +61,3 @@ def _feature(finding: Finding) -> dict[str, Any]:
             },
         },
     }
-
-
-def _plain(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

@@ -7,6 +7,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from xpath.errors import DataError
+from xpath.store.names import is_missing, plain_name
 from xpath.store.tables import read_user_table, write_table
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ def read_clam_split(path: Path) -> dict[str, str]:
         # the index, slide ids, has no name
         placed = [(row[""], word) for row in rows for word in SPLIT_OF if row[word].lower() in YES]
     else:
-        placed = [(row[word], word) for word in SPLIT_OF for row in rows if row[word]]
+        cells = [(row[word], word) for word in SPLIT_OF for row in rows]
+        placed = [(name, word) for name, word in cells if not is_missing(name)]
+    placed = [(plain_name(slide_id), word) for slide_id, word in placed]
     _refuse_twice(path, [slide_id for slide_id, _ in placed])
     if not placed:
         raise DataError(f"{path} has no slide in any split")

@@ -6,27 +6,32 @@ D features.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from xpath.errors import DataError, ShapeError, StoreError
+from xpath.errors import DataError, ShapeError, StoreError, XPathError
+from xpath.store.names import FEATURE_SUFFIXES, plain_name
 from xpath.store.schema import FEATURES, damage_refused
+from xpath.store.trial import try_h5
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 __all__ = ["PatchFeatures", "find_feature_files", "read_patch_features"]
 
-SUFFIXES = (".h5", ".pt", ".zarr")
-"""In the order in which they are preferred: coordinates are in CLAM's .h5, not in its .pt."""
 STAMP_UM = 256.0
 """Side of STAMP's tiles, microns, where an early file does not say."""
 STAMP_PIXELS = 224
 """In files of the first STAMP coordinates are counted in tiles of so many pixels."""
+REMEDY = "look at it with the program that wrote it, or extract its features again"
+LARGEST = 1 << 30
+"""Bytes of features that any file may unpack to; a larger one may unpack to 100 times its size."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
@@ -38,7 +43,7 @@ class PatchFeatures:
     layout: Literal["clam", "trident", "stamp", "wsidata", "xpath"]
     """Who wrote it."""
     features: NDArray[np.floating[Any]]
-    """``(N, D)``, half or single precision as stored."""
+    """``(N, D)``, in the precision stored; a leading axis of one slide is dropped."""
     coords: NDArray[np.float64] | None = None
     """``(N, 2)`` x, y of the top left corners in ``unit``, None where they are not in the file."""
     unit: Literal["level0", "um"] = "level0"
@@ -55,6 +60,7 @@ class PatchFeatures:
             DataError: No patches, another type, NaN or infinity; the patch is named.
             ShapeError: Features not ``(N, D)``, or not one pair of coordinates per patch.
         """
+        object.__setattr__(self, "features", _native(self.features))
         if self.features.size == 0:
             raise DataError(f"slide {self.slide_id} has no patches; drop it, or patch it again")
         if self.features.ndim != 2:
@@ -97,32 +103,49 @@ def find_feature_files(folder: Path) -> dict[str, Path]:
     if ours:
         return ours
     subfolders = [folder / name for name in ("h5_files", "pt_files") if (folder / name).is_dir()]
-    if files := _in_folders(subfolders or [folder]):
-        return files
     nested = [
         path
         for pattern in ("features_*", "patch_features_*", "*/features_*", "*/patch_features_*")
         for path in sorted(folder.glob(pattern))
-        if path.is_dir()
+        if path.is_dir() and path.suffix not in FEATURE_SUFFIXES
     ]
-    if len(nested) > 1:
+    if not subfolders and len(nested) > 1:
         names = [str(path.relative_to(folder)) for path in nested]
         raise DataError(f"{folder} has features of several encoders; pass one of {names}")
-    files = _in_folders(nested)
+    files = _by_name(path for home in subfolders or nested or [folder] for path in _below(home))
     if not files:
         raise DataError(
-            f"{folder} holds no feature files; looked for {', '.join(SUFFIXES)} there, in h5_files"
-            " and pt_files (CLAM) and in features_<encoder> (TRIDENT)"
+            f"{folder} holds no feature files; looked for {', '.join(FEATURE_SUFFIXES)} there and"
+            " below, in h5_files and pt_files (CLAM) and in features_<encoder> (TRIDENT)"
         )
     return files
 
 
-def _in_folders(folders: list[Path]) -> dict[str, Path]:
-    files = [path for folder in folders for path in folder.iterdir() if path.suffix in SUFFIXES]
-    files = [path for path in files if not path.name.startswith(".")]
-    # The preferred suffix comes last and so stays.
-    files.sort(key=lambda path: SUFFIXES.index(path.suffix), reverse=True)
-    by_name = {path.stem: path for path in files}
+def _below(folder: Path) -> Iterator[Path]:
+    """Feature files in a folder and its sub-folders, which STAMP takes over from the slides."""
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.suffix in FEATURE_SUFFIXES:
+            yield path
+        elif path.is_dir():
+            yield from _below(path)
+
+
+def _by_name(files: Iterable[Path]) -> dict[str, Path]:
+    """Files by slide, of several suffixes the preferred one.
+
+    Raises:
+        DataError: Two files of one suffix are of one slide.
+    """
+    by_name: dict[str, Path] = {}
+    for path in sorted(files, key=lambda path: (FEATURE_SUFFIXES.index(path.suffix), path)):
+        other = by_name.setdefault(plain_name(path.name), path)
+        if other != path and other.suffix == path.suffix:
+            raise DataError(
+                f"{other} and {path} are both features of {plain_name(path.name)!r}; pass the"
+                " folder of one encoder, or rename or remove one of them"
+            )
     return dict(sorted(by_name.items()))
 
 
@@ -140,13 +163,16 @@ def read_patch_features(path: Path, *, table: str | None = None) -> PatchFeature
     """
     if not path.exists():
         raise StoreError(f"{path} does not exist; check the path")
-    if path.suffix == ".pt":
-        return _read_pt(path)
-    if path.suffix == ".zarr":
-        return _read_wsidata(path, table)
-    if path.suffix == ".h5":
+    if path.suffix not in FEATURE_SUFFIXES:
+        raise StoreError(
+            f"{path} is no feature file; known suffixes are {', '.join(FEATURE_SUFFIXES)}"
+        )
+    with damage_refused(path, REMEDY, passed_on=XPathError):
+        if path.suffix == ".pt":
+            return _read_pt(path)
+        if path.suffix == ".zarr":
+            return _read_wsidata(path, table)
         return _read_h5(path)
-    raise StoreError(f"{path} is no feature file; known suffixes are {', '.join(SUFFIXES)}")
 
 
 def _read_pt(path: Path) -> PatchFeatures:
@@ -160,15 +186,22 @@ def _read_pt(path: Path) -> PatchFeatures:
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
         raise StoreError(
             f"{path} cannot be read as a tensor, and other objects are not loaded because"
-            f" they can run code ({str(error).splitlines()[0]})"
+            f" they can run code ({_first_line(error)})"
         ) from error
     if not isinstance(content, torch.Tensor):
         raise StoreError(
             f"{path} holds a {type(content).__name__}, wanted CLAM's layout: one tensor (N, D)"
         )
-    narrow = content.float() if content.dtype == torch.bfloat16 else content
+    if content.layout != torch.strided or not content.is_floating_point():
+        raise StoreError(
+            f"{path} holds a tensor of {content.layout} and {content.dtype}, wanted dense floating"
+            " features (N, D)"
+        )
+    _refuse_bomb(path, content.numel() * content.element_size())
+    numpy_has_it = content.dtype in (torch.float16, torch.float32, torch.float64)
+    plain = content.detach() if numpy_has_it else content.detach().float()
     return PatchFeatures(
-        slide_id=path.stem, layout="clam", features=narrow.detach().contiguous().numpy()
+        slide_id=plain_name(path.name), layout="clam", features=plain.contiguous().numpy()
     )
 
 
@@ -176,6 +209,7 @@ def _read_h5(path: Path) -> PatchFeatures:
     """A file of CLAM, TRIDENT, STAMP or xpath, told apart by the names of its datasets."""
     import h5py
 
+    try_h5(path)
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -183,21 +217,21 @@ def _read_h5(path: Path) -> PatchFeatures:
             f"{path} is truncated or no HDF5 file ({error}); extract its features again"
         ) from error
     values: dict[str, Any] = {}
-    with file, damage_refused(path):
+    with file:
         names = sorted(file)
         if {"feats", "patch_embeddings"} & set(names):
-            values = _stamp(file)
+            values = _stamp(path, file)
         elif "features" in names:
-            values = _clam_or_trident(file)
+            values = _clam_or_trident(path, file)
     if not values:
         raise StoreError(
             f"{path} holds {names}, wanted `features` (CLAM, TRIDENT, xpath) or `feats` (STAMP); if"
             " these are coordinates only, extract the features first"
         )
-    return PatchFeatures(slide_id=path.stem, **values)
+    return PatchFeatures(slide_id=plain_name(path.name), **values)
 
 
-def _clam_or_trident(file: Any) -> dict[str, Any]:
+def _clam_or_trident(path: Path, file: Any) -> dict[str, Any]:
     """Both have ``features`` and ``coords``, but only TRIDENT describes them."""
     features = file["features"]
     coords = file.get("coords")
@@ -207,19 +241,19 @@ def _clam_or_trident(file: Any) -> dict[str, Any]:
     side = about.get("patch_size_level0")
     return {
         "layout": "xpath" if ours else "trident" if trident else "clam",
-        "features": _rows(features[()]),
-        "coords": None if coords is None else _rows(coords[()]).astype(np.float64),
+        "features": _values(path, features),
+        "coords": None if coords is None else _rows(_values(path, coords)).astype(np.float64),
         "side": None if side is None else float(side),
         "encoder": _text(features.attrs.get("encoder", "")),
     }
 
 
-def _stamp(file: Any) -> dict[str, Any]:
+def _stamp(path: Path, file: Any) -> dict[str, Any]:
     """Early files have neither unit nor size: their tiles are 224 wide and mean 256 microns."""
-    features = file["feats" if "feats" in file else "patch_embeddings"][()]
+    features = _values(path, file["feats" if "feats" in file else "patch_embeddings"])
     coords, side = None, None
     if "coords" in file:
-        coords = np.asarray(file["coords"][()], np.float64)
+        coords = _rows(_values(path, file["coords"])).astype(np.float64)
         side = file.attrs.get("tile_size_um", file.attrs.get("tile_size"))
         in_um = "tile_size_um" in file.attrs or _text(file.attrs.get("unit", "")) == "um"
         if not in_um and round(float(_stride(coords) if side is None else side)) == STAMP_PIXELS:
@@ -249,20 +283,21 @@ def _read_wsidata(path: Path, table: str | None) -> PatchFeatures:
         raise StoreError(
             f"{path} is no zarr store ({error}); extract its features again"
         ) from error
-    with damage_refused(path):
-        tables = root.get("tables", {})
-        known = [name for name in sorted(tables) if _is_of_tiles(name, tables[name])]
+    tables = root.get("tables", {})
+    known = [name for name in sorted(tables) if _is_of_tiles(name, tables[name])]
     if table is None and len(known) > 1:
-        raise DataError(f"{path} has several tables of features, choose one with table=: {known}")
+        raise DataError(
+            f"{path} has several tables of features, choose one with --table (table= in Python):"
+            f" {', '.join(known)}"
+        )
     chosen = table or (known[0] if known else "")
     if chosen not in known:
         raise StoreError(f"{path} has no table {chosen!r} of tile features; it has {known}")
-    with damage_refused(path):
-        tiles = str(tables[chosen].attrs["region"])
-        features = np.asarray(tables[chosen]["X"][:])
-        side = _tile_side(root, tiles)
+    tiles = str(tables[chosen].attrs["region"])
+    features = np.asarray(_values(path, tables[chosen]["X"]))
+    side = _tile_side(root, tiles)
     return PatchFeatures(
-        slide_id=path.stem,
+        slide_id=plain_name(path.name),
         layout="wsidata",
         features=features,
         side=side,
@@ -273,13 +308,48 @@ def _read_wsidata(path: Path, table: str | None) -> PatchFeatures:
 def _is_of_tiles(name: str, group: Any) -> bool:
     """Tables of cells and of slides are named otherwise, and sparse ones hold no features."""
     region = group.attrs.get("region")
-    return bool(region) and name.endswith(f"_{region}") and hasattr(group["X"], "shape")
+    return bool(region) and name.endswith(f"_{region}") and hasattr(group.get("X"), "shape")
 
 
 def _tile_side(root: Any, tiles: str) -> float | None:
     """Level-0 pixels a side, as wsidata cuts them."""
     spec = root.attrs.get("tile_spec", {}).get(tiles)
     return float(int(spec["height"] * spec["base_downsample"])) if spec else None
+
+
+def _values(path: Path, dataset: Any) -> NDArray[Any]:
+    """All values of an array in a file, if the file can hold so many."""
+    _refuse_bomb(path, math.prod(dataset.shape) * dataset.dtype.itemsize)
+    values: NDArray[Any] = dataset[()]
+    return values
+
+
+def _refuse_bomb(path: Path, wanted: int) -> None:
+    """Refuses a file that would unpack to far more than it holds.
+
+    Raises:
+        StoreError: It would.
+    """
+    files = path.rglob("*") if path.is_dir() else [path]
+    held = sum(file.stat().st_size for file in files if file.is_file())
+    if wanted > LARGEST + 100 * held:
+        raise StoreError(
+            f"{path} has {held} bytes and claims to hold {wanted} of features; {REMEDY}"
+        )
+
+
+def _native(features: NDArray[Any]) -> NDArray[Any]:
+    """Rows ``(N, D)`` in a type torch knows: the byte order of this machine, 8 bytes at most."""
+    rows = _rows(np.asarray(features))
+    if rows.dtype.kind != "f":
+        return rows
+    native = np.float64 if rows.dtype.itemsize > 8 else rows.dtype.newbyteorder("=")
+    return np.ascontiguousarray(rows, native)
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of a message, or the name of the error where it has none."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _rows(array: NDArray[Any]) -> NDArray[Any]:

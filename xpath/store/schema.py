@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from xpath.errors import StoreError
+from xpath.errors import StoreError, XPathError
 from xpath.store.process import Process, is_dead
 
 if TYPE_CHECKING:
@@ -113,18 +113,31 @@ def name_unknown(path: Path, names: Iterable[str], known: Iterable[str]) -> None
 
 
 @contextmanager
-def damage_refused(path: Path) -> Iterator[None]:
+def damage_refused(
+    path: Path,
+    remedy: str = "remove it and make it again",
+    *,
+    passed_on: type[XPathError] = StoreError,
+) -> Iterator[None]:
     """Turns whatever goes wrong while a file is read into one error that names it.
+
+    So what one file raises, by whatever library, is that file's failure and the others go on.
+
+    Args:
+        path: The file.
+        remedy: What to do about it.
+        passed_on: Errors that say already what is wrong with the file.
 
     Raises:
         StoreError: The block met a missing part, nonsense, or a truncated file.
     """
     try:
         yield
-    except (KeyError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"{path} is damaged ({type(error).__name__}: {error}); remove it and make it again"
-        ) from error
+    except passed_on:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0].removesuffix(": ")
+        raise StoreError(f"{path} is damaged ({reason}); {remedy}") from error
 
 
 def sha256_of(path: Path) -> str:
@@ -182,6 +195,8 @@ def _flush(draft: Path) -> None:
 
 
 def _flush_file(path: Path) -> None:
+    if not path.stat().st_mode & 0o077:  # some libraries write what only its owner may read
+        path.chmod(path.stat().st_mode | path.parent.stat().st_mode & 0o666)
     with path.open("rb+") as handle:  # Windows flushes only what is open for writing
         os.fsync(handle.fileno())
 

@@ -1,19 +1,23 @@
 """Tables: the one door to every CSV file we write, and to those that users bring.
 
 A value that is not known is an empty cell, and an empty cell of a number is NaN. Text stays as it
-is ("007", "NA" and "None" are names of slides as good as others), floats are written with the
-fewest digits that give them back exactly, and equal rows give equal bytes.
+is ("007", "NA" and "None" are names of slides as good as others), but for a ``'`` before text that
+a spreadsheet would run as a formula, which is taken away again when it is read. Floats are written
+with the fewest digits that give them back exactly, and equal rows give equal bytes.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 import typing
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from inspect import signature
 from io import StringIO
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xpath.errors import DataError, StoreError
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "aligned",
     "append_row",
+    "parse_number",
     "read_rows",
     "read_table",
     "read_user_table",
@@ -36,6 +41,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+FORMULA = re.compile(r"(?![+-]?[\d.]+(e[+-]?\d+)?$|[+-]?(inf|nan)$)'*[=+\-@\t\r]", re.IGNORECASE)
+"""Text that spreadsheets run: it begins with one of these signs and is no number."""
+GUARDED = re.compile(r"'+[=+\-@\t\r]")
 
 
 def write_table(path: Path, rows: Iterable[Any], columns: Iterable[str] | type = ()) -> None:
@@ -64,9 +72,9 @@ def table_text(rows: Iterable[Any], columns: Iterable[str] | type = ()) -> str:
     records = [_record(row) for row in rows]
     first = signature(columns).parameters if isinstance(columns, type) else columns
     names = dict.fromkeys([*first, *(name for record in records for name in record)])
-    frame = pd.DataFrame(
-        records, columns=list(names), dtype=object
-    )  # an int beside a gap stays one
+    cells = [[_guarded(record.get(name)) for name in names] for record in records]
+    header = [_guarded(name) for name in names]
+    frame = pd.DataFrame(cells, columns=header, dtype=object)  # an int beside a gap stays one
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
@@ -133,38 +141,57 @@ def read_user_table(path: Path, *columns: str) -> list[dict[str, str]]:
     """Rows of a table that a user or another program wrote, all as text.
 
     Cells are separated by commas, semicolons or tabs. Names of columns come in lower case, all
-    without blanks around them, and gaps as ``""``.
+    without blanks around them, and gaps as ``""``. Rows of nothing but gaps are left out.
 
     Args:
         path: The file, in UTF-8.
         columns: Names that must be there, in any case.
 
     Raises:
-        DataError: It cannot be read, lacks a column or has no row.
+        DataError: It cannot be read, lacks a column, has one twice or has no row.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        head = text.partition("\n")[0]
+        comma = max(",;\t", key=head.count)  # spreadsheets of some countries write semicolons
+        table = list(csv.reader(StringIO(text, newline=""), delimiter=comma))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{path} cannot be read ({error}); pass a CSV file in UTF-8 (Excel: save as CSV UTF-8)"
         ) from error
-    head = text.partition("\n")[0]
-    comma = max(",;\t", key=head.count)  # spreadsheets of some countries write semicolons
-    rows = [
-        {
-            (name or "").strip().lower(): cell.strip()
-            for name, cell in row.items()
-            if isinstance(cell, str)  # a row that is too long ends in a list
-        }
-        for row in csv.DictReader(StringIO(text, newline=""), delimiter=comma, restval="")
-    ]
-    known = sorted(rows[0]) if rows else sorted(head.split(comma))
-    if not rows or not {name.lower() for name in columns} <= set(known):
+    names = [name.strip().lower() for name in table[0]] if table else []
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    if twice:
+        raise DataError(
+            f"{path} has several columns named {', '.join(twice)} (capitals make no difference);"
+            " leave the one that is meant"
+        )
+    cells = [[_unguarded(cell.strip()) for cell in row] for row in table[1:]]
+    rows = [dict(zip_longest(names, row[: len(names)], fillvalue="")) for row in cells if any(row)]
+    if not rows or not {name.lower() for name in columns} <= set(names):
         raise DataError(
             f"{path} needs the columns {', '.join(columns)} and at least one row, got the"
-            f" columns {known} and {len(rows)} rows"
+            f" columns {sorted(names)} and {len(rows)} rows"
         )
     return rows
+
+
+def parse_number(text: str) -> float:
+    """A number as spreadsheets write it, with a decimal point or comma.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return float(text if "." in text else text.replace(",", "."))
+
+
+def _guarded(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula, with a ``'`` before it."""
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+
+
+def _unguarded(text: str) -> str:
+    return text[1:] if GUARDED.match(text) else text
 
 
 def _record(row: Any) -> Mapping[str, Any]:
@@ -182,11 +209,12 @@ def _frame(path: Path) -> DataFrame:
 
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-            return pd.read_csv(
+            frame = pd.read_csv(
                 path, dtype=str, na_filter=False, index_col=False, encoding="utf-8-sig"
             )
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
         raise StoreError(f"{path} cannot be read as a table: {error}") from error
+    return frame.rename(columns=_unguarded).map(_unguarded)
 
 
 def _typed(path: Path, frame: DataFrame, types: Mapping[str, type]) -> list[dict[str, Any]]:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from xpath.errors import DataError
-from xpath.export.qupath.reader import Region, region_mask
+from xpath.export.qupath.reader import region_mask
 from xpath.geometry import Box, Size
 from xpath.objects.canvas import Canvas, patch_canvas, strips
+from xpath.store.geojson import Region, union_area
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +65,8 @@ class Comparison(NamedTuple):
     area: float
     """That was compared, in ``unit`` of the rows."""
     marked: float
-    """Area of the regions that bound it, also where there are no patches; 0 without regions."""
+    """Area of the union of the regions that bound it, each filled even-odd, also where there are
+    no patches; 0 without regions."""
 
 
 def compare(
@@ -126,7 +128,7 @@ def compare(
         )
         for label, tally in tallies.items()
     ]
-    marked = sum(region.area for region in regions) * (mpp or 1.0) ** 2
+    marked = union_area(regions) * (mpp or 1.0) ** 2
     return Comparison(tuple(rows), inside * pixel, marked)
 
 

@@ -91,7 +91,7 @@ def pyramids_stage(study: Study) -> StageReport:
 
 
 def run_chain(study: Study, *, title: str) -> bool:
-    """Runs every stage from segmentation to export. Returns True if no slide failed.
+    """Runs every stage from segmentation to export. True if no slide failed or was left out.
 
     A slide that fails in a stage is left out of the following ones.
 
@@ -100,10 +100,11 @@ def run_chain(study: Study, *, title: str) -> bool:
     """
     masks = segment_stage(study)
     features = features_stage(study, _those(study, masks.done))
-    train_classifiers(study)
+    cohort = train_classifiers(study)
     explained = explain_stage(study)
     exported = export_stage(study, title=title)
-    return all(report.ok for report in (masks, features, explained, exported))
+    reports = (masks, features, explained, exported)
+    return all(report.ok for report in reports) and not cohort.left_out
 
 
 def to_explain(study: Study) -> list[SlideEntry]:

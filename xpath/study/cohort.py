@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from xpath.mil.cohort import (
     CohortConfig,
     CohortSlide,
     find_slides,
+    not_in_cohort,
     read_cohort,
     split_cohort,
 )
@@ -69,13 +71,20 @@ def labelled_slides(study: Study) -> list[CohortSlide]:
             entry.label,
             patient_of(entry.slide_id, entry.patient),
             study.features_key(entry),
+            entry.site,
         )
         for entry in study.with_features(entry for entry in study.slides if entry.label)
     ]
 
 
 def train_on_features(
-    features: Path, labels: Path, config: StudyConfig, folder: RunFolder
+    features: Path,
+    labels: Path,
+    config: StudyConfig,
+    folder: RunFolder,
+    *,
+    table: str | None = None,
+    keep_na: bool = False,
 ) -> Cohort:
     """The same for feature files: those of a run, or of CLAM, TRIDENT, STAMP or LazySlide.
 
@@ -84,14 +93,18 @@ def train_on_features(
         labels: CSV with ``slide_id``, ``label`` and if wanted ``patient`` or ``case_id``.
         config: Settings of split, classifiers and intervals; those of slides play no part.
         folder: Where models, tables and figures go.
+        table: Of LazySlide's stores: which table of features, where they have several.
+        keep_na: NA, None or ``-`` in the column ``label`` is the name of a class.
 
     Raises:
         ConfigError: A device that this machine has not.
         DataError: No labelled slide has features, or as for ``train_classifiers``.
     """
     cohort_config(config, config.objects.device)  # before any file is read
-    slides, lost = find_slides(features, labels)
-    return train_on_slides(slides, config, folder, device=config.objects.device, left_out=lost)
+    slides, lost = find_slides(features, labels, keep_na=keep_na)
+    return train_on_slides(
+        slides, config, folder, device=config.objects.device, left_out=lost, table=table
+    )
 
 
 def train_on_slides(
@@ -101,6 +114,7 @@ def train_on_slides(
     *,
     device: str,
     left_out: Sequence[str] = (),
+    table: str | None = None,
 ) -> Cohort:
     """Trains, predicts and scores on labelled feature files. See ``train_classifiers``.
 
@@ -110,12 +124,14 @@ def train_on_slides(
         folder: Where models, tables and figures go.
         device: Where classifiers are trained.
         left_out: Slides known to lack features, with the reason.
+        table: Of LazySlide's stores: which table of features, where they have several.
     """
-    settings = cohort_config(config, device)
+    settings = replace(cohort_config(config, device), table=table)
     cache = FeatureCache(folder.root, memory_gb=config.memory_gb)
     with tqdm(total=len(slides), desc="   reading", unit="slide") as bar:
         cohort = read_cohort(slides, settings, cache=cache, on_slide=lambda _: bar.update())
-    cohort = cohort._replace(left_out=(*left_out, *cohort.left_out))
+    absent = not_in_cohort(cohort, settings.split)
+    cohort = cohort._replace(left_out=(*left_out, *cohort.left_out, *absent))
     for problem in cohort.left_out:
         logger.warning("left out: %s", problem)
     splits = split_cohort(cohort, settings.split)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from xpath.errors import ConfigError
@@ -59,6 +60,12 @@ class ObjectsConfig:
     device: str = "cpu"
     """Where the networks run and the classifiers train: ``cpu`` or ``cuda``. On a machine without
     it, training and all after it take the CPU, with a warning."""
+
+    def __post_init__(self) -> None:
+        """Makes the path of weights absolute, so that a run can be gone on with from anywhere."""
+        if self.encoder_weights:
+            absolute = str(Path(self.encoder_weights).absolute())
+            object.__setattr__(self, "encoder_weights", absolute)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,6 +7,7 @@ compared; ``Ignore*``, and the ``tissue`` and tiles xpath itself exports, are pa
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from xpath.errors import DataError, LabelError
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from xpath.export.qupath.reader import Region
     from xpath.geometry import Box
+    from xpath.store.geojson import Region
 
 __all__ = ["BOUNDING", "PASSED_OVER", "Corrections", "chosen_labels", "read_corrections"]
 
@@ -26,7 +27,9 @@ BOUNDING = ("region", "roi", "region of interest")
 """Classes that bound what is compared; in any case, a ``*`` at the end makes no difference."""
 PASSED_OVER = ("tissue", "patch", "ignore")
 """Classes that are never objects: what xpath exports beside them, and QuPath's ``Ignore*``."""
-TYPES_PASSED_OVER = ("tile", "root", "tmaCore")
+TYPES_PASSED_OVER = ("tile", "tmaCore")
+NUCLEI = "nuclei"
+"""Structure of the labels that are compared with the nuclei of cells, not with the cells."""
 
 
 class Corrections(NamedTuple):
@@ -40,6 +43,8 @@ class Corrections(NamedTuple):
     """Class as it is written to label id, where they differ."""
     unnamed: int
     """Areas with neither class nor name, which are left out."""
+    nuclei: int = 0
+    """Cells that are compared by their nuclei."""
     others: Sequence[str] = ()
     """Classes that were not asked for, as they are written."""
 
@@ -79,7 +84,8 @@ def read_corrections(
     regions = [area for area in areas if _bare(_name(area)) in BOUNDING]
     named = [area for area in areas if _name(area) and _bare(_name(area)) not in BOUNDING]
     named = [area for area in named if _bare(_name(area)) not in PASSED_OVER]
-    meant, unknown = _meant((_name(area) for area in named), _tree(labels))
+    tree = _tree(labels)
+    meant, unknown = _meant((_name(area) for area in named), tree)
     if unknown and not only:
         raise LabelError(
             f"{path}: {'; '.join(unknown)}; the run has {', '.join(labels)}: rename the classes in"
@@ -89,7 +95,7 @@ def read_corrections(
     for area in named:
         label = meant.get(_name(area), "")
         if label and (not only or label in only):
-            objects.setdefault(label, []).append(area)
+            objects.setdefault(label, []).append(_outlined(area, tree, label))
     if not objects or not areas:
         raise DataError(
             f"{path} has no object to compare ({len(areas)} areas, {len(regions)} of them regions);"
@@ -102,19 +108,40 @@ def read_corrections(
         regions,
         shown,
         unnamed=sum(not _name(area) for area in areas),
+        nuclei=sum(bool(area.cell) for each in in_order.values() for area in each),
         others=tuple(dict.fromkeys(n for n in map(_name, named) if meant.get(n) not in in_order)),
     )
 
 
 def _meant(names: Iterable[str], tree: LabelTree) -> tuple[dict[str, str], list[str]]:
-    """Name to label id, and what is wrong with the other names."""
+    """Name to label id, perhaps by the base of a derived class, and what is wrong with others."""
     meant, unknown = {}, []
     for name in dict.fromkeys(names):
         try:
             meant[name] = tree.parse(name).id
         except LabelError as error:
-            unknown.append(str(error).partition(";")[0])
+            base = _base(name, tree)
+            if base:
+                meant[name] = base
+            else:
+                unknown.append(str(error).partition(";")[0])
     return meant, unknown
+
+
+def _base(name: str, tree: LabelTree) -> str:
+    """Label id of the class that a class such as ``Tumor: Positive`` is derived from, or empty."""
+    base, colon, _ = name.partition(":")
+    try:
+        return tree.parse(base.strip()).id if colon else ""
+    except LabelError:
+        return ""
+
+
+def _outlined(area: Region, tree: LabelTree, label: str) -> Region:
+    """A cell as the label has it: its nucleus for nuclei, else the whole cell."""
+    if not area.cell or tree.parse(label).structure == NUCLEI:
+        return area
+    return replace(area, polygons=area.cell, cell=())
 
 
 def _tree(labels: Sequence[str]) -> LabelTree:
@@ -129,5 +156,5 @@ def _name(area: Region) -> str:
 
 
 def _bare(name: str) -> str:
-    """Without the star that QuPath puts behind classes it does not count."""
-    return name.strip().casefold().removesuffix("*").strip()
+    """The base of a class, without the star that QuPath puts behind those it does not count."""
+    return name.partition(":")[0].strip().casefold().removesuffix("*").strip()

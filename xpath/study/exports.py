@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -414,5 +415,5 @@ def _slide_row(
         "split": splits.get(entry.slide_id, ""),
         "predicted": predicted.get(entry.slide_id, ""),
         "status": "; ".join(failed) or ("explained" if page.exists() else "done"),
-        "link": page.relative_to(study.folder.root).as_posix() if page.exists() else "",
+        "link": quote(page.relative_to(study.folder.root).as_posix()) if page.exists() else "",
     }

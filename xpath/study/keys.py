@@ -15,7 +15,13 @@ from xpath.batch.done import key_of
 if TYPE_CHECKING:
     from xpath.study.config import StudyConfig
 
-__all__ = ["STAGE_SETTINGS", "STAGE_VERSIONS", "changed_settings", "stage_key"]
+__all__ = [
+    "STAGE_SETTINGS",
+    "STAGE_VERSIONS",
+    "changed_settings",
+    "settings_that_differ",
+    "stage_key",
+]
 
 STAGE_VERSIONS = {
     "masks": 2,
@@ -69,6 +75,9 @@ STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
 """The settings each stage depends on, as in ``--set``, or whole tables. Labels, weights, resolution
 and splits are inputs of the keys instead. Devices and sizes of batches change no result."""
 
+DECIDE_NOTHING = ("objects.device", "objects.batch", "memory_gb", "explain.splits")
+"""Settings that change how fast, or for how many slides, results are made, but no result."""
+
 
 def stage_key(stage: str, config: StudyConfig, *inputs: object) -> str:
     """The key of an output of a stage.
@@ -90,6 +99,23 @@ def changed_settings(config: StudyConfig, stage: str) -> dict[str, Any]:
         for name, value in values.items()
         if value != defaults[name]
         and any(name == chosen or name.startswith(f"{chosen}.") for chosen in STAGE_SETTINGS[stage])
+    }
+
+
+def settings_that_differ(
+    before: StudyConfig, after: StudyConfig
+) -> dict[str, tuple[object, object]]:
+    """Settings that decide a result and have another value, before and after, by dotted name.
+
+    Where the resolution of slides that store none was not given before, none of them is finished,
+    so giving it decides nothing that was made.
+    """
+    old, new = _flat(asdict(before)), _flat(asdict(after))
+    free = {*DECIDE_NOTHING, *([] if before.default_mpp else ["default_mpp"])}
+    return {
+        name: (old[name], value)
+        for name, value in new.items()
+        if old[name] != value and name not in free
     }
 
 

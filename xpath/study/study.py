@@ -18,7 +18,7 @@ from xpath.config import from_dict
 from xpath.device import device_of
 from xpath.errors import CheckpointError, ConfigError, LabelError, SlideError, StoreError
 from xpath.export.overlay import short_name
-from xpath.features.encoders import TimmEncoder
+from xpath.features.encoders import TimmEncoder, check_encoder
 from xpath.features.options import model_options
 from xpath.labels import Label, activation_objects, load_labels, parse_object
 from xpath.mil.cohort_training import model_name
@@ -178,6 +178,8 @@ class Study:
             LabelError: No such label.
         """
         device_of(self.config.objects.device)
+        if self.config.objects.encoder != "segmentor":
+            check_encoder(self.config.objects.encoder)  # not in hours, when features are due
         for tool in ("labels", "segment_config", "predictor", *(["encoder"] if encoder else [])):
             getattr(self, tool)  # a property; the first use loads it
 

@@ -15,6 +15,7 @@ from xpath.export.qupath.reader import grid_masks, named, read_regions, region_m
 from xpath.export.qupath.rules import check_geojson, find_problems
 from xpath.geometry import Box, PatchGrid, Size
 from xpath.objects.outline import components
+from xpath.store.geojson import union_area
 
 BOUNDS = Box(100, 50, 1000, 1000)
 SQUARE = [[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]
@@ -181,7 +182,6 @@ def test_children_packages_and_bare_geometries(tmp_path):
 
 OPEN = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 1]]]}
 WORDS = {"type": "Polygon", "coordinates": [[[0, 0], [1, "x"], [1, 1], [0, 0]]]}
-COLLECTION = {"type": "GeometryCollection", "geometries": []}
 
 
 @pytest.mark.parametrize(
@@ -192,11 +192,9 @@ COLLECTION = {"type": "GeometryCollection", "geometries": []}
         (json.dumps([drawn(), 3]), "entry 0 is 'int'"),
         (json.dumps(drawn(OPEN)), "end where it begins"),
         (json.dumps(drawn(WORDS)), "finite x, y"),
-        (json.dumps(drawn(COLLECTION)), "use MultiPolygon"),
-        (json.dumps({"type": "Feature", "geometry": None}), "no geometry"),
-        (json.dumps(drawn(measurements={"a": "high"})), "'a' is 'high'"),
-        (json.dumps(drawn(measurements=[3])), "no name"),
-        (json.dumps(drawn(classification={"color": [1, 2, 3]})), "classification has no name"),
+        (json.dumps(drawn({"type": {}, "coordinates": [[1, 2]]})), "wanted Polygon or"),
+        (json.dumps(drawn({"type": "Circle", "coordinates": [[1, 2]]})), "wanted Polygon or"),
+        ("[" * 100_000, "is no JSON"),
         (json.dumps(drawn(childObjects=["x"])), "childObjects"),
     ],
 )
@@ -208,6 +206,126 @@ def test_broken_files_are_named(tmp_path, content, message):
         read_regions(path, bounds=BOUNDS)
 
     assert "broken.geojson" in str(caught.value)
+
+
+POINT = {"type": "Point", "coordinates": [1, 2]}
+TWO_POINTS = {"type": "Polygon", "coordinates": [[[0, 0], [5, 5], [0, 0]]]}
+
+
+@pytest.mark.parametrize(
+    ("odd", "counted"),
+    [
+        ({"type": "Feature", "geometry": None}, "1 objects without geometry"),
+        (drawn({"type": "Polygon", "coordinates": []}), "1 objects without geometry"),
+        (drawn({"type": "GeometryCollection", "geometries": []}), "1 objects without geometry"),
+        (drawn(POINT), "1 points and lines"),
+        (drawn(TWO_POINTS), "1 outlines without area"),
+    ],
+)
+def test_what_is_no_area_is_passed_over_and_counted(tmp_path, caplog, odd, counted):
+    path = written(tmp_path, [odd, drawn(classification="Tumor")])
+
+    assert [region.label for region in read_regions(path, bounds=BOUNDS)] == ["Tumor"]
+    assert [record.getMessage() for record in caplog.records] == [f"{path}: passed over: {counted}"]
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [("Infinity", np.inf), ("-Infinity", -np.inf), ("NaN", np.nan), ("1.5", 1.5), (np.nan, np.nan)],
+)
+def test_numbers_as_each_version_of_qupath_writes_them(tmp_path, value, number):
+    (region,) = read_regions(written(tmp_path, drawn(measurements={"a": value})), bounds=BOUNDS)
+
+    np.testing.assert_equal(region.measurements, {"a": number})
+
+
+def test_measurements_that_are_no_numbers_are_skipped_and_counted(tmp_path, caplog):
+    features = [drawn(measurements={"a": "high", "b": True, "c": 2}), drawn(measurements=[3])]
+
+    first, second = read_regions(written(tmp_path, features), bounds=BOUNDS)
+
+    assert (first.measurements, second.measurements) == ({"c": 2.0}, {})
+    assert "passed over: 3 measurements that are no numbers" in caplog.text
+
+
+@pytest.mark.parametrize("key", ["childObjects", "children"])
+@pytest.mark.parametrize("geometry", [{}, None, {"type": "Polygon", "coordinates": [SQUARE]}])
+def test_a_root_is_only_its_children(tmp_path, caplog, key, geometry):
+    leaf = drawn(objectType="detection", classification="A")
+    parent = drawn(objectType="annotation", classification="B", **{key: [leaf]})
+    root = {"type": "Feature", "geometry": geometry, "properties": {"objectType": "root"}}
+    root["properties"][key] = [parent]
+
+    regions = read_regions(written(tmp_path, root), bounds=BOUNDS)
+
+    assert [region.label for region in regions] == ["B", "A"]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("spelling", "type_"),
+    [
+        ("tma_core", "tmaCore"),
+        ("TMACoreObject", "tmaCore"),
+        ("tmaCore", "tmaCore"),
+        ("PathDetectionObject", "detection"),
+        ("Cell", "cell"),
+    ],
+)
+def test_all_spellings_of_types(tmp_path, spelling, type_):
+    (region,) = read_regions(written(tmp_path, drawn(objectType=spelling)), bounds=BOUNDS)
+
+    assert region.type == type_
+
+
+@pytest.mark.parametrize("classification", [{}, None, {"color": [1, 2, 3]}, {"names": []}])
+def test_the_null_class_is_no_class(tmp_path, classification):
+    path = written(tmp_path, drawn(classification=classification))
+
+    assert read_regions(path, bounds=BOUNDS)[0].label == ""
+
+
+def test_a_cell_is_its_nucleus_and_keeps_its_outline(tmp_path):
+    nucleus = {"type": "Polygon", "coordinates": [(np.array(SQUARE) / 2).tolist()]}
+    cells = [{**drawn(objectType="cell"), "nucleusGeometry": given} for given in (nucleus, None)]
+
+    whole, bare = read_regions(written(tmp_path, cells), bounds=BOUNDS)
+
+    assert (whole.area, bare.area) == (25, 100)
+    assert (len(whole.cell), len(bare.cell)) == (1, 0)
+    assert whole.cell[0][0][0].tolist() == [100, 50]  # bounds are added
+
+
+def test_a_collection_is_all_its_polygons(tmp_path):
+    far = (np.array(SQUARE) + 20).tolist()
+    parts = [{"type": "Polygon", "coordinates": [ring]} for ring in (SQUARE, far)]
+    geometry = {"type": "GeometryCollection", "geometries": [*parts, POINT]}
+
+    (region,) = read_regions(written(tmp_path, drawn(geometry)), bounds=BOUNDS)
+
+    assert region.area == 200
+
+
+def test_areas_are_those_of_even_odd_masks_and_of_unions(tmp_path):
+    bow_tie = {"type": "Polygon", "coordinates": [[[0, 0], [8, 8], [8, 0], [0, 8], [0, 0]]]}
+    moved = {"type": "Polygon", "coordinates": [np.add(SQUARE, (5, 0)).tolist()]}
+    path = written(tmp_path, [drawn(bow_tie), drawn(), drawn(moved)])
+
+    cross, square, other = read_regions(path, bounds=Box(0, 0, 90, 90))
+
+    assert cross.area == 32  # two triangles of 8 x 4 / 2
+    assert union_area([square, other]) == 150
+    assert union_area([square, square]) == 100
+
+
+def test_a_packed_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("xpath.store.geojson.LARGEST", 1000)
+    monkeypatch.setattr("xpath.store.geojson.CHUNK", 100)
+    path = tmp_path / "bomb.geojson.gz"
+    path.write_bytes(gzip.compress(b" " * 100_000))
+
+    with pytest.raises(DataError, match="once unpacked"):
+        read_regions(path, bounds=BOUNDS)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -7,70 +7,48 @@ Axes: N patches, H W pixels, K corners.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpath.errors import DataError
-from xpath.export.qupath.rules import OBJECT_TYPES, find_problems, load_features
+from xpath.store.geojson import read_areas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from xpath.geometry import Box, PatchGrid, Size
+    from xpath.store.geojson import Polygon, Region
 
-__all__ = ["Region", "grid_masks", "named", "read_regions", "region_mask"]
-
-Polygon = tuple["NDArray[np.float64]", ...]
-LOWER_TYPES = {name.lower(): name for name in OBJECT_TYPES}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
-class Region:
-    """An object as it stands in the file, in level-0 pixels."""
-
-    type: str
-    """``annotation``, ``detection``, ``tile``, ``cell``, ..."""
-    label: str
-    """Its class; parts of a derived class are joined by ``": "``. Empty if unclassified."""
-    polygons: tuple[Polygon, ...]
-    """Each closed rings ``(K, 2)`` of x, y: the outline, then holes."""
-    id: str = ""
-    """Empty where there is none."""
-    measurements: Mapping[str, float] = field(default_factory=dict)
-    locked: bool = False
-    title: str = ""
-    """Name given by the person who drew it; empty for none."""
-    colour: tuple[int, int, int] | None = None
-    """Of the class; None where the file gives none."""
-
-    @property
-    def area(self) -> float:
-        """Square level-0 pixels, holes left out."""
-        return sum(
-            abs(_area(rings[0])) - sum(abs(_area(hole)) for hole in rings[1:])
-            for rings in self.polygons
-        )
+__all__ = ["grid_masks", "named", "read_regions", "region_mask"]
 
 
 def read_regions(path: Path, *, bounds: Box) -> list[Region]:
     """Areas of a GeoJSON file as QuPath writes it, parents before their child objects.
 
-    Points and lines have no area and are left out.
+    Points and lines have no area and are passed over. A cell is its nucleus where it has one, and
+    keeps its own outline in ``Region.cell``.
 
     Args:
         path: ``.geojson`` or ``.json``, also gzipped or zipped.
-        bounds: The slide's scanned part (``Slide.bounds``).
+        bounds: The slide's scanned part (``Slide.bounds``), or the whole slide for a file that
+            measures from its corner, as QuPath's does with ``--no-crop``.
 
     Raises:
-        DataError: No GeoJSON, or a broken feature, which the message names.
+        DataError: No GeoJSON, or a broken outline, whose feature the message names.
     """
-    return [region for feature in load_features(path) for region in _read(path, feature, bounds)]
+    corner = np.array((bounds.x, bounds.y), np.float64)
+
+    def moved(polygons: tuple[Polygon, ...]) -> tuple[Polygon, ...]:
+        return tuple(tuple(ring + corner for ring in rings) for rings in polygons)
+
+    return [
+        replace(area, polygons=moved(area.polygons), cell=moved(area.cell))
+        for area in read_areas(path)
+    ]
 
 
 def named(regions: Iterable[Region], name: str) -> list[Region]:
@@ -119,71 +97,6 @@ def grid_masks(
         yield region_mask(near, box, Pixels(size, size))
 
 
-def _read(path: Path, feature: dict[str, Any], bounds: Box) -> Iterator[Region]:
-    broken = [problem.message for problem in find_problems([feature]) if problem.fatal]
-    colourless = "classification has the colour"  # QuPath minds; what was drawn is still clear
-    broken = [message for message in broken if not message.startswith(colourless)]
-    properties = feature.get("properties") or {}
-    if broken:
-        name = feature.get("id") or properties.get("name")
-        raise DataError(f"{path}: feature {name!r} {'; '.join(broken)}; correct or remove it")
-    polygons = _polygons(feature["geometry"], bounds)
-    if polygons:
-        label, colour = _class(properties.get("classification"))
-        yield Region(
-            id=str(feature.get("id") or ""),
-            type=_type(properties),
-            label=label,
-            polygons=polygons,
-            measurements=_measurements(properties.get("measurements")),
-            locked=bool(properties.get("isLocked", False)),
-            title=str(properties.get("name") or ""),
-            colour=colour,
-        )
-    for child in properties.get("childObjects") or ():
-        yield from _read(path, child, bounds)
-
-
-def _polygons(geometry: dict[str, Any], bounds: Box) -> tuple[Polygon, ...]:
-    coordinates = geometry["coordinates"]
-    polygons = {"Polygon": [coordinates], "MultiPolygon": coordinates}.get(geometry["type"], [])
-    corner = (bounds.x, bounds.y)
-    return tuple(
-        tuple(np.array([point[:2] for point in ring], np.float64) + corner for ring in rings)
-        for rings in polygons
-    )
-
-
-def _type(properties: Mapping[str, Any]) -> str:
-    """Object type by the first alias QuPath looks for, an annotation if it is unknown."""
-    for key in ("objectType", "object_type", "type"):
-        if key in properties:
-            return LOWER_TYPES.get(str(properties[key]).lower(), "annotation")
-    return "annotation"
-
-
-def _class(classification: Any) -> tuple[str, tuple[int, int, int] | None]:
-    if not isinstance(classification, dict):
-        return str(classification or ""), None
-    name = str(classification.get("name") or "") or ": ".join(
-        map(str, classification.get("names") or ())
-    )
-    colour = classification.get("color", classification.get("colorRGB"))
-    if isinstance(colour, int):
-        return name, (colour >> 16 & 255, colour >> 8 & 255, colour & 255)
-    if isinstance(colour, list) and len(colour) >= 3:
-        return name, (int(colour[0]), int(colour[1]), int(colour[2]))
-    return name, None
-
-
-def _measurements(given: Any) -> dict[str, float]:
-    """Numbers by name, where null is left out and ``"NaN"`` and ``"inf"`` are numbers."""
-    pairs = given or {}
-    if isinstance(pairs, list):
-        pairs = {each["name"]: each.get("value") for each in pairs}
-    return {str(name): float(value) for name, value in pairs.items() if value is not None}
-
-
 def _extent(region: Region) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     points = np.concatenate([rings[0] for rings in region.polygons])
     return points.min(axis=0), points.max(axis=0)
@@ -214,11 +127,6 @@ def _fill(canvas: NDArray[np.bool_], rings: Sequence[NDArray[np.float64]]) -> No
     switches = np.bincount(row * (width + 1) + column, minlength=height * (width + 1))
     inside = switches.reshape(height, width + 1).cumsum(axis=1) % 2
     window |= inside[:, :width].astype(np.bool_)
-
-
-def _area(ring: NDArray[np.float64]) -> float:
-    x, y = ring.T
-    return math.fsum(x[:-1] * y[1:] - x[1:] * y[:-1]) / 2
 
 
 def _plain(name: str) -> str:

@@ -6,21 +6,19 @@ UUID is kept as id, and what is not inside ``properties`` under the right name i
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 import uuid
-import zipfile
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpath.errors import DataError
+from xpath.store.geojson import load_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Problem", "check_geojson", "find_problems", "load_features"]
+__all__ = ["Problem", "check_geojson", "find_problems"]
 
 OBJECT_TYPES = ("annotation", "detection", "tile", "cell", "tmaCore", "root")
 GEOMETRIES = {
@@ -32,7 +30,7 @@ GEOMETRIES = {
     "Point": 0,
 }
 """Type of geometry to how deep its lists of points are nested."""
-NUMBERS_AS_TEXT = ("NaN", "inf", "-inf")
+NUMBERS_AS_TEXT = ("NaN", "inf", "-inf", "Infinity", "-Infinity")
 LEAST_AREA = 0.01
 """Square pixels; QuPath rounds to two decimals, and what is smaller may vanish."""
 
@@ -45,23 +43,6 @@ class Problem(NamedTuple):
     message: str
     fatal: bool
     """Whether QuPath aborts the import; else it drops something."""
-
-
-def load_features(path: Path) -> list[dict[str, Any]]:
-    """The features of a file as QuPath takes it: also zipped, a single one, or a bare geometry.
-
-    Raises:
-        DataError: Missing, damaged, or no GeoJSON.
-    """
-    if not path.is_file():
-        raise DataError(f"{path} is no file; export the objects from QuPath as GeoJSON first")
-    try:
-        content = json.loads(_bytes(path))
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} is no JSON ({error}); export it again, as GeoJSON and not as a QuPath file"
-        ) from error
-    return [feature for part in _listed(content) for feature in _features(path, part)]
 
 
 def find_problems(features: list[dict[str, Any]]) -> Iterator[Problem]:
@@ -99,41 +80,6 @@ def check_geojson(path: Path) -> int:
     return len(features)
 
 
-def _bytes(path: Path) -> bytes:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.lower().endswith((".geojson", ".json"))]
-            if len(names) != 1:
-                raise ValueError(f"{len(names)} GeoJSON files in the archive, wanted one")
-            return archive.read(names[0])
-    if path.suffix.lower() == ".gz":
-        return gzip.decompress(path.read_bytes())
-    return path.read_bytes()
-
-
-def _listed(content: Any) -> list[Any]:
-    return content if isinstance(content, list) else [content]
-
-
-def _features(path: Path, part: Any) -> list[dict[str, Any]]:
-    type_ = part.get("type") if isinstance(part, dict) else None
-    features: list[Any]
-    if type_ == "FeatureCollection" and isinstance(part.get("features"), list):
-        features = part["features"]
-    elif type_ in GEOMETRIES:
-        features = [{"type": "Feature", "geometry": part, "properties": {}}]
-    else:
-        features = [part]
-    for number, feature in enumerate(features):
-        if not isinstance(feature, dict) or feature.get("type") != "Feature":
-            got = feature.get("type") if isinstance(feature, dict) else type(feature).__name__
-            raise DataError(
-                f"{path}: entry {number} is {got!r}, wanted a GeoJSON Feature; in QuPath choose"
-                " File, Export objects as GeoJSON"
-            )
-    return features
-
-
 def _geometry(geometry: Any) -> Iterator[tuple[str, bool]]:
     if not isinstance(geometry, dict):
         yield "has no geometry", True
@@ -160,7 +106,7 @@ def _nested(values: Any, depth: int) -> bool:
 
 
 def _ring(what: str, ring: list[list[float]]) -> Iterator[tuple[str, bool]]:
-    if len(ring) < 4 or ring[0][:2] != ring[-1][:2]:
+    if ring[0][:2] != ring[-1][:2]:
         yield f"{what} of {len(ring)} points does not end where it begins", True
         return
     area = sum(a[0] * b[1] - b[0] * a[1] for a, b in pairwise(ring)) / 2
@@ -216,7 +162,7 @@ def _measurements(measurements: Any) -> Iterator[tuple[str, bool]]:
         return
     for name, value in pairs:
         if not _is_number(value) and value not in NUMBERS_AS_TEXT:
-            yield f"measurement {name!r} is {value!r}, no number, and is skipped", value is not None
+            yield f"measurement {name!r} is {value!r}, no number, and is skipped", False
         elif isinstance(value, float) and not math.isfinite(value):
             yield f"measurement {name!r} is a bare {value}; write it as a string", True
 

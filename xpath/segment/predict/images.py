@@ -5,7 +5,7 @@ Axes: B images, H W pixels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -44,13 +44,26 @@ def as_batch(images: object) -> NDArray[np.uint8]:
     if images.dtype != np.uint8:
         raise DataError(
             f"images must be uint8 RGB in 0..255, got {images.dtype}{_nonsense(images)};"
-            " convert float images in 0..1 with (image * 255).round().astype(numpy.uint8)"
+            f" convert {_advice(images.dtype)}"
         )
     batch = images[None] if images.ndim == 3 else images
     check_shape("images", batch, "B H W 3")
     if not batch.size:
         raise DataError(f"images must have at least one pixel, got shape {images.shape}")
     return batch
+
+
+def _advice(dtype: np.dtype[Any]) -> str:
+    """How images of another type become uint8."""
+    if dtype == np.bool_:
+        return "masks with image.astype(numpy.uint8) * 255"
+    if np.issubdtype(dtype, np.integer):
+        top = np.iinfo(dtype).max
+        return (
+            f"those in 0..{top} with (image / {top} * 255).round().astype(numpy.uint8), those in"
+            " 0..255 with image.astype(numpy.uint8)"
+        )
+    return "float images in 0..1 with (image * 255).round().astype(numpy.uint8)"
 
 
 def _nonsense(images: NDArray[np.generic]) -> str:

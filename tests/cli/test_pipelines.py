@@ -1,0 +1,99 @@
+"""The command says something helpful where it is bare, misspelt or interrupted; pipelines run."""
+
+from __future__ import annotations
+
+import builtins
+import re
+import sys
+
+import pytest
+
+from xpath.cli import doctor
+from xpath.cli.main import build_parser, main
+
+
+@pytest.mark.parametrize("name", ["run", "train-segmentor", "evaluate"])
+def test_a_pipeline_has_its_own_help(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+
+    assert ended.value.code == 0
+    assert f"usage: xpath {name}" in capsys.readouterr().out
+
+
+def test_a_pipeline_runs(capsys, tmp_path):
+    assert main(["run", str(tmp_path / "gone"), "l.csv", "--out", str(tmp_path / "run")]) == 1
+    assert "gone does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["segmnt"], "did you mean segment?"),
+        (["pathseg", "statsu"], "did you mean status?"),
+        (["qqq"], "commands: "),
+    ],
+)
+def test_a_slip_in_a_command_is_answered(words, hint, capsys):
+    with pytest.raises(SystemExit):
+        main(words)
+
+    assert f"no command {words[-1]!r}; {hint}" in capsys.readouterr().err
+
+
+def test_words_that_nobody_takes_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["labels", "--nonsense"])
+
+    assert "unrecognized arguments: --nonsense" in capsys.readouterr().err
+
+
+def test_the_version_names_the_licence_of_the_weights(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+
+    assert re.fullmatch(r"xpath \d+\.\d+\.\d+; .*CC BY-NC-SA 4\.0\n", capsys.readouterr().out)
+
+
+def test_every_option_with_a_default_names_it():
+    commands = build_parser()._subparsers._group_actions[0].choices
+    for name, parser in commands.items():
+        text = " ".join(parser.format_help().split())
+        for action in parser._actions:
+            if isinstance(action.default, float | int) and action.default is not False:
+                assert f"{action.default}" in text or "default" in action.help, (name, action.dest)
+    assert "(default: 0.0)" in commands["grid"].format_help()
+
+
+def test_the_doctor_survives_missing_packages(monkeypatch, capsys):
+    real = builtins.__import__
+
+    def bare(name, *args, **kwargs):
+        if name.partition(".")[0] in ("numpy", "torch", "openslide"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return real(name, *args, **kwargs)
+
+    def absent(name):
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr(builtins, "__import__", bare)
+    monkeypatch.setattr(doctor.importlib, "import_module", absent)
+    for name in [name for name in sys.modules if name.startswith("xpath.segment.predict")]:
+        monkeypatch.delitem(sys.modules, name)
+
+    assert main(["doctor"]) == 1
+
+    out = capsys.readouterr().out
+    assert "FAIL numpy" in out and "pip install numpy" in out
+    assert "FAIL device" in out and "machine" in out
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "packages", lambda: interrupted(0))
+
+    assert main(["doctor"]) == 130
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "kept" in error and "same command again" in error

@@ -1,0 +1,136 @@
+"""Cohorts of feature files: one bad file is left out by name, and tables mean what they say."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from xpath.errors import DataError
+from xpath.mil.classifier import ClassifierConfig
+from xpath.mil.cohort import CohortConfig, find_slides, not_in_cohort, read_cohort, split_cohort
+from xpath.mil.splits import SplitConfig
+
+
+@pytest.fixture
+def labels(tmp_path):
+    def write(text):
+        path = tmp_path / "labels.csv"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def features(tmp_path):
+    """A folder of ``a.pt`` to ``h.pt`` with 3 patches of 4 features."""
+    folder = tmp_path / "features"
+    folder.mkdir()
+    for name in "abcdefgh":
+        torch.save(torch.ones(3, 4), folder / f"{name}.pt")
+    return folder
+
+
+TWO = CohortConfig(classifier=ClassifierConfig(models=("attention",)))
+TABLE = "slide_id,label\n" + "".join(f"{name},{'xy'[i % 2]}\n" for i, name in enumerate("abcdefgh"))
+
+
+def read(folder, table):
+    return read_cohort(find_slides(folder, table)[0], TWO)
+
+
+def damage_empty(folder):
+    (folder / "b.pt").write_bytes(b"")
+
+
+def damage_sparse(folder):
+    torch.save(torch.ones(3, 4).to_sparse(), folder / "b.pt")
+
+
+def damage_link(folder):
+    (folder / "b.pt").unlink()
+    with h5py.File(folder / "b.h5", "w") as file:
+        file["features"] = h5py.ExternalLink("gone.h5", "/x")
+
+
+def damage_width(folder):
+    torch.save(torch.ones(3, 5), folder / "b.pt")
+
+
+def damage_nan(folder):
+    torch.save(torch.full((3, 4), torch.nan), folder / "b.pt")
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_empty, damage_sparse, damage_link, damage_width, damage_nan]
+)
+def test_what_one_file_raises_is_its_own_failure(features, labels, damage):
+    damage(features)
+
+    cohort = read(features, labels(TABLE))
+
+    assert [slide.slide_id for slide in cohort.slides] == list("acdefgh")
+    assert len(cohort.left_out) == 1
+    assert cohort.left_out[0].startswith("b: ")
+
+
+def test_big_endian_files_are_read(features, labels):
+    (features / "b.pt").unlink()
+    with h5py.File(features / "b.h5", "w") as file:
+        file["features"] = np.ones((3, 4), ">f4")
+
+    assert len(read(features, labels(TABLE)).slides) == 8
+
+
+def test_two_halves_of_other_widths_are_refused_with_their_slides(features, labels):
+    for name in "efgh":
+        torch.save(torch.ones(3, 5), features / f"{name}.pt")
+
+    with pytest.raises(DataError, match=r"4 of .* 4 features, such as a; 4 of .* 5 features.* e;"):
+        read(features, labels(TABLE))
+
+
+def test_names_with_suffixes_and_gaps(features, labels):
+    table = labels("slide_id,label,patient\na.svs,x,NA\nb.h5,y,NA\nc,NA,p\nd,nan,p\n1.0,x,p\n")
+
+    slides, lost = find_slides(features, table)
+
+    assert [(slide.slide_id, slide.label, slide.patient) for slide in slides] == [
+        ("a", "x", "a"),
+        ("b", "y", "b"),
+    ]
+    assert len(lost) == 1 and lost[0].startswith("1.0: no feature file")
+
+
+def test_sites_come_from_their_column(features, labels):
+    rows = [f"{name},{'xy'[i % 2]},{'rst'[i // 2 % 3]}\n" for i, name in enumerate("abcdefgh")]
+    cohort = read(features, labels("slide_id,label,site\n" + "".join(rows)))
+
+    splits = split_cohort(cohort, SplitConfig(folds=3, by="site"))
+
+    for split in splits:
+        tested = {cohort.slides[i].site for i in split.test}
+        trained = {cohort.slides[i].site for i in split.train}
+        assert tested and not tested & trained
+
+
+def test_a_split_that_names_what_is_not_there_says_which(features, labels, tmp_path):
+    cohort = read(features, labels(TABLE))
+    table = tmp_path / "splits_0.csv"
+    table.write_text(",train,val,test\n0,a.svs,c,e.h5\n1,b,d,zz\n2,NA,,f\n")
+    config = SplitConfig(table=str(table))
+
+    (split,) = split_cohort(cohort, config)
+
+    assert [part.tolist() for part in split] == [[0, 1], [2, 3], [4, 5]]
+    (absent,) = not_in_cohort(cohort, config)
+    assert absent.startswith("zz: named by")
+
+
+def test_a_rare_class_is_named_as_the_table_names_it(features, labels):
+    table = labels("slide_id,label\na,IDC\nb,IDC\nc,IDC\nd,ILC\ne,ILC\nf,ILC\ng,rare\n")
+
+    with pytest.raises(DataError, match=r"'rare': 1.*leave out the classes \['rare'\]"):
+        split_cohort(read(features, table), SplitConfig())

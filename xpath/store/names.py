@@ -1,0 +1,112 @@
+"""Names of slides and missing values, as label tables, splits and feature folders write them.
+
+One rule for all: a name is that of the file without the suffixes that slides and features have,
+and what R, pandas and spreadsheets write for a gap is a gap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+__all__ = [
+    "FEATURE_SUFFIXES",
+    "SLIDE_SUFFIXES",
+    "count_missing",
+    "is_missing",
+    "match_names",
+    "plain_name",
+    "shown",
+]
+
+SLIDE_SUFFIXES = frozenset((
+    ".svs",
+    ".tif",
+    ".tiff",
+    ".qptiff",
+    ".ndpi",
+    ".mrxs",
+    ".scn",
+    ".svslide",
+    ".bif",
+    ".vms",
+    ".vmu",
+    ".czi",
+    ".dcm",
+))
+FEATURE_SUFFIXES = (".h5", ".pt", ".zarr")
+"""In the order in which they are preferred: coordinates are in CLAM's .h5, not in its .pt."""
+KNOWN = (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES, ".ome")
+MISSING = frozenset((
+    "", "na", "n/a", "nan", "none", "null", "-", "<na>", "nat", "#n/a", "#na",
+))  # fmt: skip
+"""In lower case: what R, pandas, databases and spreadsheets write where there is no value."""
+SHOWN = 10
+
+
+def plain_name(name: str) -> str:
+    """A slide's name of that of its slide or feature file: ``a`` of ``a.svs.h5``, ``a.ome.tif``."""
+    while (dot := name.rfind(".")) > 0 and name[dot:].lower() in KNOWN:
+        name = name[:dot]
+    return name
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell of a table has no value: empty, NA, NaN, None, null, N/A, ``-``."""
+    return text.strip().lower() in MISSING
+
+
+def count_missing(texts: Iterable[str]) -> str:
+    """Words for a gap and how often each is written, empty where there is none.
+
+    Cells that are plainly empty do not count: they cannot be meant otherwise.
+    """
+    words = Counter(text for text in texts if text and is_missing(text))
+    return ", ".join(f"{word} {count} times" for word, count in words.items())
+
+
+def match_names(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
+    """The known name that each name means; a name that means none, or several, is left out.
+
+    A name means itself, else the one that is equal without suffixes, else the only one that is the
+    same whole number (``108.0`` for ``108``, as spreadsheets and pandas write it).
+    """
+    given = dict.fromkeys(names)
+    exact, plain, numbers = set(known), _unique(plain_name, known), _unique(_number, known)
+    meant = {}
+    for name in given:
+        number = _number(name)
+        fit = name if name in exact else plain.get(plain_name(name)) or numbers.get(number or "")
+        if fit is not None:
+            meant[name] = fit
+    return meant
+
+
+def shown(names: Collection[str]) -> str:
+    """The first names, and how many there are beside these."""
+    first = ", ".join(list(names)[:SHOWN])
+    return first if len(names) <= SHOWN else f"{first} and {len(names) - SHOWN} others"
+
+
+def _unique(form: Callable[[str], str | None], known: Iterable[str]) -> dict[str, str]:
+    """Known names by a form of them, without forms that two have in common."""
+    by_form: dict[str, list[str]] = {}
+    for name in known:
+        if (text := form(name)) is not None:
+            by_form.setdefault(text, []).append(name)
+    return {text: names[0] for text, names in by_form.items() if len(names) == 1}
+
+
+def _number(name: str) -> str | None:
+    """The whole number a name is, None if it is none; leading zeros are part of a name."""
+    text = plain_name(name)
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    whole = math.isfinite(value) and value == int(value)
+    return str(int(value)) if whole and text.removesuffix(".0") == str(int(value)) else None
