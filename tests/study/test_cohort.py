@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,10 +133,28 @@ def test_intervals_are_over_patients(study, monkeypatch):
         "xpath.study.cohort.cohort_importance", lambda *_, **given: seen.update(given) or []
     )
 
-    tabulate_importance(study)
+    tabulate_importance(study, study.slides)
 
     assert len(set(seen["patients"].values())) == 10
     assert seen["patients"]["TCGA-A2-0003-01Z-00-DX2"] == "TCGA-A2-0003"
+
+
+def test_importance_is_of_the_slides_that_are_to_be_explained_now(study, monkeypatch):
+    """Explanations of other splits may lie there from before ``explain.parts`` was changed."""
+    taken = []
+    monkeypatch.setattr(
+        "xpath.study.cohort.cohort_importance", lambda slides, *_, **__: taken.extend(slides) or []
+    )
+    monkeypatch.setattr("xpath.study.cohort.is_done", lambda *_: True)
+    monkeypatch.setattr(
+        "xpath.study.cohort.read_explanation", lambda path: SimpleNamespace(importance=path)
+    )
+    for entry in study.slides[:3]:
+        study.folder.explanation(entry.slide_id).touch()
+
+    tabulate_importance(study, study.slides[1:])
+
+    assert taken == [study.folder.explanation(entry.slide_id) for entry in study.slides[1:3]]
 
 
 def test_a_class_whose_slides_failed_is_none(study, tmp_path):

@@ -144,12 +144,12 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from xpath.batch.slides import read_labels, with_labels
-    from xpath.study.cohort import train_classifiers
+    from xpath.study.chain import train_stage
     from xpath.study.study import open_study, save_study
 
     study = open_study(args.out)
     slides = with_labels(study.slides, read_labels(args.labels))
-    train_classifiers(labelled := replace(study, slides=tuple(slides)))
+    train_stage(labelled := replace(study, slides=tuple(slides)))
     save_study(labelled)  # a table that cannot train leaves the run as it was
     print((args.out / "tables" / "metrics.csv").read_text(), end="")
     return 0
@@ -178,8 +178,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     from xpath.errors import StoreError
-    from xpath.study.chain import export_stage, pyramids_stage
-    from xpath.study.dicom import dicom_stage
+    from xpath.study.chain import dicom_stage, export_stage, pyramids_stage
     from xpath.study.study import open_study
 
     study = open_study(args.out)
@@ -188,7 +187,7 @@ def _export(args: argparse.Namespace) -> int:
     reports = [*segmentations, export_stage(study, title=args.out.resolve().name)]
     if args.pyramids:
         reports.append(pyramids_stage(study))
-    if not any(report.done or report.failed or report.busy for report in reports):
+    if not any(report.done or report.failed for report in reports):
         raise StoreError(
             f"{args.out} has no explained slides, so there is nothing to export; run"
             f" `xpath explain --out {args.out}` first"

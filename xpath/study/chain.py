@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xpath.batch.runner import run_stage
+from xpath.batch.claim import claim_in_turn
+from xpath.batch.runner import Executor, InProcess, run_stage
+from xpath.batch.selection import Selection
 from xpath.study.cohort import load_classifiers, tabulate_importance, train_classifiers
-from xpath.study.exports import export, export_index
+from xpath.study.dicom import require_dicom
+from xpath.study.exports import export_index
 from xpath.study.folder import slide_splits
-from xpath.study.pyramids import write_pyramids
-from xpath.study.slides import explain, extract, segment
+from xpath.study.jobs import StudyJob
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,83 +22,125 @@ if TYPE_CHECKING:
     from xpath.study.study import Study
 
 __all__ = [
+    "Batch",
+    "dicom_stage",
     "explain_stage",
     "export_stage",
     "features_stage",
     "pyramids_stage",
     "run_chain",
     "segment_stage",
+    "to_explain",
+    "train_stage",
 ]
 
 
-def segment_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> StageReport:
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Where the slides of a stage are worked on, and which of them."""
+
+    executor: Executor = field(default_factory=InProcess)
+    selection: Selection = field(default_factory=Selection)
+
+    def run(self, stage: str, study: Study, slides: Sequence[SlideEntry]) -> StageReport:
+        """Does a stage's work on those of the slides that are selected."""
+        chosen = self.selection.of(slides, stage, study.ledger)
+        return run_stage(
+            stage, chosen, StudyJob(stage, study), study.ledger, executor=self.executor
+        )
+
+
+HERE = Batch()
+"""All slides, one after the other in this process."""
+
+
+def segment_stage(
+    study: Study, slides: Sequence[SlideEntry] | None = None, batch: Batch = HERE
+) -> StageReport:
     """Object masks of all slides, or of some.
 
     Raises:
         XPathError: Labels, weights, device or numbers that no slide could be segmented with.
     """
     study.require_tools()
-    chosen = study.slides if slides is None else slides
-    return run_stage("segment", chosen, lambda entry: segment(study, entry), study.ledger)
+    return batch.run("segment", study, study.slides if slides is None else slides)
 
 
-def features_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> StageReport:
+def features_stage(
+    study: Study, slides: Sequence[SlideEntry] | None = None, batch: Batch = HERE
+) -> StageReport:
     """Features of all slides, or of some. Those without masks fail.
 
     Raises:
         XPathError: An encoder, weights or device that no slide could be encoded with.
     """
     study.require_tools(encoder=True)
-    chosen = study.slides if slides is None else slides
-    return run_stage("features", chosen, lambda entry: extract(study, entry), study.ledger)
+    return batch.run("features", study, study.slides if slides is None else slides)
 
 
-def explain_stage(study: Study) -> StageReport:
+def train_stage(study: Study) -> None:
+    """Trains the classifiers, one process at a time, on all slides that have features.
+
+    Raises:
+        XPathError: As of ``train_classifiers``.
+    """
+    with claim_in_turn(study.folder.split):
+        train_classifiers(study)
+
+
+def explain_stage(study: Study, batch: Batch = HERE) -> StageReport:
     """Explanations of the slides that are to be explained, and ``tables/importance.csv``."""
-    classifiers = load_classifiers(study)
-    report = run_stage(
-        "explain",
-        to_explain(study),
-        lambda entry: explain(study, entry, classifiers),
-        study.ledger,
-    )
-    tabulate_importance(study)
+    load_classifiers(study)
+    chosen = to_explain(study)
+    report = batch.run("explain", study, chosen)
+    with claim_in_turn(study.folder.table("importance")):
+        tabulate_importance(study, chosen)
     return report
 
 
-def export_stage(study: Study, *, title: str) -> StageReport:
+def export_stage(study: Study, *, title: str, batch: Batch = HERE) -> StageReport:
     """Pictures and pages of the explained slides, and ``index.html``."""
-    splits, importance = slide_splits(study.folder), tabulate_importance(study)
-    report = run_stage(
-        "export",
-        to_explain(study),
-        lambda entry: export(study, entry, splits.get(entry.slide_id, "")),
-        study.ledger,
-    )
-    export_index(study, importance, title=title)
+    chosen = to_explain(study)
+    with claim_in_turn(study.folder.table("importance")):
+        importance = tabulate_importance(study, chosen)
+    report = batch.run("export", study, chosen)
+    with claim_in_turn(study.folder.index):
+        export_index(study, importance, title=title)
     return report
 
 
-def pyramids_stage(study: Study) -> StageReport:
+def pyramids_stage(study: Study, batch: Batch = HERE) -> StageReport:
     """Maps of the explained slides as OME-TIFF."""
-    return run_stage(
-        "pyramids", to_explain(study), lambda entry: write_pyramids(study, entry), study.ledger
-    )
+    return batch.run("pyramids", study, to_explain(study))
 
 
-def run_chain(study: Study, *, title: str) -> bool:
+def dicom_stage(study: Study, batch: Batch = HERE) -> StageReport:
+    """Masks of all DICOM slides of a run as ``slides/ID/objects.dcm``.
+
+    Slides of other formats fail and the others go on, unless all are of other formats.
+
+    Raises:
+        DataError: None of the slides is DICOM.
+        MissingDependencyError: highdicom is not installed.
+    """
+    require_dicom(study)
+    return batch.run("dicom-seg", study, study.slides)
+
+
+def run_chain(study: Study, *, title: str, batch: Batch = HERE) -> bool:
     """Runs every stage from segmentation to export. Returns True if no slide failed.
 
-    A slide that fails in a stage is left out of the following ones.
+    A slide that fails in a stage is left out of the following ones. Of several processes on one run
+    folder each waits for the slides of the others before it trains.
 
     Raises:
         XPathError: A stage of all slides together failed, such as training on one class.
     """
-    masks = segment_stage(study)
-    features = features_stage(study, _those(study, masks.done))
-    train_classifiers(study)
-    explained = explain_stage(study)
-    exported = export_stage(study, title=title)
+    masks = segment_stage(study, batch=batch)
+    features = features_stage(study, _those(study, masks.done), batch)
+    train_stage(study)
+    explained = explain_stage(study, batch)
+    exported = export_stage(study, title=title, batch=batch)
     return all(report.ok for report in (masks, features, explained, exported))
 
 

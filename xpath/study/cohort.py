@@ -29,7 +29,7 @@ from xpath.study.keys import stage_key
 from xpath.study.slides import bags_of, explain_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from xpath.batch.slides import SlideEntry
@@ -145,10 +145,15 @@ def load_classifiers(study: Study) -> Classifiers:
     return standard, aware
 
 
-def tabulate_importance(study: Study) -> list[dict[str, Any]]:
-    """Importance over all explained slides, ``tables/importance.csv``; returns its rows."""
+def tabulate_importance(study: Study, entries: Iterable[SlideEntry]) -> list[dict[str, Any]]:
+    """Importance over explained slides, ``tables/importance.csv``. Returns its rows.
+
+    Args:
+        study: The study.
+        entries: Slides that are to be explained now. Others may have explanations of before.
+    """
     slides = []
-    for entry in study.slides:
+    for entry in entries:
         path = study.folder.explanation(entry.slide_id)
         if not entry.label or not path.exists() or not is_done(path, explain_key(study, entry)):
             continue

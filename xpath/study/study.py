@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpath.batch.done import content_of, is_done, read_key
+from xpath.batch.fingerprint import fingerprint
 from xpath.batch.ledger import Ledger
 from xpath.batch.slides import SlideEntry
 from xpath.config import from_dict
@@ -205,13 +206,13 @@ class Study:
             SlideError: The slide is not there.
         """
         try:
-            size = entry.path.stat().st_size
+            content = fingerprint(entry.path)
         except OSError as error:
             raise SlideError(f"{entry.path} cannot be read: {error}") from error
         return stage_key(
             "masks",
             self.config,
-            [entry.path.name, size, self.mpp_of(entry)],
+            [entry.path.name, content, self.mpp_of(entry)],
             [label.setting if label.sentence else label.prompt for label in self.labels],
             self.segmentor.digest,
         )
