@@ -190,7 +190,13 @@ def test_an_index_of_a_thousand_slides_opens_at_once_and_is_searched(tmp_path, n
         for number in range(1000)
     )
     report = CohortReport(
-        title="large", headline="-", classes=(), metrics=(), importance=(), examples=(), slides=slides
+        title="large",
+        headline="-",
+        classes=(),
+        metrics=(),
+        importance=(),
+        examples=(),
+        slides=slides,
     )
     write_index(tmp_path / "index.html", report)
     page = new_page()

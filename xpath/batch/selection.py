@@ -18,10 +18,11 @@ __all__ = ["Selection", "Shard"]
 
 
 class Shard(NamedTuple):
-    """Every ``count``-th slide, beginning with number ``index``."""
+    """One of several shares of the slides."""
 
-    index: int = 0
-    count: int = 1
+    number: int = 0
+    """From 0."""
+    shares: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +34,11 @@ class Selection:
     shard: Shard = field(default_factory=Shard)
     failed: bool = False
     """Only slides that failed in the stage."""
+
+    @property
+    def is_part(self) -> bool:
+        """True if it may leave out slides."""
+        return self != Selection()
 
     def of(self, slides: Sequence[SlideEntry], stage: str, ledger: Ledger) -> Sequence[SlideEntry]:
         """The chosen slides, in their order.
@@ -49,7 +55,7 @@ class Selection:
         return [
             slide
             for index, slide in enumerate(slides)
-            if index % self.shard.count == self.shard.index
+            if index % self.shard.shares == self.shard.number
             and (not self.only or any(fnmatchcase(slide.slide_id, name) for name in self.only))
             and not (self.failed and ledger.entry(slide.slide_id, stage).status != "failed")
         ]

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from xpath.cli import compare, demo, doctor, grid, labels, pathseg, review, sample, stages
+from xpath.cli import compare, demo, doctor, grid, labels, pathseg, review, sample, stages, status
 from xpath.cli.command import add_commands
 from xpath.errors import XPathError
 
@@ -20,7 +20,7 @@ __all__ = ["main"]
 COMMANDS = (
     *(module.COMMAND for module in (doctor, labels, sample, grid)),
     *stages.COMMANDS,
-    *(module.COMMAND for module in (review, compare, pathseg, demo)),
+    *(module.COMMAND for module in (status, review, compare, pathseg, demo)),
 )
 
 EPILOG = """\
@@ -35,6 +35,7 @@ your own slides, one stage after the other or all at once with pipelines/brca_su
   xpath train LABELS.csv --out RUN
   xpath explain --out RUN
   xpath export --out RUN
+  xpath status RUN --watch               how far it is; xpath doctor RUN: is it in order?
   xpath review RUN                       look at it in the browser, note findings
   xpath compare RUN CORRECTED.geojson --slide NAME
                                          against what you corrected in QuPath

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xpath.cli.batch_options import add_batch_options, batch_from, show_plan
 from xpath.cli.command import Command
 
 if TYPE_CHECKING:
@@ -41,15 +42,16 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
 
 
 def study_from(
-    args: argparse.Namespace, labels: Path | None = None, *, keep: bool = False
+    args: argparse.Namespace, labels: Path | None = None, *, keep: bool = False, save: bool = True
 ) -> Study:
-    """The study that the arguments describe, written to ``run.json``.
+    """The study that the arguments describe.
 
     Args:
         args: Of a command with ``add_study_options``.
         labels: Table of the slides' classes.
         keep: The run keeps slides that it has already and the arguments do not name, and settings
             that these do not change.
+        save: Write it to ``run.json``.
 
     Raises:
         XPathError: Something no slide could be segmented with; the run is then left as it was.
@@ -85,7 +87,8 @@ def study_from(
     if args.objects:  # free spellings may mean another label than was thought
         names = ", ".join(label.setting for label in study.labels)
         print(f"xpath: looking for {names}", file=sys.stderr)
-    save_study(study)
+    if save:
+        save_study(study)
     return study
 
 
@@ -123,19 +126,28 @@ def finish(*reports: StageReport) -> int:
 def _segment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("slides", type=Path, nargs="+", help="slide files or folders of slides")
     add_study_options(parser)
+    add_batch_options(parser)
 
 
 def _segment(args: argparse.Namespace) -> int:
     from xpath.study.chain import segment_stage
 
-    return finish(segment_stage(study_from(args, keep=True)))
+    study = study_from(args, keep=True, save=not args.dry_run)
+    batch = batch_from(args, study)
+    if args.dry_run:
+        return show_plan(study, "segment", batch)
+    return finish(segment_stage(study, batch=batch))
 
 
 def _features(args: argparse.Namespace) -> int:
     from xpath.study.chain import features_stage
     from xpath.study.study import open_study
 
-    return finish(features_stage(open_study(args.out)))
+    study = open_study(args.out)
+    batch = batch_from(args, study)
+    if args.dry_run:
+        return show_plan(study, "features", batch)
+    return finish(features_stage(study, batch=batch))
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -159,10 +171,15 @@ def _explain(args: argparse.Namespace) -> int:
     from xpath.study.chain import explain_stage
     from xpath.study.study import open_study
 
-    return finish(explain_stage(open_study(args.out)))
+    study = open_study(args.out)
+    batch = batch_from(args, study)
+    if args.dry_run:
+        return show_plan(study, "explain", batch)
+    return finish(explain_stage(study, batch))
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    add_batch_options(parser)
     parser.add_argument(
         "--pyramids",
         action="store_true",
@@ -182,11 +199,14 @@ def _export(args: argparse.Namespace) -> int:
     from xpath.study.study import open_study
 
     study = open_study(args.out)
+    batch = batch_from(args, study)
+    if args.dry_run:
+        return show_plan(study, "export", batch)
     # Masks are enough for these, so a run without classifiers has them as well.
-    segmentations = [dicom_stage(study)] if args.dicom_seg else []
-    reports = [*segmentations, export_stage(study, title=args.out.resolve().name)]
+    segmentations = [dicom_stage(study, batch)] if args.dicom_seg else []
+    reports = [*segmentations, export_stage(study, title=args.out.resolve().name, batch=batch)]
     if args.pyramids:
-        reports.append(pyramids_stage(study))
+        reports.append(pyramids_stage(study, batch))
     if not any(report.done or report.failed for report in reports):
         raise StoreError(
             f"{args.out} has no explained slides, so there is nothing to export; run"
@@ -216,8 +236,8 @@ def _stage(
 
 COMMANDS = (
     _stage("segment", "find objects in slides with words", _segment, _segment_arguments),
-    _stage("features", "extract patch and object features", _features),
+    _stage("features", "extract patch and object features", _features, add_batch_options),
     _stage("train", "train the standard and the object-aware classifier", _train, _train_arguments),
-    _stage("explain", "explain the test slides", _explain),
+    _stage("explain", "explain the test slides", _explain, add_batch_options),
     _stage("export", "write pictures, QuPath files and pages", _export, _export_arguments),
 )

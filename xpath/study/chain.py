@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -30,9 +31,13 @@ __all__ = [
     "pyramids_stage",
     "run_chain",
     "segment_stage",
+    "slides_to_explain",
     "to_explain",
     "train_stage",
 ]
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,26 +136,35 @@ def run_chain(study: Study, *, title: str, batch: Batch = HERE) -> bool:
     """Runs every stage from segmentation to export. Returns True if no slide failed.
 
     A slide that fails in a stage is left out of the following ones. Of several processes on one run
-    folder each waits for the slides of the others before it trains.
+    folder each waits for the slides of the others before it trains. A shard, or any other part of
+    the slides, ends with the features, because training needs all of them.
 
     Raises:
         XPathError: A stage of all slides together failed, such as training on one class.
     """
     masks = segment_stage(study, batch=batch)
-    features = features_stage(study, _those(study, masks.done), batch)
+    features = features_stage(study, _those(study, masks.done), Batch(executor=batch.executor))
+    if batch.selection.is_part:
+        logger.warning("part of the slides have features; run without --shard and --only to train")
+        return masks.ok and features.ok
     train_stage(study)
     explained = explain_stage(study, batch)
     exported = export_stage(study, title=title, batch=batch)
     return all(report.ok for report in (masks, features, explained, exported))
 
 
-def to_explain(study: Study) -> list[SlideEntry]:
+def slides_to_explain(study: Study) -> list[SlideEntry]:
     """Slides of the chosen splits, or of all if nothing was held out, and those without label."""
     splits = slide_splits(study.folder)
     chosen = set(study.config.explain.parts) & set(splits.values()) or set(splits.values())
-    return study.with_features(
+    return [
         entry for entry in study.slides if splits.get(entry.slide_id) in chosen or not entry.label
-    )
+    ]
+
+
+def to_explain(study: Study) -> list[SlideEntry]:
+    """Those of them whose features are done."""
+    return study.with_features(slides_to_explain(study))
 
 
 def _those(study: Study, slide_ids: Sequence[str]) -> list[SlideEntry]:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from xpath.batch.done import is_done
 from xpath.study.cohort import load_classifiers
 from xpath.study.dicom import write_dicom
 from xpath.study.exports import export
 from xpath.study.folder import slide_splits
 from xpath.study.pyramids import write_pyramids
-from xpath.study.slides import explain, extract, segment
+from xpath.study.slides import explain, explain_key, extract, segment
 from xpath.study.study import Study, open_study
 
 if TYPE_CHECKING:
@@ -32,20 +33,53 @@ class StageWork(NamedTuple):
 
     work: Callable[[Study, SlideEntry, Any], bool]
     """Makes the output of a slide, True if it had to be made."""
-    load: Callable[[Study], Any] = lambda _: None
+    load: Callable[[Study], Any]
     """What the work on all slides shares, its third argument."""
+    is_made: Callable[[Study, SlideEntry], bool]
+    """Whether a slide has the output already."""
+
+
+def _nothing(_: Study) -> None:
+    return None
+
+
+def _was_made(name: str) -> Callable[[Study, SlideEntry], bool]:
+    """What the ledger says, of stages whose keys are only known when they run."""
+    return lambda study, entry: study.ledger.entry(entry.slide_id, name).status == "done"
 
 
 STAGES: Mapping[str, StageWork] = {
-    "segment": StageWork(lambda study, entry, _: segment(study, entry)),
-    "features": StageWork(lambda study, entry, _: extract(study, entry)),
-    "explain": StageWork(explain, load_classifiers),
+    "segment": StageWork(
+        lambda study, entry, _: segment(study, entry),
+        _nothing,
+        lambda study, entry: (
+            entry.path.exists()
+            and is_done(study.folder.masks(entry.slide_id), study.masks_key(entry))
+        ),
+    ),
+    "features": StageWork(
+        lambda study, entry, _: extract(study, entry),
+        _nothing,
+        lambda study, entry: bool(study.with_features([entry])),
+    ),
+    "explain": StageWork(
+        explain,
+        load_classifiers,
+        lambda study, entry: is_done(
+            study.folder.explanation(entry.slide_id), explain_key(study, entry)
+        ),
+    ),
     "export": StageWork(
         lambda study, entry, splits: export(study, entry, splits.get(entry.slide_id, "")),
         lambda study: slide_splits(study.folder),
+        _was_made("export"),
     ),
-    "pyramids": StageWork(lambda study, entry, _: write_pyramids(study, entry)),
-    "dicom-seg": StageWork(lambda study, entry, _: write_dicom(study, entry)),
+    "pyramids": StageWork(
+        lambda study, entry, _: write_pyramids(study, entry), _nothing, _was_made("pyramids")
+    ),
+    "dicom-seg": StageWork(
+        lambda study, entry, _: write_dicom(study, entry), _nothing, _was_made("dicom-seg")
+    ),
 }
 """The stages that work on one slide after the other, by name."""
 
