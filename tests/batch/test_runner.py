@@ -132,7 +132,7 @@ def test_a_stage_waits_for_slides_of_others(slides, ledger, tmp_path, claimed_wo
 
 def test_what_fails_elsewhere_meanwhile_is_not_tried_again(slides, ledger, monkeypatch):
     monkeypatch.setattr("xpath.batch.runner.POLL_SECONDS", 0.0)
-    ledger.write(LedgerEntry(slide_id="b", stage="segment", reason="of before", attempts=2))
+    ledger.note("b", "segment", failure="of before", seconds=1)
     asked = []
 
     def work(slide):
@@ -140,8 +140,7 @@ def test_what_fails_elsewhere_meanwhile_is_not_tried_again(slides, ledger, monke
         if slide.slide_id != "b":
             return
         if len(asked) == 5:
-            failed = LedgerEntry(slide_id="b", stage="segment", reason="there", attempts=3)
-            Ledger(ledger.path, ledger.logs).write(failed)
+            Ledger(ledger.path, ledger.logs).note("b", "segment", failure="there", seconds=1)
         raise Busy("another process")
 
     report = run_stage("segment", slides, work, ledger, progress=False)
@@ -172,11 +171,21 @@ def test_two_ledgers_do_not_forget_each_others_entries(slides, ledger):
 
 
 def test_what_a_killed_stage_did_is_merged_by_the_next(slides, ledger):
-    ledger.write(LedgerEntry(slide_id="a", stage="segment", status="done", attempts=1))
+    ledger.note("a", "segment", seconds=1)
     assert not ledger.path.exists()
 
     run_stage("segment", slides, lambda _: False, ledger, progress=False)
     assert table(ledger)["a", "segment"]["attempts"] == "1"
+
+
+def test_who_finds_a_slide_done_leaves_the_attempts_of_who_made_it(ledger):
+    """The maker seals the output first and writes down second; others may look in between."""
+    other = Ledger(ledger.path, ledger.logs)
+    assert other.note("a", "segment").attempts == 0
+    ledger.note("a", "segment", seconds=2)
+    entry = other.note("a", "segment")
+
+    assert (entry.status, entry.attempts, entry.seconds) == ("done", 1, 2)
 
 
 def test_a_ledger_goes_to_another_process_as_its_paths(slides, ledger):
@@ -209,7 +218,7 @@ def test_a_column_of_a_newer_version_is_named(slides, ledger, caplog):
 def test_a_new_column_leaves_a_finished_table_as_it_is(slides, ledger, monkeypatch):
     @dataclass(kw_only=True, slots=True)
     class Wider(LedgerEntry):
-        host: str = ""
+        host: str = "here"
 
     run_stage("segment", slides, lambda _: True, ledger, progress=False)
     before = ledger.path.read_bytes()
@@ -218,9 +227,9 @@ def test_a_new_column_leaves_a_finished_table_as_it_is(slides, ledger, monkeypat
     run_stage("segment", slides, lambda _: False, again, progress=False)
     assert ledger.path.read_bytes() == before
 
-    again.write(Wider(slide_id="d", stage="segment", status="done", host="node-1"))
+    again.note("d", "segment", seconds=1)
     again.merge("segment", ["d"])
-    assert [row["host"] for row in table(again).values()] == ["", "", "", "node-1"]
+    assert [row["host"] for row in table(again).values()] == ["here"] * 4
 
 
 def test_a_broken_table_is_put_aside(slides, ledger, caplog):

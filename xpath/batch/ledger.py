@@ -1,8 +1,8 @@
 """How every slide fared in every stage: a small file each, merged into the table ``slides.csv``.
 
-Whoever works on a slide writes its entry to ``slides/ID/.STAGE.json``, which nobody else writes. So
-any number of processes keep one ledger without waiting, and the cost of an entry does not grow with
-the run. The table is for people and made from these files at the end of each stage.
+Whoever works on a slide writes its entry to ``slides/ID/.STAGE.json``. So any number of processes
+keep one ledger and do not wait for each other, and the cost of an entry does not grow with the run.
+The table is for people and made from these files at the end of each stage.
 """
 
 from __future__ import annotations
@@ -96,16 +96,32 @@ class Ledger:
         before = self._table.get((slide_id, stage))
         return replace(before) if before else LedgerEntry(slide_id=slide_id, stage=stage)
 
-    def write(self, entry: LedgerEntry) -> None:
-        """Writes the entry of a slide that this process worked on.
+    def note(
+        self, slide_id: str, stage: str, *, failure: str = "", seconds: float | None = None
+    ) -> LedgerEntry:
+        """Writes down how a slide fared.
+
+        Args:
+            slide_id: The slide.
+            stage: What was done with it.
+            failure: Why it failed, empty if it is done.
+            seconds: Duration of the attempt, None if the output was there already.
 
         Raises:
             StoreError: The disk is full.
         """
-        if entry == self.entry(entry.slide_id, entry.stage):
-            return
-        with atomic(self._entry_path(entry.slide_id, entry.stage)) as draft:
-            draft.write_text(json.dumps(asdict(entry)), encoding="utf-8")
+        path = self._entry_path(slide_id, stage)
+        with claim_in_turn(path):
+            entry = self.entry(slide_id, stage)
+            before = replace(entry)
+            entry.status, entry.reason = ("failed", failure) if failure else ("done", "")
+            if seconds is not None:
+                entry.attempts += 1
+                entry.seconds = round(seconds, 2)
+            if entry != before:
+                with atomic(path) as draft:
+                    draft.write_text(json.dumps(asdict(entry)), encoding="utf-8")
+        return entry
 
     def finished_at(self, slide_id: str, stage: str) -> float | None:
         """When the entry of a slide in a stage was written, seconds since 1970, None without."""

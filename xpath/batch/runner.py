@@ -6,7 +6,7 @@ import logging
 import time
 import traceback
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from tqdm import tqdm
@@ -43,34 +43,27 @@ class SlideJob:
 
     def __call__(self, slide: SlideEntry) -> LedgerEntry:
         """Works on one slide. Only Ctrl-C and the like get out of it."""
-        entry = self.ledger.entry(slide.slide_id, self.stage)
-        log = self.ledger.logs / f"{slide.slide_id}.{self.stage}.log"
-        started = time.monotonic()
+        name, stage, started = slide.slide_id, self.stage, time.monotonic()
+        before = self.ledger.entry(name, stage)
+        log = self.ledger.logs / f"{name}.{stage}.log"
         try:
-            worked = self.work(slide) is not False
-            entry.status, entry.reason = "done", ""
-            log.unlink(missing_ok=True)
+            made = self.work(slide) is not False
         except Busy as busy:
-            entry.status, entry.reason = "busy", str(busy)
-            return entry
+            return replace(before, status="busy", reason=str(busy))
         except Exception as error:  # noqa: BLE001 - one slide must never stop the others
-            worked, entry.status = True, "failed"
-            entry.reason = " ".join(f"{type(error).__name__}: {error}".split())
             _keep_traceback(log)
-            logger.warning("%s failed in %s: %s", slide.slide_id, self.stage, entry.reason)
-        if worked:
-            entry.attempts += 1
-            entry.seconds = round(time.monotonic() - started, 2)
-        self.ledger.write(entry)
-        return entry
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            return self._failed(name, reason, time.monotonic() - started)
+        log.unlink(missing_ok=True)
+        return self.ledger.note(name, stage, seconds=time.monotonic() - started if made else None)
 
     def lost(self, slide: SlideEntry, reason: str) -> LedgerEntry:
         """Writes down that whoever worked on a slide ended in the middle of it, for good."""
-        entry = self.ledger.entry(slide.slide_id, self.stage)
-        entry.status, entry.reason, entry.attempts = "failed", reason, entry.attempts + 1
-        logger.warning("%s failed in %s: %s", slide.slide_id, self.stage, reason)
-        self.ledger.write(entry)
-        return entry
+        return self._failed(slide.slide_id, reason, 0.0)
+
+    def _failed(self, name: str, reason: str, seconds: float) -> LedgerEntry:
+        logger.warning("%s failed in %s: %s", name, self.stage, reason)
+        return self.ledger.note(name, self.stage, failure=reason, seconds=seconds)
 
 
 class Executor(Protocol):
