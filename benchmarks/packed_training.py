@@ -5,8 +5,8 @@
 
 A gated attention classifier is trained on bags of log-normal size, ``--step`` bags per optimiser
 step. Packed: the bags of a step lie end to end and go through the model at once, as
-``xpath.mil.train`` does. One by one: the model is asked for each bag and the gradients add up; the
-same loss, the same steps. Both run in turns in this process, and the fastest epoch of each counts.
+``xpath.mil.training`` does. One by one: the model is asked for each bag and the gradients add up.
+Same loss, same steps. Both run in turns in this process, and the fastest epoch of each counts.
 ``padded`` is the usual third way, every bag as long as the longest of its step. Last line: JSON,
 ``time_ratio`` is one by one over packed; ``max_abs_diff`` is the largest difference of any weight
 after training in double precision.

@@ -45,8 +45,8 @@ from xpath.geometry import Box, PatchGrid, Size
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag, pack
 from xpath.mil.cross_validation import seeded_build
-from xpath.mil.evaluate import evaluate
-from xpath.mil.train import TrainConfig, train
+from xpath.mil.prediction import evaluate
+from xpath.mil.training import TrainConfig, train
 from xpath.testing.cohort import CohortPlan, cohort_recipes
 from xpath.testing.stain import Stain
 from xpath.testing.tissue import paint_tissue

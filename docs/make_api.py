@@ -14,9 +14,10 @@ HERE = Path(__file__).resolve().parent
 PACKAGE = HERE.parent / "xpath"
 HEAD = """# Public names
 
-Made by `python docs/make_api.py` from the front door of every package, its `__init__.pyi`. What is named here
-is meant to be used and keeps its name, or the changelog says so; everything else is private to the library. Each name
-is imported from its package (`from xpath.wsi import Slide`) and nothing is loaded before it is asked for.
+Made by `python docs/make_api.py` from the front door of every package, its `__init__.pyi`. What is
+named here is meant to be used and keeps its name, or the changelog says so; everything else is
+private to the library. Each name is imported from its package (`from xpath.wsi import Slide`) and
+nothing is loaded before it is asked for.
 """
 
 

@@ -26,18 +26,17 @@ import numpy as np
 import torch
 
 from xpath import SegmentPredictor
-from xpath.metrics.classification_intervals import (
+from xpath.metrics.intervals import (
     classification_differences,
     classification_intervals,
 )
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag
 from xpath.mil.cross_validation import out_of_fold
-from xpath.mil.folds import Split
-from xpath.mil.group_folds import group_folds
+from xpath.mil.fractions import ObjectFractions, object_fractions
 from xpath.mil.object_aware import ObjectAwareMIL
-from xpath.mil.object_fractions import ObjectFractions, object_fractions
-from xpath.mil.train import TrainConfig
+from xpath.mil.splits import Split, group_folds
+from xpath.mil.training import TrainConfig
 from xpath.objects.pool import add_other, cover, masked_average_pool
 from xpath.segment.predict.patch_features import SegmentorEncoder
 

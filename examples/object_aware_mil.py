@@ -11,8 +11,8 @@ import torch
 
 from xpath import Bag, ObjectAwareMIL
 from xpath.explain.activation import object_activation
-from xpath.mil.evaluate import predict
-from xpath.mil.train import TrainConfig, train
+from xpath.mil.prediction import predict
+from xpath.mil.training import TrainConfig, train
 
 OBJECTS = ["breast-tissue-tumor", "breast-nuclei-lymphocyte", "breast-tissue-stroma", "other"]
 generator = torch.Generator().manual_seed(0)

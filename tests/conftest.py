@@ -125,3 +125,43 @@ def tiles() -> Callable[..., tuple[np.ndarray, list[tuple[int, int]]]]:
         return np.stack([padded[..., y : y + side, x : x + side] for x, y in corners]), corners
 
     return cut
+
+
+@pytest.fixture
+def write_bomb(tmp_path: Path, rng: np.random.Generator) -> Callable[..., Path]:
+    """Writes a slide whose tiles are said to be so high; OpenSlide believes it."""
+    import tifffile
+
+    def write(height: int = 2**31 - 16) -> Path:
+        path = tmp_path / "bomb.tiff"
+        picture = rng.integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
+        tiles = {"tile": (256, 256), "compression": "zlib"}
+        with tifffile.TiffWriter(path) as file:
+            file.write(picture, photometric="rgb", metadata=None, **tiles)
+        with tifffile.TiffFile(path, mode="r+b") as file:
+            file.pages[0].tags["TileLength"].overwrite(height, dtype="I")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_named(tmp_path: Path) -> Callable[[str, bytes], Path]:
+    """Writes an Aperio slide of 0.5 microns per pixel with a property of any name."""
+    import tifffile
+
+    def write(name: str, key: bytes) -> Path:
+        path = tmp_path / name
+        with tifffile.TiffWriter(path) as file:
+            file.write(
+                np.full((300, 300, 3), 200, np.uint8),
+                photometric="rgb",
+                tile=(128, 128),
+                metadata=None,
+                description=b"Aperio Image Library v1\r\n300x300|AppMag = 20|MPP = 0.5|NAME = 1",
+                software=None,
+            )
+        path.write_bytes(path.read_bytes().replace(b"NAME", key))
+        return path
+
+    return write

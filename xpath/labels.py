@@ -266,7 +266,7 @@ class LabelTree:
         return spellings
 
     def _unknown(self, text: str) -> LabelError:
-        """What to say of a text that is no label: the nearest spellings, or where to look."""
+        """The error for a text that is no label: the nearest spellings, or where to look."""
         from rapidfuzz.fuzz import ratio
         from rapidfuzz.process import extract
 
@@ -308,7 +308,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _complete(text: str) -> Label | None:
-    """What a complete id or prompt says, published or not."""
+    """The label a complete id or prompt names, published or not."""
     clean = " ".join(text.lower().replace("_", " ").split())
     sentence = re.fullmatch(r"(tissue|cell|nuclei)-level (.+) in (.+) pathology\.?", clean)
     if sentence:

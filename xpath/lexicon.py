@@ -21,7 +21,7 @@ __all__ = ["Concept", "Lexicon", "Region", "Term", "load_lexicon"]
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """What a term means, whatever it is called."""
+    """Meaning of a term, whatever it is called."""
 
     name: str
     objects: tuple[str, ...]

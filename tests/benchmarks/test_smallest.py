@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 SMALLEST = {
+    "benchmarks/bookkeeping.py": ["--slides 4 8"],
     "benchmarks/attention_pool.py": ["--patches=20 --dim=8 --forwards=1 --repeats=1"],
     "benchmarks/baselines/otsu.py": ["--data={data} --split={data}/split.csv --out=otsu"],
     "benchmarks/baselines/unet.py": [
@@ -19,6 +20,9 @@ SMALLEST = {
     ],
     "benchmarks/geojson_export.py": ["--objects=20 --touching=0.5"],
     "benchmarks/gpu/segment_cuda.py": ["--device=cpu --quick --out=cuda.json --commit=abc"],
+    "benchmarks/mil_defaults.py": [
+        "--rows digits musk --bags=12 --ratios=1 --folds=2 --plain-epochs=1 --set=epochs=1"
+    ],
     "benchmarks/ome_tiff_export.py": ["--size=300 --map=score", "--size=300 --map=colour"],
     "benchmarks/packed_training.py": ["--bags=4 --median=3 --dim=4 --step=2 --repeats=1"],
     "benchmarks/planted_truth.py": ["--seeds=1 --permutations=1 --slides=8"],
@@ -39,8 +43,10 @@ PROMISES = {
     "examples/segment_with_words.py": "wrote overlay.png",
 }
 """Example to what it prints; a benchmark prints JSON last."""
-ELSEWHERE = {"benchmarks/parity_seem.py"}
-"""Wants the weights of a reference: ``test_parity_seem`` makes some and runs it."""
+ELSEWHERE = {
+    f"benchmarks/{name}.py" for name in ("language", "object_counts", "parity_seem", "readers")
+}
+"""Run by a test of their own, which makes or finds what they read: ``test_language`` and so on."""
 
 
 @pytest.fixture(scope="module")

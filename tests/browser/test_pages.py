@@ -182,7 +182,7 @@ def test_an_index_of_a_thousand_slides_opens_at_once_and_is_searched(tmp_path, n
         {
             "slide_id": f"TCGA-{number:04}",
             "label": "ILC" if number % 10 == 0 else "IDC",
-            "part": "test",
+            "split": "test",
             "predicted": "IDC",
             "status": "explained",
             "link": "",

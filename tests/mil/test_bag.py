@@ -4,7 +4,7 @@ import torch
 
 from xpath.errors import DataError, ShapeError
 from xpath.mil.attention_mil import AttentionMIL
-from xpath.mil.bag import Bag, pack, pack_padded, portions
+from xpath.mil.bag import Bag, chunks, pack, pack_padded
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.pooling_mil import PoolingMIL
 
@@ -185,13 +185,13 @@ def test_a_model_wants_packed_bags_of_its_precision(kind):
     assert model(double.like(model.classifier.weight)).logits.shape == (1, 2)
 
 
-def test_portions_hold_what_fits_in_order(monkeypatch):
+def test_chunks_hold_what_fits_in_order(monkeypatch):
     bags = [Bag(torch.ones(n, 2), slide_id=str(n)) for n in (3, 2, 1, 9, 1, 1, 1)]
     monkeypatch.setattr("xpath.mil.bag.AT_ONCE", 10)
 
     def found(**settings):
-        return [[len(bag.features) for bag in portion] for portion in portions(bags, **settings)]
+        return [[len(bag.features) for bag in chunk] for chunk in chunks(bags, **settings)]
 
     assert found() == [[3, 2], [1], [9], [1, 1, 1]]
     assert found(most=2) == [[3, 2], [1], [9], [1, 1], [1]]
-    assert list(portions([])) == []
+    assert list(chunks([])) == []

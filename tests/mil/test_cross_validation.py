@@ -8,10 +8,9 @@ from xpath.metrics.classification import classification_metrics
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag
 from xpath.mil.cross_validation import out_of_fold, seeded_build
-from xpath.mil.evaluate import predict
-from xpath.mil.folds import Split
-from xpath.mil.group_folds import group_folds
-from xpath.mil.train import TrainConfig, train
+from xpath.mil.prediction import predict
+from xpath.mil.splits import Split, group_folds
+from xpath.mil.training import TrainConfig, train
 
 DIM = 3
 FAST = TrainConfig(lr=0.05, epochs=8)
@@ -43,33 +42,33 @@ def splits(bags):
 
 def test_every_slide_is_predicted_by_the_model_that_did_not_see_it(bags, splits):
     models = {}
-    found = out_of_fold(build, bags, splits, FAST, on_fold=models.__setitem__)
+    pooled = out_of_fold(build, bags, splits, FAST, on_fold=models.__setitem__)
 
-    assert found.predictions.slide_ids == tuple(bag.slide_id for bag in bags)
-    assert found.place.tolist() == list(range(24))
-    assert found.predictions.label.tolist() == [bag.label for bag in bags]
+    assert pooled.predictions.slide_ids == tuple(bag.slide_id for bag in bags)
+    assert pooled.bag_index.tolist() == list(range(24))
+    assert pooled.predictions.label.tolist() == [bag.label for bag in bags]
     for number, split in enumerate(splits):
-        assert (found.fold[split.test] == number).all()
-        alone = predict(models[number], [bags[place] for place in split.test])
-        np.testing.assert_allclose(found.predictions.logits[split.test], alone.logits, atol=1e-6)
+        assert (pooled.fold[split.test] == number).all()
+        alone = predict(models[number], [bags[i] for i in split.test])
+        np.testing.assert_allclose(pooled.predictions.logits[split.test], alone.logits, atol=1e-6)
         seen = models[number].metadata["training"]
-        assert not {bags[place].slide_id for place in split.test} & {
+        assert not {bags[i].slide_id for i in split.test} & {
             *seen["train_slides"],
             *seen["validation_slides"],
         }
-    assert found.temperature.tolist() == [1, 1, 1]
-    scores = classification_metrics(found.predictions.probability, found.predictions.label)
+    assert pooled.temperature.tolist() == [1, 1, 1]
+    scores = classification_metrics(pooled.predictions.probability, pooled.predictions.label)
     assert scores.auc > 0.8
 
 
 def test_a_fold_is_a_training_like_any_other(bags, splits):
-    found = out_of_fold(build, bags, splits[:1], FAST)
+    pooled = out_of_fold(build, bags, splits[:1], FAST)
     model = seeded_build(build, 0)
-    parts = [[bags[place] for place in part] for part in splits[0]]
-    train(model, parts[0], parts[1], FAST)
+    train_bags, validation, tested = ([bags[i] for i in indices] for indices in splits[0])
+    train(model, train_bags, validation, FAST)
 
-    assert found.predictions.logits.tolist() == predict(model, parts[2]).logits.tolist()
-    assert found.place.tolist() == splits[0].test.tolist()
+    assert pooled.predictions.logits.tolist() == predict(model, tested).logits.tolist()
+    assert pooled.bag_index.tolist() == splits[0].test.tolist()
 
 
 def test_calibration_divides_the_logits_of_each_fold(bags, splits):
@@ -93,16 +92,16 @@ def test_the_random_state_is_left_alone(bags, splits):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_class_only_the_test_part_has_is_scored_and_never_hidden():
+def test_a_class_only_the_test_has_is_scored_and_never_hidden():
     """No training slide shows class 2: the model can name it, so the score is defined, and low."""
     bags = cohort(12, classes=3)
-    known = [place for place in range(12) if bags[place].label < 2]
-    unknown = [place for place in range(12) if bags[place].label == 2]
+    known = [i for i in range(12) if bags[i].label < 2]
+    unknown = [i for i in range(12) if bags[i].label == 2]
     split = Split(np.array(known[:4]), np.array(known[4:6]), np.array(known[6:] + unknown))
 
-    found = out_of_fold(lambda: AttentionMIL(DIM, 3, hidden=4), bags, [split], FAST)
+    pooled = out_of_fold(lambda: AttentionMIL(DIM, 3, hidden=4), bags, [split], FAST)
 
-    answers = found.predictions
+    answers = pooled.predictions
     scores = classification_metrics(answers.probability, answers.label)
     assert np.isfinite([scores.auc, scores.balanced_accuracy, scores.f1]).all()
     assert scores.balanced_accuracy < 0.7
@@ -116,5 +115,5 @@ def test_folds_that_cannot_be_pooled_are_refused(bags, splits):
     with pytest.raises(DataError, match="there must be folds"):
         out_of_fold(build, bags, [])
     bare = [Split(np.arange(12), np.arange(0), np.arange(12, 24))]
-    with pytest.raises(DataError, match=r"fold 0 has no validation"):
+    with pytest.raises(DataError, match=r"no validation slides to calibrate on"):
         out_of_fold(build, bags, bare, TrainConfig(epochs=1), calibrate=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone, is_classifier
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
 
 from xpath.errors import ConfigError, DataError, ShapeError
@@ -14,6 +14,9 @@ from xpath.mil.estimator import (
     ObjectAwareMILClassifier,
     PoolingMILClassifier,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+"""Slides are few and epochs fewer; ``test_a_fit_that_did_not_learn_warns`` looks at it."""
 
 FAST = {"lr": 0.05, "epochs": 15}
 KINDS = [AttentionMILClassifier, ObjectAwareMILClassifier, PoolingMILClassifier]
@@ -174,6 +177,19 @@ def test_probabilities_are_those_of_the_model():
     )
 
 
+def test_a_fit_that_did_not_learn_warns():
+    x, y = slides(12)
+
+    with pytest.warns(ConvergenceWarning, match="training slides themselves"):
+        AttentionMILClassifier(epochs=1, lr=1e-12).fit([slide * 0 for slide in x], y)
+
+
+@pytest.mark.parametrize(("count", "epochs"), [(12, 200), (60, 60)])
+def test_few_slides_pass_more_often(count, epochs):
+    """600 steps of 4 slides, and 60 epochs at least."""
+    assert AttentionMILClassifier()._train_config(count).epochs == epochs
+
+
 def test_what_cannot_be_fitted_is_refused():
     x, y = slides(8)
     with pytest.raises(DataError, match="2 classes"):
@@ -190,7 +206,7 @@ def test_what_cannot_be_fitted_is_refused():
         AttentionMILClassifier(lr=-1).fit(x, y)
     with pytest.raises(ConfigError, match="no \\['depth'\\]"):
         AttentionMILClassifier().set_params(depth=3)
-    with pytest.raises(ConfigError, match="names 3 kinds"):
+    with pytest.raises(ConfigError, match="names 3 classes"):
         ObjectAwareMILClassifier(objects=("a", "b", "c")).fit(*slides(8, ObjectAwareMILClassifier))
     with pytest.raises(DataError, match="one group per label"):
         AttentionMILClassifier().fit(x, y, groups=["a"])

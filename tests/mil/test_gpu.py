@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from xpath.mil.bag import Bag
-from xpath.mil.evaluate import predict
 from xpath.mil.object_aware import ObjectAwareMIL
-from xpath.mil.train import TrainConfig, train
+from xpath.mil.prediction import predict
+from xpath.mil.training import TrainConfig, train
 
 pytestmark = [
     pytest.mark.gpu,

@@ -103,7 +103,7 @@ def test_same_input_same_bits(generator):
 @pytest.mark.parametrize("kind", [PlainAttention, GatedAttention])
 def test_scores_are_the_formula_kind_by_kind(kind, generator):
     torch.manual_seed(0)
-    attention = kind(4, 6, kinds=3).double()
+    attention = kind(4, 6, pools=3).double()
     with torch.no_grad():
         for parameter in attention.parameters():
             parameter.normal_()
@@ -120,7 +120,7 @@ def test_scores_are_the_formula_kind_by_kind(kind, generator):
 
 
 def test_kinds_start_apart():
-    weights = PlainAttention(4, 6, kinds=2).value_weight
+    weights = PlainAttention(4, 6, pools=2).value_weight
 
     assert not torch.equal(weights[0], weights[1])
 

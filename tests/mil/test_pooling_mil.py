@@ -4,9 +4,9 @@ import torch
 from xpath.errors import ConfigError, ShapeError
 from xpath.mil.bag import Bag, pack, pack_padded
 from xpath.mil.classifier import load_classifier
-from xpath.mil.evaluate import evaluate
 from xpath.mil.pooling_mil import PoolingMIL
-from xpath.mil.train import TrainConfig, train
+from xpath.mil.prediction import evaluate
+from xpath.mil.training import TrainConfig, train
 
 DIM = 4
 

@@ -1,8 +1,7 @@
-"""The pipeline on feature files: tiny files as CLAM and TRIDENT write them, no slides."""
+"""The pipeline on feature files: tiny files as CLAM and TRIDENT write them, and those of a run."""
 
 import csv
 import json
-import re
 import tempfile
 
 import h5py
@@ -11,8 +10,9 @@ import pytest
 import torch
 
 from xpath.errors import DataError
-from xpath.mil.classifier import load_classifier
+from xpath.mil.classifier import CLASSIFIERS, load_classifier
 from xpath.store.clam_tables import read_clam_split
+from xpath.testing.cohort import CohortPlan, make_cohort
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def clam(tmp_path, rng):
     for number in range(48):
         kind = int(number // 2 % 3 == 0)
         features = rng.normal(size=(6 + number % 7, 8)).astype(np.float32)
-        features[:3, 0] += 3.0 * kind
+        features[:, 0] += 3.0 * kind
         name = name_of(number)
         if number % 2:
             torch.save(torch.from_numpy(features), folder / "pt_files" / f"{name}.pt")
@@ -62,51 +62,57 @@ def test_one_split_gives_everything(pipeline, clam):
     assert run(pipeline, clam, "--epochs", "20", "--lr", "0.02") == 0
 
     out = clam / "run"
-    metrics = json.loads((out / "metrics.json").read_text())
-    parts = read_clam_split(out / "splits_0.csv")
-    predictions = rows(out / "predictions.csv")
-    assert len(parts) == 48
-    assert {row["slide_id"] for row in predictions} == {s for s, p in parts.items() if p == "test"}
+    tables = out / "tables"
+    metrics = json.loads((tables / "metrics.json").read_text())
+    splits = read_clam_split(tables / "splits_0.csv")
+    predictions = rows(tables / "predictions.csv")
+    assert len(splits) == 48
+    assert {row["slide_id"]: row["split"] for row in rows(tables / "split.csv")} == splits
+    assert {row["slide_id"]: row["split"] for row in predictions} == splits
     assert {row["model"] for row in predictions} == {"attention", "mean"}
-    assert metrics["test_patients"] == len({row["patient"] for row in predictions}) < 12
-    for name in ("attention", "mean"):
-        scores = metrics[name]["auc"]
-        assert 0.5 < scores["value"] <= 1.0
-        assert scores["low"] <= scores["value"] <= scores["high"]
-        assert {"ece", "brier", "log_loss", "temperature"} <= metrics[name].keys()
-    assert metrics["difference"]["delong"]["p"] <= 1
+    test = [row for row in metrics["metrics"] if row["split"] == "test"]
+    assert [row["model"] for row in test] == ["attention", "mean"]
+    for row in test:
+        assert row["patients"] == len({r["patient"] for r in predictions if r["split"] == "test"})
+        assert 0.5 < row["auc"] <= 1.0
+        assert row["auc_low"] <= row["auc"] <= row["auc_high"]
+        assert {"ece", "brier", "log_loss"} <= row.keys()
+    (difference,) = metrics["differences"]
+    assert difference["auc"] == pytest.approx(test[0]["auc"] - test[1]["auc"])
+    assert difference["delong_p"] <= 1
     assert metrics["features"] == {"layout": "clam", "encoder": ""}
     assert metrics["left_out"] == []
     for picture in ("roc.png", "reliability.png"):
-        assert (out / picture).stat().st_size > 5000
-    model = load_classifier(out / "models" / "attention_0")
+        assert (out / "figures" / picture).stat().st_size > 5000
+    model = load_classifier(out / "models" / "attention")
     assert model.classes == ("IDC", "ILC")
     assert len(model.metadata["training"]["train_slides"]) == sum(
-        part == "train" for part in parts.values()
+        split == "train" for split in splits.values()
     )
     named = {row["patient"]: set() for row in predictions}
     for row in predictions:
-        named[row["patient"]].add(parts[row["slide_id"]])
-    assert all(found == {"test"} for found in named.values())
+        named[row["patient"]].add(splits[row["slide_id"]])
+    assert all(len(where) == 1 for where in named.values())
 
 
 def test_two_ways_to_hold_out_are_refused(pipeline, clam, capsys):
     assert run(pipeline, clam, "--split", "splits_0.csv", "--folds", "3") == 1
 
-    assert "leave out --folds and --by" in capsys.readouterr().err
+    assert "leave out folds and sites" in capsys.readouterr().err
 
 
 def test_the_answers_do_not_depend_on_the_memory(pipeline, clam, monkeypatch):
     files = []
     make = tempfile.TemporaryFile
     monkeypatch.setattr(
-        "xpath.mil.memory_map.tempfile.TemporaryFile", lambda **at: files.append(at) or make(**at)
+        "xpath.mil.feature_cache.tempfile.TemporaryFile",
+        lambda **at: files.append(at) or make(**at),
     )
     tables = []
     for limit, kept in (("8", 0), ("0", 1)):
         assert run(pipeline, clam, "--epochs", "2", "--memory-gb", limit) == 0
         assert len(files) == kept
-        tables.append((clam / "run" / "predictions.csv").read_bytes())
+        tables.append((clam / "run/tables/predictions.csv").read_bytes())
 
     assert tables[0] == tables[1]
 
@@ -117,7 +123,7 @@ def test_sites_are_kept_together_and_every_slide_is_predicted(pipeline, clam):
 
     assert run(pipeline, clam, "--folds", "3", "--by", "site", "--calibrate", "--epochs", "2") == 0
 
-    predictions = [r for r in rows(clam / "run/predictions.csv") if r["model"] == "mean"]
+    predictions = [r for r in rows(clam / "run/tables/predictions.csv") if r["model"] == "mean"]
     folds = {}
     for row in predictions:
         folds.setdefault(row["slide_id"][5:7], set()).add(row["fold"])
@@ -136,20 +142,21 @@ def test_a_split_of_others_is_followed(pipeline, clam, tmp_path):
 
     assert run(pipeline, clam, "--split", tmp_path / "splits_0.csv", "--epochs", "2") == 0
 
-    found = [row["slide_id"] for row in rows(clam / "run/predictions.csv")]
-    assert found == names[32:] * 2
+    table = rows(clam / "run/tables/predictions.csv")
+    tested = [row["slide_id"] for row in table if row["split"] == "test"]
+    assert tested == sorted(names[32:]) * 2
+    assert {row["slide_id"] for row in table} == {*names[:24], *names[32:]}
 
 
-def test_slides_that_fail_are_named_and_the_others_go_on(pipeline, clam, capsys):
+def test_slides_that_fail_are_named_and_the_others_go_on(pipeline, clam, caplog):
     (clam / "features/pt_files" / f"{name_of(1)}.pt").unlink()
     (clam / "features/h5_files" / f"{name_of(2)}.h5").write_bytes(b"half a file")
 
     assert run(pipeline, clam, "--epochs", "2") == 1
 
-    error = capsys.readouterr().err
-    assert f"{name_of(1)}: no feature file" in error
-    assert f"{name_of(2)}.h5 is truncated" in error
-    left_out = json.loads((clam / "run/metrics.json").read_text())["left_out"]
+    assert f"{name_of(1)}: no feature file" in caplog.text
+    assert f"{name_of(2)}.h5 is truncated" in caplog.text
+    left_out = json.loads((clam / "run/tables/metrics.json").read_text())["left_out"]
     assert len(left_out) == 2
 
 
@@ -165,11 +172,11 @@ def test_trident_files_of_two_encoders_are_not_mixed(pipeline, clam, capsys):
 def test_classifiers_are_trained_on_the_device(pipeline, clam, monkeypatch):
     seen = []
 
-    def out_of_fold(build, *_, **__):
-        seen.append(build().classifier.weight.device.type)
+    def fit(model, *_, **__):
+        seen.append(model.classifier.weight.device.type)
         raise DataError("enough")
 
-    monkeypatch.setattr("xpath.mil.cohort_features.out_of_fold", out_of_fold)
+    monkeypatch.setitem(CLASSIFIERS, "attention", CLASSIFIERS["attention"]._replace(fit=fit))
 
     assert run(pipeline, clam, "--device", "meta") == 1
     assert run(pipeline, clam) == 1
@@ -189,43 +196,70 @@ def test_a_gpu_answers_as_the_cpu_does(pipeline, clam):
     found = []
     for device in ("cpu", "cuda"):
         assert run(pipeline, clam, "--epochs", "3", "--device", device) == 0
-        found.append([float(row["p ILC"]) for row in rows(clam / "run/predictions.csv")])
+        found.append([float(row["p ILC"]) for row in rows(clam / "run/tables/predictions.csv")])
 
     np.testing.assert_allclose(found[1], found[0], atol=1e-3)
-    assert load_classifier(clam / "run/models/attention_0").classifier.weight.device.type == "cpu"
+    assert load_classifier(clam / "run/models/attention").classifier.weight.device.type == "cpu"
 
 
-@pytest.mark.parametrize(
-    ("options", "instead"),
-    [
-        (("--folds", "3"), "--features"),
-        (("--by", "patient"), "--features"),
-        (("--split", "splits_0.csv"), "--set split.seed"),
-        (("--epochs", "100"), "--set classifier.train.epochs"),  # the default, yet it was asked for
-        (("--lr", "0.1"), "--set classifier.train.lr"),
-        (("--seed", "0"), "--set split.seed=1 --set classifier.train.seed=1"),
-        (("--calibrate",), "a temperature is fitted"),
-        (("--memory-gb", "8"), "--set memory_gb"),
-    ],
-)
-def test_options_of_feature_files_are_refused_on_slides(
-    pipeline, tmp_path, options, instead, capsys
-):
-    arguments = [tmp_path, tmp_path / "labels.csv", "--out", tmp_path / "run", *options]
-
-    assert pipeline.main([str(a) for a in arguments]) == 1
-
-    error = capsys.readouterr().err
-    assert re.search(f"{options[0]} does nothing on slides; .*({instead})", error)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [("--set", "objects.device=cuda"), ("--config", "a.toml"), ("--objects", "x"), ("--mpp", "1")],
-)
-def test_options_of_slides_are_refused_on_feature_files(pipeline, clam, options, capsys):
+@pytest.mark.parametrize("options", [("--objects", "x"), ("--mpp", "1")])
+def test_what_only_slides_have_is_refused_on_feature_files(pipeline, clam, options, capsys):
     assert run(pipeline, clam, *options) == 1
-    assert f"{options[0]} does nothing on feature files; " in capsys.readouterr().err
+    assert "decided when the features were made" in capsys.readouterr().err
+
+
+def test_options_are_settings_in_both_modes(pipeline, clam, monkeypatch):
+    """The same options give the same settings; a setting of one's own wins over an option."""
+    seen = []
+    monkeypatch.setattr(pipeline, "run_chain", lambda study, **_: seen.append(study.config) or True)
+    monkeypatch.setattr("xpath.study.study.Study.require_tools", lambda *_, **__: None)
+    monkeypatch.setattr(
+        pipeline,
+        "train_on_features",
+        lambda _files, _labels, config, _folder: seen.append(config) or pytest.skip(),
+    )
+    (clam / "slides").mkdir()
+    for number in range(48):
+        (clam / "slides" / f"{name_of(number)}.svs").write_bytes(b"slide")
+    options = ["--folds", "4", "--by", "site", "--calibrate", "--epochs", "7", "--lr", "0.5"]
+    options += ["--memory-gb", "2", "--seed", "3", "--set", "split.seed=9", "--device", "cpu"]
+    arguments = [clam / "slides", clam / "labels.csv", "--out", clam / "run", *options]
+
+    assert pipeline.main([str(a) for a in arguments]) == 0
+    with pytest.raises(pytest.skip.Exception):
+        run(pipeline, clam, *options)
+
+    one, other = seen
+    assert one == other
+    assert (one.split.folds, one.split.by, one.split.seed) == (4, "site", 9)
+    assert (one.classifier.calibrate, one.memory_gb, one.explain.seed) == (True, 2, 3)
+    training = one.classifier.train
+    assert (training.epochs, training.lr, training.seed) == (7, 0.5, 3)
+
+
+def test_classifiers_of_objects_are_left_out_where_there_are_none(pipeline, clam, caplog, capsys):
+    assert run(pipeline, clam, "--epochs", "1") == 0
+    assert "hold no objects: object_aware, object_fractions" in caplog.text
+
+    only = "classifier.models=['object_aware']"
+    assert run(pipeline, clam, "--set", only) == 1
+    assert "hold no objects, which object_aware learn" in capsys.readouterr().err
+
+
+def test_what_is_trained_stays_until_something_changes(pipeline, clam):
+    seal = clam / "run/models/attention.done.json"
+
+    def key(*options):
+        assert run(pipeline, clam, "--epochs", "1", *options) == 0
+        return json.loads(seal.read_text())["key"], seal.stat().st_mtime_ns
+
+    first = key()
+    assert key("--set", "classifier.models=['attention']") == first  # the others play no part
+    assert key("--set", "classifier.attention.hidden=9")[0] != first[0]
+    assert key()[0] == first[0]
+    with h5py.File(clam / "features/h5_files" / f"{name_of(0)}.h5", "r+") as file:
+        file["features"][0, 0] += 1
+    assert key()[0] != first[0]
 
 
 def test_what_is_missing_is_told(pipeline, clam, capsys):
@@ -237,4 +271,35 @@ def test_what_is_missing_is_told(pipeline, clam, capsys):
     assert "2 or more" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="0"):
         pipeline.main(["--help"])
-    assert "CLAM (h5_files, pt_files), TRIDENT" in capsys.readouterr().out
+    assert "TRIDENT (features_<encoder>), STAMP" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_slides_and_their_features_give_the_same_five_folds(pipeline, tmp_path):
+    """From drawn slides to pages in five folds; then from the run's feature files, bit for bit."""
+    make_cohort(tmp_path / "cohort", CohortPlan(slides=10, side=512, seed=3))
+    labels = tmp_path / "cohort/labels.csv"
+    options = ["--folds", "5", "--epochs", "4", "--lr", "0.002", "--set", "explain.resamples=100"]
+    on_slides = ["--objects", "breast-tissue-tumor,breast-tissue-stroma,breast-nuclei-neoplastic"]
+    for setting in ("tissue.min_area_um2=2000.0", "explain.null_draws=1"):
+        on_slides += ["--set", setting]
+    out, again = tmp_path / "run", tmp_path / "again"
+
+    slides = [tmp_path / "cohort/slides", labels, "--out", out, *options, *on_slides]
+    assert pipeline.main([str(argument) for argument in slides]) == 0
+    files = ["--features", out, "--labels", labels, "--out", again, *options]
+    assert pipeline.main([str(argument) for argument in files]) == 0
+
+    for name in ("split", "predictions", "metrics", "differences", "calibration"):
+        table = f"tables/{name}.csv"
+        assert (again / table).read_bytes() == (out / table).read_bytes()
+    predictions = rows(out / "tables/predictions.csv")
+    names = {"attention", "object_aware", "mean", "object_fractions"}
+    assert {row["model"] for row in predictions} == names
+    assert len(predictions) == 4 * 10
+    assert {row["split"] for row in predictions} == {"test"}
+    for path in out.glob("models/*/model.safetensors"):
+        assert (again / path.relative_to(out)).read_bytes() == path.read_bytes()
+    assert len(list(again.glob("models/*/model.safetensors"))) == 4 * 5
+    assert len(list(out.glob("slides/*/export/report.html"))) == 10

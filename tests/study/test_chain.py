@@ -1,9 +1,13 @@
 """From slides to pages: what a run writes, and that nothing can spoil it."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -30,6 +34,7 @@ from xpath.study.folder import slide_splits
 from xpath.study.slides import bags_of
 from xpath.study.study import new_study, open_study
 from xpath.testing.slides import write_slide
+from xpath.wsi.probe import ProbeLimits, probe
 
 pytestmark = pytest.mark.integration
 
@@ -137,7 +142,8 @@ def test_classifiers_do_not_depend_on_the_memory(finished, slides, small, tmp_pa
     files = []
     make = tempfile.TemporaryFile
     monkeypatch.setattr(
-        "xpath.mil.memory_map.tempfile.TemporaryFile", lambda **at: files.append(at) or make(**at)
+        "xpath.mil.feature_cache.tempfile.TemporaryFile",
+        lambda **at: files.append(at) or make(**at),
     )
     root = tmp_path / "run"
     shutil.copytree(finished, root)
@@ -165,6 +171,55 @@ def test_failing_slides_are_recorded_and_the_others_go_on(slides, tmp_path, smal
     assert line["status"] == "failed"
     assert "no slide OpenSlide can read" in line["reason"]
     assert (study.folder.logs / "broken.segment.log").exists()
+
+
+def test_slides_that_crash_hang_or_cannot_be_read_never_end_the_run(
+    slides, tmp_path, small, monkeypatch, write_bomb, write_named
+):
+    """Each is named with its reason, the good ones are done; and so again after a restart."""
+    brief = partial(probe, limits=ProbeLimits(seconds=5))
+    monkeypatch.setattr("xpath.study.slides.probe", brief)
+    monkeypatch.setattr("xpath.study.study.probe", brief)  # asks who stores a resolution
+    config = replace(small, default_mpp=0.5)
+    os.mkfifo(tmp_path / "hang.svs")
+    bad = [write_bomb(), write_named("names.svs", b"\xff\xfeNA"), tmp_path / "hang.svs"]
+    entries = [*(SlideEntry(slide_id=path.stem, path=path) for path in bad), *slides[:2]]
+    root = tmp_path / "run"
+
+    first = segment_stage(new_study(root, config, entries))
+    again = segment_stage(open_study(root))
+
+    for report in (first, again):
+        assert report.failed == ("bomb", "names", "hang")
+        assert report.done == tuple(slide.slide_id for slide in slides[:2])
+    lines = {line["slide_id"]: line for line in read_table(root / "slides.csv")}
+    assert "ended the process that looked at it (SIGABRT" in lines["bomb"]["reason"]
+    assert "properties that cannot be read" in lines["names"]["reason"]
+    assert "not opened and sampled within 5 s" in lines["hang"]["reason"]
+    assert [lines[name]["attempts"] for name in again.failed] == ["2", "2", "2"]
+    assert lines[slides[0].slide_id]["attempts"] == "1", "done once, not again"
+
+
+def test_a_slide_that_ended_its_process_twice_is_set_aside(slides, tmp_path, small, monkeypatch):
+    """As where the system ends a process that takes all memory."""
+    root = tmp_path / "run"
+    new_study(root, small, slides[:2])
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from xpath.study import chain, slides, study\n"
+        "slides.find_tissue = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "chain.segment_stage(study.open_study(Path(sys.argv[1])))\n"
+    )
+    for _ in range(2):
+        command = [sys.executable, "-c", script, str(root)]
+        assert subprocess.run(command, check=False, capture_output=True).returncode == -9
+
+    report = segment_stage(open_study(root))
+
+    assert report.failed == (slides[0].slide_id,)
+    assert report.done == (slides[1].slide_id,)
+    assert "masks.zarr is set aside" in read_table(root / "slides.csv")[0]["reason"]
 
 
 def test_a_slide_without_resolution_is_refused_with_the_way_out(tmp_path, rng, small):

@@ -4,36 +4,39 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from xpath.batch.done import mark_done, read_key
+from xpath.batch.done import forget, mark_done, read_key
 from xpath.batch.slides import SlideEntry
 from xpath.errors import ConfigError, DataError, StoreError
 from xpath.geometry import Mpp, PatchGrid, Size
-from xpath.mil.attention_mil import AttentionMIL
-from xpath.mil.train import TrainConfig
+from xpath.mil.attention_mil import AttentionMIL, AttentionMILSettings
+from xpath.mil.classifier import CLASSIFIERS, ClassifierConfig
+from xpath.mil.object_aware import ObjectAwareMILSettings
+from xpath.mil.splits import SplitConfig
+from xpath.mil.training import TrainConfig
 from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.store.features import SlideFeatures, write_features
 from xpath.store.tables import write_table
 from xpath.study.chain import to_explain
-from xpath.study.cohort import (
-    divide,
-    load_classifiers,
-    tabulate_importance,
-    train_classifiers,
-)
-from xpath.study.config import ClassifierConfig, ObjectsConfig, StudyConfig
-from xpath.study.folder import RunFolder
+from xpath.study.cohort import load_explained, tabulate_importance, train_classifiers
+from xpath.study.config import ObjectsConfig, StudyConfig
+from xpath.study.folder import RunFolder, slide_splits
 from xpath.study.slides import explain_key
 from xpath.study.study import Study
 
 OBJECTS = ("breast-tissue-tumor", "breast-tissue-stroma")
 CONFIG = StudyConfig(
     objects=ObjectsConfig(labels=OBJECTS),
-    classifier=ClassifierConfig(hidden=4, train=TrainConfig(epochs=2)),
+    classifier=ClassifierConfig(
+        attention=AttentionMILSettings(hidden=4),
+        object_aware=ObjectAwareMILSettings(hidden=4),
+        train=TrainConfig(epochs=2),
+    ),
 )
 NOWHERE = "cuda:99"  # no machine has it
 
@@ -102,14 +105,15 @@ def rows(path):
 
 
 def test_slides_of_a_patient_stay_together(study):
-    parts = divide(study)
+    train_classifiers(study)
 
-    found = {}
-    for slide_id, part in parts.items():
-        found.setdefault(slide_id[:12], set()).add(part)
-    assert len(found) == 10
-    assert all(len(one) == 1 for one in found.values())
-    assert set(parts.values()) == {"train", "validation", "test"}
+    splits = slide_splits(study.folder)
+    patients = {}
+    for slide_id, split in splits.items():
+        patients.setdefault(slide_id[:12], set()).add(split)
+    assert len(patients) == 10
+    assert all(len(one) == 1 for one in patients.values())
+    assert set(splits.values()) == {"train", "validation", "test"}
 
 
 def test_a_misspelt_label_does_not_end_all_holding_out(study, give):
@@ -117,14 +121,18 @@ def test_a_misspelt_label_does_not_end_all_holding_out(study, give):
     slip = replace(study, slides=(replace(first, label="Idc"), *others))
 
     with pytest.raises(DataError, match=r"'Idc': 1.*misspelt"):
-        divide(slip)
+        train_classifiers(slip)
 
 
 def test_few_patients_of_all_classes_train_together(study, caplog):
     few = replace(study, slides=tuple(s for s in study.slides if s.slide_id[8:12] < "0004"))
 
-    assert set(divide(few).values()) == {"train"}
+    train_classifiers(few)
+
+    assert set(slide_splits(few.folder).values()) == {"train"}
     assert "nothing can be held out" in caplog.text
+    assert {row["split"] for row in rows(few.folder.table("metrics"))} == {"train"}
+    assert rows(few.folder.table("differences")) == []
 
 
 def test_intervals_are_over_patients(study, monkeypatch):
@@ -140,7 +148,7 @@ def test_intervals_are_over_patients(study, monkeypatch):
 
 
 def test_importance_is_of_the_slides_that_are_to_be_explained_now(study, monkeypatch):
-    """Explanations of other splits may lie there from before ``explain.parts`` was changed."""
+    """Explanations of other splits may lie there from before ``explain.splits`` was changed."""
     taken = []
     monkeypatch.setattr(
         "xpath.study.cohort.cohort_importance", lambda slides, *_, **__: taken.extend(slides) or []
@@ -162,8 +170,8 @@ def test_a_class_whose_slides_failed_is_none(study, tmp_path):
     larger = replace(study, slides=(*study.slides, *of_dcis(tmp_path, 1)))
     train_classifiers(larger)
 
-    assert load_classifiers(larger)[1].classes == larger.classes == ("IDC", "ILC")
-    assert all(row["auc"] != "nan" for row in rows(larger.folder.table("metrics")))
+    assert load_explained(larger)[0].object_aware.classes == larger.classes == ("IDC", "ILC")
+    assert all(row["auc"] for row in rows(larger.folder.table("metrics")))
     trained = study.folder.model("attention") / "config.json"
     before = trained.stat().st_mtime_ns
 
@@ -213,7 +221,7 @@ def test_classifiers_of_other_classes_are_refused(study):
     AttentionMIL(5, ("IDC", "ILC", "DCIS")).save_pretrained(study.folder.model("attention"))
 
     with pytest.raises(StoreError, match="cut short; run `xpath train` again"):
-        load_classifiers(study)
+        load_explained(study)
 
 
 def on(study, device):
@@ -224,11 +232,12 @@ def on(study, device):
 def test_classifiers_are_trained_on_the_device(study, monkeypatch):
     seen = []
 
-    def train(model, *_, **__):
+    def fit(model, *_, **__):
         seen.append(model.classifier.weight.device.type)
         raise DataError("enough")
 
-    monkeypatch.setattr("xpath.study.cohort.train", train)
+    fails = CLASSIFIERS["attention"]._replace(fit=fit)
+    monkeypatch.setitem(CLASSIFIERS, "attention", fails)
 
     with pytest.raises(DataError, match="enough"):
         train_classifiers(on(study, "meta"))
@@ -242,6 +251,7 @@ def test_a_run_from_a_gpu_goes_on_without_it(study, monkeypatch, caplog):
         return {path: path.read_bytes() for path in study.folder.root.glob("models/*/*")}
 
     train_classifiers(study)
+    caplog.clear()
     trained = content()
     for path in study.folder.root.glob("models/*.done.json"):
         path.unlink()
@@ -273,16 +283,17 @@ def test_an_explanation_does_not_depend_on_the_other_slides(study):
         config = replace(study.config, explain=replace(study.config.explain, **change))
         return explain_key(replace(study, config=config), study.slides[0])
 
-    assert key() == key(parts=("test", "validation")) == key(resamples=7)
+    assert key() == key(splits=("test", "validation")) == key(resamples=7)
     changed = [key(), key(seed=1), key(null_draws=3), key(sigma_um=4.0), key(labels=OBJECTS)]
     assert len(set(changed)) == len(changed)
 
 
 def test_only_the_slides_to_explain_are_looked_at(study, monkeypatch):
-    parts = [{"slide_id": e.slide_id, "part": "train"} for e in study.slides]
-    for row in parts[:2]:
-        row["part"] = "test"
-    write_table(study.folder.split, parts)
+    table = [{"slide_id": e.slide_id, "split": "train"} for e in study.slides]
+    for row in table[:2]:
+        row["split"] = "test"
+    study.folder.split.parent.mkdir(parents=True)
+    write_table(study.folder.split, table)
     looked = []
     monkeypatch.setattr(
         "xpath.study.study.is_done", lambda path, _: looked.append(path.parent.name) or True
@@ -290,7 +301,7 @@ def test_only_the_slides_to_explain_are_looked_at(study, monkeypatch):
 
     chosen = [entry.slide_id for entry in to_explain(study)]
 
-    assert chosen == looked == [row["slide_id"] for row in parts[:2]]
+    assert chosen == looked == [row["slide_id"] for row in table[:2]]
 
 
 def test_what_the_weights_never_learnt_is_named(study):
@@ -305,7 +316,97 @@ def test_the_auc_has_an_interval_over_patients(study):
 
     with study.folder.table("metrics").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["part"] for row in rows} == {"train", "validation", "test"}
+    assert {row["split"] for row in rows} == {"train", "validation", "test"}
     for row in rows:
         low, value, high = (float(row[key]) for key in ("auc_low", "auc", "auc_high"))
         assert 0 <= low <= value <= high <= 1
+
+
+def content(root):
+    """Everything that a training writes, seals left out: they know where features came from."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for folder in ("models", "tables", "figures")
+        for path in sorted((root / folder).rglob("*"))
+        if path.is_file() and not path.name.endswith(".done.json")
+    }
+
+
+def label_table(study, path):
+    lines = [f"{entry.slide_id},{entry.label}" for entry in reversed(study.slides)]
+    path.write_text("\n".join(["slide_id,label", *lines]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("options", [(), ("--folds", "3", "--calibrate")])
+def test_a_run_and_its_feature_files_give_the_same_bit_for_bit(
+    study, tmp_path, load_script, options
+):
+    """All four classifiers, out of fold or on one split; the order of the table does not matter."""
+    split = SplitConfig(folds=3) if options else SplitConfig()
+    classifier = replace(study.config.classifier, calibrate=bool(options))
+    config = replace(study.config, split=split, classifier=classifier)
+    train_classifiers(replace(study, config=config))
+    labels = label_table(study, tmp_path / "labels.csv")
+    arguments = ["--features", study.folder.root, "--labels", labels, "--out", tmp_path / "other"]
+    settings = ("classifier.attention.hidden=4", "classifier.object_aware.hidden=4")
+    arguments += [*options, "--epochs", "2", *(a for s in settings for a in ("--set", s))]
+
+    assert load_script("pipelines/brca_subtype.py").main([str(a) for a in arguments]) == 0
+
+    one, other = content(study.folder.root), content(tmp_path / "other")
+    assert one == other
+    names = ("attention", "object_aware", "mean", "object_fractions")
+    table = rows(study.folder.table("predictions"))
+    for name in names:
+        slides = [row["slide_id"] for row in table if row["model"] == name]
+        assert sorted(slides) == sorted(entry.slide_id for entry in study.slides)
+    assert "figures/reliability.png" in one
+    assert ("figures/roc.png" in one) == bool(options)  # one test patient of a class is too few
+    pairs = [(row["model"], row["minus"]) for row in rows(study.folder.table("differences"))]
+    assert pairs == list(combinations(names, 2))
+    folds = 3 if options else 1
+    assert sum(path.endswith("model.safetensors") for path in one) == 4 * folds
+    assert sum("tables/splits_" in path for path in one) == folds
+
+
+def test_with_folds_a_slide_is_explained_by_the_model_that_never_saw_it(study):
+    folded = replace(study, config=replace(study.config, split=SplitConfig(folds=3)))
+    train_classifiers(folded)
+
+    models = load_explained(folded)
+
+    assert len(models) == 3
+    assert [entry.slide_id for entry in to_explain(folded)] == [s.slide_id for s in study.slides]
+    assert {folded.fold_of(entry) for entry in study.slides} == {0, 1, 2}
+    for entry in study.slides:
+        for model in models[folded.fold_of(entry)]:
+            slides = model.metadata["slides"]
+            assert entry.slide_id in slides["test"]
+            assert entry.slide_id not in slides["train"] + slides["validation"]
+    before = explain_key(folded, study.slides[0])
+    fold = folded.fold_of(study.slides[0])
+    changed = next(e for e in study.slides if folded.fold_of(e) != fold)
+    other_model = folded.model_folder("attention", folded.fold_of(changed))
+    forget(other_model)
+    assert explain_key(folded, study.slides[0]) == before
+    assert explain_key(folded, changed) != before
+
+
+def test_what_is_not_trained_cannot_explain(study):
+    classifier = replace(study.config.classifier, models=("mean", "object_fractions"))
+    plain = replace(study, config=replace(study.config, classifier=classifier))
+    train_classifiers(plain)
+
+    assert plain.classes == ("IDC", "ILC")
+    with pytest.raises(StoreError, match=r"attention and object_aware.*lacks one"):
+        load_explained(plain)
+
+
+def test_names_of_classifiers_are_checked():
+    with pytest.raises(ConfigError, match=r"of attention, .*got \['atention'\]"):
+        ClassifierConfig(models=("atention",))
+    with pytest.raises(ConfigError, match="once"):
+        ClassifierConfig(models=("mean", "mean"))
+    with pytest.raises(ConfigError, match="one at least"):
+        ClassifierConfig(models=())

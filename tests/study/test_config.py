@@ -19,7 +19,10 @@ from xpath.study.study import new_study
         ),
         (["split.validation=0"], "above 0"),
         (["split.train=nan"], "above 0"),
-        (["classifier.average=presnt"], "classifier.average must be one of 'all', 'present'"),
+        (
+            ["classifier.object_aware.average=presnt"],
+            "classifier.object_aware.average must be one of 'all', 'present'",
+        ),
         (["default_mpp=-1"], "microns per pixel"),
         (["default_mpp=nan"], "microns per pixel"),
     ],

@@ -39,9 +39,9 @@ def test_only_what_is_proven_is_said_to_be(changes, words):
 
 def test_a_score_comes_with_its_interval():
     metrics = [
-        {"part": "train", "model": "attention", "auc": 1.0},
+        {"split": "train", "model": "attention", "auc": 1.0},
         {
-            "part": "test",
+            "split": "test",
             "model": "object_aware",
             "slides": "9",
             "auc": 0.8,

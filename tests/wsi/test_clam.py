@@ -11,7 +11,7 @@ import pytest
 
 from xpath.errors import ConfigError, EmptyTissueError, SlideError
 from xpath.wsi.clam import CLAM_PRESETS, clam_grid, grid_from_preset
-from xpath.wsi.clam_contours import ClamPreset, find_pieces
+from xpath.wsi.clam_contours import ClamPreset, find_tissue_contours
 from xpath.wsi.slide import Slide
 
 PINK = (220, 120, 170)
@@ -31,9 +31,9 @@ def drawn(fake_slide):
             size = slide.levels[index].size
             image = np.full((size.height, size.width, 3), 255, np.uint8)
             scale = width / size.width
-            for colour, places in ((PINK, rectangles), (255, holes)):
-                for place in places:
-                    x, y, w, h = (round(value / scale) for value in place)
+            for colour, boxes in ((PINK, rectangles), (255, holes)):
+                for box in boxes:
+                    x, y, w, h = (round(value / scale) for value in box)
                     image[y : y + h, x : x + w] = colour
             return image
 
@@ -143,20 +143,20 @@ def test_patches_centred_in_a_hole_are_dropped(drawn):
     assert clam_grid(slide, EXACT).coords[:, 0].tolist() == [0, 768]
 
 
-def test_many_pieces_take_time_in_proportion(drawn):
-    """Asking every piece for every contour would take minutes."""
+def test_many_contours_take_time_in_proportion(drawn):
+    """Asking every contour for every contour would take minutes."""
     dots = [(x, y, 4, 4) for y in range(256, 2048, 8) for x in range(0, 2048, 8)]
     rings = [(x, 16, 64, 64) for x in range(16, 2000, 128)]
     holes = [(x + 8, 24, 8 + 2 * i, 8) for i, (x, *_) in enumerate(rings)]
     slide = drawn(*dots, *rings, holes=holes)
 
     start = time.process_time()
-    pieces = find_pieces(slide, EXACT)
+    contours = find_tissue_contours(slide, EXACT)
 
     assert time.process_time() - start < 30
-    assert len(pieces) == len(dots) + len(rings)
+    assert len(contours) == len(dots) + len(rings)
     widths = {}
-    for contour, inside in pieces:
+    for contour, inside in contours:
         for hole in inside:
             widths[contour[..., 0].min()] = np.ptp(hole[..., 0])
     assert widths == {x: 9 + 2 * i for i, (x, *_) in enumerate(rings)}  # each has its own
@@ -168,8 +168,8 @@ def test_only_the_largest_holes_count(drawn):
     slide = drawn((0, 0, 4000, 2000), width=4096, height=4096, holes=holes)
 
     def kept(**changes):
-        (piece,) = find_pieces(slide, replace(EXACT, **changes))
-        return [int(hole[..., 0].min()) // 1000 for hole in piece.holes]
+        (tissue,) = find_tissue_contours(slide, replace(EXACT, **changes))
+        return [int(hole[..., 0].min()) // 1000 for hole in tissue.holes]
 
     assert kept() == [2, 1, 0]
     assert kept(max_n_holes=2) == [2, 1]
@@ -183,10 +183,10 @@ def test_small_pieces_are_dropped_their_holes_not_counted(drawn):
     slide = drawn((0, 0, 1030, 1030))
     holed = drawn((0, 0, 1030, 1030), holes=[(100, 100, 768, 512)])
 
-    assert len(find_pieces(slide, replace(EXACT, a_t=4))) == 1
-    assert len(find_pieces(slide, replace(EXACT, a_t=5))) == 0
-    assert len(find_pieces(holed, replace(EXACT, a_t=2))) == 1
-    assert len(find_pieces(holed, replace(EXACT, a_t=3))) == 0
+    assert len(find_tissue_contours(slide, replace(EXACT, a_t=4))) == 1
+    assert len(find_tissue_contours(slide, replace(EXACT, a_t=5))) == 0
+    assert len(find_tissue_contours(holed, replace(EXACT, a_t=2))) == 1
+    assert len(find_tissue_contours(holed, replace(EXACT, a_t=3))) == 0
 
 
 def test_padding(drawn):
@@ -241,7 +241,7 @@ def test_the_level_that_is_segmented(drawn, downsamples, level):
     read, found = slide.read_level, []
     slide.read_level = lambda index: (found.append(index), read(index))[1]
 
-    find_pieces(slide, EXACT)
+    find_tissue_contours(slide, EXACT)
 
     assert found == [level]
 
@@ -250,7 +250,7 @@ def test_contours_are_scaled_to_level_zero_and_truncated(drawn):
     """Pixel 10 of a level of 2048 / 30 = 68.27 lies at 682.67."""
     slide = drawn((683, 683, 700, 700), downsamples=(1.0, 30.0))
 
-    ((contour, _),) = find_pieces(slide, EXACT)
+    ((contour, _),) = find_tissue_contours(slide, EXACT)
 
     scale = 2048 / 68
     assert contour[..., 0].min() == int(round(683 / scale) * scale)
@@ -258,19 +258,19 @@ def test_contours_are_scaled_to_level_zero_and_truncated(drawn):
 
 
 def test_otsu_instead_of_a_threshold(drawn):
-    """A fixed threshold of 200 finds nothing; Otsu's finds the pink."""
+    """A fixed threshold of 200 finds nothing, Otsu's finds the pink."""
     slide = drawn((0, 0, 512, 512))
 
-    assert find_pieces(slide, replace(EXACT, sthresh=200)) == []
-    assert len(find_pieces(slide, replace(EXACT, sthresh=200, use_otsu=True))) == 1
+    assert find_tissue_contours(slide, replace(EXACT, sthresh=200)) == []
+    assert len(find_tissue_contours(slide, replace(EXACT, sthresh=200, use_otsu=True))) == 1
 
 
 def test_closing_joins_and_the_median_removes(drawn):
     apart = drawn((0, 0, 100, 100), (103, 0, 100, 100), (500, 500, 2, 2))
 
-    assert len(find_pieces(apart, EXACT)) == 3
-    assert len(find_pieces(apart, replace(EXACT, close=4))) == 2
-    assert len(find_pieces(apart, replace(EXACT, close=4, mthresh=7))) == 1
+    assert len(find_tissue_contours(apart, EXACT)) == 3
+    assert len(find_tissue_contours(apart, replace(EXACT, close=4))) == 2
+    assert len(find_tissue_contours(apart, replace(EXACT, close=4, mthresh=7))) == 1
 
 
 def test_no_patch_is_refused_with_advice(drawn):

@@ -61,8 +61,8 @@ def test_damage_met_by_one_thread_is_not_blamed_on_another(damaged):
         wanted = slide.read(GOOD)
         found = list(pool.map(attempt, [GOOD, BAD, GOOD, GOOD] * 40))
 
-    for place, pixels in enumerate(found):
-        if place % 4 == 1:
+    for index, pixels in enumerate(found):
+        if index % 4 == 1:
             assert pixels is None
         else:
             np.testing.assert_array_equal(pixels, wanted)

@@ -56,7 +56,7 @@ def test_outside_the_slide_counts_as_no_tissue(fake_slide):
     ("mpp", "footprint"), [(0.25, 512), (0.5, 256), (0.499, 257), (0.2527, 507), (1.0, 128)]
 )
 def test_a_patch_is_as_large_on_the_tissue_whatever_the_scanner(fake_slide, mpp, footprint):
-    """128 / 0.2527 = 506.53; no scanner is rounded to 20x or 40x."""
+    """128 / 0.2527 = 506.53: no scanner is rounded to 20x or 40x."""
     slide = fake_slide(2000, 2000, mpp=mpp)
 
     grid = cut_grid(slide, everywhere(slide), GridConfig(patch_um=128.0, mpp=0.5))
@@ -76,7 +76,7 @@ def test_rounding_does_not_add_up(fake_slide):
 
 
 def test_overlap_is_a_share_of_the_side(fake_slide):
-    """Half of 256: a patch every 128 pixels; 5 of them end at 768, past the edge at 700."""
+    """Half of 256: a patch every 128 pixels. 5 of them end at 768, past the edge at 700."""
     slide = fake_slide(700, 256)
 
     grid = cut_grid(slide, everywhere(slide), GridConfig(overlap=0.5))
@@ -119,7 +119,7 @@ def test_only_patches_with_enough_tissue_are_kept(fake_slide):
 
 
 def test_full_patches_pass_a_demand_for_nothing_but_tissue(fake_slide):
-    """Sums of a mask that does not fit whole pixels are a hair off; 0.9999999 is all."""
+    """Sums of a mask that does not fit whole pixels are a hair off: 0.9999999 is all."""
     slide = fake_slide(1003, 1003, mpp=0.499)
     tissue = Tissue(np.ones((63, 63), bool), (1003 / 63, 1003 / 63))
 
@@ -143,6 +143,15 @@ def test_no_tissue_is_refused_with_advice(fake_slide):
 
     with pytest.raises(EmptyTissueError, match=r"fake\.svs: no tissue found.*blank.*min_satur"):
         cut_grid(slide, tissue)
+
+
+def test_a_slide_without_colour_is_not_told_to_lower_a_threshold(fake_slide):
+    tissue = Tissue(np.zeros((64, 64), bool), (16.0, 16.0), coloured=False)
+
+    with pytest.raises(EmptyTissueError, match="without colour") as refused:
+        cut_grid(fake_slide(1024, 1024), tissue)
+
+    assert "min_saturation" not in str(refused.value)
 
 
 def test_a_physical_grid_needs_a_resolution(fake_slide):

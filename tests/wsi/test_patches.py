@@ -17,30 +17,30 @@ from xpath.wsi.slide import Slide
 
 
 def make_grid(count, *, footprint=8, pixels=4):
-    """A row of patches; patch ``i`` starts at x = 8 i."""
+    """A row of patches: patch ``i`` starts at x = 8 i."""
     corners = np.stack((np.arange(count) * 8, np.zeros(count)), axis=1)
     return grid_at(corners, footprint, pixels=pixels, slide_size=Size(8 * count, 8))
 
 
 class Recorder:
-    """A slide whose patch ``i`` is all ``i``; remembers what was read."""
+    """A slide whose patch ``i`` is all ``i``, and which remembers what was read."""
 
     def __init__(self, *, bad=(), slow=0.0):
         self.bad, self.slow = bad, slow
-        self.read_places = []
+        self.read_indices = []
         self.lock = threading.Lock()
 
     def read(self, box, size):
-        place = box.x // 8
+        index = box.x // 8
         with self.lock:
-            self.read_places.append(place)
-        time.sleep(self.slow if place % 3 == 0 else 0)  # later patches are done first
-        if place in self.bad:
+            self.read_indices.append(index)
+        time.sleep(self.slow if index % 3 == 0 else 0)  # later patches are done first
+        if index in self.bad:
             raise SlideError(f"damaged at {box}")
-        return np.full((size.height, size.width, 3), place, np.uint8)
+        return np.full((size.height, size.width, 3), index, np.uint8)
 
 
-def places_of(images):
+def indices_of(images):
     return images[:, 0, 0, 0].tolist()
 
 
@@ -61,12 +61,12 @@ def test_order_is_that_of_the_grid_whichever_thread_is_faster(batch):
 
     batches = list(iter_patches(slide, make_grid(20), batch=batch))
 
-    assert [len(places) for places, _ in batches] == [
+    assert [len(indices) for indices, _ in batches] == [
         min(batch, 20 - start) for start in range(0, 20, batch)
     ]
-    assert np.concatenate([places for places, _ in batches]).tolist() == list(range(20))
-    assert [place for _, images in batches for place in places_of(images)] == list(range(20))
-    assert sorted(slide.read_places) == list(range(20))  # each once
+    assert np.concatenate([indices for indices, _ in batches]).tolist() == list(range(20))
+    assert [index for _, images in batches for index in indices_of(images)] == list(range(20))
+    assert sorted(slide.read_indices) == list(range(20))  # each once
     assert batches[0].images.shape == (min(batch, 20), 4, 4, 3)
     assert batches[0].images.dtype == np.uint8
 
@@ -76,9 +76,9 @@ def test_only_some_in_the_order_asked():
 
     batches = list(iter_patches(slide, make_grid(20), batch=2, only=[7, 3, 3, 19, 0]))
 
-    assert [places_of(images) for _, images in batches] == [[7, 3], [3, 19], [0]]
-    assert [places.tolist() for places, _ in batches] == [[7, 3], [3, 19], [0]]
-    assert set(slide.read_places) == {0, 3, 7, 19}
+    assert [indices_of(images) for _, images in batches] == [[7, 3], [3, 19], [0]]
+    assert [indices.tolist() for indices, _ in batches] == [[7, 3], [3, 19], [0]]
+    assert set(slide.read_indices) == {0, 3, 7, 19}
 
 
 @pytest.mark.parametrize("only", [[], (), np.array([], np.int64)])
@@ -90,7 +90,7 @@ def test_none_at_all(only):
 @pytest.mark.parametrize(
     "only", [[20], [-1], [0, 500], [0.5], [True, False], np.ones((2, 2), int), np.ones(20, bool)]
 )
-def test_places_the_grid_does_not_have_are_refused_at_once(only):
+def test_patches_the_grid_does_not_have_are_refused_at_once(only):
     """A mask of 20 truths would otherwise read patch 1 twenty times, and -1 the last one."""
     with pytest.raises(DataError, match="only="):
         iter_patches(Recorder(), make_grid(20), batch=4, only=only)
@@ -107,11 +107,11 @@ def test_an_error_arrives_after_the_batches_before_it():
     seen = []
 
     with pytest.raises(SlideError, match="x=72"):
-        for places, _ in iter_patches(slide, make_grid(1000), batch=4):
-            seen += places.tolist()
+        for indices, _ in iter_patches(slide, make_grid(1000), batch=4):
+            seen += indices.tolist()
 
     assert seen == list(range(8))
-    assert len(slide.read_places) < 40  # the rest was not read in vain
+    assert len(slide.read_indices) < 40  # the rest was not read in vain
     assert _readers() == []
 
 
@@ -121,7 +121,7 @@ def test_who_stops_early_stops_the_reading():
 
     next(batches)
     batches.close()
-    count = len(slide.read_places)
+    count = len(slide.read_indices)
 
     assert count <= 4 * (module.AHEAD + 2)
     assert _readers() == []
@@ -135,11 +135,11 @@ def test_reading_goes_ahead_but_not_without_bound():
     next(batches)
     deadline = time.monotonic() + 5
     ahead = 4 * (module.AHEAD + 2)  # the one handed out, and what is in flight
-    while len(slide.read_places) < ahead and time.monotonic() < deadline:
+    while len(slide.read_indices) < ahead and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(0.05)
 
-    assert sorted(slide.read_places) == list(range(ahead))
+    assert sorted(slide.read_indices) == list(range(ahead))
     batches.close()
 
 

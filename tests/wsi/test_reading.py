@@ -6,7 +6,8 @@ from xpath.geometry import Box, Size
 from xpath.testing.slides import write_slide
 from xpath.wsi.grid import GridConfig, cut_grid
 from xpath.wsi.patches import iter_patches, read_patch
-from xpath.wsi.slide import Slide, on_white
+from xpath.wsi.resample import on_white
+from xpath.wsi.slide import Slide
 from xpath.wsi.tissue import find_tissue
 
 
@@ -64,9 +65,11 @@ def test_patches_come_in_order_whatever_the_batch(slide):
     wanted = np.stack([read_patch(slide, grid, i) for i in range(len(grid))])
 
     for batch in (1, 3, 100):
-        parts = list(iter_patches(slide, grid, batch=batch))
-        np.testing.assert_array_equal(np.concatenate([images for _, images in parts]), wanted)
-        assert np.concatenate([places for places, _ in parts]).tolist() == list(range(len(grid)))
+        batches = list(iter_patches(slide, grid, batch=batch))
+        np.testing.assert_array_equal(np.concatenate([images for _, images in batches]), wanted)
+        assert np.concatenate([indices for indices, _ in batches]).tolist() == list(
+            range(len(grid))
+        )
 
 
 def test_blank_glass_is_refused_with_advice(tmp_path, rng):

@@ -108,3 +108,27 @@ def test_a_flat_picture_stays_flat(rng):
         across, down = rng.uniform(0, 10), rng.uniform(0, 10)
         found = resample(picture, (across, 49.3), (down, 38.7), Size(17, 13))
         assert (found == 245).all()
+
+
+def test_what_changes_evenly_is_shown_exactly_where_it_is():
+    """Colour 10 (t - 0.5) at t; the means of four parts of 1.25 pixels are those at their middles.
+
+    By area alone, a part is off by as much as the pixels it cuts are uneven: 14, 26, 38, 52.
+    """
+    ramp = row([10 * i for i in range(8)])
+
+    even = resample(ramp, (1.25, 6.25), (0, 1), Size(4, 1), even=True)
+    by_area = resample(ramp, (1.25, 6.25), (0, 1), Size(4, 1))
+
+    assert even[0, :, 0].tolist() == [14, 26, 39, 51]  # 13.75, 26.25, 38.75, 51.25
+    assert by_area[0, :, 0].tolist() != even[0, :, 0].tolist()
+
+
+def test_an_edge_bends_nothing_beside_it():
+    """Flat parts stay flat, and nothing is darker or lighter than the picture."""
+    edge = row([90, 90, 90, 255, 255, 255])
+
+    found = resample(edge, (0.5, 5.9), (0, 1), Size(5, 1), even=True)[0, :, 0]
+
+    assert found[:2].tolist() == [90, 90]
+    assert found[3:].tolist() == [255, 255]

@@ -12,11 +12,13 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from xpath.errors import ConfigError, ResolutionError, SlideError
 from xpath.geometry import Box, Size
 from xpath.wsi import slide as module
-from xpath.wsi.slide import Level, Slide
+from xpath.wsi.pyramid import Level
+from xpath.wsi.slide import Slide
 
 
 @pytest.fixture
@@ -120,6 +122,42 @@ def test_objective(stored, wanted):
     assert slide.objective == wanted
 
 
+SCANNED_AT_20 = "Aperio Image Library v1\r\n400x300|AppMag = 20"
+
+
+def test_a_refusal_names_the_objective(write_tiff, picture):
+    path = write_tiff(picture, mpp=None, description=SCANNED_AT_20)
+
+    with (
+        Slide.open(path) as slide,
+        pytest.raises(ResolutionError, match=r"0\.5 \(20x\); it was scanned with a 20x objective"),
+    ):
+        _ = slide.mpp
+
+
+@pytest.mark.parametrize(("mpp", "warned"), [(0.5, False), (0.25, True)])
+def test_a_resolution_that_contradicts_the_objective_is_used_but_warned_of(
+    write_tiff, picture, caplog, mpp, warned
+):
+    path = write_tiff(picture, mpp=None, description=SCANNED_AT_20)
+
+    with caplog.at_level(logging.WARNING, "xpath"), Slide.open(path, mpp=mpp) as slide:
+        assert slide.mpp == mpp
+
+    text = "slide.tiff: 0.25 microns per pixel do not go with the 20x objective"
+    assert (text in caplog.text) == warned
+
+
+def test_an_overview_without_pyramid_says_that_it_takes_a_while(slide, caplog, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_PIXELS", 9000)
+    monkeypatch.setattr(module, "SLOW_PIXELS", 100_000)
+
+    with caplog.at_level(logging.WARNING, "xpath"):
+        slide.thumbnail(40)
+
+    assert "slide.tiff: 120,000 pixels are read for a picture of 40 x 30" in caplog.text
+
+
 def test_bounds_are_the_scanned_part_or_all():
     sides = {"x": "10", "y": "20", "width": "300", "height": "400"}
     properties = {f"openslide.bounds-{side}": value for side, value in sides.items()}
@@ -141,11 +179,31 @@ def test_files_that_are_no_slides(tmp_path, content):
         Slide.open(tmp_path / "case.svs")
 
 
+def test_a_file_of_another_form_comes_with_the_way_to_convert_it(tmp_path, picture):
+    tifffile.imwrite(tmp_path / "strips.tif", picture, photometric="rgb", rowsperstrip=16)
+    cv2.imwrite(str(tmp_path / "picture.png"), picture)
+
+    with pytest.raises(SlideError, match=r"in tiles, not strips.*vips tiffsave strips\.tif strips"):
+        Slide.open(tmp_path / "strips.tif")
+    with pytest.raises(SlideError, match=r"PNG is a picture.*vips tiffsave"):
+        Slide.open(tmp_path / "picture.png")
+
+
 def test_what_is_missing_and_what_is_a_folder(tmp_path):
     with pytest.raises(SlideError, match=r"nobody\.svs does not exist"):
         Slide.open(tmp_path / "nobody.svs")
     with pytest.raises(SlideError, match="is a folder"):
         Slide.open(tmp_path)
+
+
+def test_a_size_that_no_glass_has_is_damage():
+    """Else its overview would take days."""
+    reader = SimpleNamespace(
+        properties={}, level_downsamples=(1.0,), level_dimensions=[(2**24, 2**24)]
+    )
+
+    with pytest.raises(SlideError, match=r"bare\.svs claims 16777216 x 16777216 pixels"):
+        Slide(Path("bare.svs"), reader, None)
 
 
 # Levels
@@ -283,7 +341,7 @@ def test_large_areas_are_read_in_strips_without_seams(slide, monkeypatch, size):
     box = Box(-10, -10, 420, 310)
     whole = slide.read(box, size)
 
-    monkeypatch.setattr(module, "READ_PIXELS", 9000)
+    monkeypatch.setattr(module, "BLOCK_PIXELS", 9000)
     strips = slide.read(box, size)
 
     assert np.abs(strips.astype(int) - whole).max() <= 1
@@ -292,7 +350,7 @@ def test_large_areas_are_read_in_strips_without_seams(slide, monkeypatch, size):
 def test_enlarging_never_goes_in_strips(slide, monkeypatch):
     whole = slide.read(Box(0, 0, 100, 100), Size(200, 200))
 
-    monkeypatch.setattr(module, "READ_PIXELS", 900)
+    monkeypatch.setattr(module, "BLOCK_PIXELS", 900)
 
     np.testing.assert_array_equal(slide.read(Box(0, 0, 100, 100), Size(200, 200)), whole)
 

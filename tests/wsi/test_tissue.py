@@ -90,8 +90,17 @@ def test_a_square_of_tissue_is_found_where_it_is(find, rng):
 @pytest.mark.parametrize("glass", [GLASS, (255, 255, 255), (240, 236, 216), (200, 200, 200)])
 @pytest.mark.parametrize("noise", [0, 3])
 def test_blank_glass_has_no_tissue(find, rng, glass, noise):
-    """Otsu's threshold always finds two classes; here there is one."""
+    """Otsu's threshold always finds two classes. Here there is one."""
     assert not find(painted(rng, glass=glass, noise=noise)).mask.any()
+
+
+def test_a_grey_slide_is_known_to_have_no_colour(find, rng):
+    picture = painted(rng, (640, 800, 1280, 640, DARK))
+    grey = np.repeat(picture[..., :1], 3, axis=2)
+
+    assert find(picture).coloured
+    assert not find(grey).coloured
+    assert not find(grey).mask.any()
 
 
 @pytest.mark.parametrize("pale", [PALE, (228, 212, 226), (240, 226, 239)])
@@ -107,7 +116,7 @@ def test_pale_tissue_beside_dark_is_kept(find, rng, pale, noise):
 
 
 def test_pale_tissue_is_found_whether_or_not_there_is_dark(find, rng):
-    """What is tissue in one place must not depend on what lies elsewhere on the slide."""
+    """Tissue in one place must not depend on what lies elsewhere on the slide."""
     pale, dark = (1440, 240, 800, 2000, (228, 213, 226)), (240, 240, 960, 2000, DARK)
 
     alone, beside = find(painted(rng, pale)), find(painted(rng, dark, pale))
@@ -117,7 +126,7 @@ def test_pale_tissue_is_found_whether_or_not_there_is_dark(find, rng):
 
 
 def test_tinted_glass_beside_white_padding_is_not_tissue(find, rng):
-    """Stitched scans fill what was not scanned with pure white; scanned glass is yellowish."""
+    """Stitched scans fill what was not scanned with pure white, and scanned glass is yellowish."""
     overview = painted(rng, (800, 800, 800, 800, DARK), glass=(240, 236, 216))
     overview[:100] = 255
 
@@ -127,7 +136,7 @@ def test_tinted_glass_beside_white_padding_is_not_tissue(find, rng):
 
 
 def test_a_slide_full_of_tissue_is_all_tissue(find, rng):
-    """Between pink and purple Otsu would draw a line; there is no glass to compare with."""
+    """Between pink and purple Otsu would draw a line: there is no glass to compare with."""
     tissue = find(painted(rng, (0, 0, 1280, SIDE, DARK), glass=(226, 150, 190)))
 
     assert tissue.mask.all()

@@ -1,1 +1,9 @@
-
+from .done import is_done as is_done
+from .done import make_once as make_once
+from .ledger import Ledger as Ledger
+from .ledger import LedgerEntry as LedgerEntry
+from .ledger import StageReport as StageReport
+from .runner import run_stage as run_stage
+from .slides import SlideEntry as SlideEntry
+from .slides import find_slides as find_slides
+from .slides import read_labels as read_labels

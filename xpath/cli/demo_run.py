@@ -11,16 +11,12 @@ from tqdm import tqdm
 from xpath.batch.slides import SlideEntry, find_slides, read_labels, with_labels
 from xpath.cli.stages import finish
 from xpath.errors import DataError
-from xpath.mil.train import TrainConfig
+from xpath.mil.classifier import ClassifierConfig
+from xpath.mil.splits import SplitConfig
+from xpath.mil.training import TrainConfig
 from xpath.store.tables import read_table
 from xpath.study.chain import explain_stage, export_stage, features_stage, run_chain, segment_stage
-from xpath.study.config import (
-    ClassifierConfig,
-    ExplainConfig,
-    ObjectsConfig,
-    SplitConfig,
-    StudyConfig,
-)
+from xpath.study.config import ExplainConfig, ObjectsConfig, StudyConfig
 from xpath.study.study import Study, new_study
 from xpath.testing.cohort import CohortPlan, make_cohort
 from xpath.testing.tissue import LABELS

@@ -36,8 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the grid and prints how many patches it has."""
     from xpath.store.grids import write_grid
+    from xpath.wsi.probe import probe
     from xpath.wsi.slide import Slide
 
+    probe(args.slide, mpp=args.mpp)  # in a child process, which a broken file may end
     with Slide.open(args.slide, mpp=args.mpp) as slide:
         grid = _cut(slide, args)
         write_grid(args.out, grid, args.slide.stem)

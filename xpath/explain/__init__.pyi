@@ -1,1 +1,12 @@
-
+from .activation import object_activation as object_activation
+from .activation import patch_activation as patch_activation
+from .attention_pool import leave_out_objects as leave_out_objects
+from .attention_pool import leave_out_patches as leave_out_patches
+from .attribution import Attribution as Attribution
+from .cohort import cohort_importance as cohort_importance
+from .explanation import Explanation as Explanation
+from .explanation import read_explanation as read_explanation
+from .faithfulness import planted_truth as planted_truth
+from .faithfulness import weight_sanity as weight_sanity
+from .importance import object_importance as object_importance
+from .methods import attribute as attribute

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpath.errors import ConfigError
+from xpath.errors import ConfigError, DataError
 from xpath.explain.activation import object_activation, patch_activation
 from xpath.explain.attention_pool import (
     attention_pools,
@@ -24,7 +24,9 @@ from xpath.explain.captum_bridge import (
     integrated_gradients,
     layerwise_relevance,
 )
+from xpath.explain.leave_one_out import leave_one_out
 from xpath.explain.shapley import shapley_patches
+from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.object_aware import ObjectAwareMIL
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from xpath.explain.attribution import Method
     from xpath.explain.head import AttentionClassifier, Contrast
     from xpath.mil.bag import Bag
+    from xpath.protocols import SlideClassifier
 
 __all__ = ["attribute"]
 
@@ -45,7 +48,7 @@ GRADIENTS = {
 
 
 def attribute(
-    model: AttentionClassifier,
+    model: AttentionClassifier | SlideClassifier,
     bag: Bag,
     method: Method = "activation",
     target: int | None = None,
@@ -60,7 +63,7 @@ def attribute(
         scores = attribute(model, bag, "leave_one_out", contrast="runner_up").patches
 
     Args:
-        model: The standard or the object-aware classifier.
+        model: The standard or the object-aware classifier; for ``leave_one_out`` any other too.
         bag: The slide.
         method: See ``Method``.
         target: Class index; by default the predicted class.
@@ -69,10 +72,17 @@ def attribute(
 
     Raises:
         ConfigError: No such method or contrast.
-        DataError: No such class, or a model that is not additive.
+        DataError: No such class, or a method that a model without additive logits does not have.
     """
     if method not in METHODS:
         raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if not isinstance(model, AttentionMIL | ObjectAwareMIL):
+        if method == "leave_one_out":
+            return leave_one_out(model, bag, target, contrast=contrast)
+        raise DataError(
+            f"{method} needs a logit that is a sum over patches, as AttentionMIL's and"
+            f" ObjectAwareMIL's; of {type(model).__name__} ask leave_one_out"
+        )
     if method in GRADIENTS:
         return GRADIENTS[method](model, bag, target, contrast=contrast)
     if method == "activation":

@@ -1,1 +1,11 @@
-
+from .dicom_seg import write_dicom_seg as write_dicom_seg
+from .figures import activation_figure as activation_figure
+from .figures import importance_figure as importance_figure
+from .ome_tiff import write_ome_tiff as write_ome_tiff
+from .overlay import explain_figure as explain_figure
+from .qupath.geojson import object_features as object_features
+from .qupath.geojson import write_geojson as write_geojson
+from .qupath.reader import read_regions as read_regions
+from .qupath.rules import check_geojson as check_geojson
+from .report.pages import write_report as write_report
+from .report.records import SlideReport as SlideReport

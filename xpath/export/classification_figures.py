@@ -90,19 +90,19 @@ def reliability_figure(path: Path, curves: Mapping[str, Reliability]) -> None:
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
     lowest = 1.0
-    for number, (name, found) in enumerate(curves.items()):
-        reach = np.stack([found.accuracy - found.low, found.high - found.accuracy]).clip(min=0)
+    for number, (name, curve) in enumerate(curves.items()):
+        reach = np.stack([curve.accuracy - curve.low, curve.high - curve.accuracy]).clip(min=0)
         axes.errorbar(
-            found.confidence,
-            found.accuracy,
+            curve.confidence,
+            curve.accuracy,
             yerr=reach,
             color=COLOURS[number % len(COLOURS)],
             linestyle=LINES[number % len(LINES)],
             marker=".",
             capsize=2,
-            label=f"{name}: ECE {found.ece:.3f}",
+            label=f"{name}: ECE {curve.ece:.3f}",
         )
-        lowest = min(lowest, float(found.confidence.min()))
+        lowest = min(lowest, float(curve.confidence.min()))
     axes.set(xlim=(max(0.0, lowest - 0.05), 1.01), ylim=(0, 1.02))
     axes.set(xlabel="probability of the predicted class", ylabel="share that is right")
     axes.legend(fontsize=7, loc="lower right")

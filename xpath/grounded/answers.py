@@ -1,4 +1,4 @@
-"""What the grounded model answers: generated words, the phrases it marks, and their masks.
+"""Answers of the grounded model: generated words, the phrases it marks, and their masks.
 
 Axes: N masks, H W pixels.
 """

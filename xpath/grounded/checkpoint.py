@@ -44,7 +44,7 @@ FILES = ("*.safetensors", "*.json", "merges.txt", CARD)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroundedInfo:
-    """What must be known of the weights."""
+    """Facts about the weights."""
 
     name: str
     """Name of the weights, for reports."""

@@ -95,7 +95,7 @@ class GroundedConfig:
 
 
 def internvl_config(config: GroundedConfig, *, image_token: int) -> InternVLConfig:
-    """What transformers builds the language branch from.
+    """Configuration transformers builds the language branch from.
 
     Args:
         config: Sizes.
@@ -137,7 +137,7 @@ def internvl_config(config: GroundedConfig, *, image_token: int) -> InternVLConf
 
 
 def sam2_config(sizes: GroundingSizes) -> Sam2Config:
-    """What transformers builds the grounding branch from."""
+    """Configuration transformers builds the grounding branch from."""
     from transformers import (
         Sam2Config,
         Sam2HieraDetConfig,

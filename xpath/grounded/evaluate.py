@@ -44,7 +44,7 @@ JUDGES = {"disease": names_finding, "anatomy": names_finding, "region": names_re
 
 
 class Question(NamedTuple):
-    """What is asked of an image, and the right answer."""
+    """A question about an image, and the right answer."""
 
     task: str
     words: str

@@ -1,4 +1,4 @@
-"""What the grounded model computes for one image: encode, answer in one pass, generate, draw.
+"""The grounded model on one image: encode, answer in one pass, generate, draw.
 
 Axes: P prompts, N masks, L tokens, W features, H W pixels.
 """

@@ -230,7 +230,7 @@ class GroundedInterpreter:
         question: str = REGION,
         max_tiles: int | None = None,
     ) -> tuple[Answer, ...]:
-        """What each box of one image holds, in words: the box is drawn on the image and asked for.
+        """Describes each box of one image: the box is drawn on the image and asked for.
 
         Args:
             embedding: One image, from ``encode``.

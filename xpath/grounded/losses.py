@@ -1,4 +1,4 @@
-"""What the grounded model is trained to do.
+"""Losses of the grounded model.
 
 The cross-entropy of the answer, and for every ``[SEG]`` BCE and Dice of its mask at points drawn
 where the mask is uncertain (UniBiomed's training code; PointRend, Kirillov et al. 2020, section 3).

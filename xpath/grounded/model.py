@@ -25,7 +25,7 @@ __all__ = ["GroundedModel", "MaskLogits", "empty_grounded", "enlarge"]
 
 
 class MaskLogits(NamedTuple):
-    """What SAM2 draws for N prompts of B images."""
+    """Masks SAM2 draws for N prompts of B images."""
 
     logits: Tensor
     """``(B, N, h, w)`` of the mask it is surest of."""
@@ -84,7 +84,7 @@ class GroundedModel(nn.Module):
         return cast("Tensor", embeds.masked_scatter(here, image_tokens.to(embeds.dtype)))
 
     def states(self, embeds: Tensor, **options: Any) -> Any:
-        """What the language model makes of embeddings ``(B, L, W)``.
+        """Output of the language model for embeddings ``(B, L, W)``.
 
         ``last_hidden_state`` is ``(B, L, W)`` after the last norm; ``cache`` comes with
         ``use_cache=True``. Padding on the right needs no mask: nothing looks ahead.

@@ -170,7 +170,7 @@ class Renaming(NamedTuple):
 
 
 def renaming(names: Iterable[str]) -> Renaming:
-    """What published names mean.
+    """Meaning of the published names.
 
     Raises:
         CheckpointError: Names that belong to no part of the model; all are listed.

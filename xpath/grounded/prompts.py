@@ -63,7 +63,7 @@ def segment_question(phrase: str) -> str:
 
 
 def segment_answer() -> str:
-    """What the model answers to it, up to the token whose state becomes the mask."""
+    """The model's answer to it, up to the token whose state becomes the mask."""
     return f"Sure, it is {SEG}"
 
 

@@ -77,7 +77,7 @@ class SampleConfig:
 def schedule(
     data_sets: Iterable[Mapping[str, Sequence[Annotation]]], config: SampleConfig
 ) -> list[tuple[str, Annotation]]:
-    """What is shown in an epoch: task and annotation, small data sets repeated.
+    """Tasks and annotations of an epoch, small data sets repeated.
 
     Args:
         data_sets: Annotations of each by task, a key of ``TASKS``; those that tell too little for

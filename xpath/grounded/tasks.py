@@ -1,4 +1,4 @@
-"""What the grounded model is taught and examined in: annotated images as questions and answers.
+"""Tasks of the grounded model: annotated images as questions and answers.
 
 UniBiomed's tasks, worded as in its training code.
 """
@@ -46,7 +46,7 @@ NOTHING = "no findings"
 
 
 class Annotation(NamedTuple):
-    """What is known of one part of an image."""
+    """Annotation of one part of an image."""
 
     image: Path
     mask: Path | None

@@ -89,7 +89,7 @@ def tile_count(height: int, width: int, *, tile: int = 448, max_tiles: int = MAX
 
 @cache
 def _processors(tile: int, square: int) -> tuple[Any, Any]:
-    """What cuts tiles, and what makes the square."""
+    """Image processors that cut tiles, and make the square."""
     from transformers import GotOcr2ImageProcessorPil
 
     options: dict[str, Any] = {"image_mean": list(MEAN), "image_std": list(STD)}

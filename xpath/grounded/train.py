@@ -96,7 +96,7 @@ class GroundedBatch(NamedTuple):
 
 
 class GroundedStep(NamedTuple):
-    """What is known after a step; scalars still on the device."""
+    """Losses of a step, scalars still on the device."""
 
     step: int
     """Number of steps made."""

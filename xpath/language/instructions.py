@@ -1,4 +1,4 @@
-"""What a language model is told: the label tree, the rules, two examples, a schema."""
+"""Instructions for a language model: the label tree, the rules, two examples, a schema."""
 
 from __future__ import annotations
 

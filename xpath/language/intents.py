@@ -1,4 +1,4 @@
-"""What a text is after: a report, a request or an open question, and what is worth seeing then."""
+"""Intent of a text: a report, a request or an open question, and what is worth seeing then."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Intent", "find_intent", "guess_case", "worth_seeing"]
 
 
 class Intent(NamedTuple):
-    """What an open question is after."""
+    """The intent of an open question."""
 
     name: str
     objects: tuple[str, ...]
@@ -53,7 +53,7 @@ def worth_seeing(intent: Intent, tree: LabelTree, region: str) -> tuple[Label, .
 
 
 def guess_case(text: str) -> Case:
-    """What kind of text this is: an open question, a request for certain objects, or a report."""
+    """Tells an open question, a request for certain objects and a report apart."""
     question = "?" in text
     asking = _REQUEST.search(text)
     if find_intent(text) and (_OPEN.search(text) or (asking and _ALL.search(text))):

@@ -1,4 +1,4 @@
-"""What a request asks for and nothing is known about."""
+"""Words of a request that nothing is known about."""
 
 from __future__ import annotations
 

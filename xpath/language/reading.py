@@ -1,4 +1,4 @@
-"""What is asked in words, and what a reader makes of it."""
+"""A request in words, and a reader's reading of it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Mention:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a text says about the objects of the label tree."""
+    """Objects of the label tree that a text mentions."""
 
     mentions: tuple[Mention, ...]
     """In the order of the text."""
@@ -69,7 +69,7 @@ class Reading:
 
     @property
     def labels(self) -> tuple[Label, ...]:
-        """What is asked for: labels present or uncertain, in the order of the published tree."""
+        """Labels to ask for: present or uncertain, in the order of the published tree."""
         asked = {mention.label for mention in self.mentions if mention.status in ASKED}
         order = {label: number for number, label in enumerate(load_labels())}
         return tuple(sorted(asked, key=lambda label: (order.get(label, len(order)), label.id)))
@@ -87,4 +87,4 @@ class Reader(Protocol):
     """
 
     def read(self, request: Request) -> Reading:
-        """What a text asks for."""
+        """A text and the little that is known about it."""

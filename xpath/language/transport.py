@@ -51,7 +51,7 @@ class Transport:
         self._opener = build_opener(_NoRedirect, *proxies)
 
     def post(self, body: dict[str, Any]) -> Any:
-        """What the server answers.
+        """The server's answer.
 
         Raises:
             ReaderError: It cannot be reached, refuses, takes too long, or does not answer JSON.

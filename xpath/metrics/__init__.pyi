@@ -1,1 +1,12 @@
-
+from .bootstrap import bootstrap_mean as bootstrap_mean
+from .boundary import hausdorff as hausdorff
+from .boundary import surface_dice as surface_dice
+from .calibration import calibration_metrics as calibration_metrics
+from .classification import classification_metrics as classification_metrics
+from .instances import aggregated_jaccard as aggregated_jaccard
+from .instances import panoptic_quality as panoptic_quality
+from .intervals import classification_intervals as classification_intervals
+from .overlap import dice as dice
+from .overlap import iou as iou
+from .roc import compare_auc as compare_auc
+from .text import text_scores as text_scores

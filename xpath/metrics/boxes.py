@@ -25,7 +25,7 @@ CLICKS_PER_BOX = 2
 
 
 class BoxCost(NamedTuple):
-    """What boxes for one mask cost, and how good they are if taken for the mask themselves."""
+    """Cost of boxes for one mask, and how good they are if taken for the mask themselves."""
 
     union_boxes: int
     """1, or 0 for an empty mask."""
@@ -65,7 +65,7 @@ def fill_boxes(boxes: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.b
 
 
 def box_cost(truth: NDArray[np.bool_], *, min_pixels: int = MIN_PIXELS) -> BoxCost:
-    """What an annotator has to give for a mask.
+    """Number of boxes and clicks an annotator has to give for a mask.
 
     If all its regions are smaller than ``min_pixels``, each needs its box all the same.
 

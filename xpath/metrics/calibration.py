@@ -32,7 +32,7 @@ slides no better than chance at infinity: both say that there were too few of th
 
 
 class Reliability(NamedTuple):
-    """What a reliability plot shows; bins without a slide are left out."""
+    """Points of a reliability plot, without the bins that hold no slide."""
 
     confidence: NDArray[np.float64]
     """``(M,)`` mean probability of the predicted class."""
@@ -88,14 +88,14 @@ def reliability(
         raise DataError(f"bins must be 1 or more, got {bins}")
     top = np.asarray(probability, np.float64).max(axis=1)
     right = np.asarray(probability).argmax(axis=1) == label
-    place = np.minimum((top * bins).astype(np.int64), bins - 1)
+    index = np.minimum((top * bins).astype(np.int64), bins - 1)
     if equal_mass:
         rank = np.argsort(np.argsort(top, kind="stable"), kind="stable")
-        place = rank * bins // len(top)
-    count = np.bincount(place, minlength=bins)
+        index = rank * bins // len(top)
+    count = np.bincount(index, minlength=bins)
     there = count > 0
-    confidence = np.bincount(place, top, bins)[there] / count[there]
-    accuracy = np.bincount(place, right, bins)[there] / count[there]
+    confidence = np.bincount(index, top, bins)[there] / count[there]
+    accuracy = np.bincount(index, right, bins)[there] / count[there]
     low, high = _wilson(accuracy, count[there])
     return Reliability(confidence, accuracy, low, high, count[there])
 
@@ -121,7 +121,7 @@ def calibration_metrics(
 def fit_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) -> float:
     """The temperature T for which ``softmax(logits / T)`` suits the labels best.
 
-    Take slides that did not train the model: the validation part. Above 1, the model was too sure.
+    Take slides that did not train the model, the validation slides. Above 1, it was too sure.
     Which class is predicted does not change, nor does a two-class AUC.
 
     Args:
@@ -149,8 +149,8 @@ def fit_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) ->
     bounds = (np.log(COOLEST), np.log(HOTTEST))
     # The loss is convex in 1/T, so it has one minimum in log T; compare the ends by hand, because
     # the bounded search never quite reaches them.
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
-    best = min((*bounds, float(found.x)), key=loss)
+    inner = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    best = min((*bounds, float(inner.x)), key=loss)
     return float(np.exp(best))
 
 

@@ -130,9 +130,9 @@ def _areas(
         patients = len(np.unique(index[side]))
         if patients < 2:
             raise DataError(f"an AUC's interval needs two patients {name} at least, got {patients}")
-    places = _placements(values, truth)
-    areas = places[:, truth].mean(axis=1)
-    return areas, _covariance(places - areas[:, None], truth, index)
+    placements = _placements(values, truth)
+    areas = placements[:, truth].mean(axis=1)
+    return areas, _covariance(placements - areas[:, None], truth, index)
 
 
 def _placements(values: NDArray[np.float64], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -142,12 +142,12 @@ def _placements(values: NDArray[np.float64], truth: NDArray[np.bool_]) -> NDArra
     """
     from scipy.stats import rankdata
 
-    places = np.empty_like(values)
+    placements = np.empty_like(values)
     overall = rankdata(values, axis=1)
     for side in (truth, ~truth):
         beaten = (overall[:, side] - rankdata(values[:, side], axis=1)) / (~side).sum()
-        places[:, side] = beaten if side is truth else 1 - beaten
-    return places
+        placements[:, side] = beaten if side is truth else 1 - beaten
+    return placements
 
 
 def _covariance(

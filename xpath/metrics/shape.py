@@ -35,7 +35,7 @@ __all__ = [
 
 
 class ShapeTraits(NamedTuple):
-    """What makes a mask hard; NaN where it is not defined."""
+    """Traits of a mask that make it hard to segment, NaN where one is not defined."""
 
     irregularity: float
     instance_ratio: float
@@ -82,7 +82,7 @@ def boundary_length(mask: NDArray[np.bool_]) -> float:
 
 
 def boundary_pixels(mask: NDArray[np.bool_]) -> float:
-    """Number of pixels of a mask that touch its outside by a side; the image's edge is outside."""
+    """Number of pixels of a mask that touch its outside by a side, the image's edge included."""
     return float((mask & ~_inside(mask)).sum())
 
 

@@ -1,1 +1,12 @@
-
+from .attention_mil import AttentionMIL as AttentionMIL
+from .bag import Bag as Bag
+from .bag import pack as pack
+from .classifier import load_classifier as load_classifier
+from .cross_validation import out_of_fold as out_of_fold
+from .estimator import AttentionMILClassifier as AttentionMILClassifier
+from .estimator import ObjectAwareMILClassifier as ObjectAwareMILClassifier
+from .object_aware import ObjectAwareMIL as ObjectAwareMIL
+from .prediction import evaluate as evaluate
+from .prediction import predict as predict
+from .training import TrainConfig as TrainConfig
+from .training import train as train

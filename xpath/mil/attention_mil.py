@@ -30,17 +30,21 @@ if TYPE_CHECKING:
 
     from xpath.mil.bag import PackedBags
 
-__all__ = ["AttentionMIL", "AttentionMILConfig", "MILOutput", "named", "projection"]
+__all__ = [
+    "AttentionMIL",
+    "AttentionMILConfig",
+    "AttentionMILSettings",
+    "MILOutput",
+    "check_sizes",
+    "named",
+    "projection",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AttentionMILConfig:
-    """What an ``AttentionMIL`` is built from."""
+class AttentionMILSettings:
+    """Choices of an ``AttentionMIL`` that no cohort decides."""
 
-    dim: int
-    """Features of a patch D."""
-    classes: tuple[str, ...]
-    """Names of the K classes, in the order of the logits."""
     hidden: int = 128
     """Width of the attention network."""
     gated: bool = True
@@ -54,14 +58,28 @@ class AttentionMILConfig:
         """Refuses numbers that cannot be.
 
         Raises:
-            ConfigError: A width below 1, fewer than 2 classes, a name twice, a rate not in 0..1.
+            ConfigError: A width below 1, or a rate not in 0..1.
         """
-        if min(self.dim, self.hidden, self.proj if self.proj is not None else 1) < 1:
-            raise ConfigError(f"dim, hidden and proj must be 1 or more (proj may be None): {self}")
-        if len(self.classes) < 2:
-            raise ConfigError(f"there must be 2 classes at least, got {self.classes}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+        check_sizes(hidden=self.hidden, proj=self.proj, dropout=self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionMILConfig(AttentionMILSettings):
+    """Everything an ``AttentionMIL`` is built from."""
+
+    dim: int
+    """Features of a patch D."""
+    classes: tuple[str, ...]
+    """Names of the K classes, in the order of the logits."""
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be.
+
+        Raises:
+            ConfigError: Fewer than 2 classes, or as for ``AttentionMILSettings``.
+        """
+        super(AttentionMILConfig, self).__post_init__()  # bare super() breaks under slots
+        check_sizes(dim=self.dim, classes=self.classes)
 
 
 class MILOutput(NamedTuple):
@@ -98,7 +116,7 @@ class AttentionMIL(Pretrained):
         ConfigError: A number that cannot be.
     """
 
-    kind = "attention"
+    model_type = "attention"
     config: AttentionMILConfig
 
     def __init__(
@@ -126,11 +144,6 @@ class AttentionMIL(Pretrained):
         self.attention = (GatedAttention if gated else PlainAttention)(width, hidden, dropout)
         self.classifier = nn.Linear(width, len(self.classes))
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the K classes, in the order of the logits."""
-        return self.config.classes
-
     def forward(self, bags: PackedBags) -> MILOutput:
         """Logits of bags with patch features ``(M, D)``.
 
@@ -148,6 +161,30 @@ class AttentionMIL(Pretrained):
             embedding = segment_weighted_sum(attention, instances, bags.index, bags.sizes)
             logits = self.classifier(embedding)
         return MILOutput(logits, attention, embedding, instances)
+
+
+def check_sizes(
+    *,
+    dim: int = 1,
+    hidden: int = 1,
+    proj: int | None = None,
+    dropout: float = 0.0,
+    classes: Sequence[str] | None = None,
+) -> None:
+    """Refuses the numbers of a classifier that cannot be.
+
+    Raises:
+        ConfigError: A width below 1, a rate not in 0..1, or fewer than 2 classes.
+    """
+    if min(dim, hidden, 1 if proj is None else proj) < 1:
+        raise ConfigError(
+            f"dim, hidden and proj must be 1 or more (proj may be None), got {dim}, {hidden}"
+            f" and {proj}"
+        )
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"dropout must be at least 0 and below 1, got {dropout}")
+    if classes is not None and len(classes) < 2:
+        raise ConfigError(f"there must be 2 classes at least, got {tuple(classes)}")
 
 
 def projection(dim: int, proj: int | None, dropout: float) -> nn.Module:

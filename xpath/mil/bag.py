@@ -1,6 +1,6 @@
 """Slides as bags of patches, and many bags as one tensor.
 
-Axes: B bags, N patches of a bag, M patches of all bags, L object kinds, D features.
+Axes: B bags, N patches of a bag, M patches of all bags, L object classes, D features.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from xpath.protocols import SlideClassifier
+
 __all__ = [
     "Bag",
     "PackedBags",
     "check_packed",
     "check_precision",
+    "chunks",
+    "own_tensor",
     "pack",
     "pack_padded",
-    "portions",
 ]
 
 AT_ONCE = 2**27
@@ -85,8 +88,8 @@ class Bag:
         if self.present is None:
             raise ShapeError(f"{name}: object features (N, L, D) need `present` (N, L)")
         _check_tensor(f"{name}: present", self.present)
-        count, kinds = self.features.shape[:2]
-        check_shape(f"{name}: present", self.present, "N L", N=count, L=kinds)
+        count, classes = self.features.shape[:2]
+        check_shape(f"{name}: present", self.present, "N L", N=count, L=classes)
         if self.present.dtype != torch.bool:
             raise DataError(
                 f"{name}: present must be boolean, got {self.present.dtype}; pass coverage > 0"
@@ -102,7 +105,7 @@ def _check_tensor(name: str, value: object) -> None:
 
 
 def _is_index(label: object) -> bool:
-    """True for whole numbers of any kind, numpy's too; a tensor or a float is none."""
+    """True for whole numbers, also numpy's, but not for a tensor or a float."""
     return isinstance(label, SupportsIndex) and not isinstance(label, torch.Tensor)
 
 
@@ -135,7 +138,7 @@ class PackedBags(NamedTuple):
 
 
 def check_packed(bags: object) -> None:
-    """Refuses what no classifier can read.
+    """Refuses anything but packed bags.
 
     Raises:
         DataError: Bags that are not packed.
@@ -143,7 +146,7 @@ def check_packed(bags: object) -> None:
     if not isinstance(bags, PackedBags):
         raise DataError(
             f"a classifier reads packed bags, got {type(bags).__name__}; pass pack([bag, ...]), or"
-            " the bags to xpath.mil.evaluate.predict"
+            " the bags to xpath.mil.prediction.predict"
         )
 
 
@@ -160,12 +163,25 @@ def check_precision(bags: PackedBags, own: Tensor) -> None:
         )
 
 
+def own_tensor(model: SlideClassifier) -> Tensor:
+    """A tensor of the model, whose device and type its input must have.
+
+    Raises:
+        DataError: A model without any tensor.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor  # type: ignore[no-any-return]  # the protocol leaves torch's types open
+    raise DataError(f"{type(model).__name__} has neither parameters nor buffers: nothing to train")
+
+
 def pack(bags: Sequence[Bag]) -> PackedBags:
-    """Puts bags end to end; half precision, as it is stored, becomes single.
+    """Puts bags end to end.
+
+    Half precision, as it is stored, becomes single.
 
     Raises:
         DataError: No bags.
-        ShapeError: Bags of different features or object kinds.
+        ShapeError: Bags of different features or object classes.
     """
     if not bags:
         raise DataError("there are no bags to pack")
@@ -173,7 +189,7 @@ def pack(bags: Sequence[Bag]) -> PackedBags:
     for bag in bags:
         if tuple(bag.features.shape[1:]) != first:
             raise ShapeError(
-                f"bags must hold one kind of features: {bags[0].slide_id!r} has (N, {first}),"
+                f"bags must all hold the same features: {bags[0].slide_id!r} has (N, {first}),"
                 f" {bag.slide_id!r} has (N, {tuple(bag.features.shape[1:])})"
             )
     sizes = torch.tensor([len(bag.features) for bag in bags])
@@ -188,24 +204,24 @@ def pack(bags: Sequence[Bag]) -> PackedBags:
     )
 
 
-def portions(bags: Sequence[Bag], *, most: int | None = None) -> Iterator[list[Bag]]:
-    """Bags in portions that fit the memory once they are packed; order and count are kept.
+def chunks(bags: Sequence[Bag], *, most: int | None = None) -> Iterator[list[Bag]]:
+    """Bags in chunks that fit the memory once they are packed, in their order.
 
     Args:
         bags: Any number, of any lengths.
-        most: Bags of a portion; None for any number.
+        most: Bags of a chunk; None for any number.
     """
-    portion: list[Bag] = []
+    chunk: list[Bag] = []
     numbers = 0
     for bag in bags:
         size = bag.features.numel()
-        if portion and (len(portion) == most or numbers + size > AT_ONCE):
-            yield portion
-            portion, numbers = [], 0
-        portion.append(bag)
+        if chunk and (len(chunk) == most or numbers + size > AT_ONCE):
+            yield chunk
+            chunk, numbers = [], 0
+        chunk.append(bag)
         numbers += size
-    if portion:
-        yield portion
+    if chunk:
+        yield chunk
 
 
 def pack_padded(
@@ -236,7 +252,7 @@ def pack_padded(
     if present is not None:
         check_shape("present", present, "B N L", B=count, N=length, L=features.shape[2])
     if not count or any(m is not None and m.dtype != torch.bool for m in (mask, present)):
-        raise DataError(f"{count} bags; mask and present must be boolean, such as lengths > place")
+        raise DataError(f"{count} bags; mask and present must be boolean, such as lengths > index")
     rows = features[mask]
     if not torch.isfinite(rows).all():
         raise DataError("a patch has NaN or infinity in its features; look at mask and encoder")

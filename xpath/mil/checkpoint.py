@@ -1,6 +1,6 @@
-"""Slide classifiers on disk: a folder that says what it is.
+"""Slide classifiers on disk, each a folder that describes itself.
 
-``config.json`` (schema, kind, numbers, names of classes and objects, metadata),
+``config.json`` (schema, type of model, numbers, names of classes and objects, metadata),
 ``model.safetensors`` and ``README.md`` (the model card). Never a pickle.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["Pretrained", "read_kind"]
+__all__ = ["Pretrained", "read_model_type"]
 
 SCHEMA = "xpath.classifier/1"
 FILES = frozenset({"config.json", "model.safetensors", "README.md"})
@@ -32,20 +32,25 @@ class Pretrained(nn.Module):
     """A module that can be saved and loaded.
 
     A sub-class keeps what it was built from as ``config``, a frozen dataclass whose fields are the
-    arguments of its constructor.
+    arguments of its constructor, ``classes`` among them.
     """
 
-    kind: ClassVar[str]
+    model_type: ClassVar[str]
     """Name of the architecture in ``config.json``."""
     config: Any
-    """What it was built from."""
+    """The numbers it was built from."""
     metadata: dict[str, Any]
-    """What must be known to use it, anything JSON can hold: digests of encoder and segmentor, side
-    of a patch in microns, slides it was trained on. Saved and loaded with the weights."""
+    """All that a user of it must know, anything JSON can hold: digests of encoder and segmentor,
+    side of a patch in microns, slides it was trained on. Saved and loaded with the weights."""
 
     def __init__(self) -> None:
         super().__init__()
         self.metadata = {}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes, in the order of the logits."""
+        return tuple(self.config.classes)
 
     def save_pretrained(self, folder: str | Path, card: str | None = None) -> None:
         """Writes the checkpoint folder, all of it or nothing.
@@ -63,7 +68,7 @@ class Pretrained(nn.Module):
         _refuse_other_files(folder)
         config = {
             "schema": SCHEMA,
-            "kind": self.kind,
+            "kind": self.model_type,
             "config": dataclasses.asdict(self.config),
             "metadata": self.metadata,
         }
@@ -83,15 +88,15 @@ class Pretrained(nn.Module):
         """The model of a checkpoint folder, in evaluation mode, on the CPU.
 
         Raises:
-            CheckpointError: A file is missing or unreadable, of another schema or kind, or the
+            CheckpointError: A file is missing or unreadable, of another schema or type, or the
                 weights do not fit the config; every tensor that does not fit is named.
         """
         folder = Path(folder)
         content = _read_config(folder / "config.json")
-        if content["kind"] != cls.kind:
+        if content["kind"] != cls.model_type:
             raise CheckpointError(
-                f"{folder} holds a classifier of kind {content['kind']!r}, not {cls.kind!r};"
-                " xpath.mil.classifier.load_classifier reads any kind"
+                f"{folder} holds a classifier of type {content['kind']!r}, not {cls.model_type!r};"
+                " xpath.mil.classifier.load_classifier reads any type"
             )
         try:
             model = cls(**content["config"])
@@ -106,13 +111,13 @@ class Pretrained(nn.Module):
 
     def _card(self) -> str:
         config = dataclasses.asdict(self.config)
-        lines = [f"# Slide classifier ({self.kind})", ""]
+        lines = [f"# Slide classifier ({self.model_type})", ""]
         lines += [f"* {key}: {value}" for key, value in {**config, **self.metadata}.items()]
         return "\n".join([*lines, "", "For research; not for diagnosis.", ""])
 
 
-def read_kind(folder: Path) -> str:
-    """Kind of classifier in a checkpoint folder.
+def read_model_type(folder: Path) -> str:
+    """Type of the classifier in a checkpoint folder.
 
     Raises:
         CheckpointError: There is no config, or it is of another schema.
@@ -121,7 +126,7 @@ def read_kind(folder: Path) -> str:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Kind, config and metadata."""
+    """Type, config and metadata."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if content.get("schema") != SCHEMA:
@@ -145,15 +150,15 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _refuse_other_files(folder: Path) -> None:
-    """A folder is replaced as a whole, so only a slide classifier may lie there."""
+    """Refuses to replace a folder that holds anything but a slide classifier."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     config = folder / "config.json"
     ours = config.is_file() and SCHEMA in config.read_text(encoding="utf-8", errors="replace")
-    strangers = {entry.name for entry in folder.iterdir()} - FILES if ours else {folder.name}
-    if strangers:
+    others = {entry.name for entry in folder.iterdir()} - FILES if ours else {folder.name}
+    if others:
         raise CheckpointError(
-            f"{folder} would be replaced, but {sorted(strangers)[:5]} is no part of a slide"
+            f"{folder} would be replaced, but {sorted(others)[:5]} is no part of a slide"
             " classifier; choose another folder, or remove it first"
         )
 
@@ -161,12 +166,12 @@ def _refuse_other_files(folder: Path) -> None:
 def _check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Names every tensor that is missing, unknown, of another shape, or no number."""
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    problems = [f"missing {name}" for name in wanted.keys() - found.keys()]
-    problems += [f"unknown {name}" for name in found.keys() - wanted.keys()]
-    for name in wanted.keys() & found.keys():
-        if wanted[name] != found[name]:
-            problems.append(f"{name} is {found[name]}, wanted {wanted[name]}")
+    given = {name: tuple(value.shape) for name, value in state.items()}
+    problems = [f"missing {name}" for name in wanted.keys() - given.keys()]
+    problems += [f"unknown {name}" for name in given.keys() - wanted.keys()]
+    for name in wanted.keys() & given.keys():
+        if wanted[name] != given[name]:
+            problems.append(f"{name} is {given[name]}, wanted {wanted[name]}")
         elif not state[name].is_floating_point() or not torch.isfinite(state[name]).all():
             problems.append(f"{name} holds values that are no finite floating numbers")
     if problems:

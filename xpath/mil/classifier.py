@@ -1,33 +1,180 @@
-"""A slide classifier of any kind."""
+"""The slide classifiers a cohort can train, by name: how each is built, fitted and read.
+
+Axes: N patches, L object classes, D features, K classes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from xpath.errors import CheckpointError
-from xpath.mil.attention_mil import AttentionMIL
-from xpath.mil.checkpoint import read_kind
-from xpath.mil.object_aware import ObjectAwareMIL
-from xpath.mil.pooling_mil import PoolingMIL
+import numpy as np
 
-__all__ = ["SlideClassifier", "load_classifier"]
+from xpath.errors import CheckpointError, ConfigError
+from xpath.mil.attention_mil import AttentionMIL, AttentionMILSettings
+from xpath.mil.checkpoint import Pretrained, read_model_type
+from xpath.mil.fractions import ObjectFractions, ObjectFractionsSettings, object_fractions
+from xpath.mil.object_aware import ObjectAwareMIL, ObjectAwareMILSettings
+from xpath.mil.pooling_mil import PoolingMIL, PoolingMILSettings
+from xpath.mil.training import TrainConfig, train
 
-SlideClassifier: TypeAlias = AttentionMIL | ObjectAwareMIL | PoolingMIL
-"""What trains and predicts."""
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xpath.mil.bag import Bag
+
+__all__ = [
+    "CLASSIFIERS",
+    "ClassifierConfig",
+    "ClassifierType",
+    "FeatureSizes",
+    "fit_fractions",
+    "load_classifier",
+]
+
+View = Literal["patches", "objects", "coverage"]
+"""Bags of patch features ``(N, D)``, of object features ``(N, L, D)`` with what is present, or of
+the area share of each object ``(N, L)``."""
 
 
-def load_classifier(folder: str | Path) -> SlideClassifier:
-    """The model of a checkpoint folder, of whatever kind, in evaluation mode, on the CPU.
+class FeatureSizes(NamedTuple):
+    """Sizes and names in the features of a cohort."""
+
+    dim: int
+    """Features of a patch or object D."""
+    objects: tuple[str, ...]
+    """Names of the L object classes; empty where the files hold none."""
+    classes: tuple[str, ...]
+    """Names of the K classes, sorted."""
+
+
+class ClassifierType(NamedTuple):
+    """A row of ``CLASSIFIERS``."""
+
+    model: type[Pretrained]
+    """Class of the checkpoint."""
+    reads: View
+    """The bags it reads."""
+    build: Callable[[FeatureSizes, dict[str, Any]], Pretrained]
+    """Makes an untrained model from sizes and the classifier's own settings."""
+    fit: Callable[..., Any] = train
+    """Trains a model in place; called as ``train`` is."""
+
+
+def fit_fractions(
+    model: ObjectFractions,
+    train_bags: Sequence[Bag],
+    validation_bags: Sequence[Bag],
+    config: TrainConfig | None = None,
+    on_epoch: Callable[[Any], None] | None = None,
+) -> None:
+    """Fits an ``ObjectFractions`` to bags of coverage; there are no epochs to choose from.
 
     Raises:
-        CheckpointError: A file is missing or unreadable, of another schema or an unknown kind, or
+        DataError: Slides of one class only.
+    """
+    del validation_bags, config, on_epoch
+    rows = [object_fractions(bag.features.cpu().numpy()) for bag in train_bags]
+    model.fit(np.stack(rows), [-1 if bag.label is None else bag.label for bag in train_bags])
+    model.metadata["training"] = {"train_slides": [bag.slide_id for bag in train_bags]}
+
+
+CLASSIFIERS: dict[str, ClassifierType] = {
+    "attention": ClassifierType(
+        AttentionMIL,
+        "patches",
+        lambda sizes, settings: AttentionMIL(sizes.dim, sizes.classes, **settings),
+    ),
+    "object_aware": ClassifierType(
+        ObjectAwareMIL,
+        "objects",
+        lambda sizes, settings: ObjectAwareMIL(sizes.dim, sizes.objects, sizes.classes, **settings),
+    ),
+    "mean": ClassifierType(
+        PoolingMIL,
+        "patches",
+        lambda sizes, settings: PoolingMIL(sizes.dim, sizes.classes, pool="mean", **settings),
+    ),
+    "max": ClassifierType(
+        PoolingMIL,
+        "patches",
+        lambda sizes, settings: PoolingMIL(sizes.dim, sizes.classes, pool="max", **settings),
+    ),
+    "object_fractions": ClassifierType(
+        ObjectFractions,
+        "coverage",
+        lambda sizes, settings: ObjectFractions(sizes.objects, sizes.classes, **settings),
+        fit_fractions,
+    ),
+}
+"""Every classifier by its name in the settings, in folders and in tables. One of your own takes a
+sub-class of ``Pretrained`` and a row here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierConfig:
+    """Which classifiers are trained, and how."""
+
+    models: tuple[str, ...] = ("attention", "object_aware", "mean", "object_fractions")
+    """Names from ``CLASSIFIERS``. Those that read objects are left out, with a line that says so,
+    where feature files hold none."""
+    attention: AttentionMILSettings = field(
+        default_factory=lambda: AttentionMILSettings(proj=256, dropout=0.25)
+    )
+    """The standard classifier. Without a projection it does not learn from a hundred slides of
+    features as wide as an encoder's (``benchmarks/mil_defaults.py``)."""
+    object_aware: ObjectAwareMILSettings = field(default_factory=ObjectAwareMILSettings)
+    """The object-aware classifier."""
+    mean: PoolingMILSettings = field(default_factory=PoolingMILSettings)
+    """The baseline without attention."""
+    max: PoolingMILSettings = field(default_factory=PoolingMILSettings)
+    """The baseline of the one patch that counts most."""
+    object_fractions: ObjectFractionsSettings = field(default_factory=ObjectFractionsSettings)
+    """The baseline of area fractions."""
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(lr=1e-3, bags_per_step=4, min_steps=300)
+    )
+    """How those that learn by gradient are trained."""
+    calibrate: bool = False
+    """Predictions are softened by a temperature fitted on the validation slides."""
+
+    def __post_init__(self) -> None:
+        """Refuses names that are none.
+
+        Raises:
+            ConfigError: No models, an unknown one, or one twice.
+        """
+        unknown = [name for name in self.models if name not in CLASSIFIERS]
+        if unknown or not self.models or len(set(self.models)) < len(self.models):
+            raise ConfigError(
+                f"classifier.models must name each classifier once, one at least, of"
+                f" {', '.join(CLASSIFIERS)}; got {list(self.models)}"
+            )
+
+    @classmethod
+    def paper(cls) -> ClassifierConfig:
+        """The paper's settings (section 4.4): no projection, Adam at 2e-4, one slide a step."""
+        return cls(attention=AttentionMILSettings(), train=TrainConfig(bags_per_step=1))
+
+    def settings_of(self, name: str) -> dict[str, Any]:
+        """Own settings of a classifier; none for one that was added to ``CLASSIFIERS``."""
+        settings = getattr(self, name, None)
+        return {} if settings is None else asdict(settings)
+
+
+def load_classifier(folder: str | Path) -> Pretrained:
+    """The model of a checkpoint folder of any type, in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: A file is missing or unreadable, of another schema or an unknown type, or
             the weights do not fit the config.
     """
-    kind = read_kind(Path(folder))
-    kinds = {model.kind: model for model in (AttentionMIL, ObjectAwareMIL, PoolingMIL)}
-    if kind not in kinds:
+    model_type = read_model_type(Path(folder))
+    known = {row.model.model_type: row.model for row in CLASSIFIERS.values()}
+    if model_type not in known:
         raise CheckpointError(
-            f"{folder} holds a classifier of kind {kind!r}; known are {list(kinds)}"
+            f"{folder} holds a classifier of type {model_type!r}; known are {list(known)}"
         )
-    return kinds[kind].from_pretrained(folder)
+    return known[model_type].from_pretrained(folder)

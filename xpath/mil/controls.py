@@ -3,7 +3,7 @@
 Its L branches have L times the attention weights of the standard model. Three controls, from
 nearest to farthest: names shuffled (same features, same weights, no meaning of the names), no
 objects (same weights, every branch sees the whole patch), and a standard model as large.
-Axes: N patches, L object kinds, D features.
+Axes: N patches, L object classes, D features.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def without_names(bag: Bag, generator: Generator) -> Bag:
     return Bag(features, bag.present.gather(1, order), bag.label, bag.slide_id)
 
 
-def without_objects(bag: Bag, kinds: int) -> Bag:
+def without_objects(bag: Bag, pools: int) -> Bag:
     """Whole patches for an object-aware model: each of its branches sees all of every patch.
 
     The same model with the same weights, so only the objects are missing.
 
     Args:
         bag: With patch features ``(N, D)``.
-        kinds: Branches of the model L.
+        pools: Branches of the model L.
 
     Raises:
         ShapeError: A bag of object features.
@@ -66,13 +66,13 @@ def without_objects(bag: Bag, kinds: int) -> Bag:
         raise ShapeError(
             f"bag {bag.slide_id!r} has object features; pass the bag of patch features (N, D)"
         )
-    features = bag.features[:, None].expand(-1, kinds, -1)  # a view: no copy until bags are packed
+    features = bag.features[:, None].expand(-1, pools, -1)  # a view: no copy until bags are packed
     present = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
     return Bag(features, present, bag.label, bag.slide_id)
 
 
 def capacity_matched(model: ObjectAwareMIL) -> AttentionMIL:
-    """A standard model of about as many weights: its attention network is made wider.
+    """A standard model of about as many weights, its attention network made wider.
 
     Of the same projection, gating and dropout; untrained. The counts differ by less than half of
     what one attention feature more costs; ``parameter_count`` tells.

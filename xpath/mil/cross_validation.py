@@ -13,88 +13,115 @@ import torch
 
 from xpath.errors import DataError
 from xpath.metrics.calibration import fit_temperature, scaled_probability
-from xpath.mil.evaluate import Predictions, predict
-from xpath.mil.train import TrainConfig, train
+from xpath.mil.prediction import Predictions, predict
+from xpath.mil.training import TrainConfig, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TypeVar
 
     from numpy.typing import NDArray
 
     from xpath.mil.bag import Bag
-    from xpath.mil.classifier import SlideClassifier
-    from xpath.mil.folds import Split
+    from xpath.mil.splits import Split
+    from xpath.protocols import SlideClassifier
 
-__all__ = ["OutOfFold", "out_of_fold", "seeded_build"]
+    Model = TypeVar("Model", bound=SlideClassifier)
+
+__all__ = ["OutOfFold", "model_temperature", "out_of_fold", "predict_held_out", "seeded_build"]
 
 
 class OutOfFold(NamedTuple):
-    """Answers for the slides of all test parts, in the order of the bags."""
+    """Predictions of all slides that were held out, in the order of the bags."""
 
     predictions: Predictions
-    """Probabilities are calibrated if that was asked for; logits are as the model gave them."""
-    place: NDArray[np.int64]
-    """``(B,)`` place of each slide among the bags; all of them if the folds cover them."""
+    """Probabilities are softened by the temperatures; logits are as the model gave them."""
+    bag_index: NDArray[np.int64]
+    """``(B,)`` index of each slide among the bags; all of them if the folds cover them."""
     fold: NDArray[np.int64]
-    """``(B,)`` fold in whose test part the slide was."""
+    """``(B,)`` fold whose model predicted the slide."""
     temperature: NDArray[np.float64]
     """``(F,)`` of each fold's model; 1 where it was not fitted."""
 
 
 def out_of_fold(
-    build: Callable[[], SlideClassifier],
+    build: Callable[[], Model],
     bags: Sequence[Bag],
     splits: Sequence[Split],
     config: TrainConfig | None = None,
     *,
     calibrate: bool = False,
-    on_fold: Callable[[int, SlideClassifier], None] | None = None,
+    on_fold: Callable[[int, Model], None] | None = None,
 ) -> OutOfFold:
     """Trains a model per fold and predicts the slides it did not see.
 
-    Score the pooled answers once, with intervals over patients
+    Score the pooled predictions once, with intervals over patients
     (``classification_intervals(predictions.probability, predictions.label, rng, groups=...)``).
-    Scores per fold are not independent, as their training parts overlap: no interval comes from
+    Scores per fold are not independent, as their training slides overlap: no interval comes from
     their spread.
 
     Args:
         build: Makes an untrained model; called once per fold, with the random state seeded.
         bags: With labels.
-        splits: Places among the bags; test parts must not overlap.
+        splits: Indices of the bags; no slide is tested twice.
         config: How each is trained; fold f with seed ``config.seed + f``.
-        calibrate: Fit a temperature on each fold's validation part. Makes probabilities of
+        calibrate: Fit a temperature on each fold's validation slides. Makes probabilities of
             different folds comparable, too.
         on_fold: Called with each fold's number and trained model, to save or explain it.
 
     Raises:
-        DataError: No folds, overlapping test parts, a fold without validation slides to
-            calibrate on, or as for ``train``.
+        DataError: No folds, a slide tested twice, a fold without validation slides to calibrate
+            on, or as for ``train``.
     """
     config = config or TrainConfig()
-    tested = np.concatenate([split.test for split in splits]) if splits else np.zeros(0, np.int64)
-    if not len(tested) or len(np.unique(tested)) < len(tested):
-        raise DataError("there must be folds, and no slide in the test parts of two of them")
-    answers, chances, temperatures = [], [], []
-    for number, split in enumerate(splits):
-        model = seeded_build(build, config.seed + number)
-        parts = [[bags[place] for place in part] for part in split]
-        train(model, parts[0], parts[1], replace(config, seed=config.seed + number))
-        found = predict(model, parts[2])
-        temperature = _temperature(model, parts[1], number) if calibrate else 1.0
-        answers.append(found)
-        chances.append(scaled_probability(found.logits, temperature))
-        temperatures.append(temperature)
+    held = _tested_once([split.test for split in splits])
+    models, temperatures = [], []
+    for fold, split in enumerate(splits):
+        model = seeded_build(build, config.seed + fold)
+        train_bags, validation_bags, _ = ([bags[i] for i in indices] for indices in split)
+        train(model, train_bags, validation_bags, replace(config, seed=config.seed + fold))
+        temperatures.append(model_temperature(model, validation_bags) if calibrate else 1.0)
+        models.append(model)
         if on_fold:
-            on_fold(number, model)
+            on_fold(fold, model)
+    return predict_held_out(models, bags, held, temperatures)
+
+
+def predict_held_out(
+    models: Sequence[SlideClassifier],
+    bags: Sequence[Bag],
+    held: Sequence[NDArray[np.int64]],
+    temperatures: Sequence[float],
+) -> OutOfFold:
+    """Predictions of each fold's model for the slides it is asked about, pooled.
+
+    Args:
+        models: One per fold.
+        bags: All slides.
+        held: Indices of the bags each model predicts.
+        temperatures: Divisor of each model's logits; 1 to leave them.
+
+    Raises:
+        DataError: No folds, or a slide in two of them.
+    """
+    tested = np.concatenate(_tested_once(held))
+    each = [
+        predict(model, [bags[i] for i in indices])
+        for model, indices in zip(models, held, strict=True)
+    ]
+    probability = [
+        scaled_probability(one.logits, temperature)
+        for one, temperature in zip(each, temperatures, strict=True)
+    ]
     order = np.argsort(tested)
-    names = [name for found in answers for name in found.slide_ids]
-    fold = np.repeat(np.arange(len(splits)), [len(split.test) for split in splits])
+    fold = np.repeat(np.arange(len(held)), [len(indices) for indices in held])
+    names = [name for one in each for name in one.slide_ids]
     return OutOfFold(
         Predictions(
-            tuple(names[place] for place in order),
-            np.concatenate([found.logits for found in answers])[order],
-            np.concatenate(chances)[order],
-            np.concatenate([found.label for found in answers])[order],
+            tuple(names[i] for i in order),
+            np.concatenate([one.logits for one in each])[order],
+            np.concatenate(probability)[order],
+            np.concatenate([one.label for one in each])[order],
         ),
         tested[order],
         fold[order],
@@ -102,15 +129,27 @@ def out_of_fold(
     )
 
 
-def seeded_build(build: Callable[[], SlideClassifier], seed: int) -> SlideClassifier:
-    """A new model whose weights the seed decides; the global random state is left as it was."""
+def seeded_build(build: Callable[[], Model], seed: int) -> Model:
+    """A new model whose weights the seed decides; the global random state stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return build()
 
 
-def _temperature(model: SlideClassifier, bags: Sequence[Bag], fold: int) -> float:
+def model_temperature(model: SlideClassifier, bags: Sequence[Bag]) -> float:
+    """Temperature that suits a model on slides that did not train it.
+
+    Raises:
+        DataError: No slides, or one without a label.
+    """
     if not bags:
-        raise DataError(f"fold {fold} has no validation slides to calibrate on; give it some")
-    found = predict(model, bags)
-    return fit_temperature(found.logits, found.label)
+        raise DataError("there are no validation slides to calibrate on; hold some out")
+    predicted = predict(model, bags)
+    return fit_temperature(predicted.logits, predicted.label)
+
+
+def _tested_once(held: Sequence[NDArray[np.int64]]) -> Sequence[NDArray[np.int64]]:
+    tested = np.concatenate(held) if held else np.zeros(0, np.int64)
+    if not len(tested) or len(np.unique(tested)) < len(tested):
+        raise DataError("there must be folds, and no slide in the test of two of them")
+    return held

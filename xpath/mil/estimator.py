@@ -1,11 +1,13 @@
-"""Slide classifiers with scikit-learn's manners: ``fit``, ``predict_proba``, ``score``.
+"""Slide classifiers as scikit-learn's estimators: ``fit``, ``predict_proba``, ``score``.
 
 They clone, pickle and take part in ``cross_val_score`` and ``GridSearchCV``. Axes: B slides,
-N patches, L object kinds, D features, K classes.
+N patches, L object classes, D features, K classes.
 """
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
@@ -16,18 +18,18 @@ from xpath.errors import ConfigError, DataError
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag
 from xpath.mil.cross_validation import seeded_build
-from xpath.mil.evaluate import predict
-from xpath.mil.group_folds import hold_out
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.pooling_mil import PoolingMIL
-from xpath.mil.train import TrainConfig, TrainResult, train
+from xpath.mil.prediction import predict
+from xpath.mil.splits import hold_out
+from xpath.mil.training import TrainConfig, TrainResult, train
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from xpath.mil.classifier import SlideClassifier
+    from xpath.protocols import SlideClassifier
 
 __all__ = ["AttentionMILClassifier", "ObjectAwareMILClassifier", "PoolingMILClassifier", "Slide"]
 
@@ -38,21 +40,30 @@ a pair of them and their presence or coverage ``(N, L)``; or a ``Bag``, whose la
 
 @dataclass(kw_only=True, eq=False)
 class _Estimator:
-    """What all estimators share: numbers of the training, and scikit-learn's methods."""
+    """Settings of the training and scikit-learn's methods, common to all estimators.
 
-    lr: float = 2e-4
+    The defaults were chosen on bags of 20 to 300 slides and 32 to 1,536 features
+    (``benchmarks/mil_defaults.py``): all slides train, for a number of steps. The paper's are
+    those of ``TrainConfig``, with ``proj=None``, ``dropout=0`` and ``validation=0.125``.
+    """
+
+    lr: float = 1e-3
     """Learning rate of Adam."""
     weight_decay: float = 1e-5
     """Weight decay of Adam."""
-    epochs: int = 100
-    """Largest number of passes over the training slides."""
+    epochs: int | None = None
+    """Largest number of passes over the training slides; None: 60, and more where these are fewer
+    than 600 optimiser steps."""
     patience: int = 15
-    """Epochs without a better validation score before it stops."""
+    """Epochs without a better validation score before it stops, if slides are held out."""
+    min_steps: int = 600
+    """Optimiser steps before patience may end it."""
     monitor: Literal["loss", "auc"] = "loss"
-    """What decides which epoch is best."""
-    validation: float = 0.125
-    """Share of the slides that chooses the epoch and does not train; 0 to run all epochs."""
-    bags_per_step: int = 8
+    """The score that decides which epoch is best."""
+    validation: float = 0.0
+    """Share of the slides that chooses the epoch and does not train; 0 to run all epochs. Worth
+    its slides only where there are hundreds: the choice of a handful is chance."""
+    bags_per_step: int = 4
     """Slides per optimiser step."""
     class_weight: Literal["balanced", "none"] = "balanced"
     """``balanced``: rare classes weigh more in the loss."""
@@ -86,32 +97,38 @@ class _Estimator:
             y: Their classes: numbers or words.
             groups: Patient of each slide: none is in both training and validation.
 
+        Warns:
+            ConvergenceWarning: The model may not have learnt; ``result_.doubt`` says why.
+
         Raises:
             ConfigError: A setting that cannot be.
             DataError: Nothing to train on, a single class, lists of unequal length, a slide
-                without a class (None, NaN), or one that cannot be used, named by its place.
+                without a class (None, NaN), or one that cannot be used, named by its index.
             ShapeError: Slides of other axes or of different widths.
         """
-        config = self._train_config()
+        from sklearn.exceptions import ConvergenceWarning
+
         labels = np.asarray(y)
         if labels.shape != (len(X),) or not len(X):
             raise DataError(f"wanted one class per slide, got {len(X)} slides and y {labels.shape}")
-        missing = [place for place, kind in enumerate(y) if kind is None or kind != kind]
+        missing = [i for i, label in enumerate(y) if label is None or label != label]
         if missing:
             raise DataError(f"slides without a class cannot train, those at {missing[:5]}")
         classes, index = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise DataError(f"a classifier needs slides of 2 classes, got only {classes.tolist()}")
         bags = self._bags(X, index.tolist())
-        names = [str(place) for place in range(len(bags))] if groups is None else list(groups)
-        division = hold_out(index.tolist(), names, self.validation, self.random_state)
+        names = [str(index) for index in range(len(bags))] if groups is None else list(groups)
+        held_out = hold_out(index.tolist(), names, self.validation, self.random_state)
         width = int(bags[0].features.shape[-1])
         model = seeded_build(
-            lambda: self._build(width, tuple(str(kind) for kind in classes), bags[0]),
+            lambda: self._build(width, tuple(str(name) for name in classes), bags[0]),
             self.random_state,
         ).to(self.device)
-        parts = [[bags[place] for place in part] for part in division]
-        self.result_ = train(model, parts[0], parts[1], config)
+        train_bags, held = ([bags[i] for i in indices] for indices in held_out)
+        self.result_ = train(model, train_bags, held, self._train_config(len(train_bags)))
+        if self.result_.doubt:
+            warnings.warn(self.result_.doubt, ConvergenceWarning, stacklevel=2)
         self.classes_, self.model_, self.n_features_in_ = classes, model, width
         return self
 
@@ -129,21 +146,21 @@ class _Estimator:
         return predict(self.model_, self._bags(X, [None] * len(X))).probability
 
     def predict(self, X: Sequence[Slide]) -> NDArray[Any]:
-        """Most probable class ``(B,)``; raises as ``predict_proba``."""
-        found = self.predict_proba(X).argmax(axis=1)
-        classes: NDArray[Any] = self.classes_[found]
+        """Most probable class ``(B,)``, raising as ``predict_proba`` does."""
+        best = self.predict_proba(X).argmax(axis=1)
+        classes: NDArray[Any] = self.classes_[best]
         return classes
 
     def score(self, X: Sequence[Slide], y: Sequence[Any]) -> float:
-        """Share of slides that are right; raises as ``predict_proba``."""
+        """Share of slides that are right, raising as ``predict_proba`` does."""
         return float(np.mean(self.predict(X) == np.asarray(y)))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002 - scikit-learn's
         """Settings by name."""
-        return {part.name: getattr(self, part.name) for part in fields(self) if part.init}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.init}
 
     def set_params(self, **settings: Any) -> Self:
-        """Changes settings; they count from the next ``fit``.
+        """Changes settings, from the next ``fit`` on.
 
         Raises:
             ConfigError: An unknown name.
@@ -175,14 +192,17 @@ class _Estimator:
         """An untrained model for bags like this one."""
         raise NotImplementedError
 
-    def _train_config(self) -> TrainConfig:
+    def _train_config(self, slides: int) -> TrainConfig:
         names = {part.name for part in fields(TrainConfig)} & self.get_params().keys()
-        return TrainConfig(seed=self.random_state, **{name: getattr(self, name) for name in names})
+        settings = {name: getattr(self, name) for name in names}
+        if self.epochs is None:
+            settings["epochs"] = max(60, math.ceil(600 * self.bags_per_step / slides))
+        return TrainConfig(seed=self.random_state, **settings)
 
     def _bags(self, X: Sequence[Slide], labels: Sequence[int | None]) -> list[Bag]:
         return [
-            _bag(slide, label, f"X[{place}]", objects=self.holds_objects)
-            for place, (slide, label) in enumerate(zip(X, labels, strict=True))
+            _bag(slide, label, f"X[{index}]", objects=self.holds_objects)
+            for index, (slide, label) in enumerate(zip(X, labels, strict=True))
         ]
 
 
@@ -200,9 +220,9 @@ class AttentionMILClassifier(_Estimator):
     """Width of the attention network."""
     gated: bool = True
     """Gated attention; False for the plain form."""
-    proj: int | None = None
+    proj: int | None = 256
     """Width of a linear layer with ReLU before pooling; None for none."""
-    dropout: float = 0.0
+    dropout: float = 0.25
     """Rate while training."""
 
     def _build(self, dim: int, classes: tuple[str, ...], like: Bag) -> SlideClassifier:
@@ -228,27 +248,27 @@ class ObjectAwareMILClassifier(_Estimator):
     """
 
     objects: tuple[str, ...] | None = None
-    """Names of the L kinds; None to number them."""
+    """Names of the L object classes; None to number them."""
     hidden: int = 64
     """Width of each attention network."""
     gated: bool = True
     """Gated attention; False for the plain form."""
-    proj: int | None = None
-    """Width of a linear layer with ReLU before pooling, shared by all kinds; None for none."""
-    dropout: float = 0.0
+    proj: int | None = 256
+    """Width of a linear layer with ReLU before pooling, shared by all objects; None for none."""
+    dropout: float = 0.25
     """Rate while training."""
     average: Literal["all", "present"] = "all"
-    """Mean over all kinds (the paper), or over those a slide has."""
+    """Mean over all objects (the paper), or over those a slide has."""
 
     holds_objects: ClassVar[bool] = True
 
     def _build(self, dim: int, classes: tuple[str, ...], like: Bag) -> SlideClassifier:
-        kinds = int(like.features.shape[1])
-        if self.objects is not None and len(self.objects) != kinds:
-            raise ConfigError(f"objects names {len(self.objects)} kinds, the slides have {kinds}")
+        count = int(like.features.shape[1])
+        if self.objects is not None and len(self.objects) != count:
+            raise ConfigError(f"objects names {len(self.objects)} classes, the slides have {count}")
         return ObjectAwareMIL(
             dim,
-            self.objects or kinds,
+            self.objects or count,
             classes,
             hidden=self.hidden,
             gated=self.gated,

@@ -1,6 +1,6 @@
-"""The object-aware slide classifier: one attention pool per kind of object.
+"""The object-aware slide classifier: one attention pool per object class.
 
-Axes: M patches of all bags, B bags, L object kinds, K classes, D features.
+Axes: M patches of all bags, B bags, L object classes, K classes, D features.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from torch import nn
 
 from xpath.errors import ConfigError, ShapeError
-from xpath.mil.attention_mil import AttentionMILConfig, named, projection
+from xpath.mil.attention_mil import AttentionMILSettings, check_sizes, named, projection
 from xpath.mil.bag import check_packed, check_precision
 from xpath.mil.checkpoint import Pretrained
 from xpath.mil.pool import (
@@ -32,31 +32,50 @@ if TYPE_CHECKING:
 
     from xpath.mil.bag import PackedBags
 
-__all__ = ["ObjectAwareMIL", "ObjectAwareMILConfig", "ObjectMILOutput"]
+__all__ = ["ObjectAwareMIL", "ObjectAwareMILConfig", "ObjectAwareMILSettings", "ObjectMILOutput"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ObjectAwareMILConfig(AttentionMILConfig):
-    """What an ``ObjectAwareMIL`` is built from."""
+class ObjectAwareMILSettings(AttentionMILSettings):
+    """Choices of an ``ObjectAwareMIL`` that no cohort decides."""
 
-    objects: tuple[str, ...]
-    """Names of the L kinds, in the order of the features."""
     hidden: int = 64
     """Width of each attention network."""
     average: Literal["all", "present"] = "all"
-    """``all``: mean over all L kinds (the paper); ``present``: over those the slide has."""
+    """``all``: mean over all L objects (the paper); ``present``: over those the slide has."""
 
     def __post_init__(self) -> None:
         """Refuses numbers that cannot be.
 
         Raises:
-            ConfigError: No objects, another average, or as for ``AttentionMILConfig``.
+            ConfigError: Another average, or as for ``AttentionMILSettings``.
         """
-        super(ObjectAwareMILConfig, self).__post_init__()  # bare super() breaks under slots
-        if not self.objects:
-            raise ConfigError("objects must name at least one kind")
+        super(ObjectAwareMILSettings, self).__post_init__()  # bare super() breaks under slots
         if self.average not in ("all", "present"):
             raise ConfigError(f"average must be 'all' or 'present', got {self.average!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectAwareMILConfig(ObjectAwareMILSettings):
+    """Everything an ``ObjectAwareMIL`` is built from."""
+
+    dim: int
+    """Features of an object D."""
+    classes: tuple[str, ...]
+    """Names of the K classes, in the order of the logits."""
+    objects: tuple[str, ...]
+    """Names of the L object classes, in the order of the features."""
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be.
+
+        Raises:
+            ConfigError: No objects, fewer than 2 classes, or as for ``ObjectAwareMILSettings``.
+        """
+        super(ObjectAwareMILConfig, self).__post_init__()
+        check_sizes(dim=self.dim, classes=self.classes)
+        if not self.objects:
+            raise ConfigError("objects must name one object class at least")
 
 
 class ObjectMILOutput(NamedTuple):
@@ -65,13 +84,13 @@ class ObjectMILOutput(NamedTuple):
     logits: Tensor
     """``(B, K)``."""
     attention: Tensor
-    """``(M, L)``; sums to one within each bag for every present kind, 0 where absent."""
+    """``(M, L)``; sums to one within each bag for every object there, 0 where absent."""
     embedding: Tensor
-    """``(B, L, D)`` slide-level object features S_j; exactly 0 for kinds the slide has not."""
+    """``(B, L, D)`` slide-level object features S_j; exactly 0 for those the slide has not."""
     present: Tensor
-    """``(B, L)`` kinds the slide has."""
+    """``(B, L)`` object classes the slide has."""
     divisor: Tensor
-    """``(B,)`` what the sum over kinds is divided by: L, or how many are present (at least 1)."""
+    """``(B,)`` what the sum over objects is divided by: L, or how many are present (at least 1)."""
     instances: Tensor
     """``(M, L, D)`` what the classifier's weights act on; 0 where absent."""
 
@@ -79,7 +98,7 @@ class ObjectMILOutput(NamedTuple):
 class ObjectAwareMIL(Pretrained):
     """Parallel aggregators, one per object, averaged and classified (paper, section 4.3.3).
 
-    A patch without an object takes no part in that object's attention. A kind that a slide does
+    A patch without an object takes no part in that object's attention. An object that a slide does
     not have contributes exactly 0 to its logits; a slide with no object at all gets the bias.
 
     Example::
@@ -90,21 +109,21 @@ class ObjectAwareMIL(Pretrained):
 
     Args:
         dim: Features of an object.
-        objects: Names of the L kinds, or just how many.
+        objects: Names of the L object classes, or just how many.
         classes: Names of the K classes, or just how many.
         hidden: Width of each attention network.
         gated: Gated attention; False for the plain form.
-        proj: Width of a linear layer with ReLU before pooling, shared by all kinds; None as in
-            the paper.
+        proj: Width of a linear layer with ReLU before pooling, shared by all objects; None as
+            in the paper.
         dropout: Rate while training, on projection and attention.
-        average: ``all``: mean over all L kinds (the paper); ``present``: over those there, so that
-            adding a kind no slide has changes nothing.
+        average: ``all``: mean over all L objects (the paper); ``present``: over those there, so
+            that adding one that no slide has changes nothing.
 
     Raises:
         ConfigError: A number that cannot be.
     """
 
-    kind = "object_aware"
+    model_type = "object_aware"
     config: ObjectAwareMILConfig
 
     def __init__(  # noqa: PLR0913 - the model's own numbers, all but three with a default
@@ -130,36 +149,31 @@ class ObjectAwareMIL(Pretrained):
             dropout=dropout,
             average=average,
         )
-        width, kinds = proj or dim, len(self.objects)
+        width = proj or dim
         attention = GatedAttention if gated else PlainAttention
         self.scaler = FeatureScaler(dim)
         self.projection = projection(dim, proj, dropout)
-        self.attention = attention(width, hidden, dropout, kinds=kinds)
+        self.attention = attention(width, hidden, dropout, pools=len(self.objects))
         self.classifier = nn.Linear(width, len(self.classes))
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """Names of the L kinds, in the order of the features."""
+        """Names of the L object classes, in the order of the features."""
         return self.config.objects
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the K classes, in the order of the logits."""
-        return self.config.classes
 
     def forward(self, bags: PackedBags) -> ObjectMILOutput:
         """Logits of bags with object features ``(M, L, D)`` and their presence ``(M, L)``.
 
         Raises:
             DataError: Bags that are not packed, or of another precision than the model.
-            ShapeError: Other features, other kinds, or presence missing.
+            ShapeError: Other features, other objects, or presence missing.
         """
         check_packed(bags)
-        kinds = len(self.objects)
-        sizes = check_shape("object features", bags.features, "M L D", L=kinds, D=self.config.dim)
+        count = len(self.objects)
+        sizes = check_shape("object features", bags.features, "M L D", L=count, D=self.config.dim)
         if bags.present is None:
-            raise ShapeError(f"object features need `present` (M, L) with L={kinds}, got None")
-        check_shape("present", bags.present, "M L", M=sizes["M"], L=kinds)
+            raise ShapeError(f"object features need `present` (M, L) with L={count}, got None")
+        check_shape("present", bags.present, "M L", M=sizes["M"], L=count)
         check_precision(bags, next(self.parameters()))
         instances = self.projection(self.scaler(bags.features))
         # Scaler and projection turn the zeros of an absent object into something; nothing it is.
@@ -169,7 +183,7 @@ class ObjectAwareMIL(Pretrained):
             attention = segment_softmax(scores, bags.index, bags.bags, bags.present)
             embedding = segment_weighted_sum(attention, instances, bags.index, bags.sizes)
             present = segment_sum(bags.present.to(embedding.dtype), bags.index, bags.bags) > 0
-            divisor = embedding.new_full((bags.bags,), kinds)
+            divisor = embedding.new_full((bags.bags,), count)
             if self.config.average == "present":
                 divisor = present.sum(dim=1).clamp(min=1).to(embedding.dtype)
             logits = self.classifier(embedding.sum(dim=1) / divisor[:, None])

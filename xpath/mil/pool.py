@@ -1,6 +1,6 @@
 """Attention pooling over packed bags (Ilse et al. 2018).
 
-Axes: M rows of all bags, B bags, L object kinds, D features, A attention features.
+Axes: M rows of all bags, B bags, L pools, D features, A attention features.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ def segment_weighted_sum(weights: Tensor, values: Tensor, index: Tensor, sizes: 
         ``(B, ..., D)``; zeros for a bag without rows.
     """
     values = _widened(values)
-    kinds, width = math.prod(weights.shape[1:]), values.shape[-1]
+    pools, width = math.prod(weights.shape[1:]), values.shape[-1]
     starts = sizes.cumsum(0) - sizes
-    # Rows in the order (bag, kind, patch): how far each bag reaches into it is known.
-    kind = torch.arange(kinds, device=index.device)
+    # Rows in the order (bag, pool, patch): how far each bag reaches into it is known.
+    pool = torch.arange(pools, device=index.device)
     patch = torch.arange(len(index), device=index.device)[:, None]
     first, count = starts[index][:, None], sizes[index][:, None]
-    place = first * kinds + kind * count + (patch - first)
-    order = torch.empty(place.numel(), dtype=torch.int64, device=index.device)
-    order[place.flatten()] = (patch * kinds + kind).flatten()
+    position = first * pools + pool * count + (patch - first)
+    order = torch.empty(position.numel(), dtype=torch.int64, device=index.device)
+    order[position.flatten()] = (patch * pools + pool).flatten()
     summed = functional.embedding_bag(
         order,
         values.reshape(-1, width),
-        (starts[:, None] * kinds + kind * sizes[:, None]).flatten(),
+        (starts[:, None] * pools + pool * sizes[:, None]).flatten(),
         mode="sum",
         per_sample_weights=weights.to(values.dtype).reshape(-1)[order],
     )
@@ -121,21 +121,21 @@ def _widened(values: Tensor) -> Tensor:
 class PlainAttention(nn.Module):
     """A score for every row, before the softmax: ``w · tanh(V h)``.
 
-    L kinds side by side, each with weights of its own. The score has no bias: a constant leaves
+    L pools side by side, each with weights of its own. The score has no bias: a constant leaves
     every softmax as it is.
 
     Args:
         dim: Features in.
         hidden: Attention features A.
         dropout: Rate on the attention features while training.
-        kinds: Number of independent attention networks L.
+        pools: Number of independent attention networks L.
     """
 
-    def __init__(self, dim: int, hidden: int, dropout: float = 0.0, *, kinds: int = 1) -> None:
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0, *, pools: int = 1) -> None:
         super().__init__()
-        self.value_weight = nn.Parameter(_linear_weights(kinds, hidden, dim))
-        self.value_bias = nn.Parameter(torch.zeros(kinds, hidden))
-        self.score_weight = nn.Parameter(_linear_weights(kinds, 1, hidden)[:, 0])
+        self.value_weight = nn.Parameter(_linear_weights(pools, hidden, dim))
+        self.value_bias = nn.Parameter(torch.zeros(pools, hidden))
+        self.score_weight = nn.Parameter(_linear_weights(pools, 1, hidden)[:, 0])
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -151,10 +151,10 @@ class PlainAttention(nn.Module):
 class GatedAttention(PlainAttention):
     """A score for every row, before the softmax: ``w · (tanh(V h) ⊙ sigmoid(U h))``."""
 
-    def __init__(self, dim: int, hidden: int, dropout: float = 0.0, *, kinds: int = 1) -> None:
-        super().__init__(dim, hidden, dropout, kinds=kinds)
-        self.gate_weight = nn.Parameter(_linear_weights(kinds, hidden, dim))
-        self.gate_bias = nn.Parameter(torch.zeros(kinds, hidden))
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0, *, pools: int = 1) -> None:
+        super().__init__(dim, hidden, dropout, pools=pools)
+        self.gate_weight = nn.Parameter(_linear_weights(pools, hidden, dim))
+        self.gate_bias = nn.Parameter(torch.zeros(pools, hidden))
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores ``(M, L)`` of features ``(M, L, D)``."""
@@ -164,13 +164,13 @@ class GatedAttention(PlainAttention):
 
 
 def _linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``(M, L, A)``: every kind's features ``(M, L, D)`` through its weights ``(L, A, D)``."""
+    """``(M, L, A)``: every pool's features ``(M, L, D)`` through its weights ``(L, A, D)``."""
     return torch.einsum("mld,lad->mla", features, weight) + bias
 
 
-def _linear_weights(kinds: int, out: int, dim: int) -> Tensor:
-    """``(L, out, dim)``, each kind drawn as a layer of its own (Glorot)."""
-    weights = torch.empty(kinds, out, dim)
+def _linear_weights(pools: int, out: int, dim: int) -> Tensor:
+    """``(L, out, dim)``, each pool drawn as a layer of its own (Glorot)."""
+    weights = torch.empty(pools, out, dim)
     for weight in weights:
         nn.init.xavier_uniform_(weight)
     return weights

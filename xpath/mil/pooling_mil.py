@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from xpath.errors import ConfigError
-from xpath.mil.attention_mil import named, projection
+from xpath.mil.attention_mil import check_sizes, named, projection
 from xpath.mil.bag import check_packed, check_precision
 from xpath.mil.checkpoint import Pretrained
 from xpath.mil.pool import full_precision, segment_max, segment_sum
@@ -26,19 +26,13 @@ if TYPE_CHECKING:
 
     from xpath.mil.bag import PackedBags
 
-__all__ = ["PoolingMIL", "PoolingMILConfig", "PoolingOutput"]
+__all__ = ["PoolingMIL", "PoolingMILConfig", "PoolingMILSettings", "PoolingOutput"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PoolingMILConfig:
-    """What a ``PoolingMIL`` is built from."""
+class PoolingMILSettings:
+    """Choices of a ``PoolingMIL`` that no cohort decides."""
 
-    dim: int
-    """Features of a patch D."""
-    classes: tuple[str, ...]
-    """Names of the K classes, in the order of the logits."""
-    pool: Literal["mean", "max"] = "mean"
-    """``mean`` of the patches' logits; ``max``: their largest, for each class its own."""
     proj: int | None = None
     """Width of a linear layer with ReLU before the classifier; None for none."""
     dropout: float = 0.0
@@ -48,16 +42,32 @@ class PoolingMILConfig:
         """Refuses numbers that cannot be.
 
         Raises:
-            ConfigError: A width below 1, fewer than 2 classes, another pool, a rate not in 0..1.
+            ConfigError: A width below 1, or a rate not in 0..1.
         """
-        if min(self.dim, self.proj if self.proj is not None else 1) < 1:
-            raise ConfigError(f"dim and proj must be 1 or more (proj may be None): {self}")
-        if len(self.classes) < 2:
-            raise ConfigError(f"there must be 2 classes at least, got {self.classes}")
+        check_sizes(proj=self.proj, dropout=self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolingMILConfig(PoolingMILSettings):
+    """Everything a ``PoolingMIL`` is built from."""
+
+    dim: int
+    """Features of a patch D."""
+    classes: tuple[str, ...]
+    """Names of the K classes, in the order of the logits."""
+    pool: Literal["mean", "max"] = "mean"
+    """``mean`` of the patches' logits; ``max``: their largest, for each class its own."""
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be.
+
+        Raises:
+            ConfigError: Another pool, fewer than 2 classes, or as for ``PoolingMILSettings``.
+        """
+        super(PoolingMILConfig, self).__post_init__()  # bare super() breaks under slots
+        check_sizes(dim=self.dim, classes=self.classes)
         if self.pool not in ("mean", "max"):
             raise ConfigError(f"pool must be 'mean' or 'max', got {self.pool!r}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout must be at least 0 and below 1, got {self.dropout}")
 
 
 class PoolingOutput(NamedTuple):
@@ -72,7 +82,7 @@ class PoolingOutput(NamedTuple):
 
 
 class PoolingMIL(Pretrained):
-    """Mean or max of what a linear classifier says of every patch.
+    """Mean or maximum over patches of the logits of a linear classifier.
 
     Example::
 
@@ -91,7 +101,7 @@ class PoolingMIL(Pretrained):
         ConfigError: A number that cannot be.
     """
 
-    kind = "pooling"
+    model_type = "pooling"
     config: PoolingMILConfig
 
     def __init__(
@@ -110,11 +120,6 @@ class PoolingMIL(Pretrained):
         self.scaler = FeatureScaler(dim)
         self.projection = projection(dim, proj, dropout)
         self.classifier = nn.Linear(proj or dim, len(self.classes))
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the K classes, in the order of the logits."""
-        return self.config.classes
 
     def forward(self, bags: PackedBags) -> PoolingOutput:
         """Logits of bags with patch features ``(M, D)``.

@@ -1,7 +1,7 @@
 """Features on a common scale, inside the model.
 
 An affine map of every feature keeps the logit a sum over patches, and travels with the weights.
-Axes: M rows, L object kinds, D features.
+Axes: M rows, L object classes, D features.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ not change: to divide by it would only blow up rounding."""
 
 
 class FeatureScaler(nn.Module):
-    """Subtracts a mean and divides by a deviation, per feature; the identity until fitted."""
+    """Subtracts a mean and divides by a deviation, per feature (the identity until fitted)."""
 
     mean: Tensor
     """``(D,)``."""
@@ -47,7 +47,7 @@ class FeatureScaler(nn.Module):
 
     @torch.no_grad()
     def fit(self, bags: Sequence[Bag]) -> None:
-        """Takes mean and deviation of all rows of training bags; of objects, those present.
+        """Takes mean and deviation of all rows of training bags, or all objects that are there.
 
         One bag at a time, in double precision. Fewer than two rows change nothing.
 
@@ -64,10 +64,10 @@ class FeatureScaler(nn.Module):
             if not len(rows):
                 continue
             # Chan et al. 1979: moments of a union from the moments of both sets.
-            center, seen = rows.double().mean(dim=0), count
+            center, before = rows.double().mean(dim=0), count
             count += len(rows)
             squares += (rows.double() - center).square().sum(dim=0)
-            squares += (center - mean).square() * (seen * len(rows) / count)
+            squares += (center - mean).square() * (before * len(rows) / count)
             mean += (center - mean) * (len(rows) / count)
         if count < 2:
             return

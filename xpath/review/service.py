@@ -51,7 +51,7 @@ class ReviewService:
     def run(self) -> dict[str, Any]:
         """The slides of the run."""
         folder = self.study.folder
-        parts, predicted = slide_splits(folder), slide_predictions(folder)
+        splits, predicted = slide_splits(folder), slide_predictions(folder)
         count = self.findings.count()
         return {
             "run": folder.root.name,
@@ -61,7 +61,7 @@ class ReviewService:
                 {
                     "id": entry.slide_id,
                     "label": entry.label,
-                    "part": parts.get(entry.slide_id, ""),
+                    "split": splits.get(entry.slide_id, ""),
                     "predicted": predicted.get(entry.slide_id, ""),
                     "explained": folder.explanation(entry.slide_id).exists(),
                     "report": (folder.exports(entry.slide_id) / "report.html").exists(),

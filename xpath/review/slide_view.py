@@ -206,7 +206,9 @@ def open_view(study: Study, entry: SlideEntry) -> SlideView:
 def _what_if(study: Study, entry: SlideEntry, explanation: Explanation) -> WhatIf | None:
     """None where features or classifier are gone, or are not those that were explained."""
     try:
-        model = ObjectAwareMIL.from_pretrained(study.folder.model("object_aware"))
+        model = ObjectAwareMIL.from_pretrained(
+            study.model_folder("object_aware", study.fold_of(entry))
+        )
         slide = read_features(study.folder.features(entry.slide_id))
         answer = what_if_of(model, bags_of(slide, None, study.config.objects.min_coverage)[1])
     except XPathError:

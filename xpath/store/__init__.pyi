@@ -1,1 +1,12 @@
-
+from .features import SlideFeatures as SlideFeatures
+from .features import read_features as read_features
+from .features import write_features as write_features
+from .foreign_features import find_feature_files as find_feature_files
+from .foreign_features import read_patch_features as read_patch_features
+from .grids import read_grid as read_grid
+from .grids import write_grid as write_grid
+from .masks import MaskWriter as MaskWriter
+from .masks import SlideMasks as SlideMasks
+from .masks import open_masks as open_masks
+from .objects import ObjectTable as ObjectTable
+from .objects import read_objects as read_objects

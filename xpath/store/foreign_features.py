@@ -85,13 +85,17 @@ def find_feature_files(folder: Path) -> dict[str, Path]:
 
     Takes CLAM's folder of features (with ``h5_files`` and ``pt_files``), TRIDENT's
     ``features_<encoder>`` or a job folder that holds just one of these, STAMP's folder of an
-    extractor, a folder of LazySlide's ``.zarr``, or any folder of such files.
+    extractor, a folder of LazySlide's ``.zarr``, a run of xpath (``slides/ID/features.h5``), or any
+    folder of such files.
 
     Raises:
         DataError: Not a folder, no such files in it, or a job folder of several encoders.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; pass the folder that holds the feature files")
+    ours = {path.parent.name: path for path in sorted(folder.glob("slides/*/features.h5"))}
+    if ours:
+        return ours
     subfolders = [folder / name for name in ("h5_files", "pt_files") if (folder / name).is_dir()]
     if files := _in_folders(subfolders or [folder]):
         return files

@@ -6,10 +6,11 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from xpath.batch.attempts import forget_attempts
 from xpath.batch.claim import claim_in_turn
 from xpath.batch.runner import Executor, InProcess, run_stage
 from xpath.batch.selection import Selection
-from xpath.study.cohort import load_classifiers, tabulate_importance, train_classifiers
+from xpath.study.cohort import load_explained, tabulate_importance, train_classifiers
 from xpath.study.dicom import require_dicom
 from xpath.study.exports import export_index
 from xpath.study.folder import slide_splits
@@ -50,6 +51,9 @@ class Batch:
     def run(self, stage: str, study: Study, slides: Sequence[SlideEntry]) -> StageReport:
         """Does a stage's work on those of the slides that are selected."""
         chosen = self.selection.of(slides, stage, study.ledger)
+        if self.selection.failed:
+            for slide in chosen:
+                forget_attempts(study.folder.slide(slide.slide_id))
         return run_stage(
             stage, chosen, StudyJob(stage, study), study.ledger, executor=self.executor
         )
@@ -95,7 +99,7 @@ def train_stage(study: Study) -> None:
 
 def explain_stage(study: Study, batch: Batch = HERE) -> StageReport:
     """Explanations of the slides that are to be explained, and ``tables/importance.csv``."""
-    load_classifiers(study)
+    load_explained(study)
     chosen = to_explain(study)
     report = batch.run("explain", study, chosen)
     with claim_in_turn(study.folder.table("importance")):
@@ -156,7 +160,7 @@ def run_chain(study: Study, *, title: str, batch: Batch = HERE) -> bool:
 def slides_to_explain(study: Study) -> list[SlideEntry]:
     """Slides of the chosen splits, or of all if nothing was held out, and those without label."""
     splits = slide_splits(study.folder)
-    chosen = set(study.config.explain.parts) & set(splits.values()) or set(splits.values())
+    chosen = set(study.config.explain.splits) & set(splits.values()) or set(splits.values())
     return [
         entry for entry in study.slides if splits.get(entry.slide_id) in chosen or not entry.label
     ]

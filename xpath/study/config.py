@@ -7,12 +7,13 @@ from typing import Literal
 
 from xpath.errors import ConfigError
 from xpath.labels import activation_objects, importance_objects
-from xpath.mil.train import TrainConfig
+from xpath.mil.classifier import ClassifierConfig
+from xpath.mil.splits import SplitConfig
 from xpath.objects.rule import ObjectConfig
 from xpath.wsi.grid import GridConfig
 from xpath.wsi.tissue import TissueConfig
 
-__all__ = ["ClassifierConfig", "ExplainConfig", "ObjectsConfig", "SplitConfig", "StudyConfig"]
+__all__ = ["ExplainConfig", "ObjectsConfig", "StudyConfig"]
 
 
 def _activation_ids() -> tuple[str, ...]:
@@ -55,48 +56,12 @@ class ObjectsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SplitConfig:
-    """Which slides train, which choose the epoch, which are reported."""
-
-    train: float = 0.7
-    """Share of the slides (paper, section 4.3.1: 7 to 1 to 2)."""
-    validation: float = 0.1
-    """Share of the slides."""
-    seed: int = 0
-    """Seed of the split; patients are never divided."""
-
-    def __post_init__(self) -> None:
-        """Refuses shares that leave a part empty.
-
-        Raises:
-            ConfigError: A share of 0 or less, or nothing left for the test.
-        """
-        if not (min(self.train, self.validation) > 0 and self.train + self.validation < 1 - 1e-9):
-            raise ConfigError(
-                f"split.train and split.validation must be above 0 and leave a share for the test,"
-                f" got {self.train} and {self.validation}; the paper has 0.7 and 0.1"
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassifierConfig:
-    """The two slide classifiers."""
-
-    hidden: int = 64
-    """Width of the attention networks."""
-    average: Literal["all", "present"] = "all"
-    """``all``: slide feature is the mean over all objects (the paper); ``present``: those there."""
-    train: TrainConfig = field(default_factory=TrainConfig)
-    """The training loop, the same for both."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ExplainConfig:
     """How predictions are explained."""
 
     labels: tuple[str, ...] = field(default_factory=_importance_ids)
     """Objects whose importance is measured. Those not segmented are left out."""
-    parts: tuple[str, ...] = ("test",)
+    splits: tuple[str, ...] = ("test",)
     """Splits that are explained. Importance on slides that chose the model flatters.
     Slides without a label are always explained."""
     sigma_um: float = 8.0

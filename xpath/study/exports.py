@@ -42,7 +42,7 @@ from xpath.store.tables import read_table, write_table
 from xpath.study.folder import slide_predictions, slide_splits
 from xpath.study.keys import stage_key
 from xpath.study.qupath import write_for_qupath
-from xpath.study.slides import explain_key, objects_of
+from xpath.study.slides import EXPLAINED, explain_key, objects_of
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def export(study: Study, entry: SlideEntry, split: str) -> bool:
         split,
         # Tables over all slides, parts of which the page shows, change with any slide.
         cohort_intervals(study.folder.table("importance"), measured),
-        temperatures(study.folder.table("calibration")),
+        temperatures(study.folder.table("calibration"), study.fold_of(entry)),
     )
     return make_once(output, key, produce)
 
@@ -168,7 +168,8 @@ def _report(
     folder = study.folder
     features = read_features(folder.features(entry.slide_id))
     name, measured = study.classes[explanation.target], study.classes[explanation.importance.target]
-    temperature = temperatures(folder.table("calibration"))
+    fold = study.fold_of(entry)
+    temperature = temperatures(folder.table("calibration"), fold)
     intervals = cohort_intervals(folder.table("importance"), measured)
     calibrated = ", ".join(f"{model} by {value:.3g}" for model, value in temperature.items())
     return SlideReport(
@@ -198,7 +199,7 @@ def _report(
         untaught=study.untaught,
         measured=measured,
         calibration=f"logits divided by a temperature, {calibrated}" if calibrated else "",
-        training=training_sentences(folder.model("object_aware"), folder.split),
+        training=training_sentences(study.model_folder("object_aware", fold), folder.split),
         morphometry=file_table(folder.morphometry(entry.slide_id), folder.root),
     )
 
@@ -237,8 +238,8 @@ def _probability(
 
 def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title: str) -> None:
     """Writes ``index.html`` and ``figures/``."""
-    parts, predicted = slide_splits(study.folder), slide_predictions(study.folder)
-    slides = tuple(_slide_row(study, entry, parts, predicted) for entry in study.slides)
+    splits, predicted = slide_splits(study.folder), slide_predictions(study.folder)
+    slides = tuple(_slide_row(study, entry, splits, predicted) for entry in study.slides)
     metrics = read_table(study.folder.table("metrics"), **dict.fromkeys(SCORES, float))
     rows = tuple(
         {
@@ -255,7 +256,7 @@ def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title
         classes=study.classes,
         metrics=tuple(metrics),
         importance=rows,
-        examples=tuple(_examples(study, best, parts)),
+        examples=tuple(_examples(study, best, splits)),
         slides=slides,
         facts={
             "xpath": version("xpath-pathology"),
@@ -288,7 +289,7 @@ def _headline(
             )
         else:
             sentences.append(f"No object stands out for {name}.")
-    test = [row for row in metrics if row["part"] == "test"]
+    test = [row for row in metrics if row["split"] == "test" and row["model"] in EXPLAINED]
     for row in test:
         model = str(row["model"]).replace("_", "-")
         sentences.append(
@@ -307,11 +308,11 @@ def _doubt(row: Mapping[str, Any]) -> str:
 
 
 def _examples(
-    study: Study, best: Sequence[tuple[SlideEntry, Explanation]], parts: Mapping[str, str]
+    study: Study, best: Sequence[tuple[SlideEntry, Explanation]], splits: Mapping[str, str]
 ) -> Iterator[SlideReport]:
     for entry, explanation in best:
         picture = (study.folder.exports(entry.slide_id) / "explanation.png").read_bytes()
-        yield _report(study, entry, parts.get(entry.slide_id, ""), explanation, picture)
+        yield _report(study, entry, splits.get(entry.slide_id, ""), explanation, picture)
 
 
 def _best(study: Study) -> list[tuple[SlideEntry, Explanation]]:
@@ -351,7 +352,7 @@ def _draw_figures(
 
 
 def _slide_row(
-    study: Study, entry: SlideEntry, parts: Mapping[str, str], predicted: Mapping[str, str]
+    study: Study, entry: SlideEntry, splits: Mapping[str, str], predicted: Mapping[str, str]
 ) -> dict[str, str]:
     stages = ("segment", "features", "explain", "export")
     failed = [
@@ -363,7 +364,7 @@ def _slide_row(
     return {
         "slide_id": entry.slide_id,
         "label": entry.label,
-        "part": parts.get(entry.slide_id, ""),
+        "split": splits.get(entry.slide_id, ""),
         "predicted": predicted.get(entry.slide_id, ""),
         "status": "; ".join(failed) or ("explained" if page.exists() else "done"),
         "link": page.relative_to(study.folder.root).as_posix() if page.exists() else "",

@@ -69,9 +69,14 @@ class RunFolder:
         """Pictures, GeoJSON and report of one slide."""
         return self.slide(slide_id) / "export"
 
+    @property
+    def models(self) -> Path:
+        """The slide classifiers, a checkpoint folder each."""
+        return self.root / "models"
+
     def model(self, name: str) -> Path:
-        """A slide classifier: ``attention`` or ``object_aware``."""
-        return self.root / "models" / name
+        """A slide classifier, such as ``attention``, or of a fold ``attention_0``."""
+        return self.models / name
 
     def table(self, name: str) -> Path:
         """A table of the run, by name."""
@@ -84,8 +89,8 @@ def slide_splits(folder: RunFolder) -> dict[str, str]:
     Raises:
         StoreError: The table lacks a column.
     """
-    rows = read_table(folder.split, slide_id=str, part=str)
-    return {row["slide_id"]: row["part"] for row in rows}
+    rows = read_table(folder.split, slide_id=str, split=str)
+    return {row["slide_id"]: row["split"] for row in rows}
 
 
 def slide_predictions(folder: RunFolder, model: str = "object_aware") -> dict[str, str]:

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpath.batch.done import is_done
-from xpath.study.cohort import load_classifiers
+from xpath.study.cohort import load_explained
 from xpath.study.dicom import write_dicom
 from xpath.study.exports import export
 from xpath.study.folder import slide_splits
@@ -63,8 +63,8 @@ STAGES: Mapping[str, StageWork] = {
         lambda study, entry: bool(study.with_features([entry])),
     ),
     "explain": StageWork(
-        explain,
-        load_classifiers,
+        lambda study, entry, models: explain(study, entry, models[study.fold_of(entry)]),
+        load_explained,
         lambda study, entry: is_done(
             study.folder.explanation(entry.slide_id), explain_key(study, entry)
         ),

@@ -8,6 +8,7 @@ does not read, leaves everything that is done as it is.
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from xpath.batch.done import key_of
@@ -21,7 +22,7 @@ STAGE_VERSIONS = {
     "masks": 1,
     "objects": 1,
     "features": 1,
-    "models": 1,
+    "models": 3,
     "explanation": 1,
     "export": 1,
     "pyramids": 1,
@@ -38,7 +39,15 @@ STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
     "masks": ("tissue", "grid", "objects.overlap", "objects.reduce"),
     "objects": ("counting",),
     "features": (),
-    "models": ("classifier", "objects.min_coverage"),
+    "models": (
+        "classifier.attention",
+        "classifier.object_aware",
+        "classifier.mean",
+        "classifier.max",
+        "classifier.object_fractions",
+        "classifier.train",
+        "objects.min_coverage",
+    ),
     "explanation": (
         "explain.sigma_um",
         "explain.feather_um",
@@ -68,13 +77,19 @@ def stage_key(stage: str, config: StudyConfig, *inputs: object) -> str:
 
 def changed_settings(config: StudyConfig, stage: str) -> dict[str, Any]:
     """Settings of a stage that differ from their defaults, by dotted name."""
-    values, defaults = _flat(asdict(config)), _flat(asdict(type(config)()))
+    values, defaults = _flat(asdict(config)), _defaults(type(config))
     return {
         name: value
         for name, value in values.items()
         if value != defaults[name]
         and any(name == chosen or name.startswith(f"{chosen}.") for chosen in STAGE_SETTINGS[stage])
     }
+
+
+@cache
+def _defaults(config_type: type[StudyConfig]) -> dict[str, Any]:
+    """Settings of a study with nothing set."""
+    return _flat(asdict(config_type()))
 
 
 def _flat(settings: dict[str, Any], path: str = "") -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from xpath.batch.attempts import attempt
 from xpath.batch.done import make_once, read_key
 from xpath.explain.activation import object_activation, patch_activation
 from xpath.explain.explanation import Explanation, write_explanation
@@ -20,6 +21,7 @@ from xpath.store.masks import open_masks
 from xpath.store.objects import read_objects, write_objects
 from xpath.study.keys import stage_key
 from xpath.wsi.grid import cut_grid
+from xpath.wsi.probe import probe
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
     from xpath.study.study import Study
 
 __all__ = [
-    "Classifiers",
+    "EXPLAINED",
+    "ExplainedModels",
     "bags_of",
     "explain",
     "explain_key",
@@ -45,22 +48,31 @@ __all__ = [
     "segment",
 ]
 
-Classifiers = tuple["AttentionMIL", "ObjectAwareMIL"]
-"""The standard and the object-aware classifier."""
+
+class ExplainedModels(NamedTuple):
+    """The classifiers whose predictions are explained, by their names in the settings."""
+
+    attention: AttentionMIL
+    object_aware: ObjectAwareMIL
+
+
+EXPLAINED = ExplainedModels._fields
+"""Their names."""
 
 
 def segment(study: Study, entry: SlideEntry) -> bool:
     """Makes masks of a slide and the table of its objects, True if any had to be made."""
-    output = study.folder.masks(entry.slide_id)
+    output, key = study.folder.masks(entry.slide_id), study.masks_key(entry)
 
     def produce() -> None:
-        with study.open_slide(entry) as slide:
+        probe(entry.path)  # in a child process, which a broken file may end
+        with attempt(output, key), study.open_slide(entry) as slide:
             grid = cut_grid(slide, find_tissue(slide, study.config.tissue), study.config.grid)
             segment_slide(
                 slide, grid, study.predictor, study.labels, output, config=study.segment_config
             )
 
-    made = make_once(output, study.masks_key(entry), produce)
+    made = make_once(output, key, produce)
     return _count_objects(study, entry) or made
 
 
@@ -88,9 +100,10 @@ def extract(study: Study, entry: SlideEntry) -> bool:
     """Makes patch and object features of a slide, True if they had to be made."""
     masks, output = study.folder.masks(entry.slide_id), study.folder.features(entry.slide_id)
     study.require(masks, study.masks_key(entry), "segment")
+    key = study.features_key(entry)
 
     def produce() -> None:
-        with study.open_slide(entry) as slide:
+        with attempt(output, key), study.open_slide(entry) as slide:
             features = extract_objects(
                 slide,
                 open_masks(masks),
@@ -98,22 +111,24 @@ def extract(study: Study, entry: SlideEntry) -> bool:
                 slide_id=entry.slide_id,
                 batch=study.config.objects.batch,
             )
-        write_features(output, features)
+            write_features(output, features)
 
-    return make_once(output, study.features_key(entry), produce)
+    return make_once(output, key, produce)
 
 
-def explain(study: Study, entry: SlideEntry, classifiers: Classifiers) -> bool:
+def explain(study: Study, entry: SlideEntry, models: ExplainedModels) -> bool:
     """Makes the explanation of a slide, True if it had to be made."""
     output = study.folder.explanation(entry.slide_id)
     features = study.folder.features(entry.slide_id)
     study.require(features, study.features_key(entry), "features")
     study.require(study.folder.masks(entry.slide_id), study.masks_key(entry), "segment")
+    key = explain_key(study, entry)
 
     def produce() -> None:
-        write_explanation(output, _explanation(study, entry, features, classifiers))
+        with attempt(output, key):
+            write_explanation(output, _explanation(study, entry, features, models))
 
-    return make_once(output, explain_key(study, entry), produce)
+    return make_once(output, key, produce)
 
 
 def explain_key(study: Study, entry: SlideEntry) -> str:
@@ -122,8 +137,7 @@ def explain_key(study: Study, entry: SlideEntry) -> str:
         "explanation",
         study.config,
         study.features_key(entry),
-        read_key(study.folder.model("attention")),
-        read_key(study.folder.model("object_aware")),
+        *(read_key(study.model_folder(name, study.fold_of(entry))) for name in EXPLAINED),
         study.config.explain.labels,
         entry.label,
     )
@@ -140,9 +154,9 @@ def bags_of(slide: SlideFeatures, label: int | None, min_coverage: float) -> tup
 
 
 def _explanation(
-    study: Study, entry: SlideEntry, path: Path, classifiers: Classifiers
+    study: Study, entry: SlideEntry, path: Path, models: ExplainedModels
 ) -> Explanation:
-    standard, aware = classifiers
+    standard, aware = models.attention, models.object_aware
     slide = read_features(path)
     patches, objects = bags_of(slide, None, study.config.objects.min_coverage)
     by_object = object_activation(aware, objects)

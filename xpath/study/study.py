@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,17 +19,20 @@ from xpath.device import device_of
 from xpath.errors import CheckpointError, ConfigError, LabelError, SlideError, StoreError
 from xpath.export.overlay import short_name
 from xpath.features.encoders import TimmEncoder
-from xpath.features.model_options import model_options
+from xpath.features.options import model_options
 from xpath.labels import Label, load_labels, parse_object
+from xpath.mil.cohort_training import model_name
 from xpath.segment.checkpoints.checkpoint import SegmentorInfo, locate, read_info
 from xpath.segment.predict.known_prompts import untaught
 from xpath.segment.predict.patch_features import SegmentorEncoder
 from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.segment.predict.whole_slide import SegmentConfig
 from xpath.store.schema import atomic, check_schema
+from xpath.store.tables import read_table
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder
 from xpath.study.keys import stage_key
+from xpath.wsi.probe import probe
 from xpath.wsi.slide import Slide
 
 if TYPE_CHECKING:
@@ -162,7 +165,7 @@ class Study:
         Raises:
             CheckpointError: The classifier in the run cannot be read.
         """
-        trained = self.folder.model("object_aware") / "config.json"
+        trained = self.model_folder(self.config.classifier.models[0]) / "config.json"
         if not trained.exists():
             return tuple(sorted({slide.label for slide in self.slides if slide.label}))
         try:
@@ -188,8 +191,7 @@ class Study:
             return entry.mpp
         if entry.path not in self._stores_mpp:
             try:
-                with Slide.open(entry.path) as slide:
-                    self._stores_mpp[entry.path] = slide.mpp_or_none is not None
+                self._stores_mpp[entry.path] = probe(entry.path).mpp is not None
             except SlideError:  # whoever works on the slide will hear of it
                 return None
         return None if self._stores_mpp[entry.path] else self.config.default_mpp
@@ -230,6 +232,18 @@ class Study:
         """Key of the features of a slide."""
         return stage_key("features", self.config, self.masks_key(entry), self.encoder_info.digest)
 
+    def fold_of(self, entry: SlideEntry) -> int:
+        """The fold whose models never saw a slide; 0 without folds, and for a slide of none."""
+        if self.config.split.folds == 1:
+            return 0
+        about = self.folder.split.stat() if self.folder.split.exists() else None
+        stamp = (about.st_ino, about.st_mtime_ns) if about else (0, 0)
+        return _folds(self.folder.split, stamp).get(entry.slide_id, 0)
+
+    def model_folder(self, name: str, fold: int = 0) -> Path:
+        """Checkpoint of a classifier."""
+        return self.folder.model(model_name(name, fold, self.config.split.folds))
+
     def require(self, output: Path, key: str, stage: str) -> None:
         """Refuses to go on without an output of an earlier stage.
 
@@ -248,6 +262,12 @@ class Study:
             if entry.path.exists()
             and is_done(self.folder.features(entry.slide_id), self.features_key(entry))
         ]
+
+
+@lru_cache(maxsize=1)
+def _folds(table: Path, _: tuple[int, int]) -> dict[str, int]:
+    """Fold of every slide in ``tables/split.csv``, read again when it was changed."""
+    return {row["slide_id"]: row["fold"] for row in read_table(table, fold=int)}
 
 
 def save_study(study: Study) -> None:
@@ -294,7 +314,8 @@ def open_study(root: Path) -> Study:
         slides = [from_dict(SlideEntry, row, f"slides[{number}].") for number, row in rows]
     except (ConfigError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{folder.settings}: {error}; if a newer version of xpath wrote it, use that version"
+            f"{folder.settings}: {error}; if a newer version of xpath wrote it, use that version;"
+            " of an older one take the setting out, or run `xpath segment SLIDES` into a new folder"
         ) from error
     return Study(folder, config, tuple(slides))
 

@@ -1,1 +1,10 @@
-
+from .canvas import Canvas as Canvas
+from .cohort import CohortPlan as CohortPlan
+from .cohort import make_cohort as make_cohort
+from .crops import drawn_images as drawn_images
+from .masks import grid_at as grid_at
+from .masks import write_masks as write_masks
+from .slides import write_slide as write_slide
+from .stain import Stain as Stain
+from .tissue import TissueRecipe as TissueRecipe
+from .tissue import paint_tissue as paint_tissue

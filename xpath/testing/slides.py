@@ -68,7 +68,9 @@ def write_slide(
 
 
 def _halved(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Half as large; an odd last row or column is cut off, as scanners do."""
     import cv2
 
     height, width = max(1, image.shape[0] // 2), max(1, image.shape[1] // 2)
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    even = image[: 2 * height, : 2 * width]
+    return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

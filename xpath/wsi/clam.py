@@ -16,15 +16,15 @@ from xpath.geometry import PatchGrid
 from xpath.wsi.clam_contours import (
     CONTOUR_TESTS,
     ClamPreset,
-    find_pieces,
+    find_tissue_contours,
     in_hole,
-    scale_of,
+    size_ratio,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from xpath.wsi.clam_contours import Piece
+    from xpath.wsi.clam_contours import TissueContour
     from xpath.wsi.slide import Slide
 
 __all__ = ["CLAM_PRESETS", "clam_grid", "grid_from_preset"]
@@ -47,7 +47,7 @@ def grid_from_preset(
     step_size: int | None = None,
     patch_level: int = 0,
 ) -> PatchGrid:
-    """A grid by the name of a preset, such as ``clam:bwh_biopsy``; see ``clam_grid``.
+    """A grid by the name of a preset, such as ``clam:bwh_biopsy`` (see ``clam_grid``).
 
     Raises:
         ConfigError: No such preset.
@@ -90,10 +90,10 @@ def clam_grid(
         raise ConfigError(
             f"{slide.path.name} has levels 0 to {len(slide.levels) - 1}, got {patch_level=}"
         )
-    scale = scale_of(slide, patch_level)
+    scale = size_ratio(slide, patch_level)
     layout = _Layout(slide, preset, patch_size, step, int(scale[0]), int(scale[1]))
-    parts = [layout.patches(piece) for piece in find_pieces(slide, preset)]
-    coords = np.concatenate([np.empty((0, 2), np.int64), *parts])
+    corners = [layout.patches(tissue) for tissue in find_tissue_contours(slide, preset)]
+    coords = np.concatenate([np.empty((0, 2), np.int64), *corners])
     if not len(coords):
         raise EmptyTissueError(
             f"{slide.path.name}: CLAM's segmentation finds no patch with {preset}; try another"
@@ -112,7 +112,7 @@ def clam_grid(
 
 
 class _Layout(NamedTuple):
-    """How patches are laid over a piece of tissue."""
+    """How patches are laid over a tissue contour."""
 
     slide: Slide
     preset: ClamPreset
@@ -124,11 +124,11 @@ class _Layout(NamedTuple):
     """Level-0 pixels per pixel of the patch level, truncated."""
     down: int
 
-    def patches(self, piece: Piece) -> NDArray[np.int64]:
-        """Corners ``(N, 2)`` of the patches on a piece, column by column."""
+    def patches(self, tissue: TissueContour) -> NDArray[np.int64]:
+        """Corners ``(N, 2)`` of the patches on a tissue contour, column by column."""
         import cv2
 
-        left, top, width, height = cv2.boundingRect(piece.contour)
+        left, top, width, height = cv2.boundingRect(tissue.contour)
         right, bottom = left + width, top + height
         if not self.preset.use_padding:
             right = min(right, self.slide.size.width - self.patch * self.across + 1)
@@ -139,15 +139,15 @@ class _Layout(NamedTuple):
             indexing="ij",
         )
         corners = np.stack((x.ravel(), y.ravel()), axis=1).astype(np.int64)
-        kept = [self._holds(piece, x, y) for x, y in corners.tolist()]
+        kept = [self._holds(tissue, x, y) for x, y in corners.tolist()]
         return np.asarray(corners[np.array(kept, bool)], np.int64)
 
-    def _holds(self, piece: Piece, x: int, y: int) -> bool:
+    def _holds(self, tissue: TissueContour, x: int, y: int) -> bool:
         """The points asked for are in the contour, and the centre is in no hole."""
         side = self.patch * self.across
-        if not CONTOUR_TESTS[self.preset.contour_fn](piece.contour, x, y, side):
+        if not CONTOUR_TESTS[self.preset.contour_fn](tissue.contour, x, y, side):
             return False
-        return not in_hole(piece, x + side / 2, y + side / 2)
+        return not in_hole(tissue, x + side / 2, y + side / 2)
 
 
 def _preset(preset: str | ClamPreset) -> ClamPreset:

@@ -1,6 +1,6 @@
-"""The pieces of tissue CLAM finds on a slide, and its tests whether a patch lies in one.
+"""The tissue contours CLAM finds on a slide, and its tests whether a patch lies in one.
 
-Written from CLAM's documented behaviour; the order of pieces is that of OpenCV's contours.
+Written from CLAM's documented behaviour; the order of contours is that of OpenCV's contours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 
     ContourTest = Callable[["Contour", int, int, int], bool]
 
-__all__ = ["CONTOUR_TESTS", "ClamPreset", "Contour", "Piece", "find_pieces", "in_hole", "scale_of"]
+__all__ = [
+    "CONTOUR_TESTS",
+    "ClamPreset",
+    "Contour",
+    "TissueContour",
+    "find_tissue_contours",
+    "in_hole",
+    "size_ratio",
+]
 
 Contour = Any  # an int32 array (points, 1, 2), as OpenCV has it
 
@@ -43,7 +51,7 @@ class ClamPreset:
     mthresh: int = 7
     """Side of the median filter, odd."""
     close: int = 4
-    """Side of the closing kernel; 0 for none."""
+    """Side of the closing kernel, 0 for none."""
     use_otsu: bool = False
     """Otsu's threshold instead of ``sthresh``."""
     a_t: int = 100
@@ -51,7 +59,7 @@ class ClamPreset:
     a_h: int = 16
     """Smallest hole, likewise."""
     max_n_holes: int = 8
-    """Holes kept per piece of tissue, largest first."""
+    """Holes kept per tissue contour, largest first."""
     use_padding: bool = True
     """Patches may reach beyond the slide."""
     contour_fn: str = "four_pt"
@@ -66,14 +74,14 @@ class ClamPreset:
             raise ConfigError(f"no contour_fn {self.contour_fn!r}; known: {list(CONTOUR_TESTS)}")
 
 
-class Piece(NamedTuple):
+class TissueContour(NamedTuple):
     """A contour of tissue and the holes in it, in level-0 pixels."""
 
     contour: Contour
     holes: list[Contour]
 
 
-def find_pieces(slide: Slide, preset: ClamPreset) -> list[Piece]:
+def find_tissue_contours(slide: Slide, preset: ClamPreset) -> list[TissueContour]:
     """The tissue contours CLAM finds, in its order.
 
     Raises:
@@ -82,7 +90,7 @@ def find_pieces(slide: Slide, preset: ClamPreset) -> list[Piece]:
     import cv2
 
     level = _segmentation_level(slide)
-    scale = scale_of(slide, level)
+    scale = size_ratio(slide, level)
     contours, hierarchy = cv2.findContours(
         _tissue(slide.read_level(level), preset), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
     )
@@ -93,7 +101,7 @@ def find_pieces(slide: Slide, preset: ClamPreset) -> list[Piece]:
     for contour, parent in zip(contours, parents, strict=True):
         holes_in[parent].append(contour)  # in the order of OpenCV; -1 has the outer ones
     unit = int(REFERENCE_PATCH**2 / (scale[0] * scale[1]))
-    pieces = []
+    tissues = []
     for outer, contour in enumerate(contours):
         if parents[outer] != -1:
             continue  # a hole
@@ -101,22 +109,23 @@ def find_pieces(slide: Slide, preset: ClamPreset) -> list[Piece]:
         area = cv2.contourArea(contour) - sum(map(cv2.contourArea, holes))
         if area != 0 and area > preset.a_t * unit:
             kept = _largest(holes, preset.max_n_holes, preset.a_h * unit)
-            pieces.append(Piece(_scaled(contour, scale), [_scaled(hole, scale) for hole in kept]))
-    return pieces
+            outline = _scaled(contour, scale)
+            tissues.append(TissueContour(outline, [_scaled(hole, scale) for hole in kept]))
+    return tissues
 
 
-def scale_of(slide: Slide, level: int) -> tuple[float, float]:
+def size_ratio(slide: Slide, level: int) -> tuple[float, float]:
     """Level-0 pixels per pixel of a level, across and down, as CLAM has it: by their sizes."""
     size = slide.levels[level].size
     return slide.size.width / size.width, slide.size.height / size.height
 
 
-def in_hole(piece: Piece, x: float, y: float) -> bool:
+def in_hole(tissue: TissueContour, x: float, y: float) -> bool:
     """Whether a point lies within a hole, its border excluded."""
-    return any(_where(hole, x, y) > 0 for hole in piece.holes)
+    return any(_distance_sign(hole, x, y) > 0 for hole in tissue.holes)
 
 
-def _where(contour: Contour, x: float, y: float) -> float:
+def _distance_sign(contour: Contour, x: float, y: float) -> float:
     """Positive inside a contour, zero on it, negative outside."""
     import cv2
 
@@ -128,14 +137,18 @@ def _four(contour: Contour, x: int, y: int, side: int) -> list[bool]:
     shift = int(side // 2 * CENTER_SHIFT)
     x, y = x + side // 2, y + side // 2
     signs = (-1, 1)
-    return [_where(contour, x + i * shift, y + j * shift) >= 0 for i in signs for j in signs]
+    return [
+        _distance_sign(contour, x + i * shift, y + j * shift) >= 0 for i in signs for j in signs
+    ]
 
 
 CONTOUR_TESTS: dict[str, ContourTest] = {
     "four_pt": lambda contour, x, y, side: any(_four(contour, x, y, side)),
     "four_pt_hard": lambda contour, x, y, side: all(_four(contour, x, y, side)),
-    "center": lambda contour, x, y, side: _where(contour, x + side // 2, y + side // 2) >= 0,
-    "basic": lambda contour, x, y, _: _where(contour, x, y) >= 0,
+    "center": lambda contour, x, y, side: (
+        _distance_sign(contour, x + side // 2, y + side // 2) >= 0
+    ),
+    "basic": lambda contour, x, y, _: _distance_sign(contour, x, y) >= 0,
 }
 """Is the patch with this corner and side tissue? By CLAM's names."""
 

@@ -38,15 +38,15 @@ class GridConfig:
     patch_um: float = 128.0
     """Side of a patch on the tissue, in microns."""
     mpp: float = 0.5
-    """Resolution patches are read at; 128 microns at 0.5 are 256 pixels."""
+    """Resolution patches are read at: 128 microns at 0.5 are 256 pixels."""
     patch_px: int = 0
-    """Side in level-0 pixels instead of microns; 0 to use ``patch_um``. Slides of different
+    """Side in level-0 pixels instead of microns, or 0 to use ``patch_um``. Slides of different
     resolution then get patches of different size. A slide that stores no resolution can only be
     cut so, and its patches are read pixel by pixel, whatever ``mpp`` says."""
     overlap: float = 0.0
     """Share of a side that neighbours have in common, 0 to 0.9."""
     min_tissue: float = 0.3
-    """Smallest share of a patch that is tissue; below it, blank glass dominates the features."""
+    """Smallest share of a patch that is tissue. Below it, blank glass dominates the features."""
 
     def __post_init__(self) -> None:
         """Refuses impossible numbers."""
@@ -67,7 +67,7 @@ def cut_grid(slide: Slide, tissue: Tissue, config: GridConfig | None = None) -> 
 
     Args:
         slide: Open slide.
-        tissue: What ``find_tissue`` found on it.
+        tissue: Its mask, from ``find_tissue``.
         config: Size, resolution and overlap of the patches.
 
     Raises:
@@ -140,13 +140,20 @@ def _corners(bounds: Box, side: float, overlap: float) -> NDArray[np.float64]:
 
 
 def _advice(slide: Slide, tissue: Tissue, config: GridConfig, most: float) -> str:
-    found = float(tissue.mask.mean())
-    if found == 0:
+    """Why there are no patches, and what to do."""
+    share = float(tissue.mask.mean())
+    if share == 0 and not tissue.coloured:
+        return (
+            f"{slide.path.name}: no tissue found: it is blank, or scanned without colour, by which"
+            " tissue is told from glass; scan it in colour"
+        )
+    if share == 0:
         return (
             f"{slide.path.name}: no tissue found; look at the slide: if it is not blank, lower"
-            " min_saturation (pale tissue) or min_area_um2 (small pieces) of the tissue settings"
+            " min_saturation (pale tissue) or min_area_um2 (small pieces) of TissueConfig"
+            " (--set tissue.min_saturation=5 for xpath segment)"
         )
     return (
-        f"{slide.path.name}: {found:.1%} of the slide is tissue, but no patch holds"
+        f"{slide.path.name}: {share:.1%} of the slide is tissue, but no patch holds"
         f" {config.min_tissue:.0%} (the best {most:.0%}); lower min_tissue or the patch size"
     )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["PatchBatch", "iter_patches", "read_patch"]
 
 READERS = 4
-"""Threads that read; OpenSlide decodes outside Python's lock."""
+"""Threads that read. Decoding happens outside Python's lock."""
 AHEAD = 2
 """Batches in flight beyond the one in use: memory stays bounded on any slide."""
 
@@ -35,8 +35,8 @@ AHEAD = 2
 class PatchBatch(NamedTuple):
     """Some patches of a grid."""
 
-    places: NDArray[np.int64]
-    """``(B,)`` indices into the grid."""
+    indices: NDArray[np.int64]
+    """``(B,)`` positions in the grid."""
     images: NDArray[np.uint8]
     """``(B, H, W, 3)`` RGB."""
 
@@ -57,11 +57,11 @@ def iter_patches(
         slide: Open slide; stays open until the last batch has come.
         grid: Where to read.
         batch: Patches per batch; the last may be smaller.
-        only: Places in the grid to read, in this order; by default all.
+        only: Indices into the grid to read, in this order; by default all.
 
     Raises:
         ConfigError: ``batch`` is not positive.
-        DataError: ``only`` names places the grid does not have.
+        DataError: ``only`` names patches the grid does not have.
         SlideError: A patch cannot be read; the batches before it have come.
     """
     if batch < 1:
@@ -74,10 +74,10 @@ def _chosen(only: Sequence[int] | None, count: int) -> NDArray[np.int64]:
         return np.arange(count)
     chosen = np.asarray(only)
     if chosen.size and (chosen.dtype.kind not in "iu" or chosen.ndim != 1):
-        raise DataError(f"only= must list places in the grid, got {chosen.dtype} {chosen.shape}")
+        raise DataError(f"only= must list indices into the grid, got {chosen.dtype} {chosen.shape}")
     if chosen.size and not 0 <= chosen.min() <= chosen.max() < count:
         raise DataError(
-            f"only= names places {chosen.min()} to {chosen.max()}, the grid has 0 to {count - 1}"
+            f"only= names patches {chosen.min()} to {chosen.max()}, the grid has 0 to {count - 1}"
         )
     return chosen.astype(np.int64)
 
@@ -107,5 +107,5 @@ def _batches(
 
 
 class _Waiting(NamedTuple):
-    places: NDArray[np.int64]
+    indices: NDArray[np.int64]
     patches: list[Future[NDArray[np.uint8]]]

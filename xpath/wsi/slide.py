@@ -1,4 +1,4 @@
-"""Whole-slide images, read with OpenSlide.
+"""Whole-slide images: pixels under any box, at any size.
 
 Frame: every box is in level-0 pixels. Axes: H W pixels.
 """
@@ -7,45 +7,76 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
 from xpath.errors import ConfigError, ResolutionError, SlideError
 from xpath.geometry import Box, Mpp, Size
-from xpath.wsi.resample import Span, on_white, resample
+from xpath.wsi.openslide_reader import OpenSlideReader
+from xpath.wsi.pyramid import Level, Scale, Stretch, continued, inside_of, scale_of, span_of
+from xpath.wsi.resample import resample
+from xpath.wsi.resolution import (
+    SANE_MPP,
+    contradiction,
+    is_sane,
+    stored_mpp,
+    stored_objective,
+)
+from xpath.wsi.tiff_reader import faster
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from numpy.typing import NDArray
 
-__all__ = ["Level", "Slide"]
+    from xpath.wsi.resample import Span
+
+__all__ = ["Reader", "Slide"]
 
 logger = logging.getLogger(__name__)
 
-SANE_MPP = (0.02, 20.0)
+LARGEST_PIXELS = 2**38
+"""A whole glass of 75 by 25 mm at 0.1 microns a pixel has fewer."""
 SQUARE_TOLERANCE = 0.03
 """Pixels this much wider than high, or the reverse, are worth a warning."""
 LEVEL_TOLERANCE = 1.001
 """A level counts as fine enough up to this factor: 4.0002 serves a request for 4."""
-EDGE_TOLERANCE = 0.5
-"""Level-0 pixels the edge of a read may be off; more is corrected by resampling. Boxes are whole
-level-0 pixels, so they are themselves no more exact."""
-READ_PIXELS = 2**24
-"""Most pixels asked of OpenSlide at once; larger areas are shrunk strip by strip, so that the
-overview of a slide without pyramid does not need the memory of all of it."""
+BLOCK_PIXELS = 2**24
+"""Most pixels of a level read at once. Larger areas are shrunk block by block, so that the overview
+of a slide without pyramid does not need the memory of all of it."""
+BLOCK_THREADS = 2
+"""Blocks in memory at the same time."""
+SLOW_PIXELS = 2**28
+"""Reading this much takes long enough to be announced."""
 
 
-class Level(NamedTuple):
-    """One picture of the pyramid."""
+class Reader(Protocol):
+    """An open file that gives the pixels of its levels, also to several threads."""
 
-    downsample: float
-    """Level-0 pixels per pixel of this level."""
-    size: Size
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """Properties the file stores, by OpenSlide's names."""
+
+    @property
+    def level_dimensions(self) -> Sequence[tuple[int, int]]:
+        """Width and height of each level."""
+
+    @property
+    def level_downsamples(self) -> Sequence[float]:
+        """Level-0 pixels per pixel of each level, a mean of both axes."""
+
+    def region(self, index: int, box: Box) -> NDArray[np.uint8]:
+        """Pixels ``(H, W, 3)`` under a box inside a level, in pixels of it."""
+
+    def shift(self, index: int, corner: int) -> float:
+        """How far past a corner a region really begins, along one axis, in pixels of the level."""
+
+    def close(self) -> None:
+        """Ends reading."""
 
 
 class Slide:
@@ -57,34 +88,45 @@ class Slide:
             patch = slide.read(Box(x=0, y=0, width=512, height=512), Size(256, 256))
     """
 
-    def __init__(self, path: Path, handle: Any, mpp: float | None) -> None:
+    def __init__(self, path: Path, reader: Reader, mpp: float | None) -> None:
         self.path = path
-        self._handle = handle  # None after a damaged tile: opened again by the next read
-        self._closed = False
-        self._lock = threading.Lock()
-        self.properties: Mapping[str, str] = dict(handle.properties)
+        self._reader = reader
+        self.properties: Mapping[str, str] = dict(reader.properties)
         self.levels = tuple(
             Level(float(downsample), Size(*size))
             for downsample, size in zip(
-                handle.level_downsamples, handle.level_dimensions, strict=True
+                reader.level_downsamples, reader.level_dimensions, strict=True
             )
         )
+        if self.size.width * self.size.height > LARGEST_PIXELS:
+            raise SlideError(
+                f"{path.name} claims {self.size.width} x {self.size.height} pixels, more than"
+                " any glass holds; the file is damaged: copy or convert it again"
+            )
+        self.scales: tuple[Scale, ...] = tuple(
+            scale_of(level.size, self.size) for level in self.levels
+        )
+        """Level-0 pixels per pixel of each level, across and down."""
         self._mpp = mpp if mpp is not None else self._stored_mpp()
+        doubt = contradiction(mpp, self.objective)
+        if doubt:
+            logger.warning("%s: %s", path.name, doubt)
 
     @classmethod
     def open(cls, path: str | Path, *, mpp: float | None = None) -> Self:
         """Opens a slide.
 
         Args:
-            path: Any file OpenSlide can read.
+            path: Any file OpenSlide can read. The pyramid in the SubIFDs of an OME-TIFF, which
+                OpenSlide does not see, is read too.
             mpp: Microns per pixel at level 0; overrides what the slide stores.
 
         Raises:
-            SlideError: The file is missing, or not a slide.
+            SlideError: The file is missing, not a slide, or damaged.
             ResolutionError: ``mpp`` is absurd.
         """
         path = Path(path)
-        if mpp is not None and not _is_sane(mpp):
+        if mpp is not None and not is_sane(mpp):
             raise ResolutionError(
                 f"mpp= must be a number within {SANE_MPP} microns per pixel, got {mpp!r}"
             )
@@ -96,7 +138,7 @@ class Slide:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
@@ -111,14 +153,8 @@ class Slide:
         return f"Slide({str(self.path)!r}, {self.size.width} x {self.size.height} px)"
 
     def close(self) -> None:
-        """Ends reading; what is known about the slide stays.
-
-        The handle is let go, not closed: OpenSlide ends the process if a handle is closed while
-        another thread reads from it. So the file is closed when the last of them is done.
-        """
-        with self._lock:
-            self._closed = True
-            self._handle = None
+        """Ends reading, but keeps what is known about the slide."""
+        self._reader.close()
 
     @property
     def size(self) -> Size:
@@ -133,20 +169,17 @@ class Slide:
             ResolutionError: The slide stores none, or an absurd one, and none was given.
         """
         if self._mpp is None:
+            raise ResolutionError(f"{self.path.name} stores no resolution; {self._way_out()}")
+        if not is_sane(self._mpp):
             raise ResolutionError(
-                f"{self.path.name} stores no resolution; pass mpp= (--mpp on the command line),"
-                " often 0.25 (40x) or 0.5 (20x)"
-            )
-        if not _is_sane(self._mpp):
-            raise ResolutionError(
-                f"{self.path.name} says {self._mpp:g} microns per pixel, which no microscope has;"
-                " pass mpp= (--mpp on the command line), often 0.25 (40x) or 0.5 (20x)"
+                f"{self.path.name} stores {self._mpp:g} microns per pixel, which no microscope has;"
+                f" {self._way_out()}"
             )
         return Mpp(self._mpp)
 
     @property
     def mpp_or_none(self) -> float | None:
-        """Microns per pixel at level 0; None where unknown or absurd."""
+        """Microns per pixel at level 0, None where unknown or absurd."""
         try:
             return self.mpp
         except ResolutionError:
@@ -154,15 +187,12 @@ class Slide:
 
     @property
     def objective(self) -> float | None:
-        """Objective power the slide was scanned with; None where it is not stored."""
-        try:
-            return float(self.properties["openslide.objective-power"])
-        except (KeyError, ValueError):
-            return None
+        """Objective power the slide was scanned with, None where it is not stored."""
+        return stored_objective(self.properties)
 
     @property
     def bounds(self) -> Box:
-        """The scanned part of level 0; QuPath measures from its corner."""
+        """The scanned part of level 0, from whose corner QuPath measures."""
         try:
             x, y, width, height = (
                 int(self.properties[f"openslide.bounds-{side}"])
@@ -176,15 +206,16 @@ class Slide:
         """The coarsest level that is still as fine as ``downsample`` asks, within 0.1%."""
         fits = [
             index
-            for index, level in enumerate(self.levels)
-            if level.downsample <= downsample * LEVEL_TOLERANCE
+            for index, scale in enumerate(self.scales)
+            if max(scale) <= downsample * LEVEL_TOLERANCE
         ]
-        return max(fits, key=lambda index: self.levels[index].downsample, default=0)
+        return max(fits, key=lambda index: max(self.scales[index]), default=0)
 
     def read(self, box: Box, size: Size | None = None) -> NDArray[np.uint8]:
-        """Pixels ``(H, W, 3)`` under a box; white outside the slide and where it is transparent.
+        """Pixels ``(H, W, 3)`` under a box, white outside the slide and where it is transparent.
 
         What is shown is the box to within half a level-0 pixel, whatever the level's downsample.
+        Where a scanner cut a level short by a part of a pixel, its last pixel is continued.
 
         Args:
             box: In level-0 pixels; may reach beyond the slide.
@@ -198,21 +229,28 @@ class Slide:
             raise SlideError(f"{self.path.name}: cannot read an empty box: {box} as {size}")
         wanted = max(1.0, min(box.width / size.width, box.height / size.height))
         index = self.best_level(wanted)
-        area = box.width * box.height / self.levels[index].downsample ** 2
-        strips = math.ceil(area / READ_PIXELS)
-        if strips == 1 or size.height > box.height:  # enlarging a strip would blur its border
-            return self._read_rows(box, index, size, range(size.height))
-        rows = math.ceil(size.height / strips)
-        result = np.empty((size.height, size.width, 3), np.uint8)
-        for start in range(0, size.height, rows):
-            part = range(start, min(start + rows, size.height))
-            result[start : part.stop] = self._read_rows(box, index, size, part)
-        return result
+        scale = self.scales[index]
+        enlarged = size.width > box.width or size.height > box.height
+        if enlarged or box.width * box.height <= BLOCK_PIXELS * scale.x * scale.y:
+            # Enlarging in blocks would blur their borders.
+            return self._read_part(box, index, size, Box(0, 0, size.width, size.height))
+        return self._read_blocks(box, index, size)
 
-    def read_level(self, index: int) -> NDArray[np.uint8]:
-        """One whole picture of the pyramid ``(H, W, 3)``, pixel by pixel as it is stored."""
-        level = self.levels[index].size
-        return on_white(self._region(Box(0, 0, level.width, level.height), index))
+    def read_level(self, index: int, box: Box | None = None) -> NDArray[np.uint8]:
+        """One picture of the pyramid ``(H, W, 3)``, pixel by pixel as it is stored.
+
+        Args:
+            index: The level.
+            box: In pixels of the level, by default all of it. White beyond the slide.
+
+        Raises:
+            SlideError: A part of the file is damaged, or the slide is closed.
+        """
+        size = self.levels[index].size
+        box = box or Box(0, 0, size.width, size.height)
+        return self._region(
+            index, Stretch(box.x, box.width, box.x), Stretch(box.y, box.height, box.y)
+        )
 
     def thumbnail(self, max_side: int) -> NDArray[np.uint8]:
         """The whole slide ``(H, W, 3)``, its longer side ``max_side`` pixels or less."""
@@ -222,114 +260,101 @@ class Slide:
         size = Size(max(1, round(self.size.width / scale)), max(1, round(self.size.height / scale)))
         return self.read(Box(0, 0, self.size.width, self.size.height), size)
 
-    def _read_rows(self, box: Box, index: int, size: Size, rows: range) -> NDArray[np.uint8]:
-        """Some rows of the picture that ``read`` gives."""
-        downsample = self.levels[index].downsample
-        scale = box.height / size.height
-        top, height = box.y + rows.start * scale, len(rows) * scale
-        y = math.floor(top)
-        across = _span(0, box.width, downsample, EDGE_TOLERANCE)
-        # Strips must fit each other exactly, or a seam shows.
-        tolerance = EDGE_TOLERANCE if len(rows) == size.height else 1e-6
-        down = _span(top - y, height, downsample, tolerance)
-        region = Box(box.x, y, math.ceil(across[1]), math.ceil(down[1]))
-        pixels = on_white(self._region(region, index))
-        return resample(pixels, across, down, Size(size.width, len(rows)))
+    def _read_blocks(self, box: Box, index: int, size: Size) -> NDArray[np.uint8]:
+        """An area that is too large to be in memory at once."""
+        scale = self.scales[index]
+        pixels = box.width / scale.x * box.height / scale.y
+        if pixels > SLOW_PIXELS:
+            logger.warning(
+                "%s: %s pixels are read for a picture of %d x %d, because the slide has no level"
+                " between; this takes a while",
+                self.path.name,
+                f"{pixels:,.0f}",
+                size.width,
+                size.height,
+            )
+        side = math.sqrt(BLOCK_PIXELS)
+        across = max(1, int(side * scale.x * size.width / box.width))
+        down = max(1, int(side * scale.y * size.height / box.height))
+        parts = [
+            Box(x, y, min(across, size.width - x), min(down, size.height - y))
+            for y in range(0, size.height, down)
+            for x in range(0, size.width, across)
+        ]
+        result = np.empty((size.height, size.width, 3), np.uint8)
 
-    def _region(self, region: Box, index: int) -> NDArray[np.uint8]:
-        """RGBA pixels; the corner in level-0 pixels, the size in pixels of the level.
+        def fill(part: Box) -> None:
+            block = self._read_part(box, index, size, part)
+            result[part.y : part.bottom, part.x : part.right] = block
 
-        Once a tile is damaged OpenSlide refuses every tile until the file is opened again. The
-        second try on a fresh handle tells damage here from damage another thread has met. The old
-        handle is let go, not closed: other threads may be reading from it.
-        """
-        import openslide
+        with ThreadPoolExecutor(BLOCK_THREADS, thread_name_prefix="xpath-block") as pool:
+            for filled in [pool.submit(fill, part) for part in parts]:
+                filled.result()
+        return result
 
-        handle = self._open_handle()
-        try:
-            return _pixels(handle, region, index)
-        except openslide.OpenSlideError:
-            with self._lock:
-                self._handle = None if self._handle is handle else self._handle
-        fresh = _open(self.path)
-        try:
-            pixels = _pixels(fresh, region, index)
-        except openslide.OpenSlideError as error:
-            fresh.close()
-            raise SlideError(
-                f"{self.path.name} is damaged at {region} (corner at level 0, size at level"
-                f" {index}): {error}"
-            ) from error
-        with self._lock:
-            if self._handle is None and not self._closed:
-                self._handle = fresh
-        return pixels
+    def _read_part(self, box: Box, index: int, size: Size, part: Box) -> NDArray[np.uint8]:
+        """A part of the picture that ``read`` gives, in pixels of that picture."""
+        scale = self.scales[index]
+        step_x, step_y = box.width / size.width, box.height / size.height
+        across = span_of(box.x + part.x * step_x, part.width * step_x, scale.x)
+        down = span_of(box.y + part.y * step_y, part.height * step_y, scale.y)
+        stored = self.levels[index].size
+        columns = self._stretch(index, across, stored.width)
+        rows = self._stretch(index, down, stored.height)
+        return resample(
+            self._region(index, columns, rows),
+            (across[0] - columns.begin, across[1] - columns.begin),
+            (down[0] - rows.begin, down[1] - rows.begin),
+            part.size,
+            even=max(scale) > 1,
+        )
 
-    def _open_handle(self) -> Any:
-        with self._lock:
-            if self._closed:
-                raise SlideError(f"{self.path.name} is closed; read within its with block")
-            if self._handle is None:
-                self._handle = _open(self.path)
-            return self._handle
+    def _stretch(self, index: int, span: Span, stored: int) -> Stretch:
+        """Pixels of a level that hold a span along one axis."""
+        first, last = math.floor(span[0]), math.ceil(span[1])
+        begin = first + self._reader.shift(index, max(0, first))
+        if last < stored:
+            last = max(last, first + math.ceil(span[1] - begin))
+        return Stretch(first, last - first, begin)
+
+    def _region(self, index: int, columns: Stretch, rows: Stretch) -> NDArray[np.uint8]:
+        """Pixels of a level, which may reach beyond it."""
+        stored, scale = self.levels[index].size, self.scales[index]
+        region = Box(columns.first, rows.first, columns.pixels, rows.pixels)
+        inside = inside_of(region, stored)
+        if inside == region:
+            return self._reader.region(index, region)
+        x, across = continued(columns, stored.width, self.size.width / scale.x)
+        y, down = continued(rows, stored.height, self.size.height / scale.y)
+        if not (down.any() and across.any()):
+            return np.full((rows.pixels, columns.pixels, 3), 255, np.uint8)
+        pixels = self._reader.region(index, inside)[y - inside.y][:, x - inside.x]
+        weight = (down[:, None] * across)[..., None]
+        return np.rint(pixels * weight + 255 * (1 - weight)).astype(np.uint8)
+
+    def _way_out(self) -> str:
+        """Advice for who has no resolution."""
+        objective = self.objective
+        scanned = f"; it was scanned with a {objective:g}x objective" if objective else ""
+        return f"pass mpp= (--mpp on the command line), often 0.25 (40x) or 0.5 (20x){scanned}"
 
     def _stored_mpp(self) -> float | None:
-        try:
-            x, y = (float(self.properties[f"openslide.mpp-{axis}"]) for axis in "xy")
-        except (KeyError, ValueError):
+        stored = stored_mpp(self.properties, self.size)
+        if stored is None:
             return None
-        if abs(x - y) > SQUARE_TOLERANCE * max(x, y):
+        if abs(stored.x - stored.y) > SQUARE_TOLERANCE * max(stored):
             logger.warning(
                 "%s: pixels are not square, %g microns across and %g down; their mean is used",
                 self.path.name,
-                x,
-                y,
+                stored.x,
+                stored.y,
             )
-        return (x + y) / 2
+        return (stored.x + stored.y) / 2
 
 
-def _span(start: float, length: float, downsample: float, tolerance: float) -> Span:
-    """Where a stretch of level 0 lies in the pixels read from a level.
-
-    Args:
-        start: Level-0 pixels past the first pixel that is read.
-        length: Level-0 pixels.
-        downsample: Level-0 pixels per pixel of the level.
-        tolerance: Level-0 pixels it may be off if that gives whole pixels.
-    """
-    stop = (start + length) / downsample
-    whole = max(1, round(stop))
-    if start <= tolerance and abs(whole - stop) * downsample <= tolerance:
-        return 0, whole
-    return start / downsample, stop
+def _open(path: Path) -> Reader:
+    return faster(OpenSlideReader(path))
 
 
-def _pixels(handle: Any, region: Box, index: int) -> NDArray[np.uint8]:
-    return np.asarray(
-        handle.read_region((region.x, region.y), index, (region.width, region.height)), np.uint8
-    )
-
-
-def _is_sane(mpp: object) -> bool:
-    """True for a resolution that a microscope may have."""
-    return isinstance(mpp, int | float | np.floating) and bool(SANE_MPP[0] <= mpp <= SANE_MPP[1])
-
-
-def _open(path: Path) -> Any:
-    """An OpenSlide handle."""
-    import openslide
-
-    if not path.exists():
-        raise SlideError(f"{path} does not exist")
-    if path.is_dir():
-        raise SlideError(f"{path} is a folder, not a slide; pass one of the files in it")
-    try:
-        return openslide.OpenSlide(path)
-    except (openslide.OpenSlideError, OSError) as error:
-        raise SlideError(
-            f"{path} is no slide OpenSlide can read ({error}); is the file complete?"
-        ) from error
-
-
-def _reopen(kind: type[Slide], path: Path, mpp: float | None) -> Slide:
-    return kind(path, _open(path), mpp)
+def _reopen(slide_type: type[Slide], path: Path, mpp: float | None) -> Slide:
+    return slide_type(path, _open(path), mpp)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xpath.errors import ConfigError
+from xpath.wsi.artefacts import find_pen, find_shadows, without_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +33,7 @@ SMALLEST_GLASS = 0.005
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TissueConfig:
-    """How tissue is told from glass."""
+    """Settings that separate tissue from glass."""
 
     mpp: float = 8.0
     """Resolution of the overview in microns per pixel: a nucleus is one pixel."""
@@ -42,16 +43,20 @@ class TissueConfig:
     """Tissue is at least this much more colourful than glass, 0..255. Otsu's threshold always
     finds two classes, even on an empty slide."""
     max_saturation: int = 20
-    """What is this much more colourful than glass is tissue, 0..255. On a slide of dark and pale
+    """Pixels this much more colourful than glass are tissue, 0..255. On a slide of dark and pale
     tissue Otsu's threshold falls between the two; it is then sought again among the paler pixels,
     until it is no higher than this."""
     ink: int = 40
-    """Brightness below which a pixel is black ink or the scanner's frame, 0..255. Coloured pen is
-    not told from tissue."""
+    """Brightness below which a pixel is black ink or the scanner's frame, 0..255."""
+    exclude_pen: bool = False
+    """Leave out strokes of pen in any colour but pale violet. Else coloured pen is tissue."""
+    exclude_glass: bool = False
+    """Leave out bubbles and edges of glass: what is grey, or a line thinner than 40 microns. On
+    slides whose tissue is nearly grey, as some counterstains are, leave it off."""
     close_um: float = 40.0
     """Gaps narrower than this are closed."""
     min_area_um2: float = 40_000.0
-    """Smaller pieces are dust; 200 by 200 microns."""
+    """Smaller components are dust: 200 by 200 microns."""
     max_hole_um2: float = 40_000.0
     """Smaller holes are filled."""
 
@@ -73,6 +78,8 @@ class Tissue:
     """``(h, w)``."""
     downsample: tuple[float, float]
     """Level-0 pixels per pixel of the mask, across and down."""
+    coloured: bool = True
+    """Whether the slide has any colour. Without, no tissue can be found."""
 
     def integral(self) -> NDArray[np.float64]:
         """Sums of the mask above and to the left, ``(h + 1, w + 1)``, for fast shares."""
@@ -81,7 +88,7 @@ class Tissue:
         return table
 
     def share(self, box: Box) -> float:
-        """Share of a box that is tissue, 0 to 1; outside the slide there is none.
+        """Share of a box that is tissue, 0 to 1. Outside the slide there is none.
 
         For many boxes ``shares`` is faster.
         """
@@ -130,7 +137,23 @@ def find_tissue(slide: Slide, config: TissueConfig | None = None) -> Tissue:
     overview = slide.thumbnail(side)
     downsample = (slide.size.width / overview.shape[1], slide.size.height / overview.shape[0])
     pixel_um = mpp * float(np.sqrt(downsample[0] * downsample[1]))
-    return Tissue(_clean(_colourful(overview, config), pixel_um, config), downsample)
+    mask = _colourful(_without_artefacts(overview, pixel_um, config), config)
+    if config.exclude_glass:
+        mask = without_lines(mask, pixel_um)
+    coloured = bool((overview.max(axis=2) - overview.min(axis=2)).any())
+    return Tissue(_clean(mask, pixel_um, config), downsample, coloured)
+
+
+def _without_artefacts(
+    overview: NDArray[np.uint8], pixel_um: float, config: TissueConfig
+) -> NDArray[np.uint8]:
+    """The overview ``(h, w, 3)``, white where what is to be left out was."""
+    left_out = np.zeros(overview.shape[:2], bool)
+    if config.exclude_pen:
+        left_out |= find_pen(overview, pixel_um)
+    if config.exclude_glass:
+        left_out |= find_shadows(overview)
+    return np.where(left_out[..., None], np.uint8(255), overview)
 
 
 def _colourful(overview: NDArray[np.uint8], config: TissueConfig) -> NDArray[np.bool_]:
@@ -171,7 +194,7 @@ def _palest_otsu(saturation: NDArray[np.uint8], highest: float) -> float:
 
 
 def _glass(overview: NDArray[np.uint8], saturation: NDArray[np.uint8]) -> float:
-    """Saturation of empty glass, which may be tinted; 0 where there is none in sight."""
+    """Saturation of empty glass, which may be tinted, or 0 where there is none in sight."""
     darkest = overview.min(axis=2)
     padding = darkest == 255  # pure white was never under the microscope
     glass = saturation[(darkest >= GLASS_BRIGHTNESS) & ~padding]
@@ -181,23 +204,23 @@ def _glass(overview: NDArray[np.uint8], saturation: NDArray[np.uint8]) -> float:
 
 
 def _clean(mask: NDArray[np.bool_], pixel_um: float, config: TissueConfig) -> NDArray[np.bool_]:
-    """Gaps closed, small pieces removed, small holes filled."""
+    """Closes gaps, removes small components and fills small holes."""
     import cv2
 
     side = max(1, round(config.close_um / pixel_um))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel).astype(bool)
-    pieces = _without_small(closed, config.min_area_um2 / pixel_um**2, 8)
-    return ~_without_small(~pieces, config.max_hole_um2 / pixel_um**2, 4)
+    large = _without_small(closed, config.min_area_um2 / pixel_um**2, 8)
+    return ~_without_small(~large, config.max_hole_um2 / pixel_um**2, 4)
 
 
 def _without_small(mask: NDArray[np.bool_], smallest: float, neighbours: int) -> NDArray[np.bool_]:
-    """A mask without its connected parts of fewer than ``smallest`` pixels."""
+    """A mask without its connected components of fewer than ``smallest`` pixels."""
     import cv2
 
-    _, parts, table, _ = cv2.connectedComponentsWithStats(
+    _, components, table, _ = cv2.connectedComponentsWithStats(
         mask.astype(np.uint8), connectivity=neighbours
     )
     kept = table[:, cv2.CC_STAT_AREA] >= smallest
     kept[0] = False  # what is not in the mask
-    return np.asarray(kept[parts], bool)
+    return np.asarray(kept[components], bool)

@@ -150,8 +150,8 @@ def test_the_index_names_the_files_of_its_tables_and_asks_nobody(tmp_path, repor
     row = {"class_name": "B", "rank": 1, "name": "tumor", "colour": "#000000", "excess": 0.9}
     row |= {"excess_low": 0.5, "excess_high": 1.2, "q": 0.01, "effect": 1.0, "null": 0.1}
     row |= {"imp": 2.0, "slides": 4, "area": 0.1}
-    slide = {"slide_id": "s", "label": "A", "part": "test", "predicted": "B", "status": "done"}
-    metrics = {"model": "m", "part": "test", "slides": 4, "auc": 1.0, "f1": 1.0}
+    slide = {"slide_id": "s", "label": "A", "split": "test", "predicted": "B", "status": "done"}
+    metrics = {"model": "m", "split": "test", "slides": 4, "auc": 1.0, "f1": 1.0}
     metrics |= {"auc_low": 0.5, "auc_high": 1.0}
     cohort = CohortReport(
         title="t",
@@ -335,10 +335,11 @@ def test_tables_of_the_run_are_shown_as_they_are(tmp_path):
 def test_temperatures_are_read_and_nonsense_is_refused(tmp_path):
     path = tmp_path / "calibration.csv"
     assert temperatures(path) == {}
-    path.write_text("model,temperature\nobject_aware,1.5\n")
+    path.write_text("model,fold,temperature\nobject_aware,0,1.5\nobject_aware,1,2\n")
     assert temperatures(path) == {"object_aware": 1.5}
-    for wrong in ("model,t\na,1\n", "model,temperature\na,hot\n", "model,temperature\na,0\n"):
-        path.write_text(wrong)
+    assert temperatures(path, 1) == {"object_aware": 2.0}
+    for wrong in ("model,fold,t\na,0,1\n", "{0}\na,0,hot\n", "{0}\na,0,0\n"):
+        path.write_text(wrong.format("model,fold,temperature"))
         with pytest.raises(StoreError):
             temperatures(path)
 

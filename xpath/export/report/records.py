@@ -163,7 +163,7 @@ class CohortReport:
     examples: tuple[SlideReport, ...]
     """Slides shown side by side."""
     slides: tuple[Mapping[str, str], ...]
-    """Rows: slide_id, label, predicted, part, status, link."""
+    """Rows: slide_id, label, predicted, split, status, link."""
     facts: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
     untaught: tuple[str, ...] = ()

@@ -36,16 +36,16 @@ def file_table(path: Path, root: Path, *, most: int = MOST_ROWS) -> FileTable | 
     )
 
 
-def temperatures(path: Path) -> dict[str, float]:
+def temperatures(path: Path, fold: int = 0) -> dict[str, float]:
     """Temperature of each calibrated model, ``tables/calibration.csv``, empty where there is none.
 
-    The table has the columns ``model`` and ``temperature``; logits are divided by it.
+    The table has the columns ``model``, ``fold`` and ``temperature``, by which logits are divided.
 
     Raises:
         StoreError: The file has other columns, or a temperature that is no positive number.
     """
-    rows = read_table(path, model=str, temperature=float)
-    found = {row["model"]: row["temperature"] for row in rows}
+    rows = read_table(path, model=str, fold=int, temperature=float)
+    found = {row["model"]: row["temperature"] for row in rows if row["fold"] == fold}
     wrong = [name for name, value in found.items() if not (math.isfinite(value) and value > 0)]
     if wrong:
         raise StoreError(f"{path}: temperatures must be above 0; look at {wrong[:3]}")

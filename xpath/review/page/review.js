@@ -40,7 +40,7 @@ async function start() {
   state.run = await ask("api/run");
   const choice = byId("slide");
   for (const slide of state.run.slides) {
-    const more = [slide.label && `labelled ${slide.label}`, slide.part, slide.findings && `${slide.findings} findings`].filter(Boolean);
+    const more = [slide.label && `labelled ${slide.label}`, slide.split, slide.findings && `${slide.findings} findings`].filter(Boolean);
     choice.append(make("option", { value: slide.id, disabled: !slide.explained, textContent: `${slide.id}${more.length ? ` (${more.join(", ")})` : ""}${slide.explained ? "" : " – not explained"}` }));
   }
   choice.addEventListener("change", () => { location.hash = slidePath(choice.value); });
@@ -66,7 +66,7 @@ async function openSlide(listed) {
   const p = slide.probability["object-aware model"][slide.explained];
   byId("verdict").replaceChildren(
     "The object-aware model says ", make("b", { textContent: `${slide.explained} (${percent(p)})` }),
-    slide.label ? `; labelled ${slide.label}` : "; no label", listed.part ? ` · ${listed.part} slide` : "");
+    slide.label ? `; labelled ${slide.label}` : "; no label", listed.split ? ` · ${listed.split} slide` : "");
   byId("verdict").title = `${slide.source}: object/logits`;
   byId("report").hidden = !listed.report;
   byId("report").href = `run/slides/${slidePath(slide.id)}/export/report.html`;

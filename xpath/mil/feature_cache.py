@@ -1,4 +1,4 @@
-"""Features of more slides than the memory holds: the rest lies in a file, and is paged in."""
+"""Features of more slides than the memory holds, the rest in a file that is paged in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["Spool"]
+__all__ = ["FeatureCache"]
 
 ALIGNMENT = 64
 """Bytes; no type of torch needs more."""
@@ -24,7 +24,7 @@ SEGMENT = 2**30
 """Bytes mapped at once. A mapping takes a file descriptor, and a process may have only 1,024."""
 
 
-class Spool:
+class FeatureCache:
     """Keeps tensors in memory up to a limit, and those after it in a file.
 
     A tensor from the file is a tensor like any other: its values are read when they are looked at,
@@ -40,8 +40,8 @@ class Spool:
 
     Example::
 
-        spool = Spool(Path("run"), memory_gb=8)
-        bags = [Bag(spool.keep(read(slide)), label=...) for slide in slides]
+        cache = FeatureCache(Path("run"), memory_gb=8)
+        bags = [Bag(cache.keep(read(slide)), label=...) for slide in slides]
     """
 
     def __init__(self, folder: Path, *, memory_gb: float = 8.0) -> None:
@@ -53,7 +53,7 @@ class Spool:
         self._start, self._used = 0, 0  # of the segment in the file, and of it by tensors
 
     def keep(self, tensor: Tensor) -> Tensor:
-        """The tensor, or an equal one in the file; of any type, on the CPU.
+        """The tensor, or an equal one in the file, of any type, on the CPU.
 
         Raises:
             StoreError: The file cannot be made or grow; the disk is full, for instance.
@@ -75,18 +75,18 @@ class Spool:
         if self._used + len(flat) > len(self._segment):
             self._map(max(SEGMENT, len(flat)))
         # Written, not assigned: on a full disk a mapping ends the process, a write tells.
-        file, place = self._opened(), self._used
-        file.seek(self._start + place)
+        file, start = self._opened(), self._used
+        file.seek(self._start + start)
         file.write(flat.numpy().data)
         file.flush()
         self._used += len(flat) + -len(flat) % ALIGNMENT
-        return self._segment[place : place + len(flat)].view(tensor.dtype).view(tensor.shape)
+        return self._segment[start : start + len(flat)].view(tensor.dtype).view(tensor.shape)
 
     def _map(self, size: int) -> None:
-        """Maps further bytes at the file's end; they take no room until they are written."""
+        """Maps further bytes at the file's end, which take no room until they are written."""
         self._start += len(self._segment)
-        place = np.memmap(self._opened(), np.uint8, "r+", self._start, (size,))
-        self._segment, self._used = torch.from_numpy(place), 0
+        mapped = np.memmap(self._opened(), np.uint8, "r+", self._start, (size,))
+        self._segment, self._used = torch.from_numpy(mapped), 0
 
     def _opened(self) -> IO[bytes]:
         if self._file is None:

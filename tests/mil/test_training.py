@@ -1,5 +1,6 @@
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,9 +8,9 @@ import torch
 from xpath.errors import ConfigError, DataError
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag, pack
-from xpath.mil.evaluate import evaluate
 from xpath.mil.object_aware import ObjectAwareMIL
-from xpath.mil.train import Epoch, TrainConfig, _score, class_weight, slide_order, train
+from xpath.mil.prediction import evaluate
+from xpath.mil.training import Epoch, TrainConfig, _score, class_weight, slide_order, train
 
 DIM = 3
 
@@ -174,7 +175,41 @@ def test_dropout_is_on_for_training_and_off_for_validation():
 
     train(model, patch_cohort(6, 1), patch_cohort(4, 2), TrainConfig(epochs=2, bags_per_step=3))
 
-    assert modes == [(True, True), (True, True), (False, False)] * 2
+    learning, asked = (True, True), (False, False)
+    assert modes == [learning, learning, asked] * 2 + [asked], "at the end on the training slides"
+
+
+def test_a_model_that_has_not_learnt_is_warned_of(caplog):
+    bags, model = patch_cohort(12, 1), attention_mil()
+    torch.nn.init.zeros_(model.classifier.weight)
+
+    result = train(model, bags, [], TrainConfig(epochs=1, lr=1e-12))
+
+    assert 0 <= result.train_auc < 0.6
+    assert f"training slides themselves is {result.train_auc:.2f}" in result.doubt
+    assert result.doubt in caplog.text
+    assert model.metadata["training"]["doubt"] == result.doubt
+
+
+def test_a_first_epoch_that_was_the_best_is_warned_of():
+    """Validation slides of the other classes: every step makes them worse."""
+    bags = patch_cohort(12, 1)
+    swapped = [replace(bag, label=1 - bag.label) for bag in bags]
+
+    result = train(attention_mil(), bags, swapped, TrainConfig(epochs=40, lr=0.05, patience=2))
+
+    assert result.best_epoch == 0
+    assert "first epoch" in result.doubt
+
+
+def test_patience_waits_for_the_steps():
+    bags = patch_cohort(12, 1)
+    swapped = [replace(bag, label=1 - bag.label) for bag in bags]
+    config = TrainConfig(epochs=40, lr=0.05, patience=2, bags_per_step=4, min_steps=30)
+
+    result = train(attention_mil(), bags, swapped, config)
+
+    assert len(result.history) == 10, "of three steps"
 
 
 def test_the_scaler_is_fitted_on_training_slides_only():
@@ -340,10 +375,12 @@ def test_one_patch_bags_and_slides_without_objects_train_to_numbers():
     assert evaluate(model, bags).auc == 0.5
 
 
-def test_large_slides_are_taken_in_portions_to_the_same_end(monkeypatch):
+def test_large_slides_are_taken_in_chunks_to_the_same_end(monkeypatch):
     config = TrainConfig(lr=0.01, epochs=2, bags_per_step=4)
     states, packed = [], []
-    monkeypatch.setattr("xpath.mil.train.pack", lambda bags: packed.append(len(bags)) or pack(bags))
+    monkeypatch.setattr(
+        "xpath.mil.training.pack", lambda bags: packed.append(len(bags)) or pack(bags)
+    )
     for most, sizes in ((2**27, {4}), (1, {1})):
         monkeypatch.setattr("xpath.mil.bag.AT_ONCE", most)
         packed.clear()

@@ -134,15 +134,15 @@ def _draws(
         raise DataError(f"draws must be 1 or more, got {draws}")
     names = np.arange(len(label)) if groups is None else np.asarray(groups)
     index = np.unique(names, return_inverse=True)[1]
-    kinds = np.zeros((int(index.max()) + 1, int(label.max()) + 1), bool)
-    kinds[index, label] = True
-    stratum = np.unique(kinds, axis=0, return_inverse=True)[1].ravel()
+    has = np.zeros((int(index.max()) + 1, int(label.max()) + 1), bool)
+    has[index, label] = True
+    stratum = np.unique(has, axis=0, return_inverse=True)[1].ravel()
     members = [np.flatnonzero(stratum == number) for number in range(int(stratum.max()) + 1)]
     at_once = max(1, NUMBERS_AT_ONCE // len(label))
     blocks = []
     for start in range(0, draws, at_once):
         count = min(at_once, draws - start)
-        times = np.zeros((count, len(kinds)), np.int64)
+        times = np.zeros((count, len(has)), np.int64)
         for member in members:
             share = np.full(len(member), 1 / len(member))
             times[:, member] = rng.multinomial(len(member), share, size=count)
@@ -155,20 +155,20 @@ def _scores(
 ) -> NDArray[np.float64]:
     """AUC, balanced accuracy, F1, accuracy ``(R, 4)`` with slides counted ``times`` (R, B)."""
     predicted = probability.argmax(axis=1)
-    seen = np.unique(label)
+    there = np.unique(label)
     right = predicted == label
     total = times.sum(axis=1)
     recalls, f1s = [], []
-    for kind in seen:
-        hit = times[:, right & (label == kind)].sum(axis=1)
-        true = times[:, label == kind].sum(axis=1)
-        called = times[:, predicted == kind].sum(axis=1)
+    for k in there:
+        hit = times[:, right & (label == k)].sum(axis=1)
+        true = times[:, label == k].sum(axis=1)
+        called = times[:, predicted == k].sum(axis=1)
         recalls.append(hit / true)
         f1s.append(2 * hit / (true + called))
     auc = np.full(len(times), math.nan)
-    if len(seen) == probability.shape[1]:
-        kinds = [1] if len(seen) == 2 else range(len(seen))
-        auc = np.mean([_auc(probability[:, k], label == k, times) for k in kinds], axis=0)
+    if len(there) == probability.shape[1]:
+        classes = [1] if len(there) == 2 else range(len(there))
+        auc = np.mean([_auc(probability[:, k], label == k, times) for k in classes], axis=0)
     accuracy = times[:, right].sum(axis=1) / total
     return np.stack([auc, np.mean(recalls, axis=0), np.mean(f1s, axis=0), accuracy], axis=1)
 

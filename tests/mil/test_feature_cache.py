@@ -10,8 +10,8 @@ import torch
 from xpath.errors import ConfigError, StoreError
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag
-from xpath.mil.memory_map import Spool
-from xpath.mil.train import TrainConfig, train
+from xpath.mil.feature_cache import FeatureCache
+from xpath.mil.training import TrainConfig, train
 
 TYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.int64]
 
@@ -23,10 +23,10 @@ def is_paged(tensor):
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_what_is_beyond_the_limit_has_the_same_values(tmp_path, dtype):
-    spool = Spool(tmp_path, memory_gb=0)
+    cache = FeatureCache(tmp_path, memory_gb=0)
     given = [(torch.arange(size * 3).reshape(size, 3) % 7).to(dtype) for size in (5, 1, 30)]
 
-    kept = [spool.keep(tensor) for tensor in given]
+    kept = [cache.keep(tensor) for tensor in given]
 
     for tensor, found in zip(given, kept, strict=True):
         assert found.dtype == dtype
@@ -36,22 +36,25 @@ def test_what_is_beyond_the_limit_has_the_same_values(tmp_path, dtype):
 
 
 def test_the_limit_is_filled_first(tmp_path):
-    spool = Spool(tmp_path, memory_gb=1000e-9)
+    cache = FeatureCache(tmp_path, memory_gb=1000e-9)
     small, large, last = torch.zeros(150), torch.zeros(200), torch.zeros(100)  # 600, 800, 400 bytes
 
-    assert spool.keep(small) is small
-    assert spool.keep(large) is not large
-    assert spool.keep(last) is last
+    assert cache.keep(small) is small
+    assert cache.keep(large) is not large
+    assert cache.keep(last) is last
 
 
 def test_views_and_transposes_are_kept_as_they_look(tmp_path):
     odd = torch.arange(24.0).reshape(4, 6).T[1:4]
 
-    assert Spool(tmp_path, memory_gb=0).keep(odd).equal(odd)
+    assert FeatureCache(tmp_path, memory_gb=0).keep(odd).equal(odd)
 
 
 def test_no_file_is_seen_and_none_is_made_without_need(tmp_path):
-    within, beyond = Spool(tmp_path / "a", memory_gb=1), Spool(tmp_path / "b", memory_gb=0)
+    within, beyond = (
+        FeatureCache(tmp_path / "a", memory_gb=1),
+        FeatureCache(tmp_path / "b", memory_gb=0),
+    )
     within.keep(torch.ones(9))
     kept = beyond.keep(torch.ones(9))
 
@@ -62,9 +65,9 @@ def test_no_file_is_seen_and_none_is_made_without_need(tmp_path):
 
 def test_a_training_does_not_depend_on_the_memory(tmp_path):
     torch.manual_seed(3)
-    spool = Spool(tmp_path, memory_gb=0)
+    cache = FeatureCache(tmp_path, memory_gb=0)
     bags = [Bag(torch.randn(4 + n, 6).half(), label=n % 2, slide_id=str(n)) for n in range(6)]
-    paged = [replace(bag, features=spool.keep(bag.features)) for bag in bags]
+    paged = [replace(bag, features=cache.keep(bag.features)) for bag in bags]
     models = []
     for chosen in (bags, paged):
         torch.manual_seed(0)
@@ -77,24 +80,24 @@ def test_a_training_does_not_depend_on_the_memory(tmp_path):
 
 
 def test_segments_follow_each_other(tmp_path, monkeypatch):
-    monkeypatch.setattr("xpath.mil.memory_map.SEGMENT", 2**12)
-    spool = Spool(tmp_path, memory_gb=0)
+    monkeypatch.setattr("xpath.mil.feature_cache.SEGMENT", 2**12)
+    cache = FeatureCache(tmp_path, memory_gb=0)
     given = [torch.randn(size) for size in (900, 100, 200, 5000, 3)]  # the fourth is longer
 
-    kept = [spool.keep(tensor) for tensor in given]
+    kept = [cache.keep(tensor) for tensor in given]
 
     assert all(one.equal(two) for one, two in zip(kept, given, strict=True))
 
 
 def test_more_slides_than_files_that_may_be_open(tmp_path):
-    spool = Spool(tmp_path, memory_gb=0)
-    first = spool.keep(torch.tensor([1.0]))
+    cache = FeatureCache(tmp_path, memory_gb=0)
+    first = cache.keep(torch.tensor([1.0]))
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())), limit[1])
     )
     try:
-        kept = [spool.keep(torch.tensor([float(n)])) for n in range(300)]
+        kept = [cache.keep(torch.tensor([float(n)])) for n in range(300)]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
@@ -104,12 +107,12 @@ def test_more_slides_than_files_that_may_be_open(tmp_path):
 
 def test_a_full_disk_is_said(tmp_path):
     """A file may not grow beyond a limit, as on a disk without room."""
-    spool = Spool(tmp_path, memory_gb=0)
+    cache = FeatureCache(tmp_path, memory_gb=0)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
     try:
         with pytest.raises(StoreError, match=r"cannot be kept in .*free some space"):
-            spool.keep(torch.ones(1000))
+            cache.keep(torch.ones(1000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
@@ -117,4 +120,4 @@ def test_a_full_disk_is_said(tmp_path):
 @pytest.mark.parametrize("limit", [-1.0, float("nan")])
 def test_a_limit_that_is_none_is_refused(tmp_path, limit):
     with pytest.raises(ConfigError, match="memory_gb"):
-        Spool(tmp_path, memory_gb=limit)
+        FeatureCache(tmp_path, memory_gb=limit)

@@ -1,14 +1,16 @@
-import json
-
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from xpath.errors import CheckpointError, ConfigError, DataError, ShapeError
-from xpath.mil.object_fractions import ObjectFractions, object_fractions
+from xpath.errors import ConfigError, DataError, ShapeError
+from xpath.mil.bag import Bag
+from xpath.mil.classifier import load_classifier
+from xpath.mil.fractions import ObjectFractions, object_fractions
+from xpath.mil.prediction import predict
 
 OBJECTS = ("tumour", "fat", "stroma")
 
@@ -91,34 +93,36 @@ def test_an_object_no_slide_has_gets_no_weight(cohort):
     np.testing.assert_array_equal(model.predict_proba(odd), model.predict_proba(fractions))
 
 
-def test_a_file_holds_everything(cohort, tmp_path):
+def test_a_checkpoint_holds_everything(cohort, tmp_path):
     fractions, labels = cohort
     model = ObjectFractions(OBJECTS, ["benign", "malignant"], c=2.0).fit(fractions, labels)
 
-    model.save_pretrained(tmp_path / "fractions.json")
-    again = ObjectFractions.from_pretrained(tmp_path / "fractions.json")
+    model.save_pretrained(tmp_path / "fractions")
+    again = load_classifier(tmp_path / "fractions")
 
     np.testing.assert_array_equal(again.predict_proba(fractions), model.predict_proba(fractions))
     assert again.coefficients() == model.coefficients()
-    assert again.c == 2.0
+    assert again.config == model.config
 
 
-def test_damaged_and_foreign_files_are_refused(cohort, tmp_path):
-    path = tmp_path / "fractions.json"
-    ObjectFractions(OBJECTS, 2).fit(*cohort).save_pretrained(path)
-    content = json.loads(path.read_text())
+def test_what_is_not_fitted_is_not_saved(tmp_path):
+    with pytest.raises(DataError, match="not fitted"):
+        ObjectFractions(OBJECTS, 2).save_pretrained(tmp_path / "fractions")
+    assert not (tmp_path / "fractions").exists()
 
-    for text in (
-        "{",
-        json.dumps({**content, "schema": "other/1"}),
-        json.dumps({key: content[key] for key in content if key != "sd"}),
-        json.dumps({**content, "weight": [[1.0]]}),
-    ):
-        path.write_text(text)
-        with pytest.raises(CheckpointError, match=r"fractions\.json"):
-            ObjectFractions.from_pretrained(path)
-    with pytest.raises(CheckpointError, match=r"no\.json"):
-        ObjectFractions.from_pretrained(tmp_path / "no.json")
+
+def test_bags_of_coverage_give_what_their_fractions_give(cohort):
+    fractions, labels = cohort
+    model = ObjectFractions(OBJECTS, 2).fit(fractions, labels)
+    rng = np.random.default_rng(2)
+    coverage = [rng.uniform(0, 0.5, (n, 3)).astype(np.float32) for n in (1, 4, 9)]
+
+    predictions = predict(model, [Bag(torch.from_numpy(rows)) for rows in coverage])
+
+    wanted = model.decision_function(np.stack([object_fractions(rows) for rows in coverage]))
+    np.testing.assert_allclose(predictions.logits, wanted, atol=1e-12)
+    with pytest.raises(ShapeError, match="coverage"):
+        predict(model, [Bag(torch.zeros(2, 4))])
 
 
 def test_scikit_learn_can_clone_it(cohort):
@@ -129,7 +133,7 @@ def test_scikit_learn_can_clone_it(cohort):
     assert copy.get_params() == model.get_params()
     with pytest.raises(DataError, match="not fitted"):
         copy.predict(cohort[0])
-    assert copy.set_params(c=1.0).c == 1.0
+    assert copy.set_params(c=1.0).config.c == 1.0
     with pytest.raises(ConfigError, match="gamma"):
         copy.set_params(gamma=1)
 

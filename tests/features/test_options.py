@@ -1,7 +1,7 @@
 import pytest
 
 from xpath.errors import ConfigError
-from xpath.features.model_options import model_options
+from xpath.features.options import model_options
 
 
 def test_texts_become_what_they_mean():

@@ -5,7 +5,7 @@ import torch
 from xpath.errors import DataError
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag, pack
-from xpath.mil.evaluate import evaluate, predict
+from xpath.mil.prediction import evaluate, predict
 
 
 def test_answers_are_the_models_whatever_the_batch(attention_mil, patch_bags):
@@ -19,9 +19,9 @@ def test_answers_are_the_models_whatever_the_batch(attention_mil, patch_bags):
     assert found.label.tolist() == [1, 1, 0]
 
 
-def test_large_bags_are_answered_in_portions(attention_mil, patch_bags, monkeypatch):
+def test_large_bags_are_answered_in_chunks(attention_mil, patch_bags, monkeypatch):
     packed = []
-    monkeypatch.setattr("xpath.mil.evaluate.pack", lambda bags: packed.append(bags) or pack(bags))
+    monkeypatch.setattr("xpath.mil.prediction.pack", lambda bags: packed.append(bags) or pack(bags))
     monkeypatch.setattr("xpath.mil.bag.AT_ONCE", 1)
 
     predict(attention_mil, patch_bags)

@@ -1,4 +1,4 @@
-"""What a slide classifier says, and how good that is.
+"""Predictions of a slide classifier, and their scores.
 
 Axes: B slides, K classes.
 """
@@ -12,20 +12,20 @@ import torch
 
 from xpath.errors import DataError
 from xpath.metrics.classification import ClassificationMetrics, classification_metrics
-from xpath.mil.bag import Bag, pack, portions
+from xpath.mil.bag import Bag, chunks, own_tensor, pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from xpath.mil.classifier import SlideClassifier
+    from xpath.protocols import SlideClassifier
 
 __all__ = ["Predictions", "evaluate", "predict"]
 
 
 class Predictions(NamedTuple):
-    """A classifier's answers."""
+    """Logits and probabilities of slides, beside their true classes."""
 
     slide_ids: tuple[str, ...]
     logits: NDArray[np.float64]
@@ -38,12 +38,14 @@ class Predictions(NamedTuple):
 
 @torch.inference_mode()
 def predict(model: SlideClassifier, bags: Sequence[Bag], *, batch: int = 16) -> Predictions:
-    """Answers for bags, in their order; dropout is off, and the model is left as it was.
+    """Logits and probabilities of bags, in their order.
+
+    Dropout is off meanwhile, and the model is left as it was.
 
     Args:
         model: On whatever device; bags are brought there.
         bags: With or without labels.
-        batch: Bags per forward pass, fewer where they are large; the answers do not depend on it.
+        batch: Bags per forward pass, fewer where they are large; the result does not depend on it.
 
     Raises:
         DataError: No bags, or a single one outside a list.
@@ -55,16 +57,14 @@ def predict(model: SlideClassifier, bags: Sequence[Bag], *, batch: int = 16) -> 
         raise DataError("there are no bags to predict")
     if batch < 1:
         raise DataError(f"batch must be 1 or more, got {batch}")
-    weight = model.classifier.weight
+    like = own_tensor(model)
     training = model.training
     model.eval()
     try:
-        parts = [
-            model(pack(portion).like(weight)).logits.cpu() for portion in portions(bags, most=batch)
-        ]
+        rows = [model(pack(chunk).like(like)).logits.cpu() for chunk in chunks(bags, most=batch)]
     finally:
         model.train(training)
-    logits = torch.cat(parts).double()
+    logits = torch.cat(rows).double()
     labels = [-1 if bag.label is None else bag.label for bag in bags]
     return Predictions(
         tuple(bag.slide_id for bag in bags),
@@ -86,5 +86,5 @@ def evaluate(
     unknown = [bag.slide_id for bag in bags if bag.label is None]
     if unknown:
         raise DataError(f"slides without a label cannot be scored: {unknown}; use predict")
-    answers = predict(model, bags, batch=batch)
-    return classification_metrics(answers.probability, answers.label)
+    predictions = predict(model, bags, batch=batch)
+    return classification_metrics(predictions.probability, predictions.label)

@@ -5,7 +5,7 @@ import pytest
 
 from xpath.errors import DataError, ShapeError
 from xpath.metrics.classification import classification_metrics
-from xpath.metrics.classification_intervals import (
+from xpath.metrics.intervals import (
     _draws,
     _scores,
     classification_differences,

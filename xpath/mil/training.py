@@ -1,4 +1,4 @@
-"""Training a slide classifier: one page.
+"""Training of a slide classifier, on one page.
 
 Axes: B bags, K classes.
 """
@@ -6,6 +6,7 @@ Axes: B bags, K classes.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -17,8 +18,8 @@ from torch.nn import functional
 from xpath.device import seeded
 from xpath.errors import ConfigError, DataError
 from xpath.metrics.classification import classification_metrics
-from xpath.mil.bag import pack, portions
-from xpath.mil.evaluate import predict
+from xpath.mil.bag import chunks, own_tensor, pack
+from xpath.mil.prediction import predict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from xpath.mil.bag import Bag
-    from xpath.mil.classifier import SlideClassifier
+    from xpath.protocols import SlideClassifier
 
 __all__ = ["Epoch", "TrainConfig", "TrainResult", "train"]
 
+logger = logging.getLogger(__name__)
+
+LEARNT = 0.6
+"""AUC on the training slides themselves below which a model has not learnt them."""
 SEED_STRIDE = 1_000_003
 """Keeps epoch 1 of seed 0 from repeating epoch 0 of seed 1."""
 
@@ -39,7 +44,7 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.floa
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """How a slide classifier is trained; the defaults are the paper's where it says so."""
+    """How a slide classifier is trained, by default as in the paper where it gives a number."""
 
     lr: float = 2e-4
     """Learning rate of Adam (section 4.4)."""
@@ -49,10 +54,12 @@ class TrainConfig:
     """Largest number of passes over the training slides."""
     patience: int = 15
     """Epochs without a better validation score before it stops."""
+    min_steps: int = 0
+    """Optimiser steps before patience may end it: few slides take few steps in an epoch."""
     monitor: Literal["loss", "auc"] = "loss"
-    """What decides which epoch is best. ``loss``: on few slides it is steadier than the AUC, which
-    soon stands still at 1. ``auc``: ties go to the lower loss; without slides of every class there
-    is no AUC, and the loss decides."""
+    """The score that decides which epoch is best. ``loss``: on few slides it is steadier than the
+    AUC, which soon stands still at 1. ``auc``: ties go to the lower loss; without slides of every
+    class there is no AUC, and the loss decides."""
     bags_per_step: int = 8
     """Slides per optimiser step."""
     class_weight: Literal["balanced", "none"] = "balanced"
@@ -66,7 +73,7 @@ class TrainConfig:
     scale: bool = True
     """Fit the feature scaler on the training slides first."""
     seed: int = 0
-    """Order of the slides and dropout; not the weights a model is born with."""
+    """Order of the slides and dropout; the first weights are the caller's matter."""
 
     def __post_init__(self) -> None:
         """Refuses impossible numbers.
@@ -76,8 +83,8 @@ class TrainConfig:
         """
         if min(self.lr, self.epochs, self.patience, self.bags_per_step) <= 0:
             raise ConfigError(f"lr, epochs, patience and bags_per_step must be positive: {self}")
-        if self.weight_decay < 0:
-            raise ConfigError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        if min(self.weight_decay, self.min_steps) < 0:
+            raise ConfigError(f"weight_decay and min_steps must be 0 or more: {self}")
         words = {
             "class_weight": ("balanced", "none"),
             "monitor": ("loss", "auc"),
@@ -95,7 +102,7 @@ class TrainConfig:
 
 
 class Epoch(NamedTuple):
-    """What is known after a pass over the training slides."""
+    """Loss and scores after a pass over the training slides."""
 
     number: int
     """Counted from 0."""
@@ -113,6 +120,10 @@ class TrainResult(NamedTuple):
     history: list[Epoch]
     best_epoch: int
     """Number of the epoch whose weights were kept."""
+    train_auc: float
+    """Of the kept weights on the training slides themselves."""
+    doubt: str
+    """Why the model may not have learnt, in a sentence; empty where nothing speaks for that."""
 
 
 def train(
@@ -125,8 +136,9 @@ def train(
     """Trains a model in place and leaves it with its best weights, in evaluation mode.
 
     Without validation slides all epochs run and the last weights stay. On the CPU, model, bags and
-    config alone decide every bit of the result; the global random state is left as it was. How it
-    was trained, and on which slides, is kept in ``model.metadata["training"]`` and so saved.
+    config alone decide every bit of the result, and the global random state stays. How it was
+    trained, on which slides, and what speaks against it, is kept in ``model.metadata["training"]``
+    and so saved. A model that may not have learnt is warned of.
 
     Args:
         model: On whatever device; bags are brought there.
@@ -141,12 +153,14 @@ def train(
         ShapeError: Bags of other features than the model's.
     """
     config = config or TrainConfig()
-    _check_labels((*train_bags, *validation_bags), model.classifier.out_features)
+    _check_labels((*train_bags, *validation_bags), len(model.classes))
     if not train_bags:
         raise DataError("there are no bags to train on")
-    if config.scale:
-        model.scaler.fit(train_bags)
+    scaler = getattr(model, "scaler", None)
+    if config.scale and scaler is not None:
+        scaler.fit(train_bags)
     history: list[Epoch] = []
+    steps = math.ceil(len(train_bags) / config.bags_per_step)
     best, best_score, best_state = 0, (-math.inf, -math.inf), model.state_dict()
     for epoch in _epochs(model, train_bags, validation_bags, config):
         history.append(epoch)
@@ -156,19 +170,37 @@ def train(
         if score > best_score or not validation_bags:
             best, best_score = epoch.number, score
             best_state = copy.deepcopy(model.state_dict())
-        elif epoch.number - best >= config.patience:
+        elif epoch.number - best >= config.patience and len(history) * steps >= config.min_steps:
             break
     model.load_state_dict(best_state)
     model.eval()
+    answers = predict(model, train_bags)
+    auc = classification_metrics(answers.probability, answers.label).auc
+    result = TrainResult(history, best, auc, _doubt(history, best, auc))
+    if result.doubt:
+        logger.warning("the model may not have learnt: %s", result.doubt)
     model.metadata["training"] = {
         "xpath": version("xpath-pathology"),
         "config": asdict(config),
         "epochs": len(history),
         "best_epoch": best,
+        "train_auc": auc,
+        "doubt": result.doubt,
         "train_slides": [bag.slide_id for bag in train_bags],
         "validation_slides": [bag.slide_id for bag in validation_bags],
     }
-    return TrainResult(history, best)
+    return result
+
+
+def _doubt(history: Sequence[Epoch], best: int, auc: float) -> str:
+    """Signs that a model has not learnt, as one sentence; empty if there are none."""
+    signs = []
+    if auc < LEARNT:
+        signs.append(f"its AUC on the training slides themselves is {auc:.2f}")
+    if best == 0 and len(history) > 1:
+        signs.append("the first epoch was the best on the validation slides")
+    advice = "; raise lr, epochs or proj, or compare with the mean over patches"
+    return " and ".join(signs) + advice if signs else ""
 
 
 def _epochs(
@@ -178,11 +210,11 @@ def _epochs(
     config: TrainConfig,
 ) -> Iterator[Epoch]:
     """Trains for one epoch at a time."""
-    loss = _Loss(class_weight(train_bags, model.classifier.out_features, config.class_weight))
+    loss = _Loss(class_weight(train_bags, len(model.classes), config.class_weight))
     stepper = _Stepper(model, loss, config)
     count, size = len(train_bags), config.bags_per_step
     generator = torch.Generator().manual_seed(config.seed)
-    device = model.classifier.weight.device
+    device = own_tensor(model).device
     for number in range(config.epochs):
         order = slide_order(train_bags, config.sampling, generator)
         steps = ([train_bags[i] for i in order[at : at + size]] for at in range(0, count, size))
@@ -203,12 +235,12 @@ def class_weight(bags: Sequence[Bag], classes: int, rule: str) -> Tensor:
     if rule == "none":
         return torch.ones(classes)
     counts = torch.bincount(torch.tensor([bag.label for bag in bags]), minlength=classes)
-    seen = counts > 0
-    return torch.where(seen, len(bags) / (seen.sum() * counts.clamp(min=1)), 1.0)
+    there = counts > 0
+    return torch.where(there, len(bags) / (there.sum() * counts.clamp(min=1)), 1.0)
 
 
 def slide_order(bags: Sequence[Bag], rule: str, generator: torch.Generator) -> list[int]:
-    """Places of the slides of an epoch, as many as there are bags.
+    """Indices of the slides of an epoch, as many as there are bags.
 
     ``shuffled``: each once. ``balanced``: drawn with replacement, every class there is as often.
     """
@@ -238,7 +270,8 @@ class _Stepper:
 
     def __init__(self, model: SlideClassifier, loss: _Loss, config: TrainConfig) -> None:
         self.model, self.loss = model, loss
-        self.device = model.classifier.weight.device.type
+        self.own = own_tensor(model)
+        self.device = self.own.device.type
         self.narrow = PRECISIONS[config.precision]
         self.optimizer = torch.optim.Adam(
             model.parameters(), lr=config.lr, weight_decay=config.weight_decay
@@ -250,11 +283,11 @@ class _Stepper:
         """One optimiser step per batch; the loss summed over all bags."""
         self.model.train()
         # Added up where it is: to read a number off a GPU in every step would make it wait.
-        total = torch.zeros((), dtype=torch.float64, device=self.model.classifier.weight.device)
+        total = torch.zeros((), dtype=torch.float64, device=self.own.device)
         for bags in steps:
             self.optimizer.zero_grad(set_to_none=True)
-            for portion in portions(bags):
-                loss = self._loss_of(portion)
+            for chunk in chunks(bags):
+                loss = self._loss_of(chunk)
                 self.scaler.scale(loss / len(bags)).backward()
                 total += loss.detach()
             self.scaler.step(self.optimizer)
@@ -262,7 +295,7 @@ class _Stepper:
         return float(total)
 
     def _loss_of(self, bags: Sequence[Bag]) -> Tensor:
-        packed = pack(bags).like(self.model.classifier.weight)
+        packed = pack(bags).like(self.own)
         with torch.autocast(self.device, self.narrow, enabled=self.narrow is not None):
             logits = self.model(packed).logits
         return self.loss(logits, packed.labels)
@@ -272,12 +305,12 @@ def _validate(model: SlideClassifier, bags: Sequence[Bag], loss: _Loss) -> tuple
     """Loss and AUC; NaN where there is none."""
     if not bags:
         return math.nan, math.nan
-    answers = predict(model, bags)
-    logits, labels = torch.from_numpy(answers.logits), torch.from_numpy(answers.label)
+    predicted = predict(model, bags)
+    logits, labels = torch.from_numpy(predicted.logits), torch.from_numpy(predicted.label)
     total = float(loss(logits, labels))
     if not math.isfinite(total):
         return total / len(bags), math.nan
-    return total / len(bags), classification_metrics(answers.probability, answers.label).auc
+    return total / len(bags), classification_metrics(predicted.probability, predicted.label).auc
 
 
 def _score(epoch: Epoch, monitor: str) -> tuple[float, float]:

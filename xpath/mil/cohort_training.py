@@ -1,0 +1,143 @@
+"""Classifiers of a cohort: trained by name, once per fold, and asked about the slides held out.
+
+Axes: B slides, F folds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from xpath.batch.done import key_of, make_once
+from xpath.mil.classifier import CLASSIFIERS, ClassifierConfig
+from xpath.mil.cross_validation import (
+    OutOfFold,
+    model_temperature,
+    predict_held_out,
+    seeded_build,
+)
+from xpath.mil.splits import SPLITS, Split
+from xpath.mil.training import TrainConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from xpath.mil.bag import Bag
+    from xpath.mil.checkpoint import Pretrained
+    from xpath.mil.cohort import Cohort, CohortConfig
+
+__all__ = ["TrainedClassifier", "model_name", "train_cohort"]
+
+ENOUGH = 12
+"""Validation slides from which a temperature is fitted unasked. Of fewer, were all of them right,
+it would be too low."""
+
+
+class TrainedClassifier(NamedTuple):
+    """A classifier of a cohort, trained once per fold, and its predictions."""
+
+    name: str
+    predictions: Mapping[str, OutOfFold]
+    """By split: ``test``, and of a single fold ``train`` and ``validation`` too. A split without
+    slides is left out."""
+    temperatures: tuple[float | None, ...]
+    """``(F,)``; None where there were too few validation slides to fit one."""
+
+
+def train_cohort(
+    cohort: Cohort,
+    splits: Sequence[Split],
+    config: CohortConfig,
+    folder: Path,
+    on_model: Callable[[str, int], None] | None = None,
+) -> list[TrainedClassifier]:
+    """Trains every classifier on every fold, and predicts the slides.
+
+    A checkpoint that is done with the same slides, settings and features stays.
+
+    Args:
+        cohort: The slides.
+        splits: One per fold.
+        config: How classifiers are built and trained; fold f with seed ``train.seed + f``.
+        folder: For the checkpoints, ``<name>``, or with folds ``<name>_<fold>``.
+        on_model: Called with name and fold when a model is trained.
+
+    Returns:
+        The classifiers in the order of ``cohort.models``.
+
+    Raises:
+        DataError: A split that cannot be trained on, or nothing to calibrate on.
+    """
+    trained = []
+    for name in cohort.models:
+        models, temperatures = [], []
+        bags = cohort.bags[CLASSIFIERS[name].reads]
+        for fold, split in enumerate(splits):
+            output = folder / model_name(name, fold, len(splits))
+            _train_one(cohort, name, fold, split, config, output)
+            model = CLASSIFIERS[name].model.from_pretrained(output)
+            held = [bags[i] for i in split.validation]
+            temperatures.append(_temperature(model, held, config.classifier.calibrate))
+            models.append(model.to(config.device))
+            if on_model:
+                on_model(name, fold)
+        used = [(t if config.classifier.calibrate else None) or 1.0 for t in temperatures]
+        predictions = {
+            split_name: predict_held_out(models, bags, [split[number] for split in splits], used)
+            for number, split_name in enumerate(SPLITS)
+            if (len(splits) == 1 or split_name == "test") and len(splits[0][number])
+        }
+        trained.append(TrainedClassifier(name, predictions, tuple(temperatures)))
+    return trained
+
+
+def model_name(name: str, fold: int, folds: int) -> str:
+    """Folder of a classifier's checkpoint: its name, with the fold where there are several."""
+    return name if folds == 1 else f"{name}_{fold}"
+
+
+def _train_one(
+    cohort: Cohort, name: str, fold: int, split: Split, config: CohortConfig, output: Path
+) -> None:
+    row, settings = CLASSIFIERS[name], config.classifier.settings_of(name)
+    bags = cohort.bags[row.reads]
+    training = replace(config.classifier.train, seed=config.classifier.train.seed + fold)
+    slides = {
+        split_name: [cohort.slides[i].slide_id for i in indices]
+        for split_name, indices in zip(SPLITS, split, strict=True)
+    }
+    key = key_of(
+        name, config.version, config.min_coverage, cohort.sizes.classes, slides,
+        _changed(settings, ClassifierConfig().settings_of(name)),
+        _changed(asdict(training), asdict(TrainConfig())),
+        [(slide.slide_id, slide.label, slide.key) for slide in cohort.slides],
+    )  # fmt: skip
+
+    def produce() -> None:
+        # On the CPU first: so the first weights are the same on every device.
+        model: Pretrained = seeded_build(lambda: row.build(cohort.sizes, settings), training.seed)
+        model.to(config.device)
+        row.fit(
+            model,
+            [bags[i] for i in split.train],
+            [bags[i] for i in split.validation],
+            training,
+        )
+        model.metadata |= {**cohort.about, "slides": slides}
+        model.save_pretrained(output)
+
+    make_once(output, key, produce)
+
+
+def _changed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that differ: one that is added with a default leaves what is done as it is."""
+    return {name: value for name, value in settings.items() if value != defaults.get(name)}
+
+
+def _temperature(model: Pretrained, bags: Sequence[Bag], asked: bool) -> float | None:  # noqa: FBT001 - private
+    """Temperature from validation slides; None, unless it was asked for, if they are few."""
+    classes = {bag.label for bag in bags}
+    if asked or (len(bags) >= ENOUGH and len(classes) == len(model.classes)):
+        return model_temperature(model, bags)
+    return None
