@@ -45,6 +45,11 @@ class LedgerEntry:
     seconds: float = 0.0
     """Duration of the last attempt."""
 
+    @property
+    def failed(self) -> bool:
+        """True if work on it ended badly, False also if it was never begun."""
+        return self.status == "failed" and self.attempts > 0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageReport:

@@ -57,5 +57,5 @@ class Selection:
             for index, slide in enumerate(slides)
             if index % self.shard.shares == self.shard.number
             and (not self.only or any(fnmatchcase(slide.slide_id, name) for name in self.only))
-            and not (self.failed and ledger.entry(slide.slide_id, stage).status != "failed")
+            and (not self.failed or ledger.entry(slide.slide_id, stage).failed)
         ]

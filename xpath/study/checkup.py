@@ -78,7 +78,7 @@ def _slides(study: Study) -> Iterator[Trouble]:
             )
         for stage in SLIDE_STAGES:
             fared = study.ledger.entry(entry.slide_id, stage)
-            if fared.status == "failed" and fared.attempts:
+            if fared.failed:
                 yield Trouble(
                     f"{entry.slide_id}: failed in {stage} {fared.attempts} times, {fared.reason}",
                     f"`xpath {stage} ... --retry-failed` tries again",

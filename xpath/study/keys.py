@@ -8,7 +8,6 @@ does not read, leaves everything that is done as it is.
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from xpath.batch.done import key_of
@@ -77,19 +76,13 @@ def stage_key(stage: str, config: StudyConfig, *inputs: object) -> str:
 
 def changed_settings(config: StudyConfig, stage: str) -> dict[str, Any]:
     """Settings of a stage that differ from their defaults, by dotted name."""
-    values, defaults = _flat(asdict(config)), _defaults(type(config))
+    values, defaults = _flat(asdict(config)), _flat(asdict(type(config)()))
     return {
         name: value
         for name, value in values.items()
         if value != defaults[name]
         and any(name == chosen or name.startswith(f"{chosen}.") for chosen in STAGE_SETTINGS[stage])
     }
-
-
-@cache
-def _defaults(config_type: type[StudyConfig]) -> dict[str, Any]:
-    """Settings of a study with nothing set."""
-    return _flat(asdict(config_type()))
 
 
 def _flat(settings: dict[str, Any], path: str = "") -> dict[str, Any]:

@@ -69,7 +69,7 @@ def _progress(study: Study, stage: str, slides: Sequence[SlideEntry]) -> StagePr
         elif entry.status == "done":
             done += 1
             times.append(study.ledger.finished_at(slide.slide_id, stage) or 0.0)
-        elif entry.attempts:
+        elif entry.failed:
             failed[slide.slide_id] = entry.reason
     return StageProgress(
         stage=stage,
