@@ -23,9 +23,9 @@ from uuid import uuid4
 from xpath.store.process import Process, is_dead, this_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["Busy", "claim", "claim_in_turn", "claimant", "is_orphan", "lock_of"]
+__all__ = ["Busy", "at_work", "claim", "claim_in_turn", "claimant", "is_orphan", "lock_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +96,14 @@ def claimant(output: Path) -> str:
         return "another process" if lock.exists() else ""
     process = claimed.process
     return f"process {process.pid} on {process.host} since {claimed.since}"
+
+
+def at_work(outputs: Iterable[Path]) -> str:
+    """Who makes one of several outputs now, in words. Empty if nobody does any more."""
+    for output in outputs:
+        if lock_of(output).exists() and not is_orphan(lock_of(output)):
+            return claimant(output)
+    return ""
 
 
 def lock_of(output: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xpath.batch.claim import at_work
 from xpath.batch.done import is_done, make_once
 from xpath.explain.explanation import read_explanation
 from xpath.explain.maps import object_map, object_shares, patch_map
@@ -366,6 +367,18 @@ def _slide_row(
         "label": entry.label,
         "split": splits.get(entry.slide_id, ""),
         "predicted": predicted.get(entry.slide_id, ""),
-        "status": "; ".join(failed) or ("explained" if page.exists() else "done"),
+        "status": "; ".join(failed) or _at_work(study, entry) or _reached(page),
         "link": page.relative_to(study.folder.root).as_posix() if page.exists() else "",
     }
+
+
+def _at_work(study: Study, entry: SlideEntry) -> str:
+    """Which process is at work on a slide now, empty if none."""
+    folder, name = study.folder, entry.slide_id
+    outputs = (folder.masks(name), folder.features(name), folder.explanation(name))
+    who = at_work(outputs)
+    return f"busy: {who}" if who else ""
+
+
+def _reached(page: Path) -> str:
+    return "explained" if page.exists() else "done"

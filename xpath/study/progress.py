@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xpath.batch.claim import claimant, is_orphan, lock_of
+from xpath.batch.claim import at_work
 from xpath.study.chain import slides_to_explain
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ def _progress(study: Study, stage: str, slides: Sequence[SlideEntry]) -> StagePr
     done, running, failed, times = 0, {}, {}, []
     for slide in slides:
         entry = study.ledger.entry(slide.slide_id, stage)
-        at_work = _at_work(_outputs(study, stage, slide.slide_id))
-        if at_work:
-            running[slide.slide_id] = at_work
+        who = at_work(_outputs(study, stage, slide.slide_id))
+        if who:
+            running[slide.slide_id] = who
         elif entry.status == "done":
             done += 1
             times.append(study.ledger.finished_at(slide.slide_id, stage) or 0.0)
@@ -90,14 +90,6 @@ def _outputs(study: Study, stage: str, slide_id: str) -> tuple[Path, ...]:
         "explain": (folder.explanation(slide_id),),
         "export": (folder.exports(slide_id),),
     }[stage]
-
-
-def _at_work(outputs: Sequence[Path]) -> str:
-    """Who makes one of the outputs now, empty if nobody."""
-    for output in outputs:
-        if lock_of(output).exists() and not is_orphan(lock_of(output)):
-            return claimant(output)
-    return ""
 
 
 def _per_hour(times: Sequence[float]) -> float | None:
