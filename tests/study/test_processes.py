@@ -109,7 +109,7 @@ def test_a_run_that_is_killed_at_any_moment_ends_as_an_undisturbed_one(
     rng = random.Random(rounds)
     for _ in range(rounds):
         process = start(begun)
-        time.sleep(rng.uniform(4, 12))
+        time.sleep(rng.uniform(3, 8))
         kill(process)
         for folder in begun.glob("slides/*"):
             forget_attempts(folder)  # the kills were no fault of the slides
