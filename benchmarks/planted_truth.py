@@ -34,12 +34,8 @@ import torch
 from scipy.stats import binom
 
 from xpath.explain.cohort import BenefitRow, ImportanceRow, class_benefit, cohort_importance
-from xpath.explain.importance import (
-    ObjectImportance,
-    PerturbationConfig,
-    SegmentedSlide,
-    object_importance,
-)
+from xpath.explain.hiding import PerturbationConfig, SegmentedSlide
+from xpath.explain.importance import ObjectImportance, object_importance
 from xpath.explain.perturbation import Blur, Fill, Removal
 from xpath.geometry import Box, PatchGrid, Size
 from xpath.mil.attention_mil import AttentionMIL

@@ -31,34 +31,6 @@ def test_edges_of_a_box():
     assert box.size == Size(width=30, height=40)
 
 
-@pytest.mark.parametrize(
-    ("other", "wanted"),
-    [
-        (Box(20, 30, 100, 100), Box(20, 30, 20, 30)),  # a corner
-        (Box(0, 0, 100, 100), Box(10, 20, 30, 40)),  # all of it
-        (Box(15, 25, 5, 6), Box(15, 25, 5, 6)),  # inside
-        (Box(-5, -5, 20, 30), Box(10, 20, 5, 5)),  # negative places are places
-    ],
-)
-def test_intersection(other, wanted):
-    box = Box(10, 20, 30, 40)
-
-    assert box.intersection(other) == wanted
-    assert other.intersection(box) == wanted
-
-
-@pytest.mark.parametrize(
-    "other",
-    [Box(40, 20, 5, 5), Box(10, 60, 5, 5), Box(-90, 20, 100, 5), Box(500, 500, 5, 5)],
-)
-def test_boxes_that_only_touch_or_lie_apart_share_nothing(other):
-    shared = Box(10, 20, 30, 40).intersection(other)
-
-    assert min(shared.width, shared.height) == 0
-    assert shared.width >= 0
-    assert shared.height >= 0
-
-
 def test_boxes_are_values():
     assert Box(1, 2, 3, 4) == Box(1, 2, 3, 4)
     assert len({Box(1, 2, 3, 4), Box(1, 2, 3, 4), Size(3, 4)}) == 2

@@ -11,14 +11,12 @@ import pytest
 
 from xpath.errors import LabelError
 from xpath.labels import (
-    OTHER,
     Label,
     LabelTree,
     activation_objects,
     importance_objects,
     load_labels,
     parse_object,
-    reliable_labels,
 )
 
 TREE = load_labels()
@@ -29,7 +27,7 @@ def test_counts_of_the_paper():
     assert len(TREE) == len(set(TREE)) == 160
     assert len(TREE.regions) == 20
     assert sorted(TREE.structures) == ["cell", "nuclei", "tissue"]
-    assert len(TREE.object_types) == 61
+    assert len({label.object_type for label in TREE}) == 61
     assert sum(label.masks for label in TREE) == 274_853
     assert sum(label.dice is not None for label in TREE) == 142
 
@@ -241,46 +239,6 @@ def test_children_make_up_the_tree():
 def test_children_of_nobody_are_refused(wrong):
     with pytest.raises(LabelError, match=f"'{wrong[-1]}'; known are"):
         TREE.children(*wrong)
-    with pytest.raises(LabelError, match="no region"):
-        reliable_labels("brest")
-
-
-VALUES = {
-    "breast-nuclei-lymphocyte": 1.0,
-    "colon-nuclei-lymphocyte": 2.0,
-    "breast-nuclei-neutrophil": 4.0,
-    "breast-tissue-fat": -8.0,
-    "unspecified-nuclei-neoplastic": 16.0,  # not published
-    OTHER: 32.0,
-}
-
-
-@pytest.mark.parametrize(
-    ("level", "wanted"),
-    [
-        ("region", {"breast": -3.0, "colon": 2.0, "unspecified": 16.0}),
-        ("structure", {"nuclei": 23.0, "tissue": -8.0}),
-        (
-            "region-structure",
-            {
-                "breast-nuclei": 5.0,
-                "colon-nuclei": 2.0,
-                "breast-tissue": -8.0,
-                "unspecified-nuclei": 16.0,
-            },
-        ),
-        ("object_type", {"lymphocyte": 3.0, "neutrophil": 4.0, "fat": -8.0, "neoplastic": 16.0}),
-    ],
-)
-def test_roll_up_sums_along_the_tree(level, wanted):
-    assert TREE.roll_up(VALUES, level) == wanted | {OTHER: 32.0}
-
-
-def test_roll_up_refuses_unknown_levels_and_labels():
-    with pytest.raises(LabelError, match="no level 'organ'"):
-        TREE.roll_up(VALUES, "organ")
-    with pytest.raises(LabelError, match="no label 'tumor'"):
-        TREE.roll_up({"tumor": 1.0}, "region")
 
 
 def test_the_digest_is_that_of_the_file():
@@ -319,16 +277,8 @@ def test_the_21_objects_are_those_with_a_dice_of_at_least_0_4():
     objects = activation_objects()
 
     assert len(objects) == 21
-    assert set(reliable_labels()) == set(objects)
+    assert set(objects) == {o for o in TREE.children("breast") if (o.dice or 0) >= 0.4}
     assert [label.dice for label in objects] == sorted((o.dice for o in objects), reverse=True)
-
-
-def test_reliable_labels_elsewhere():
-    assert set(reliable_labels("prostate", min_dice=0.8)) == {
-        TREE["prostate-nuclei-neoplastic"],
-        TREE["prostate-tissue-prostate cancer"],
-        TREE["prostate-tissue-prostate tumor"],
-    }
 
 
 def test_a_tree_of_ones_own():

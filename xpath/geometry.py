@@ -59,13 +59,6 @@ class Box:
         """First row past the box."""
         return self.y + self.height
 
-    def intersection(self, other: Box) -> Box:
-        """The box that both cover. Width or height is 0 when they do not meet."""
-        x, y = max(self.x, other.x), max(self.y, other.y)
-        width = max(0, min(self.right, other.right) - x)
-        height = max(0, min(self.bottom, other.bottom) - y)
-        return Box(x, y, width, height)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # arrays do not compare to one bool
 class PatchGrid:

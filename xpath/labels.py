@@ -18,7 +18,7 @@ from xpath.errors import LabelError
 from xpath.lexicon import Concept, load_lexicon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = [
     "OTHER",
@@ -28,18 +28,15 @@ __all__ = [
     "importance_objects",
     "load_labels",
     "parse_object",
-    "reliable_labels",
 ]
 
 OTHER = "other"
 """Name of what no mask covers; never a label."""
 
-LEVELS = ("region", "structure", "object_type")
-
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A kind of object, in lower case."""
+    """An object class, in lower case."""
 
     region: str
     """Anatomical region; ``unspecified`` where the source does not tell."""
@@ -97,7 +94,7 @@ class LabelTree:
         return label in self._by_id if isinstance(label, str) else label in self._by_id.values()
 
     def __getitem__(self, label_id: str) -> Label:
-        """The label of an id, exactly as written; see ``parse`` for free spellings."""
+        """The label of an id, exactly as written. See ``parse`` for free spellings."""
         try:
             return self._by_id[label_id]
         except KeyError:
@@ -113,13 +110,8 @@ class LabelTree:
         """The histological structures."""
         return tuple(dict.fromkeys(label.structure for label in self))
 
-    @property
-    def object_types(self) -> tuple[str, ...]:
-        """The object types."""
-        return tuple(dict.fromkeys(label.object_type for label in self))
-
     def children(self, region: str, structure: str | None = None) -> tuple[Label, ...]:
-        """Labels below a region, or below a structure of a region; may be none.
+        """Labels below a region, or below a structure of a region, if any.
 
         Raises:
             LabelError: No such region or structure.
@@ -160,30 +152,6 @@ class LabelTree:
             names = ", ".join(label.id for label in fits)
             raise LabelError(f"{text!r} may mean {len(fits)} labels: {names}; say which")
         raise self._unknown(text)
-
-    def roll_up(self, values: Mapping[str, float], level: str) -> dict[str, float]:
-        """Sums of values along the tree; ``"other"`` stays as it is.
-
-        Args:
-            values: Label id to value, e.g. areas or contributions; new labels are welcome.
-            level: ``region``, ``structure``, ``object_type``, or two of them joined by ``-``:
-                ``region-structure`` is a structure within its region.
-
-        Raises:
-            LabelError: A level or an id that is none.
-        """
-        parts = level.split("-")
-        for part in parts:
-            _check_choice("level", part, LEVELS)
-        sums: dict[str, float] = {}
-        for label_id, value in values.items():
-            key = OTHER if label_id == OTHER else self._key(label_id, parts)
-            sums[key] = sums.get(key, 0) + value
-        return sums
-
-    def _key(self, label_id: str, parts: list[str]) -> str:
-        label = self._by_id.get(label_id) or _complete(label_id) or self[label_id]
-        return "-".join(getattr(label, part) for part in parts)
 
     def _with_id(self, text: str) -> tuple[Label, ...]:
         """Labels whose id has just these words."""
@@ -318,7 +286,7 @@ def _complete(text: str) -> Label | None:
 
 
 def _richest(labels: tuple[Label, ...]) -> tuple[Label, ...]:
-    """Of labels of one region the one with most masks; all of them if the region is not clear."""
+    """The label with most masks where all are of one region, else all of them."""
     if len(labels) < 2 or len({label.region for label in labels}) > 1:
         return labels
     if any(label.masks is None for label in labels):
@@ -364,19 +332,6 @@ def importance_objects() -> tuple[Label, ...]:
 def activation_objects() -> tuple[Label, ...]:
     """The 21 breast objects of the paper's activation maps (Table 20); "other" comes on top."""
     return tuple(label for label, _ in _brca_rows())
-
-
-def reliable_labels(region: str = "breast", *, min_dice: float = 0.4) -> tuple[Label, ...]:
-    """Labels of a region that the paper segments well enough to build on (section 4.4).
-
-    Raises:
-        LabelError: No such region.
-    """
-    return tuple(
-        label
-        for label in load_labels().children(region)
-        if label.dice is not None and label.dice >= min_dice
-    )
 
 
 def _brca_rows() -> list[tuple[Label, dict[str, str]]]:

@@ -134,7 +134,7 @@ class Segmentor(Protocol):
 
 
 class ClassifierOutput(Protocol):
-    """Answer of a slide classifier; whatever else it has is the model's own."""
+    """Answer of a slide classifier. Whatever else it has is the model's own."""
 
     @property
     def logits(self) -> Tensor:

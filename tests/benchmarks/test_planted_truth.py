@@ -36,7 +36,20 @@ def test_the_planted_object_is_found_and_nonsense_is_not(benchmark, capsys):
 
 def row(name, rank, effect, low, class_name="class-B"):
     numbers = dict.fromkeys(
-        ("imp", "effect_low", "effect_high", "null", "excess", "excess_high", "p", "q", "area"), 0.0
+        (
+            "imp",
+            "effect_low",
+            "effect_high",
+            "null",
+            "excess",
+            "excess_high",
+            "area",
+            "cover",
+            "imp_low",
+            "imp_high",
+            "median",
+        ),
+        0.0,
     )
     return ImportanceRow(
         class_name=class_name, rank=rank, object=name, slides=9, effect=effect, excess_low=low,
@@ -45,7 +58,7 @@ def row(name, rank, effect, low, class_name="class-B"):
 
 
 def benefit(name, q):
-    return BenefitRow(object=name, rank=1, slides=9, benefit=1.0, p=q / 2, q=q)
+    return BenefitRow(object=name, rank=1, slides=9, benefit=1.0, p=q / 2, q=q, least_q=0.001)
 
 
 def test_the_last_line_counts_what_it_says(benchmark):

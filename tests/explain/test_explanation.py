@@ -28,8 +28,8 @@ def explanation():
         for number, name in enumerate((
             "hidden_probability",
             "imp",
-            "effect",
-            "null",
+            "effects",
+            "random",
             "patches",
             "area",
         ))
@@ -37,8 +37,14 @@ def explanation():
     return Explanation(
         patch=patch_activation(standard, Bag(torch.randn(9, 6)), by_object.target),
         object=by_object,
+        shared=np.array([[9, 4], [4, 16]]),
         importance=ObjectImportance(
-            slide_id="one", target=2, objects=("a + b",), probability=0.25, **measured
+            slide_id="one",
+            target=2,
+            objects=("a + b",),
+            probability=0.25,
+            slide_patches=9,
+            **measured,
         ),
     )
 

@@ -8,9 +8,9 @@ from torch.nn import functional
 
 from xpath.errors import ConfigError, DataError, ResolutionError, ShapeError
 from xpath.explain.head import log_odds
+from xpath.explain.hiding import PerturbationConfig, SegmentedSlide
 from xpath.explain.importance import (
-    PerturbationConfig,
-    SegmentedSlide,
+    ObjectImportance,
     log_loss,
     loss_ratio,
     object_importance,
@@ -271,6 +271,82 @@ def test_a_model_that_knows_no_objects_gives_area_and_the_null_takes_it_away(mak
     assert (np.abs(result.excess) < 0.1 * result.effect).all()
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_the_null_of_a_decisive_object_holds_nothing_of_it(make_slide, share):
+    """Shifted masks hold as much of it as it covers of the patch, which is what went wrong."""
+    patches = np.full((1, SIDE, SIDE, 3), (0, 0, 90), np.uint8)
+    masks = np.zeros((1, 1, SIDE, SIDE), bool)
+    masks[0, 0, : round(share * SIDE)] = True
+    patches[masks[:, 0]] = 200, 0, 0
+    segmented = segmented_slide(*make_slide(patches, ["red"], masks), Redness())
+
+    off, anywhere = (
+        object_importance(
+            mean_redness,
+            Redness(),
+            segmented,
+            objects=["red"],
+            target=1,
+            perturbation=Black(),
+            config=PerturbationConfig(feather_um=0.0, null_draws=40, null=null),
+        )
+        for null in ("off_object", "shifted")
+    )
+
+    effect = 40 * share * 200 / 255
+    assert off.effect[0] == pytest.approx(effect, rel=1e-5)
+    assert np.abs(off.random).max() < 1e-5
+    assert anywhere.null[0] == pytest.approx(share * effect, rel=0.15)
+    assert off.random.shape == (2, 1, 40)
+    np.testing.assert_allclose(off.effects[0], -off.effects[1])
+    assert off.cover[0] == pytest.approx(share)
+
+
+def test_a_slide_by_itself_by_hand():
+    """Two of four random masks do as much as the second object, none as much as the first."""
+    random = np.array([[[0.1, 0.2, 0.3, 0.4], [1.0, 0.2, 3.0, 0.4], [0.0] * 4]])
+    result = ObjectImportance(
+        slide_id="a",
+        target=0,
+        objects=("a", "b", "absent"),
+        probability=0.5,
+        hidden_probability=np.zeros(3),
+        imp=np.ones(3),
+        effects=np.array([[0.5, 1.0, 0.0]]),
+        random=random,
+        patches=np.array([2, 1, 0]),
+        area=np.array([0.25, 0.125, 0]),
+        slide_patches=4,
+    )
+
+    np.testing.assert_allclose(result.p, [1 / 5, 3 / 5, 1])
+    np.testing.assert_allclose(result.null, [0.25, 1.15, 0])
+    np.testing.assert_allclose(result.excess, [0.25, -0.15, 0])
+    np.testing.assert_allclose(result.cover, [0.5, 0.5, np.nan])
+
+
+@pytest.mark.parametrize("share", [0.25, 0.75, 0.875, 1.0])
+@pytest.mark.parametrize("feather_um", [0.0, 2.0])
+def test_a_random_mask_that_is_smaller_stands_for_one_as_large(make_slide, share, feather_um):
+    """On tissue that is all alike nothing is special, however little of it is left."""
+    patches = np.full((2, SIDE, SIDE, 3), (200, 0, 0), np.uint8)
+    masks = np.zeros((2, 1, SIDE, SIDE), bool)
+    masks[0, 0, : round(share * SIDE)] = True
+
+    result = object_importance(
+        mean_redness,
+        Redness(),
+        segmented_slide(*make_slide(patches, ["red"], masks), Redness()),
+        objects=["red"],
+        target=1,
+        perturbation=Black(),
+        config=PerturbationConfig(feather_um=feather_um),
+    )
+
+    assert result.effect[0] > 3
+    np.testing.assert_allclose(result.random[1, 0], result.effect[0], rtol=0.02)
+
+
 def test_masks_of_another_size_are_laid_on_the_patch(make_slide, make_masks):
     patch = np.full((1, 8, 8, 3), (200, 0, 0), np.uint8)
     mask = np.zeros((1, 1, 4, 4), bool)
@@ -415,3 +491,5 @@ def test_widths_need_a_resolution(make_slide):
 def test_there_is_always_a_null():
     with pytest.raises(ConfigError, match="null_draws"):
         PerturbationConfig(null_draws=0)
+    with pytest.raises(ConfigError, match="off_object"):
+        PerturbationConfig(null="elsewhere")

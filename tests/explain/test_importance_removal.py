@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from xpath.errors import DataError
 from xpath.explain.grouping import overlap_groups, shared_area
-from xpath.explain.importance import PerturbationConfig, SegmentedSlide, object_importance
+from xpath.explain.hiding import PerturbationConfig, SegmentedSlide
+from xpath.explain.importance import object_importance
 from xpath.explain.perturbation import Blur, Fill, InsideBlur, Removal, SurroundFill
 
 SIDE = 16
@@ -77,8 +78,16 @@ def test_removal_by_hand(red):
     assert result.patches.tolist() == [1, 1, 0]
 
 
-def test_random_places_say_on_average_what_the_patch_says(red):
-    result = ask(red, ["red"], Removal(), null_draws=200)
+def test_the_rest_of_the_patch_is_the_null_and_the_object_is_no_part_of_it(red):
+    result = ask(red, ["red"], Removal())
+
+    # without its black half, the first patch is red all over: a margin of 4 for 2
+    np.testing.assert_allclose(result.random[1, 0], -2.0, rtol=1e-6)
+    assert result.excess[0] == pytest.approx(4.0)
+
+
+def test_shifted_masks_say_on_average_what_the_patch_says(red):
+    result = ask(red, ["red"], Removal(), null="shifted", null_draws=200)
 
     assert result.null[0] == pytest.approx(0, abs=0.4)
     assert result.excess[0] > 1.5

@@ -10,7 +10,6 @@ from xpath.explain.perturbation import (
     SurroundFill,
     feather,
     perturbed,
-    shifted,
 )
 
 RNG = np.random.default_rng(0)
@@ -100,29 +99,6 @@ def test_sizes_and_widths_that_cannot_be_are_refused():
         hidden_by(Blur(1.0), mask=MASK[:32])
     with pytest.raises(ConfigError, match="sigma_um"):
         Blur(0.0)
-
-
-def test_a_shifted_mask_keeps_its_area_and_its_seed():
-    rng, again = np.random.default_rng(3), np.random.default_rng(3)
-
-    for _ in range(20):
-        moved = shifted(MASK, rng)
-        assert moved.sum() == MASK.sum()
-        np.testing.assert_array_equal(moved, shifted(MASK, again))
-    assert (moved != MASK).any()
-
-
-def test_shifted_masks_fall_everywhere_alike():
-    rng = np.random.default_rng(0)
-    mask = MASK[16:48:2, 16:48:2]
-
-    often = np.mean([shifted(mask, rng) for _ in range(1500)], axis=0)
-
-    np.testing.assert_allclose(often, mask.mean(), atol=0.06)
-
-
-def test_a_mask_that_is_not_square_stays_in_its_shape():
-    assert shifted(MASK[:20], np.random.default_rng(0)).shape == (20, 64)
 
 
 def test_a_blur_inside_averages_the_object_alone():

@@ -1,14 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from xpath.errors import DataError, ShapeError
-from xpath.explain.statistics import (
-    adjusted_p,
-    label_exchange_test,
-    mean_interval,
-    sign_flip_test,
-)
+from xpath.explain.statistics import adjusted_p, label_exchange_test
 
 
 def names(count):
@@ -18,38 +15,6 @@ def names(count):
 def two_sided(values):
     """Values towards the second class ``(S, L)`` as those towards both ``(S, 2, L)``."""
     return np.stack([-values, values], axis=1)
-
-
-# signs
-
-
-def test_signs_by_hand():
-    values = np.array([3.0, 2.0, -1.0])
-
-    # of the eight sums 6, 4, 2, 0 and their opposites, |4| is reached by four, 4 by two
-    assert sign_flip_test(values, names(3), 0, 100) == 4 / 8
-    assert sign_flip_test(values, names(3), 0, 100, "greater") == 2 / 8
-    assert sign_flip_test(-values, names(3), 0, 100, "greater") == 7 / 8
-
-
-@pytest.mark.parametrize("alternative", ["two-sided", "greater"])
-def test_signs_agree_with_scipy(alternative):
-    values = np.random.default_rng(0).normal(0.3, 1, 10)
-
-    wanted = stats.permutation_test(
-        (values,), np.mean, permutation_type="samples", alternative=alternative, n_resamples=2000
-    )
-
-    assert sign_flip_test(values, names(10), 0, 2000, alternative) == pytest.approx(wanted.pvalue)
-
-
-def test_nothing_at_all_is_not_significant():
-    assert sign_flip_test(np.zeros(30), names(30), 0, 500) == 1.0
-    assert mean_interval(np.zeros(30), names(30), 0, 100) == (0.0, 0.0)
-
-
-def test_drawn_signs_never_give_zero():
-    assert sign_flip_test(np.ones(40), names(40), 0, 500) == 1 / 501
 
 
 # adjustment
@@ -87,7 +52,62 @@ def test_classes_by_hand():
     )
 
     assert result.benefit[0] == 2  # 1 towards the first class, 3 towards the second
-    assert result.p[0] == pytest.approx(1 / 6, abs=0.01)  # one of six assignments is as good
+    assert result.p[0] == result.q[0] == result.least == 1 / 6  # one of six assignments is as good
+
+
+def test_where_assignments_are_few_all_are_tried():
+    """Against the definition, three classes, all 90 orders of two slides each."""
+    rng = np.random.default_rng(0)
+    values, labels = rng.normal(size=(6, 3, 2)), np.array([0, 0, 1, 1, 2, 2])
+    values[np.arange(6), labels, 1] += 2
+
+    result = label_exchange_test(values, labels, names(6), rng)
+
+    orders = set(itertools.permutations(labels.tolist()))
+    benefit = np.array([values[np.arange(6), list(order)].mean(axis=0) for order in orders])
+    own = values[np.arange(6), labels].mean(axis=0)
+    np.testing.assert_allclose(result.p, (benefit >= own - 1e-9).mean(axis=0))
+    scores = (benefit - benefit.mean(axis=0)) / benefit.std(axis=0)
+    of_own = (own - benefit.mean(axis=0)) / benefit.std(axis=0)
+    wanted = [(scores.max(axis=1) >= one - 1e-9).mean() for one in of_own]
+    np.testing.assert_allclose(result.q, wanted)
+    assert result.least == 1 / 90
+    assert (result.q > result.p).any()
+
+
+def test_drawn_assignments_never_give_zero():
+    values = two_sided(np.repeat([[-1.0], [1.0]], 20, axis=0))
+
+    result = label_exchange_test(
+        values, np.repeat([0, 1], 20), names(40), np.random.default_rng(0), resamples=500
+    )
+
+    assert result.p[0] == result.q[0] == result.least == 1 / 501
+
+
+def test_an_object_that_never_changes_spoils_nothing():
+    rng, labels = np.random.default_rng(0), np.arange(20) % 2
+    towards = np.stack([rng.normal(size=20) + 3 * labels, np.zeros(20), np.full(20, 5.0)], axis=1)
+
+    result = label_exchange_test(two_sided(towards), labels, names(20), rng)
+
+    assert result.q[0] == result.least
+    assert (result.p[1:] == 1).all()
+    assert (result.q[1:] > 0.5).all()
+
+
+def test_the_family_is_called_wrongly_as_often_as_it_says():
+    """Eight objects alike in part, skewed and of very different spread."""
+    rng = np.random.default_rng(0)
+    calls = []
+    for _ in range(120):
+        common = rng.normal(size=(14, 1))
+        towards = (common + rng.normal(size=(14, 8))) ** 3 * 10.0 ** np.arange(8)
+        labels = rng.permutation(np.arange(14) % 2)
+        result = label_exchange_test(two_sided(towards), labels, names(14), rng, resamples=300)
+        calls.append(result.q.min() <= 0.2)
+
+    assert 0.08 < np.mean(calls) < 0.32
 
 
 def test_classes_agree_with_scipy():
@@ -111,15 +131,14 @@ def test_classes_agree_with_scipy():
 
 
 def test_a_reason_that_is_the_same_everywhere_does_not_go_with_the_class():
-    """A model that learnt nonsense needs its object too, and a test of signs would call it."""
+    """A model that learnt nonsense needs its object too, and a test of its size would call it."""
     values = two_sided(np.full((30, 1), 2.0))
     labels = np.arange(30) % 2
 
     result = label_exchange_test(values, labels, names(30), np.random.default_rng(0))
 
     assert result.benefit[0] == 0
-    assert result.p[0] == 1
-    assert sign_flip_test(values[:15, 1, 0], names(15), 0, 2000) < 0.01
+    assert result.p[0] == result.q[0] == 1
 
 
 def test_three_classes_and_the_order_of_objects():

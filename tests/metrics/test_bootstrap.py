@@ -5,7 +5,12 @@ import pytest
 from scipy import stats
 
 from xpath.errors import DataError, ShapeError
-from xpath.metrics.bootstrap import bootstrap_mean, paired_t_test
+from xpath.metrics.bootstrap import (
+    bootstrap_mean,
+    difference_interval,
+    mean_interval,
+    paired_t_test,
+)
 
 
 def test_the_interval_is_that_of_the_normal_distribution(rng):
@@ -118,3 +123,60 @@ def test_unfit_pairs_are_refused():
         paired_t_test([1], [2])
     with pytest.raises(DataError, match="finite"):
         paired_t_test([1, math.nan], [2, 1])
+
+
+# Student's intervals
+
+
+def test_a_mean_s_interval_agrees_with_scipy():
+    from scipy.stats import ttest_1samp
+
+    values = np.random.default_rng(0).normal(size=9)
+
+    result = mean_interval(values, level=0.9)
+
+    wanted = ttest_1samp(values, 0).confidence_interval(0.9)
+    assert result.n == 9
+    assert (result.low, result.high) == pytest.approx((wanted.low, wanted.high))
+    repeated = mean_interval(np.repeat(values, 3), np.repeat([str(i) for i in range(9)], 3))
+    assert repeated[1:] == pytest.approx(mean_interval(values)[1:])
+
+
+def test_groups_of_different_size_by_hand():
+    # mean 3; sums 2 and 10 of 2 and 2 samples: residuals -4 and 4
+    result = mean_interval([1.0, 1.0, 5.0, 5.0], ["a", "a", "b", "b"])
+
+    reach = 12.7062 * (2 * (16 + 16) / 16) ** 0.5
+    assert result == pytest.approx((4, 3.0, 3 - reach, 3 + reach), rel=1e-5)
+    uneven = mean_interval([0.0, 3.0, 3.0], ["a", "b", "b"])  # residuals -2 and 2
+    assert uneven.high - uneven.mean == pytest.approx(12.7062 * (2 * 8 / 9) ** 0.5, rel=1e-5)
+
+
+def test_a_difference_agrees_with_welch_s_test():
+    from scipy.stats import ttest_ind
+
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(1, 1, 6), rng.normal(0, 3, 11)
+
+    result = difference_interval(first, second)
+
+    wanted = ttest_ind(first, second, equal_var=False).confidence_interval()
+    assert result.mean == pytest.approx(first.mean() - second.mean())
+    assert (result.low, result.high) == pytest.approx((wanted.low, wanted.high))
+    twice = difference_interval(
+        first.repeat(2), second, ([str(i // 2) for i in range(12)], [str(i) for i in range(11)])
+    )
+    assert (twice.low, twice.high) == pytest.approx((wanted.low, wanted.high))
+
+
+def test_one_group_has_no_interval():
+    assert math.isnan(mean_interval([]).mean)
+    assert math.isnan(mean_interval([1.0, 2.0], ["a", "a"]).low)
+    one = difference_interval([1.0], [2.0, 3.0])
+    assert one.mean == -1.5
+    assert math.isnan(one.low)
+    assert difference_interval([1.0, 1.0], [0.0, 0.0]) == (4, 1.0, 1.0, 1.0)
+    with pytest.raises(DataError, match="finite"):
+        mean_interval([math.nan])
+    with pytest.raises(ShapeError, match="one per value"):
+        mean_interval([1.0], ["a", "b"])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xpath.metrics.boxes import box_cost, fill_boxes, instance_boxes, union_box
+from xpath.metrics.boxes import box_cost, fill_boxes, instance_boxes
 
 
 def l_and_square():
@@ -17,7 +17,6 @@ def test_boxes_by_hand():
     mask = l_and_square()
 
     assert instance_boxes(mask).tolist() == [[3, 2, 17, 16], [70, 40, 76, 46]]
-    assert union_box(mask).tolist() == [[3, 2, 76, 46]]
 
 
 def test_cost_by_hand():
@@ -47,4 +46,3 @@ def test_specks_beside_objects_get_no_box_but_specks_alone_do():
 
 def test_nothing_costs_nothing():
     assert box_cost(np.zeros((5, 6), bool)) == (0, 0, 0, 0, 1.0, 1.0)
-    assert union_box(np.zeros((5, 6), bool)).shape == (0, 4)

@@ -10,6 +10,7 @@ from xpath.metrics.intervals import (
     _scores,
     classification_differences,
     classification_intervals,
+    wilson,
 )
 
 
@@ -62,21 +63,21 @@ def test_patients_are_drawn_whole_and_within_their_class(rng):
 def test_interval_agrees_with_scipys_bootstrap(rng):
     """Within Monte-Carlo error; scipy draws each class by itself, as we do."""
     from scipy.stats import bootstrap
-    from sklearn.metrics import roc_auc_score
+    from sklearn.metrics import f1_score
 
     label = np.repeat([0, 1], 30)
     probability = drawn_probability(rng, label, 2)
-    score = probability[:, 1]
+    called = probability.argmax(axis=1)
 
-    def area(positive, negative):
+    def macro_f1(positive, negative):
         truth = np.repeat([1, 0], [len(positive), len(negative)])
-        return roc_auc_score(truth, np.concatenate([positive, negative]))
+        return f1_score(truth, np.concatenate([positive, negative]), average="macro")
 
     wanted = bootstrap(
-        (score[30:], score[:30]), area, n_resamples=500, method="percentile", vectorized=False
+        (called[30:], called[:30]), macro_f1, n_resamples=500, method="percentile", vectorized=False
     ).confidence_interval
 
-    found = classification_intervals(probability, label, rng, draws=4000).auc
+    found = classification_intervals(probability, label, rng, draws=4000).f1
 
     assert found.low == pytest.approx(wanted.low, abs=0.025)
     assert found.high == pytest.approx(wanted.high, abs=0.025)
@@ -93,6 +94,40 @@ def test_slides_counted_twice_make_nothing_surer_if_patients_are_named(rng):
 
     assert named.high - named.low == pytest.approx(once.high - once.low, rel=0.1)
     assert naive.high - naive.low < 0.85 * (once.high - once.low)
+
+
+def test_slides_that_are_all_right_are_no_certainty(rng):
+    label = np.arange(14) % 2
+
+    found = classification_intervals(np.eye(2)[label] * 0.8 + 0.1, label, rng, draws=50)
+
+    assert found.accuracy == pytest.approx((1.0, 0.785, 1.0), abs=0.001)  # Wilson's of 14 of 14
+    assert found.auc == pytest.approx((1.0, 0.73, 1.0), abs=0.005)  # Newcombe's of 7 and 7
+    # Wilson's of 7 of 7 is 0.646; two such distances, added in squares and halved
+    below = math.hypot(1 - 0.6457, 1 - 0.6457) / 2
+    assert found.balanced_accuracy == pytest.approx((1.0, 1 - below, 1.0), abs=0.001)
+    assert found.f1 == found.balanced_accuracy
+    one = classification_intervals(
+        np.eye(2)[label], label, rng, groups=[f"p{i // 4}" for i in range(14)], draws=50
+    )
+    assert one.accuracy.low < found.accuracy.low  # of four patients
+
+
+def test_a_share_s_interval_agrees_with_statistics():
+    from scipy.stats import binomtest
+
+    wanted = binomtest(11, 14).proportion_ci(method="wilson")
+
+    assert wilson(11 / 14, 14) == pytest.approx((wanted.low, wanted.high))
+
+
+def test_three_classes_all_right_have_an_interval_too(rng):
+    label = np.arange(30) % 3
+
+    found = classification_intervals(np.eye(3)[label], label, rng, draws=50)
+
+    assert all(part.low < 0.95 for part in found)
+    np.testing.assert_allclose([(part.value, part.high) for part in found], 1.0)
 
 
 def test_differences_cancel_what_both_share(rng):

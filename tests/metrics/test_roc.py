@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xpath.errors import DataError, ShapeError
-from xpath.metrics.roc import auc_interval, compare_auc
+from xpath.metrics.roc import auc_interval, compare_auc, score_interval
 
 
 def placements(score, truth):
@@ -50,7 +50,7 @@ def test_interval_is_that_of_the_definition(cohort):
 
     assert found.auc == pytest.approx(roc_auc_score(truth, first), abs=1e-12)
     assert found.standard_error == pytest.approx(math.sqrt(covariance[0, 0]), abs=1e-12)
-    assert found.high - found.auc == pytest.approx(1.959963984540054 * found.standard_error)
+    assert (found.low, found.high) == score_interval(found.auc, truth.sum(), (~truth).sum())
     wide = auc_interval(first, truth, level=0.99)
     assert wide.low < found.low
 
@@ -75,7 +75,31 @@ def test_four_slides_by_hand():
 
     assert found.auc == 0.75
     assert found.standard_error == pytest.approx(math.sqrt(0.125 / 2 + 0.125 / 2))
-    assert (found.low, found.high) == (pytest.approx(0.75 - 1.96 * 0.35355, abs=1e-4), 1.0)
+
+
+def test_newcombe_s_interval_by_hand():
+    """Of 7 and 7 in perfect order; at the bound the observed 1 is 1.96 standard errors away."""
+    low, high = score_interval(1.0, 7, 7)
+
+    assert high == 1.0
+    assert low == pytest.approx(0.73, abs=0.005)
+    variance = low * (1 - low) * (1 + 6 * (1 - low) / (2 - low) + 6 * low / (1 + low)) / 49
+    assert (1 - low) / math.sqrt(variance) == pytest.approx(1.959964, rel=1e-5)
+    mirrored = score_interval(0.2, 5, 9)
+    assert score_interval(0.8, 9, 5) == pytest.approx((1 - mirrored[1], 1 - mirrored[0]))
+    lower = [score_interval(1.0, n, n)[0] for n in (3, 5, 10, 20)]
+    assert lower == pytest.approx([0.50, 0.64, 0.80, 0.90], abs=0.01)
+
+
+def test_few_slides_are_covered_about_as_often_as_they_say(rng):
+    """Area 0.9 of 8 and 8: DeLong's own interval covers 85 %."""
+    truth, shift = np.arange(16) % 2 == 0, 1.28155 * math.sqrt(2)
+    covered = []
+    for _ in range(300):
+        found = auc_interval(rng.normal(size=16) + shift * truth, truth)
+        covered.append(found.low <= 0.9 <= found.high)
+
+    assert 0.92 < np.mean(covered) < 0.98
 
 
 def test_any_rising_change_of_the_scores_changes_nothing(cohort):
@@ -95,7 +119,12 @@ def test_a_score_is_no_better_than_itself(cohort):
 def test_without_overlap_the_sample_says_nothing_of_the_spread():
     perfect, wrong = [1, 2, 3, 4], [4, 3, 2, 1]
 
-    assert auc_interval(perfect, [0, 0, 1, 1]) == (1.0, 0.0, 1.0, 1.0)
+    found = auc_interval(perfect, [0, 0, 1, 1])
+
+    assert found.standard_error == 0.0
+    assert (found.auc, found.high) == (1.0, 1.0)
+    assert 0.2 < found.low < 0.5
+    assert auc_interval(wrong, [0, 0, 1, 1])[2:] == pytest.approx((0.0, 1 - found.low))
     assert compare_auc(perfect, wrong, [0, 0, 1, 1])[2:] == (1.0, 0.0, math.inf, 0.0)
 
 

@@ -8,7 +8,6 @@ from skimage.morphology import convex_hull_image
 from xpath.metrics.instances import find_instances
 from xpath.metrics.shape import (
     boundary_length,
-    boundary_pixels,
     box_ratio,
     convex_ratio,
     dispersion,
@@ -31,10 +30,10 @@ def disc(radius=100):
 
 
 def test_a_square_by_hand():
-    """Chain and boundary of 36 pixels; inertia of side n is n^2 (n^2 - 1) / 6."""
+    """Chain of 36 pixels; inertia of side n is n^2 (n^2 - 1) / 6."""
     mask = square()
 
-    assert boundary_length(mask) == boundary_pixels(mask) == perimeter(mask, 4) == 36
+    assert boundary_length(mask) == perimeter(mask, 4) == 36
     assert irregularity(mask) == pytest.approx(1 - 4 * math.pi * 100 / 36**2)
     assert inertia_ratio(mask) == pytest.approx(3 / math.pi * 100 / 99)
     assert box_ratio(mask) == convex_ratio(mask) == 1
@@ -46,18 +45,6 @@ def test_a_full_image_is_where_the_papers_table_8_has_its_best_interval():
     """Full masks fall into [0.20, 0.25), discs into [0.10, 0.15)."""
     assert irregularity(np.ones((1024, 1024), bool)) == pytest.approx(0.213, abs=5e-4)
     assert irregularity(disc(400)) == pytest.approx(0.100, abs=5e-3)
-
-
-def test_the_papers_wording_of_the_perimeter_makes_a_disc_rounder_than_round():
-    assert boundary_pixels(disc()) == pytest.approx(4 * math.sqrt(2) * 100, rel=0.01)
-    assert irregularity(disc(), perimeter=boundary_pixels) == 0  # -0.23, given as 0
-
-
-def test_boundary_pixels_by_hand():
-    mask = np.zeros((3, 5), bool)
-    mask[:, :3] = True
-
-    assert boundary_pixels(mask) == 8  # all but the middle: the image's edge is outside
 
 
 def test_holes_and_pieces_make_irregular():

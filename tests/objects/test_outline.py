@@ -7,7 +7,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from xpath.objects.outline import Outliner, Window, ring_area
+from xpath.objects.outline import Outliner, Window
+
+
+def ring_area(ring):
+    """Signed area of a closed ring, positive from x towards y (shoelace)."""
+    x, y = ring.T
+    return np.dot(x[:-1], y[1:]) / 2 - np.dot(x[1:], y[:-1]) / 2
 
 
 def trace(mask, strip=1000, windows=()):

@@ -121,7 +121,7 @@ def test_a_patient_in_both_parts_is_refused_unless_officially_so(caplog):
     frozen = [SplitRow("S", "i0", "p0", "train", "drawn"), SplitRow("S", "i1", "p0", "test", "x")]
 
     assert len(split_images(torn)) == 4
-    assert "1 groups in both parts, such as p0" in caplog.text
+    assert "1 groups in both splits, such as p0" in caplog.text
     with pytest.raises(DataError, match=r"p0 .*train and test"):
         split_images(torn, SplitConfig(official_overlap=False))
     with pytest.raises(DataError, match="p0"):

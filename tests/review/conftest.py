@@ -86,13 +86,15 @@ def explanation_of(slide, standard, aware):
         probability=0.9,
         hidden_probability=np.array([0.5]),
         imp=np.array([6.58]),
-        effect=np.array([2.2]),
-        null=np.array([0.25]),
+        effects=np.array([[2.2], [-2.2]]),
+        random=np.array([[[0.25]], [[-0.25]]]),
         patches=np.array([3]),
         area=np.array([0.04]),
+        slide_patches=9,
     )
     by_patch = patch_activation(standard, patches, 0)
-    return Explanation(patch=by_patch, object=by_object, importance=importance)
+    shared = np.zeros((len(LABELS), len(LABELS)), np.int64)
+    return Explanation(patch=by_patch, object=by_object, importance=importance, shared=shared)
 
 
 @pytest.fixture(scope="session")

@@ -67,16 +67,22 @@ def test_explanations_sum_to_the_logit(finished, small):
         explanation = read_explanation(path)
         patch, by_object = explanation.patch, explanation.object
         features = read_features(path.parent / "features.h5")
-        bags = bags_of(features, None, small.objects.min_coverage)
+        bags = bags_of(features, None, small.objects.min_coverage, by_object.objects)
         with torch.inference_mode():
             logits = [model(pack([bag])).logits[0] for model, bag in zip(models, bags, strict=True)]
 
         np.testing.assert_allclose(patch.logits, logits[0], atol=1e-5)
         np.testing.assert_allclose(by_object.logits, logits[1], atol=1e-5)
         assert explanation.target == logits[1].argmax()
-        standard, aware = (each[explanation.target].item() for each in logits)
+        target, other = explanation.target, 1 - explanation.target
+        standard, aware = (float(each[target] - each[other]) for each in logits)
         assert patch.scores.sum() + patch.bias == pytest.approx(standard, abs=1e-5)
-        np.testing.assert_array_equal(patch.class_scores[explanation.target], patch.scores)
+        difference = patch.class_scores[target] - patch.class_scores[other]
+        np.testing.assert_allclose(difference, patch.scores, atol=1e-9)
+        assert by_object.objects == tuple(o for o in features.objects if o != "other")
+        assert by_object.centred.sum() == pytest.approx(
+            by_object.logit - by_object.baseline_logit, abs=1e-5
+        )
         assert by_object.contribution.sum() + by_object.bias == pytest.approx(aware, abs=1e-5)
         total = by_object.patch_contribution.sum() + by_object.bias
         assert total == pytest.approx(aware, abs=1e-5)
@@ -86,7 +92,7 @@ def test_an_absent_object_contributes_nothing(finished, small):
     checked = 0
     for path in finished.glob("slides/*/explanation.h5"):
         found = read_explanation(path)
-        coverage = read_features(path.parent / "features.h5").object_coverage
+        coverage = read_features(path.parent / "features.h5").object_coverage[:, :-1]  # no other
         absent = coverage < small.objects.min_coverage
         assert (found.object.patch_contribution[absent] == 0).all()
         checked += absent.sum()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from itertools import combinations
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,8 +22,9 @@ from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.store.features import SlideFeatures, write_features
 from xpath.store.tables import write_table
 from xpath.study.chain import to_explain
-from xpath.study.cohort import load_explained, tabulate_importance, train_classifiers
+from xpath.study.cohort import load_explained, train_classifiers
 from xpath.study.config import ObjectsConfig, StudyConfig
+from xpath.study.evidence import _explained, tabulate_importance
 from xpath.study.folder import RunFolder, slide_splits
 from xpath.study.slides import explain_key
 from xpath.study.study import Study
@@ -138,31 +138,30 @@ def test_few_patients_of_all_classes_train_together(study, caplog):
 def test_intervals_are_over_patients(study, monkeypatch):
     seen = {}
     monkeypatch.setattr(
-        "xpath.study.cohort.cohort_importance", lambda *_, **given: seen.update(given) or []
+        "xpath.study.evidence.cohort_importance", lambda *_, **given: seen.update(given) or []
     )
 
-    tabulate_importance(study, study.slides)
+    tabulate_importance(study)
 
     assert len(set(seen["patients"].values())) == 10
     assert seen["patients"]["TCGA-A2-0003-01Z-00-DX2"] == "TCGA-A2-0003"
 
 
-def test_importance_is_of_the_slides_that_are_to_be_explained_now(study, monkeypatch):
+def test_tables_are_of_the_slides_that_are_to_be_explained_now(study, monkeypatch):
     """Explanations of other splits may lie there from before ``explain.splits`` was changed."""
-    taken = []
-    monkeypatch.setattr(
-        "xpath.study.cohort.cohort_importance", lambda slides, *_, **__: taken.extend(slides) or []
-    )
-    monkeypatch.setattr("xpath.study.cohort.is_done", lambda *_: True)
-    monkeypatch.setattr(
-        "xpath.study.cohort.read_explanation", lambda path: SimpleNamespace(importance=path)
+    monkeypatch.setattr("xpath.study.evidence.is_done", lambda *_: True)
+    monkeypatch.setattr("xpath.study.evidence.read_explanation", lambda path: path)
+    write_table(
+        study.folder.split,
+        [
+            {"slide_id": entry.slide_id, "split": "test" if place else "train", "fold": 0}
+            for place, entry in enumerate(study.slides)
+        ],
     )
     for entry in study.slides[:3]:
         study.folder.explanation(entry.slide_id).touch()
 
-    tabulate_importance(study, study.slides[1:])
-
-    assert taken == [study.folder.explanation(entry.slide_id) for entry in study.slides[1:3]]
+    assert [one.entry for one in _explained(study)] == list(study.slides[1:3])
 
 
 def test_a_class_whose_slides_failed_is_none(study, tmp_path):

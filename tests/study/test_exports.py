@@ -16,9 +16,12 @@ def row(**changes):
     return {
         "class_name": "ILC",
         "name": "fat (tissue)",
+        "effect_low": 0.2,
+        "effect_high": 0.9,
         "excess_low": 0.1,
+        "excess_high": 0.6,
         "q": 0.01,
-        "slides": 40,
+        "least_q": 0.0005,
     } | changes
 
 
@@ -28,12 +31,15 @@ def row(**changes):
         ({}, "For ILC the standard model needs fat (tissue) most."),
         (
             {"q": 0.06},
-            "For ILC the standard model needs fat (tissue) most (suggestive, not proven).",
+            "For ILC the standard model needs fat (tissue) most"
+            " (suggestive, not proven: q 0.06 that it goes with the class).",
         ),
         (
-            {"q": 0.06, "slides": 7},
-            "For ILC the standard model needs fat (tissue) most (suggestive: 7 slides are few).",
+            {"q": 0.1, "least_q": 0.1},
+            "For ILC the standard model needs fat (tissue) most"
+            " (suggestive: so few patients cannot prove it).",
         ),
+        ({"effect_low": -0.1}, "No object stands out for ILC."),
         ({"excess_low": -0.1}, "No object stands out for ILC."),
         ({"excess_low": float("nan")}, "No object stands out for ILC."),
     ],

@@ -42,6 +42,7 @@ ELSEWHERE = {
     "explain.labels": "an input",
     "explain.splits": "chooses slides",
     "explain.resamples": "of tables over all slides, which have no key",
+    "explain.evidence_seeds": "of tables over all slides, which have no key",
     "default_mpp": "the resolution of a slide is an input",
     "memory_gb": "changes no result",
 }
@@ -85,6 +86,7 @@ DEFAULTS = {
     "classifier.max.dropout": 0.0,
     "classifier.object_fractions.c": 1.0,
     "classifier.object_fractions.class_weight": "balanced",
+    "classifier.other": False,
     "classifier.train.lr": 1e-3,
     "classifier.train.weight_decay": 1e-5,
     "classifier.train.epochs": 100,
@@ -99,6 +101,7 @@ DEFAULTS = {
     "classifier.train.seed": 0,
     "explain.sigma_um": 8.0,
     "explain.feather_um": 2.0,
+    "explain.null": "off_object",
     "explain.null_draws": 2,
     "explain.seed": 0,
     "drawn": False,

@@ -70,10 +70,9 @@ def batch_from(args: argparse.Namespace, study: Study) -> Batch:
 
 def show_plan(study: Study, stage: str, batch: Batch) -> int:
     """Prints what a stage would do to each slide. Returns 0."""
-    from xpath.study.chain import slides_to_explain
     from xpath.study.jobs import STAGES
 
-    candidates = study.slides if stage in ("segment", "features") else slides_to_explain(study)
+    candidates = study.slides if stage in ("segment", "features") else study.slides_to_explain()
     slides = batch.selection.of(candidates, stage, study.ledger)
     made = STAGES[stage].is_made
     plan = {slide.slide_id: "stays" if made(study, slide) else "is made" for slide in slides}

@@ -101,11 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _entry(study: Study, name: str | None) -> SlideEntry:
-    """The slide that is meant.
-
-    Raises:
-        DataError: No such slide, or several and none was named.
-    """
+    """The slide that is meant."""
     known = {entry.slide_id: entry for entry in study.slides}
     if name is None and len(known) == 1:
         return study.slides[0]
@@ -155,6 +151,8 @@ def _area(area: float, unit: str) -> str:
 
 def _table(rows: Sequence[Agreement]) -> list[str]:
     """Lines of the table, columns aligned."""
+    from xpath.store.tables import aligned
+
     unit = rows[0].unit
     head = ("label", "Dice", "IoU", f"model {unit}", f"corrected {unit}", f"both {unit}")
     lines: list[tuple[str, ...]] = [(*head, "model objects", "corrected objects")]
@@ -168,14 +166,7 @@ def _table(rows: Sequence[Agreement]) -> list[str]:
             str(row.model_objects),
             str(row.corrected_objects),
         ))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join([
-            line[0].ljust(widths[0]),
-            *(text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)),
-        ])
-        for line in lines
-    ]
+    return list(aligned(lines))
 
 
 def _share(value: float) -> str:

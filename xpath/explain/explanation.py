@@ -1,9 +1,12 @@
-"""The explanation of a slide, kept in ``explanation.h5``: schema ``xpath.explanation/3``."""
+"""The explanation of a slide, kept in ``explanation.h5``: schema ``xpath.explanation/4``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray  # at run time: the types of the fields are looked up
 
 from xpath.explain.activation import ObjectActivation, PatchActivation
 from xpath.explain.importance import ObjectImportance
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "Explanation", "read_explanation", "write_explanation"]
 
-SCHEMA = "xpath.explanation/3"
+SCHEMA = "xpath.explanation/4"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
@@ -27,6 +30,8 @@ class Explanation:
     """Of the object-aware model, for ``target``."""
     importance: ObjectImportance
     """Of the standard model when objects are hidden, for the true class where it is known."""
+    shared: NDArray[np.int64]
+    """``(L, L)`` pixels that two objects with masks share, see ``grouping.shared_area``."""
 
     @property
     def slide_id(self) -> str:

@@ -2,92 +2,43 @@
 
 The paper's ratio of losses (section 4.3.2) explodes where the model is sure, and blurring anything
 large changes something. So the ratio stands here under its own name, the change of log-odds beside
-it, and both come with the effect of masks of the same area put elsewhere in the same patches.
+it, and both come with the effect of random masks on the rest of the same patches.
 
 How to read them: ``imp`` is about exp(effect) on a slide the model is sure of, but only about
 1 + effect / margin on one it gets wrong, so the same effect looks larger in the class the model
-knows better. An excess below 0 means that a random area of the same size matters more, as it does
-for every other object of a patch that holds the decisive one.
+knows better. An excess below 0 means that as much of the rest of its patches matters more, as it
+does for every other object of a patch that holds the decisive one: that alone is no evidence
+against the class. An object that covers more than half of its patches is compared with all the rest
+there, scaled to its area; in patches it fills, its own effect stands for the null.
 
-Axes: N patches, L objects asked about, D features, K classes, H W pixels.
+Axes: N patches, L objects asked about, R random masks, D features, K classes.
 """
 
 from __future__ import annotations
 
-import itertools
-import zlib
-from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from xpath.errors import ConfigError, DataError, ResolutionError
+from xpath.errors import DataError, ResolutionError
 from xpath.explain.head import log_odds
-from xpath.explain.perturbation import MaskedPerturbation, Removal, feather, perturbed, shifted
-from xpath.objects.pool import cover
+from xpath.explain.hiding import PerturbationConfig, hidden_rows
 from xpath.shapes import check_shape
-from xpath.wsi.patches import iter_patches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from xpath.explain.perturbation import Perturbation
+    from xpath.explain.hiding import HiddenPatch, SegmentedSlide
+    from xpath.explain.perturbation import MaskedPerturbation, Perturbation, Removal
     from xpath.protocols import PatchEncoder
     from xpath.store.masks import SlideMasks
-    from xpath.wsi.slide import Slide
 
-__all__ = [
-    "ObjectImportance",
-    "PerturbationConfig",
-    "SegmentedSlide",
-    "log_loss",
-    "loss_ratio",
-    "object_importance",
-]
-
-
-NOTHING = 1e-4
-"""Positions of a feature map: a patch with less than that left of it is taken out of the bag."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class SegmentedSlide:
-    """A slide with its object masks and patch features."""
-
-    slide_id: str
-    slide: Slide
-    """Open for reading."""
-    masks: SlideMasks
-    features: NDArray[np.float32]
-    """``(N, D)`` mean features of the patches, on the grid of the masks."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PerturbationConfig:
-    """Soft edges, random masks and batches of ``object_importance``."""
-
-    feather_um: float = 2.0
-    """Width of the soft edge around the mask."""
-    null_draws: int = 2
-    """Random masks of the same area per object and patch, at least one."""
-    batch: int = 16
-    """Hidden patches encoded at once."""
-    seed: int = 0
-    """Of the random masks."""
-
-    def __post_init__(self) -> None:
-        """Refuses impossible numbers, and a null without draws.
-
-        Raises:
-            ConfigError: Feather below 0; draws or batch below 1.
-        """
-        if self.feather_um < 0 or min(self.null_draws, self.batch) < 1:
-            raise ConfigError(f"feather_um must be >= 0, null_draws and batch >= 1: {self}")
+__all__ = ["ObjectImportance", "log_loss", "loss_ratio", "object_importance"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
@@ -105,30 +56,55 @@ class ObjectImportance:
     """``(L,)`` of the target class, each object hidden."""
     imp: NDArray[np.float64]
     """``(L,)`` loss hidden over loss as it is (Eq. 12), 1 if the object is absent."""
-    effect: NDArray[np.float64]
-    """``(L,)`` fall of the target's log-odds, positive if the object speaks for the class."""
-    null: NDArray[np.float64]
-    """``(L,)`` the same for random masks of the same area, averaged over the draws."""
+    effects: NDArray[np.float64]
+    """``(K, L)`` fall of each class's log-odds, positive if the object speaks for the class."""
+    random: NDArray[np.float64]
+    """``(K, L, R)`` the same for each random mask, scaled to the object's area."""
     patches: NDArray[np.int64]
     """``(L,)`` patches that hold the object."""
     area: NDArray[np.float64]
     """``(L,)`` share of all patches' area under its masks."""
+    slide_patches: int
+    """Patches of the slide N."""
+
+    @property
+    def effect(self) -> NDArray[np.float64]:
+        """``(L,)`` fall of the target's log-odds."""
+        return np.asarray(self.effects[self.target])
+
+    @property
+    def null(self) -> NDArray[np.float64]:
+        """``(L,)`` the same for random masks, mean over the draws."""
+        return np.asarray(self.random[self.target].mean(axis=-1))
 
     @property
     def excess(self) -> NDArray[np.float64]:
-        """``(L,)`` effect beyond that of random masks of the same area."""
-        return self.effect - self.null
+        """``(L,)`` effect beyond that of random masks."""
+        return np.asarray(self.excesses[self.target])
 
+    @property
+    def excesses(self) -> NDArray[np.float64]:
+        """``(K, L)`` the same for every class."""
+        # differences first: the mean of equal numbers need not be that number
+        return np.asarray((self.effects[..., None] - self.random).mean(axis=-1))
 
-class _Key(NamedTuple):
-    """A way to hide an object in a patch: by its own mask (-1) or a random one (0, 1, ...)."""
+    @property
+    def p(self) -> NDArray[np.float64]:
+        """``(L,)`` of this slide alone, by exchange of the object with its random masks.
 
-    label: int
-    draw: int
+        The share of placements, its own among them, whose effect is as large. So of R random masks
+        the smallest is 1 / (R + 1).
+        """
+        as_large = (self.random[self.target] >= self.effect[:, None]).sum(axis=-1)
+        return np.asarray((1 + as_large) / (1 + self.random.shape[-1]))
 
-
-_Rows: TypeAlias = defaultdict[_Key, list[tuple[int, "NDArray[np.float32] | None"]]]
-"""Patches an object was hidden in, and their features (None for a patch that is gone)."""
+    @property
+    def cover(self) -> NDArray[np.float64]:
+        """``(L,)`` mean share of its patches that the object covers, NaN where it is absent."""
+        count = self.patches.astype(np.float64)
+        share = np.full(len(count), np.nan)
+        np.divide(self.area * self.slide_patches, count, out=share, where=count > 0)
+        return share
 
 
 def object_importance(
@@ -174,42 +150,65 @@ def object_importance(
     asked = [(name,) if isinstance(name, str) else tuple(name) for name in objects]
     columns = _columns(slide.masks, asked, slide.features)
     before = _logits(predict, slide.features, target)
-    if isinstance(perturbation, Removal):
-        rows = _removed_features(encoder, slide, columns, config)
-    else:
-        rows = _hidden_features(encoder, slide, columns, perturbation, config)
+    rows = hidden_rows(encoder, slide, columns, perturbation, config)
 
-    def after(label: int, draw: int) -> NDArray[np.float64]:
-        changed = rows.get(_Key(label, draw))
-        if not changed:
-            return before
-        hidden, kept = slide.features.copy(), np.ones(len(slide.features), bool)
-        for patch, row in changed:
-            kept[patch] = row is not None
-            hidden[patch] = 0.0 if row is None else row
-        if not kept.any():
-            return np.full_like(before, np.nan)
-        return _logits(predict, hidden[kept], target)
-
-    draws = range(-1, config.null_draws)
-    logits = [after(label, draw) for label in range(len(objects)) for draw in draws]
-    hidden = np.reshape(logits, (len(objects), len(draws), len(before)))
-    real, random, start = hidden[:, 0], hidden[:, 1:], log_odds(before, target)
+    features = slide.features
+    # (L, K) the object hidden, (L, R, 2, K) the pairs
+    hidden = np.stack([
+        _after(predict, features, rows.get(label, []), lambda one: one.own, target)
+        for label in range(len(objects))
+    ])
+    pairs = np.array([
+        [
+            [
+                _after(predict, features, rows.get(label, []), _of_pair(draw, side), target)
+                for side in range(2)
+            ]
+            for draw in range(config.null_draws)
+        ]
+        for label in range(len(objects))
+    ])
     area = _areas(slide.masks, columns)
     with np.errstate(invalid="ignore"):  # NaN, where nothing was left to ask about, stays NaN
+        classes = range(len(before))
+        effects = np.stack([log_odds(before, k) - log_odds(hidden, k) for k in classes])
+        odds = np.stack([log_odds(pairs, k) for k in classes])  # (K, L, R, 2)
         return ObjectImportance(
             slide_id=slide.slide_id,
             target=target,
             objects=tuple(" + ".join(names) for names in asked),
             probability=float(np.exp(-log_loss(before, target))),
-            hidden_probability=np.exp(-log_loss(real, target)),
-            imp=loss_ratio(real, before, target),
-            effect=start - log_odds(real, target),
-            # differences first: the mean of equal numbers need not be that number
-            null=(start - log_odds(random, target)).mean(axis=1),
+            hidden_probability=np.exp(-log_loss(hidden, target)),
+            imp=loss_ratio(hidden, before, target),
+            effects=effects,
+            random=effects[..., None] - (odds[..., 1] - odds[..., 0]),
             patches=(area > 0).sum(axis=0),
             area=area.sum(axis=0) / (slide.masks.size**2 * len(slide.masks.grid)),
+            slide_patches=len(slide.masks.grid),
         )
+
+
+def _of_pair(draw: int, side: int) -> Callable[[HiddenPatch], NDArray[np.float32] | None]:
+    """Takes the object (side 0) or the random mask (side 1) of a pair."""
+    return lambda one: one.pairs[draw][side]
+
+
+def _after(
+    predict: Callable[[Tensor], Tensor],
+    features: NDArray[np.float32],
+    rows: Sequence[HiddenPatch],
+    take: Callable[[HiddenPatch], NDArray[np.float32] | None],
+    target: int,
+) -> NDArray[np.float64]:
+    """Logits ``(K,)`` with other features of some patches; NaN where no patch is left."""
+    hidden, kept = features.copy(), np.ones(len(features), bool)
+    for one in rows:
+        row = take(one)
+        kept[one.patch] = row is not None
+        hidden[one.patch] = 0.0 if row is None else row
+    if not kept.any():
+        return np.full_like(_logits(predict, features, target), np.nan)
+    return _logits(predict, hidden[kept], target)
 
 
 def log_loss(logits: NDArray[np.float64], target: int) -> NDArray[np.float64]:
@@ -270,104 +269,3 @@ def _areas(masks: SlideMasks, columns: list[list[int]]) -> NDArray[np.int64]:
             for patch in np.flatnonzero(area[:, label]):
                 area[patch, label] = masks.read(int(patch))[members].any(axis=0).sum()
     return area
-
-
-def _hidden_features(
-    encoder: PatchEncoder,
-    slide: SegmentedSlide,
-    columns: list[list[int]],
-    perturbation: Perturbation | MaskedPerturbation,
-    config: PerturbationConfig,
-) -> _Rows:
-    """Mean features of every patch an object was hidden in, per object and draw."""
-    rows: _Rows = defaultdict(list)
-    hidden = _hidden_patches(slide, columns, perturbation, config)
-    while batch := list(itertools.islice(hidden, config.batch)):
-        maps = encoder.maps(_tensor(np.stack([image for _, _, image in batch])))
-        for (key, patch, _), mean in zip(batch, maps.mean(dim=(2, 3)).numpy(), strict=True):
-            rows[key].append((patch, mean))
-    return rows
-
-
-def _removed_features(
-    encoder: PatchEncoder,
-    slide: SegmentedSlide,
-    columns: list[list[int]],
-    config: PerturbationConfig,
-) -> _Rows:
-    """Mean features of what is left of every patch, None where nothing is."""
-    rows: _Rows = defaultdict(list)
-    touched = _touched(slide, columns)
-    while batch := list(itertools.islice(touched, config.batch)):
-        maps = encoder.maps(_tensor(np.stack([image for _, image, _ in batch])))
-        for (patch, _, masks), features in zip(batch, maps, strict=True):
-            for key, mask in _own_and_random(slide.masks, columns, patch, masks, config):
-                size = (features.shape[-2], features.shape[-1])
-                left = 1 - cover(torch.from_numpy(mask[None, None]), size)[0, 0]
-                total = float(left.sum())
-                kept = (features * left).sum(dim=(1, 2)).numpy()
-                rows[key].append((patch, kept / total if total > NOTHING else None))
-    return rows
-
-
-def _hidden_patches(
-    slide: SegmentedSlide,
-    columns: list[list[int]],
-    perturbation: Perturbation | MaskedPerturbation,
-    config: PerturbationConfig,
-) -> Iterator[tuple[_Key, int, NDArray[np.uint8]]]:
-    """Every patch with each of its objects hidden, then with random masks of the same area."""
-    mpp = float(slide.masks.grid.mpp or 0)
-    for patch, image, masks in _touched(slide, columns):
-        replacement = _replacer(perturbation, image, mpp)
-        for key, mask in _own_and_random(slide.masks, columns, patch, masks, config):
-            weight = feather(mask, config.feather_um, mpp)
-            yield key, patch, perturbed(image, replacement(mask), weight)
-
-
-def _replacer(
-    perturbation: Perturbation | MaskedPerturbation, image: NDArray[np.uint8], mpp: float
-) -> Callable[[NDArray[np.bool_]], NDArray[np.float32]]:
-    """The picture shown instead of the object under a mask, as a function of the mask."""
-    if isinstance(perturbation, MaskedPerturbation):
-        return lambda mask: perturbation.replacement_under(image, mask, mpp)
-    once = perturbation.replacement(image, mpp)  # serves all objects of the patch
-    return lambda mask: once  # noqa: ARG005
-
-
-def _touched(
-    slide: SegmentedSlide, columns: list[list[int]]
-) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.bool_]]]:
-    """Every patch that holds an object asked about, with its masks ``(L, H, W)``."""
-    masks = slide.masks
-    every = sorted({column for members in columns for column in members})
-    touched = np.flatnonzero((masks.area[:, every] > 0).any(axis=1))
-    batches = iter_patches(slide.slide, masks.grid, batch=8, only=touched.tolist())
-    for patch, image in itertools.chain.from_iterable(zip(*b, strict=True) for b in batches):
-        read = _at_size(masks.read(int(patch)), masks.grid.pixels)
-        yield int(patch), image, np.stack([read[members].any(axis=0) for members in columns])
-
-
-def _own_and_random(
-    stored: SlideMasks,
-    columns: list[list[int]],
-    patch: int,
-    masks: NDArray[np.bool_],
-    config: PerturbationConfig,
-) -> Iterator[tuple[_Key, NDArray[np.bool_]]]:
-    """The mask of each object in a patch, then as large ones elsewhere, the same on every call."""
-    for label in np.flatnonzero(masks.any(axis=(1, 2))):
-        name = zlib.crc32(" + ".join(stored.labels[i] for i in columns[label]).encode())
-        rng = np.random.default_rng([config.seed, patch, name])
-        for draw in range(-1, config.null_draws):
-            yield _Key(int(label), draw), masks[label] if draw < 0 else shifted(masks[label], rng)
-
-
-def _tensor(images: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
-
-
-def _at_size(masks: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
-    """Masks ``(L, side, side)``, each pixel taken from the nearest of masks of any size."""
-    nearest = ((np.arange(side) + 0.5) * masks.shape[-1] / side).astype(np.int64)
-    return masks if masks.shape[-1] == side else masks[:, nearest[:, None], nearest]

@@ -25,7 +25,6 @@ __all__ = [
     "SurroundFill",
     "feather",
     "perturbed",
-    "shifted",
 ]
 
 
@@ -175,19 +174,3 @@ def perturbed(
         )
     mixed = image + weight[..., None] * (replacement - image)
     return np.asarray(np.rint(mixed).clip(0, 255), np.uint8)
-
-
-def shifted(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """The mask somewhere else in its patch: rolled around the edges, turned, mirrored.
-
-    Area and components stay, but for cuts at the edge; the tissue under them changes. A mask
-    that fills most of its patch cannot get away from itself: its null then holds much of its own
-    effect, and the excess is too small rather than too large.
-    """
-    height, width = mask.shape
-    turns = int(rng.integers(4)) if height == width else 2 * int(rng.integers(2))
-    moved = np.rot90(mask, turns)
-    if rng.integers(2):
-        moved = moved[:, ::-1]
-    down, right = int(rng.integers(height)), int(rng.integers(width))
-    return np.roll(moved, (down, right), axis=(0, 1))

@@ -1,12 +1,13 @@
 """Permutation tests of importances over patients.
 
-Slides of one patient are not independent, so patients are drawn, flipped and exchanged, never
-slides. All p are exact where every pattern is tried, and never 0 where patterns are drawn.
-Axes: S slides, K classes, L objects, P patients.
+Slides of one patient are not independent, so patients are exchanged, never slides. All p are exact
+where every pattern is tried, and never 0 where patterns are drawn.
+Axes: S slides, K classes, L objects, P patients, R assignments.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -15,25 +16,21 @@ from xpath.errors import DataError, ShapeError
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
 __all__ = [
     "Adjustment",
-    "Alternative",
     "LabelTest",
     "adjusted_p",
     "label_exchange_test",
-    "mean_interval",
-    "sign_flip_test",
 ]
 
-Adjustment = Literal["bh", "by"]
-"""``bh``: Benjamini and Hochberg, for tests that are independent or rise together. ``by``:
-Benjamini and Yekutieli, for any dependence, such as objects that lie within each other."""
-
-Alternative = Literal["two-sided", "greater"]
+Adjustment = Literal["max_t", "bh", "by"]
+"""``max_t``: for the chance that any object is called wrongly, whatever their dependence. For the
+share of wrong ones among those called, ``bh``: Benjamini and Hochberg, if tests are independent or
+rise together; ``by``: Benjamini and Yekutieli, for any dependence."""
 
 NUMBERS_AT_ONCE = 4_000_000
 """Numbers held in memory at a time."""
@@ -49,57 +46,12 @@ class LabelTest(NamedTuple):
     """``(L,)`` mean value towards the slide's own class, classes counted alike."""
     p: NDArray[np.float64]
     """``(L,)`` one-sided: how often as large a benefit comes if patients swap their classes."""
-
-
-def mean_interval(
-    values: NDArray[np.float64],
-    owner: Sequence[str],
-    seed: int | Sequence[int],
-    resamples: int,
-) -> tuple[float, float]:
-    """95 % percentile interval of the mean, patients drawn with replacement.
-
-    Args:
-        values: ``(S,)``.
-        owner: Patient of each slide.
-        seed: Of the draws.
-        resamples: How many.
-
-    Returns:
-        NaN with fewer than two patients: one is no evidence about others.
-    """
-    sums, counts = _by_patient(values, owner)
-    if len(sums) < 2:
-        return float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def sign_flip_test(
-    values: NDArray[np.float64],
-    owner: Sequence[str],
-    seed: int | Sequence[int],
-    resamples: int,
-    alternative: Alternative = "two-sided",
-) -> float:
-    """Share of sign patterns with a mean as far from 0 (of all patterns where they are few).
-
-    The paired test of an effect and its null, patient by patient; ``greater`` asks only whether
-    the mean is above 0.
-    """
-    sums, _ = _by_patient(values, owner)
-    every = 2 ** len(sums) <= resamples
-    if every:
-        bits = np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1
-    else:
-        bits = np.random.default_rng(seed).integers(2, size=(resamples, len(sums)))
-    flipped, observed = (2 * bits - 1) @ sums, sums.sum()
-    if alternative == "two-sided":
-        flipped, observed = np.abs(flipped), np.abs(observed)
-    extreme = int((flipped >= observed - SAME * np.abs(sums).sum()).sum())
-    return extreme / len(bits) if every else (extreme + 1) / (len(bits) + 1)
+    q: NDArray[np.float64]
+    """``(L,)`` how often the largest of all objects is as large, each in units of its own spread:
+    p adjusted for the family whatever the dependence (single-step max-T, Westfall and Young 1993,
+    section 2.3)."""
+    least: float
+    """The smallest p and q that so many patients, or so many exchanges, can reach."""
 
 
 def label_exchange_test(
@@ -122,7 +74,7 @@ def label_exchange_test(
         labels: ``(S,)`` class of each slide.
         owner: Patient of each slide; the slides of a patient and class count as one.
         rng: Random numbers.
-        resamples: Assignments that are drawn.
+        resamples: Assignments that are drawn; where there are fewer, all are tried.
 
     Raises:
         DataError: Values that are no numbers, labels that are no class, or a single class.
@@ -138,22 +90,20 @@ def label_exchange_test(
             f"labels must be of two classes at least, all below {axes['K']}; got"
             f" {np.unique(labels).tolist()}"
         )
-    names = [f"{name}\n{label}" for name, label in zip(owner, labels, strict=True)]
-    _, first, group = np.unique(names, return_index=True, return_inverse=True)
-    sums = np.zeros((len(first), axes["K"], axes["L"]))
-    np.add.at(sums, group, values)
-    means = sums / np.bincount(group)[:, None, None]
-    truth = np.asarray(labels)[first]
+    means, truth = _by_patient(values, labels, owner)
     observed = _benefit(means, truth[None])[0]
-    extreme = np.ones(axes["L"])  # the assignment we have is one of them
+    drawn = _benefits(means, truth, rng, resamples)
     tolerance = SAME * np.abs(means).sum(axis=(0, 1))
-    for count in _blocks(resamples, means[:, 0].size):
-        drawn = rng.permuted(np.broadcast_to(truth, (count, len(truth))), axis=1)
-        extreme += (_benefit(means, drawn) >= observed - tolerance).sum(axis=0)
-    return LabelTest(observed, extreme / (resamples + 1))
+    p = (drawn >= observed - tolerance).mean(axis=0)
+    # centre and spread do not depend on which assignment is the true one, so p stays exact
+    centre, spread = drawn.mean(axis=0), drawn.std(axis=0)
+    spread = np.where(spread > tolerance, spread, np.inf)
+    largest = ((drawn - centre) / spread).max(axis=1)
+    q = (largest[:, None] >= (observed - centre) / spread - SAME).mean(axis=0)
+    return LabelTest(observed, p, q, 1 / len(drawn))
 
 
-def adjusted_p(p: Sequence[float], method: Adjustment = "bh") -> NDArray[np.float64]:
+def adjusted_p(p: Sequence[float], method: Literal["bh", "by"] = "bh") -> NDArray[np.float64]:
     """Values of p adjusted for the number of tests (an empty list stays empty)."""
     from scipy.stats import false_discovery_control
 
@@ -176,11 +126,45 @@ def _benefit(means: NDArray[np.float64], truth: NDArray[np.integer]) -> NDArray[
     return np.asarray(np.einsum("rs,rsl->rl", np.sum(shares, axis=0), own) / len(classes))
 
 
+def _benefits(
+    means: NDArray[np.float64],
+    truth: NDArray[np.integer],
+    rng: np.random.Generator,
+    resamples: int,
+) -> NDArray[np.float64]:
+    """Benefits ``(R, L)`` of all assignments, or of the true one and as many as were asked for."""
+    if _number_of_assignments(truth) <= resamples:
+        return _benefit(means, np.array(list(_assignments(sorted(truth.tolist())))))
+    drawn = [_benefit(means, truth[None])]
+    for count in _blocks(resamples, means[:, 0].size):
+        shuffled = rng.permuted(np.broadcast_to(truth, (count, len(truth))), axis=1)
+        drawn.append(_benefit(means, shuffled))
+    return np.concatenate(drawn)
+
+
+def _number_of_assignments(truth: NDArray[np.integer]) -> int:
+    """Different orders of the classes: a multinomial coefficient."""
+    counts = np.unique(truth, return_counts=True)[1].tolist()
+    return math.factorial(sum(counts)) // math.prod(math.factorial(count) for count in counts)
+
+
+def _assignments(labels: list[int]) -> Iterator[list[int]]:
+    """Every different order of the classes."""
+    if not labels:
+        yield []
+    for first in dict.fromkeys(labels):
+        rest = labels.copy()
+        rest.remove(first)
+        for others in _assignments(rest):
+            yield [first, *others]
+
+
 def _by_patient(
-    values: NDArray[np.float64], owner: Sequence[str]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Sum of the values and number of slides of each patient."""
-    names, patient = np.unique(owner, return_inverse=True)
-    sums = np.zeros(len(names))
-    np.add.at(sums, patient, values)
-    return sums, np.bincount(patient, minlength=len(names)).astype(np.int64)
+    values: NDArray[np.float64], labels: NDArray[np.integer], owner: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.integer]]:
+    """Mean ``(P, K, L)`` of the slides of each patient and class, and that class."""
+    names = [f"{name}\n{label}" for name, label in zip(owner, labels, strict=True)]
+    _, first, group = np.unique(names, return_index=True, return_inverse=True)
+    sums = np.zeros((len(first), *values.shape[1:]))
+    np.add.at(sums, group, values)
+    return sums / np.bincount(group)[:, None, None], np.asarray(labels)[first]

@@ -73,7 +73,7 @@ def roc_figure(
 
 
 def reliability_figure(path: Path, curves: Mapping[str, Reliability]) -> None:
-    """Draws confidence beside accuracy; on the diagonal a probability means what it says.
+    """Draws confidence beside accuracy, which are equal on the diagonal.
 
     Args:
         path: Picture to write; the suffix decides the format.

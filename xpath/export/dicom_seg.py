@@ -39,7 +39,7 @@ SCHEME = "99XPATH"
 def write_dicom_seg(
     path: Path, source: Path, masks: Mapping[str, NDArray[np.bool_]], *, algorithm: str
 ) -> None:
-    """Writes masks of a whole slide as ``.dcm``; equal input gives equal identifiers.
+    """Writes masks of a whole slide as ``.dcm``. Equal input gives equal identifiers.
 
     Args:
         path: File to write; it appears when it is whole.
@@ -75,7 +75,7 @@ def write_dicom_seg(
         dimension_organization_type="TILED_FULL",
         tile_pixel_array=True,
         tile_size=(TILE, TILE),
-        **_place(highdicom, slide, size),
+        **_position(highdicom, slide, size),
     )
     with atomic(path) as draft:
         segmentation.save_as(draft)
@@ -175,8 +175,8 @@ def _code(label: str) -> str:
     return label if len(label) <= 16 else sha256(label.encode()).hexdigest()[:16]
 
 
-def _place(highdicom: Any, slide: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """Where smaller masks lie on the slide; masks as large as the slide need no word."""
+def _position(highdicom: Any, slide: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """Where smaller masks lie on the slide, nothing for masks as large as the slide."""
     whole = (int(slide.TotalPixelMatrixRows), int(slide.TotalPixelMatrixColumns))
     if size == whole:
         return {}

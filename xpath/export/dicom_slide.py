@@ -35,7 +35,7 @@ def require_highdicom() -> None:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM by its first bytes; False for one that cannot be read."""
+    """Whether a file is DICOM by its first bytes, False for one that cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(MAGIC_AT)

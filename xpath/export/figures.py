@@ -66,14 +66,12 @@ def activation_figure(stem: Path, slides: Sequence[Panels]) -> tuple[Path, Path]
     if not slides:
         raise DataError("a figure of activation maps needs at least one explained slide, got none")
     from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     heights = [SIDE * panels.overview.shape[0] / panels.overview.shape[1] for panels in slides]
     with rc_context(STYLE):
         high = sum(heights) + GAP * len(slides)
         figure = Figure(figsize=(3 * SIDE + 1.75, high))
-        FigureCanvasAgg(figure)
         axes = figure.subplots(
             len(slides),
             4,
@@ -107,7 +105,6 @@ def importance_figure(
     if not rows:
         raise DataError("a figure of importance needs explained slides with labels, got none")
     from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     by_key = {(row["class_name"], row["object"]): row for row in rows}
@@ -116,7 +113,6 @@ def importance_figure(
     with rc_context(STYLE):
         height = 0.24 * len(objects) * max(1, len(shown)) ** 0.5 + 0.95
         figure = Figure(figsize=(7.0, height))
-        FigureCanvasAgg(figure)
         left, right = figure.subplots(1, 2, sharey=True)
         for number, name in enumerate(shown):
             colour = CLASS_COLOURS[number % len(CLASS_COLOURS)]

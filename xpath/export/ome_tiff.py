@@ -137,33 +137,33 @@ def _strips(
         height = min(TILE, size.height - top)
         strip = np.empty((height, size.width, *first.shape[2:]), first.dtype)
         for left in range(0, size.width, TILE):
-            place = (left, top, min(TILE, size.width - left), height)
-            pixels = _checked(tile, place, first.dtype.name) if left or top else first
+            box = (left, top, min(TILE, size.width - left), height)
+            pixels = _checked(tile, box, first.dtype.name) if left or top else first
             if pixels.ndim != first.ndim or pixels.shape[2:] != first.shape[2:]:
-                raise DataError(f"tile at {place} is {pixels.shape}, the first was {first.shape}")
-            strip[:, left : left + place[2]] = pixels
+                raise DataError(f"tile at {box} is {pixels.shape}, the first was {first.shape}")
+            strip[:, left : left + box[2]] = pixels
         yield strip
 
 
 def _checked(
-    tile: Callable[[int, int, int, int], NDArray[Any]], place: tuple[int, int, int, int], dtype: str
+    tile: Callable[[int, int, int, int], NDArray[Any]], box: tuple[int, int, int, int], dtype: str
 ) -> NDArray[Any]:
-    pixels = np.asarray(tile(*place))
-    shape = (place[3], place[2])
+    pixels = np.asarray(tile(*box))
+    shape = (box[3], box[2])
     if pixels.shape[:2] != shape or pixels.shape[2:] not in ((), (3,), (4,)):
         raise DataError(
-            f"tile at {place} (left, top, width, height) must be {shape}, or {shape} of 3 or 4"
+            f"tile at {box} (left, top, width, height) must be {shape}, or {shape} of 3 or 4"
             f" channels, got {pixels.shape}"
         )
     if pixels.dtype != dtype:
-        raise DataError(f"tile at {place} must be {dtype}, got {pixels.dtype}; convert it first")
+        raise DataError(f"tile at {box} must be {dtype}, got {pixels.dtype}; convert it first")
     return pixels
 
 
 def _base(
     rows: Iterator[TileRow], spill: IO[bytes], waiting: list[list[_Stored]]
 ) -> Iterator[bytes]:
-    """Tiles of full resolution; those of other levels are put aside."""
+    """Tiles of full resolution. Those of other levels are put aside."""
     encode = _Encoder()
     for row in rows:
         for encoded in encode.tiles(row.pixels):
@@ -181,7 +181,7 @@ def _read(spill: IO[bytes], stored: list[_Stored]) -> Iterator[bytes]:
 
 
 class _Encoder:
-    """Compresses tiles; the blank ones, often most of them, only once."""
+    """Compresses tiles, the blank ones, often most of them, only once."""
 
     def __init__(self) -> None:
         self._blank: dict[bytes, bytes] = {}

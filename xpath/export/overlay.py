@@ -120,14 +120,12 @@ def grid_picture(path: Path, overview: NDArray[np.uint8], grid: PatchGrid) -> No
 
 def explain_figure(path: Path, panels: Panels) -> None:
     """Slide, objects, patch map, object-aware map, and what each object adds: one picture."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     height, width = panels.overview.shape[:2]
     panel, bars, above, below = 3.6, 4.6, 0.75, 1.05  # inches
     size = (4 * panel + bars, panel * height / width + above + below)
     figure = Figure(figsize=size, dpi=110)
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, 5)
     bottom, tall = below / size[1], 1 - (above + below) / size[1]
     for column, axis in enumerate(axes[:4]):

@@ -1,4 +1,8 @@
-"""How sure a mean is, and whether one is larger than another."""
+"""Confidence intervals of means, and a paired test.
+
+``bootstrap_mean`` for many samples; of fewer than about twenty it covers too little (86 % instead
+of 95 % of seven normal values), and ``mean_interval``, Student's, is right.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Interval", "PairedTest", "bootstrap_mean", "paired_t_test"]
+__all__ = [
+    "Interval",
+    "PairedTest",
+    "bootstrap_mean",
+    "difference_interval",
+    "mean_interval",
+    "paired_t_test",
+]
 
 DRAWS_AT_ONCE = 4_000_000
 """Numbers held in memory at a time."""
@@ -86,7 +97,7 @@ def bootstrap_mean(
 def _drawn_means(
     sums: NDArray[np.float64], counts: NDArray[np.integer], rng: np.random.Generator, draws: int
 ) -> NDArray[np.float64]:
-    """Means of ``draws`` resamples of groups; how often each is drawn is multinomial."""
+    """Means of ``draws`` resamples of groups. How often each is drawn is multinomial."""
     groups = len(sums)
     share = np.full(groups, 1 / groups)
     at_once = max(1, DRAWS_AT_ONCE // groups)
@@ -95,6 +106,107 @@ def _drawn_means(
         times = rng.multinomial(groups, share, size=min(at_once, draws - start))
         means.append((times @ sums) / (times @ counts))
     return np.concatenate(means)
+
+
+def mean_interval(
+    values: NDArray[np.floating] | Sequence[float],
+    groups: Sequence[str] | None = None,
+    *,
+    level: float = 0.95,
+) -> Interval:
+    """Mean with Student's interval over groups.
+
+    The mean is that of all samples, a ratio of sums over groups, and its variance that of Cochran
+    (Sampling Techniques, 1977, section 9A.1); with a sample per group, Student's own.
+
+    Args:
+        values: One per sample; finite.
+        groups: Sample to patient, slide or image; None where each has its own.
+        level: Coverage of the interval.
+
+    Returns:
+        NaN without samples; bounds that are NaN with one group, which is no evidence about others.
+
+    Raises:
+        DataError: Values that are not finite.
+        ShapeError: Groups that do not fit the values.
+    """
+    from scipy.stats import t as student
+
+    mean = _mean_of_groups(values, groups)
+    if mean.degrees < 1:
+        return Interval(mean.n, mean.mean, math.nan, math.nan)
+    reach = math.sqrt(mean.variance) * float(student.ppf((1 + level) / 2, mean.degrees))
+    return Interval(mean.n, mean.mean, mean.mean - reach, mean.mean + reach)
+
+
+def difference_interval(
+    first: NDArray[np.floating] | Sequence[float],
+    second: NDArray[np.floating] | Sequence[float],
+    groups: tuple[Sequence[str], Sequence[str]] | None = None,
+    *,
+    level: float = 0.95,
+) -> Interval:
+    """Mean of the first less that of the second, other samples, with Welch's interval (1947).
+
+    Args:
+        first: One per sample; finite.
+        second: The same of other samples.
+        groups: Patients of both, see ``mean_interval``.
+        level: Coverage of the interval.
+
+    Returns:
+        ``n`` is that of both together. NaN without samples on a side, bounds that are NaN with
+        fewer than two groups on one.
+
+    Raises:
+        DataError: Values that are not finite.
+        ShapeError: Groups that do not fit the values.
+    """
+    from scipy.stats import t as student
+
+    one, two = (
+        _mean_of_groups(values, None if groups is None else groups[side])
+        for side, values in enumerate((first, second))
+    )
+    count, difference = one.n + two.n, one.mean - two.mean
+    if min(one.degrees, two.degrees) < 1:
+        return Interval(count, difference, math.nan, math.nan)
+    variance = one.variance + two.variance
+    if not variance:
+        return Interval(count, difference, difference, difference)
+    terms = [mean.variance**2 / mean.degrees for mean in (one, two)]
+    reach = math.sqrt(variance) * float(student.ppf((1 + level) / 2, variance**2 / sum(terms)))
+    return Interval(count, difference, difference - reach, difference + reach)
+
+
+class _Mean(NamedTuple):
+    n: int
+    mean: float
+    variance: float
+    """Of the mean."""
+    degrees: int
+    """Of freedom: groups less one."""
+
+
+def _mean_of_groups(
+    values: NDArray[np.floating] | Sequence[float], groups: Sequence[str] | None
+) -> _Mean:
+    numbers = np.asarray(values, np.float64).ravel()
+    if not np.isfinite(numbers).all():
+        raise DataError("values must be finite; leave out samples without a value")
+    if groups is not None and len(groups) != len(numbers):
+        raise ShapeError(f"groups must be one per value, got {len(groups)} for {len(numbers)}")
+    if not len(numbers):
+        return _Mean(0, math.nan, math.nan, -1)
+    index: NDArray[np.intp] = np.arange(len(numbers))
+    if groups is not None:
+        index = np.unique(np.asarray(groups), return_inverse=True)[1]
+    mean, counts = float(numbers.mean()), np.bincount(index)
+    residual = np.bincount(index, numbers) - mean * counts
+    degrees = len(counts) - 1
+    scale = len(counts) / max(degrees, 1) / len(numbers) ** 2
+    return _Mean(len(numbers), mean, float(scale * residual @ residual), degrees)
 
 
 def paired_t_test(

@@ -18,7 +18,7 @@ from xpath.metrics.overlap import dice
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CLICKS_PER_BOX", "BoxCost", "box_cost", "fill_boxes", "instance_boxes", "union_box"]
+__all__ = ["CLICKS_PER_BOX", "BoxCost", "box_cost", "fill_boxes", "instance_boxes"]
 
 CLICKS_PER_BOX = 2
 """Two opposite corners."""
@@ -38,16 +38,8 @@ class BoxCost(NamedTuple):
     """Dice of the filled instance boxes ("Instance Box" in Table 11)."""
 
 
-def union_box(mask: NDArray[np.bool_], *, min_pixels: int = MIN_PIXELS) -> NDArray[np.int64]:
-    """The smallest box around all instance boxes, ``(1, 4)``; ``(0, 4)`` if there is none.
-
-    Left, top, right, bottom; right and bottom lie just outside.
-    """
-    return _union(instance_boxes(mask, min_pixels=min_pixels))
-
-
 def instance_boxes(mask: NDArray[np.bool_], *, min_pixels: int = MIN_PIXELS) -> NDArray[np.int64]:
-    """Tight boxes ``(N, 4)`` of the instances of a mask; smaller regions get none.
+    """Tight boxes ``(N, 4)`` of the instances of a mask. Smaller regions get none.
 
     Raises:
         DataError: A mask that is not boolean.

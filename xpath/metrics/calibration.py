@@ -1,4 +1,4 @@
-"""Whether a probability means what it says, and the one number that mends it (Guo et al. 2017).
+"""Calibration of probabilities, and the temperature that mends it (Guo et al. 2017).
 
 Axes: B slides, K classes, M bins.
 """
@@ -53,7 +53,7 @@ class Reliability(NamedTuple):
 
 
 class CalibrationMetrics(NamedTuple):
-    """How honest probabilities are; 0 is perfect."""
+    """Calibration of probabilities, 0 being perfect."""
 
     ece: float
     """Expected calibration error."""

@@ -19,7 +19,7 @@ __all__ = ["ClassificationMetrics", "classification_metrics"]
 
 
 class ClassificationMetrics(NamedTuple):
-    """Scores of one set of slides; 1 is perfect."""
+    """Scores of one set of slides, 1 being perfect."""
 
     auc: float
     """Area under the ROC curve; with more than two classes the mean of each against the rest.

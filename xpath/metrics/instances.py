@@ -42,7 +42,7 @@ class Instances(NamedTuple):
 
 
 class PanopticQuality(NamedTuple):
-    """Agreement of instances; 1 is perfect."""
+    """Agreement of instances, 1 being perfect."""
 
     pq: float
     """``detection * segmentation``."""

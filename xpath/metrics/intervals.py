@@ -1,4 +1,4 @@
-"""Where a classifier's scores may lie: patients are drawn again, whole and within their class.
+"""Intervals of a classifier's scores over patients, who are drawn whole and within their class.
 
 Every score is a function of how often each slide counts, so all draws are worked out together.
 Axes: B slides, K classes, R draws, G patients.
@@ -13,6 +13,7 @@ import numpy as np
 
 from xpath.errors import DataError, ShapeError
 from xpath.metrics.classification import ClassificationMetrics, classification_metrics
+from xpath.metrics.roc import score_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,7 @@ __all__ = [
     "MetricInterval",
     "classification_differences",
     "classification_intervals",
+    "wilson",
 ]
 
 NUMBERS_AT_ONCE = 4_000_000
@@ -31,7 +33,7 @@ NUMBERS_AT_ONCE = 4_000_000
 
 
 class MetricInterval(NamedTuple):
-    """A score of the whole sample and its percentile bootstrap interval."""
+    """A score of the whole sample and its interval."""
 
     value: float
     low: float
@@ -39,7 +41,7 @@ class MetricInterval(NamedTuple):
 
 
 class ClassificationIntervals(NamedTuple):
-    """As ``ClassificationMetrics``, each with an interval; NaN where it is not defined."""
+    """As ``ClassificationMetrics``, each with an interval, NaN where it is not defined."""
 
     auc: MetricInterval
     balanced_accuracy: MetricInterval
@@ -58,6 +60,11 @@ def classification_intervals(
 ) -> ClassificationIntervals:
     """Scores of a classifier, with intervals over patients.
 
+    Score intervals, which are right for few slides and for those that are all right: Newcombe's of
+    the AUC, Wilson's of accuracy and recalls (their mean by MOVER, Zou and Donner 2008). 14 of 14
+    are an accuracy of 0.78 to 1. Of F1 percentiles of the bootstrap; where all draws agree, the
+    interval of the balanced accuracy.
+
     Args:
         probability: ``(B, K)``, rows sum to one.
         label: ``(B,)`` classes 0 to K - 1.
@@ -72,7 +79,71 @@ def classification_intervals(
     """
     values = classification_metrics(probability, label)
     drawn = [_scores(probability, label, times) for times in _draws(label, rng, groups, draws)]
-    return _intervals(values, np.concatenate(drawn), level)
+    f1 = _intervals(values, np.concatenate(drawn), level).f1
+    owner = np.arange(len(label)) if groups is None else np.asarray(groups)
+    recall = _recall_interval(probability.argmax(axis=1) == label, label, owner, level)
+    return ClassificationIntervals(
+        auc=MetricInterval(values.auc, *_area_interval(probability, label, owner, level)),
+        balanced_accuracy=MetricInterval(values.balanced_accuracy, *recall),
+        f1=f1 if f1.low < f1.high else MetricInterval(values.f1, *recall),
+        accuracy=MetricInterval(
+            values.accuracy, *wilson(values.accuracy, len(np.unique(owner)), level=level)
+        ),
+    )
+
+
+def wilson(share: float, count: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval (1927) of a share of a number of patients.
+
+    Args:
+        share: 0 to 1; that of slides, where a patient has several.
+        count: Patients.
+        level: Coverage of the interval.
+    """
+    from scipy.stats import norm
+
+    z = float(norm.ppf((1 + level) / 2))
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    reach = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def _area_interval(
+    probability: NDArray[np.floating],
+    label: NDArray[np.integer],
+    owner: NDArray[np.generic],
+    level: float,
+) -> tuple[float, float]:
+    """Score interval of the AUC, of more than two classes the mean of each against the rest."""
+    classes = probability.shape[1]
+    if len(np.unique(label)) < classes:
+        return math.nan, math.nan
+    bounds = []
+    for k in [1] if classes == 2 else range(classes):
+        auc = float(_auc(probability[:, k], label == k, np.ones((1, len(label)), np.int64))[0])
+        sides = (len(np.unique(owner[side])) for side in (label == k, label != k))
+        bounds.append(score_interval(auc, *sides, level=level))
+    low, high = np.mean(bounds, axis=0)
+    return float(low), float(high)
+
+
+def _recall_interval(
+    right: NDArray[np.bool_],
+    label: NDArray[np.integer],
+    owner: NDArray[np.generic],
+    level: float,
+) -> tuple[float, float]:
+    """Score interval of the mean recall: distances to Wilson's bounds add up in squares."""
+    below, above, recalls = [], [], []
+    for k in np.unique(label):
+        recall = float(right[label == k].mean())
+        low, high = wilson(recall, len(np.unique(owner[label == k])), level=level)
+        recalls.append(recall)
+        below.append(recall - low)
+        above.append(high - recall)
+    mean = float(np.mean(recalls))
+    lower, upper = (float(np.hypot.reduce(side)) / len(recalls) for side in (below, above))
+    return mean - lower, mean + upper
 
 
 def classification_differences(
@@ -176,7 +247,7 @@ def _scores(
 def _auc(
     score: NDArray[np.floating], truth: NDArray[np.bool_], times: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Area under the ROC curve of every draw ``(R,)``; ties count half."""
+    """Area under the ROC curve of every draw ``(R,)``. Ties count half."""
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf) > 0)
     counted, positive = times[:, order], truth[order]

@@ -15,7 +15,7 @@ __all__ = ["dice", "iou"]
 
 
 def dice(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Overlap of two boolean masks of one shape, 0 to 1; two empty masks agree perfectly (1).
+    """Overlap of two boolean masks of one shape, 0 to 1. Two empty masks agree perfectly (1).
 
     Raises:
         DataError: Masks that are not boolean.
@@ -27,7 +27,7 @@ def dice(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 
 
 def iou(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """Intersection over union of two boolean masks, 0 to 1; two empty masks agree perfectly (1).
+    """Intersection over union of two boolean masks, 0 to 1. Two empty masks agree perfectly (1).
 
     Raises:
         DataError: Masks that are not boolean.

@@ -16,7 +16,7 @@ __all__ = ["PresenceScores", "presence_scores"]
 
 
 class PresenceScores(NamedTuple):
-    """Answers "present" and "not present" against the truth; NaN where nothing counts."""
+    """Answers "present" and "not present" against the truth, NaN where nothing counts."""
 
     present: int
     """Prompts whose object is there."""

@@ -16,14 +16,11 @@ import numpy as np
 from xpath.metrics.instances import MIN_PIXELS, Instances, find_instances
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 __all__ = [
     "ShapeTraits",
     "boundary_length",
-    "boundary_pixels",
     "box_ratio",
     "convex_ratio",
     "dispersion",
@@ -81,30 +78,21 @@ def boundary_length(mask: NDArray[np.bool_]) -> float:
     return float(sum(cv2.arcLength(outline, closed=True) for outline in outlines))
 
 
-def boundary_pixels(mask: NDArray[np.bool_]) -> float:
-    """Number of pixels of a mask that touch its outside by a side, the image's edge included."""
-    return float((mask & ~_inside(mask)).sum())
-
-
-def irregularity(
-    mask: NDArray[np.bool_], *, perimeter: Callable[[NDArray[np.bool_]], float] = boundary_length
-) -> float:
+def irregularity(mask: NDArray[np.bool_]) -> float:
     """How far a mask is from a disc: ``1 - 4 pi area / perimeter^2`` (equation 19), 0 to 1.
 
     The paper words the perimeter as the number of pixels along the boundary. Such a count makes a
     disc "rounder than round" (-0.23) and depends on orientation, while the paper's Table 8 starts
-    at 0.10, which is what chains with diagonal steps of sqrt 2 give for a disc; so those are the
-    default, and ``boundary_pixels`` is the wording. Values below 0, possible for specks only, are
-    given as 0. Full images have 0.21.
+    at 0.10, which is what chains with diagonal steps of sqrt 2 give for a disc; so those are
+    taken. Values below 0, possible for specks only, are given as 0. Full images have 0.21.
 
     Args:
         mask: ``(H, W)``, one or more objects; the more objects, the longer the boundary.
-        perimeter: Measures the boundary, pixels.
     """
     area = int(mask.sum())
     if not area:
         return math.nan
-    length = perimeter(mask)
+    length = boundary_length(mask)
     return max(0.0, 1 - 4 * math.pi * area / length**2) if length else 0.0
 
 
@@ -116,7 +104,7 @@ def instance_ratio(instances: Instances) -> float:
 
 
 def dispersion(instances: Instances) -> float:
-    """Largest distance between centroids of two instances (equation 21); 0 if there is one."""
+    """Largest distance between centroids of two instances (equation 21), 0 if there is one."""
     if not len(instances.centroid):
         return math.nan
     farthest = 0.0
@@ -181,7 +169,7 @@ def _inside(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _tight(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask within its tight box; without size if the mask is empty."""
+    """The mask within its tight box, without size if the mask is empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return mask[:0, :0]

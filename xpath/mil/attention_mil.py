@@ -50,16 +50,13 @@ class AttentionMILSettings:
     gated: bool = True
     """Gated attention; False for the plain form."""
     proj: int | None = None
-    """Width of a linear layer with ReLU before pooling; None pools the features themselves."""
+    """Width of a linear layer with ReLU before pooling; None pools the features themselves, as the
+    paper's Eq. 14 does."""
     dropout: float = 0.0
     """Rate while training, on projection and attention."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: A width below 1, or a rate not in 0..1.
-        """
+        """Raises ConfigError for a width below 1, or a rate not in 0..1."""
         check_sizes(hidden=self.hidden, proj=self.proj, dropout=self.dropout)
 
 
@@ -73,11 +70,7 @@ class AttentionMILConfig(AttentionMILSettings):
     """Names of the K classes, in the order of the logits."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: Fewer than 2 classes, or as for ``AttentionMILSettings``.
-        """
+        """Raises ConfigError for fewer than 2 classes, or as for ``AttentionMILSettings``."""
         super(AttentionMILConfig, self).__post_init__()  # bare super() breaks under slots
         check_sizes(dim=self.dim, classes=self.classes)
 
@@ -96,7 +89,7 @@ class MILOutput(NamedTuple):
 
 
 class AttentionMIL(Pretrained):
-    """Attention-based multiple instance learning (Ilse et al. 2018; paper, Fig. 11a).
+    """Attention-based multiple instance learning (Ilse et al. 2018, paper Fig. 11a).
 
     Example::
 
@@ -106,11 +99,7 @@ class AttentionMIL(Pretrained):
     Args:
         dim: Features of a patch.
         classes: Names of the K classes, or just how many.
-        hidden: Width of the attention network.
-        gated: Gated attention; False for the plain form.
-        proj: Width of a linear layer with ReLU before pooling; None pools the features
-            themselves, as the paper's Eq. 14 does.
-        dropout: Rate while training, on projection and attention.
+        hidden, gated, proj, dropout: See ``AttentionMILSettings``.
 
     Raises:
         ConfigError: A number that cannot be.
@@ -188,7 +177,7 @@ def check_sizes(
 
 
 def projection(dim: int, proj: int | None, dropout: float) -> nn.Module:
-    """Linear, ReLU, dropout; or nothing."""
+    """Linear, ReLU and dropout, or the identity."""
     if proj is None:
         return nn.Identity()
     return nn.Sequential(nn.Linear(dim, proj), nn.ReLU(), nn.Dropout(dropout))

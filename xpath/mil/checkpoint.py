@@ -112,7 +112,8 @@ class Pretrained(nn.Module):
     def _card(self) -> str:
         config = dataclasses.asdict(self.config)
         lines = [f"# Slide classifier ({self.model_type})", ""]
-        lines += [f"* {key}: {value}" for key, value in {**config, **self.metadata}.items()]
+        about = {key: value for key, value in self.metadata.items() if key != "baseline"}
+        lines += [f"* {key}: {value}" for key, value in {**config, **about}.items()]
         return "\n".join([*lines, "", "For research; not for diagnosis.", ""])
 
 

@@ -70,7 +70,7 @@ def fit_fractions(
     config: TrainConfig | None = None,
     on_epoch: Callable[[Any], None] | None = None,
 ) -> None:
-    """Fits an ``ObjectFractions`` to bags of coverage; there are no epochs to choose from.
+    """Fits an ``ObjectFractions`` to bags of coverage. There are no epochs to choose from.
 
     Raises:
         DataError: Slides of one class only.
@@ -137,15 +137,14 @@ class ClassifierConfig:
         default_factory=lambda: TrainConfig(lr=1e-3, bags_per_step=4, min_steps=300)
     )
     """How those that learn by gradient are trained."""
+    other: bool = False
+    """The rest of each patch, under no mask, counts as an object. It is no named tissue, and holds
+    what the masks missed, so it competes with the objects by their own pixels."""
     calibrate: bool = False
     """Predictions are softened by a temperature fitted on the validation slides."""
 
     def __post_init__(self) -> None:
-        """Refuses names that are none.
-
-        Raises:
-            ConfigError: No models, an unknown one, or one twice.
-        """
+        """Raises ConfigError for no models, an unknown one, or one twice."""
         unknown = [name for name in self.models if name not in CLASSIFIERS]
         if unknown or not self.models or len(set(self.models)) < len(self.models):
             raise ConfigError(
@@ -159,7 +158,7 @@ class ClassifierConfig:
         return cls(attention=AttentionMILSettings(), train=TrainConfig(bags_per_step=1))
 
     def settings_of(self, name: str) -> dict[str, Any]:
-        """Own settings of a classifier; none for one that was added to ``CLASSIFIERS``."""
+        """Own settings of a classifier, none for one that was added to ``CLASSIFIERS``."""
         settings = getattr(self, name, None)
         return {} if settings is None else asdict(settings)
 

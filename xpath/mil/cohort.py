@@ -19,6 +19,7 @@ from xpath.batch.done import key_of
 from xpath.batch.slides import read_labels
 from xpath.device import device_of
 from xpath.errors import ConfigError, DataError, StoreError
+from xpath.labels import OTHER
 from xpath.mil.bag import Bag
 from xpath.mil.classifier import CLASSIFIERS, ClassifierConfig, FeatureSizes, View
 from xpath.mil.splits import (
@@ -74,11 +75,7 @@ class CohortConfig:
     """Number of the training; checkpoints that another one made are made again."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be.
-
-        Raises:
-            ConfigError: No draws, or a device that this machine has not.
-        """
+        """Raises ConfigError for no draws, or a device that this machine has not."""
         if self.draws < 1:
             raise ConfigError(f"draws must be 1 or more, got {self.draws}")
         device_of(self.device)
@@ -271,23 +268,26 @@ def _read(path: Path, config: CohortConfig) -> _Features:
     bags: dict[View, tuple[Tensor, Tensor | None]] = {
         "patches": (torch.from_numpy(patches.features), None)
     }
+    names: tuple[str, ...] = ()
     if ours is not None:
-        coverage = torch.from_numpy(ours.object_coverage)
+        names = tuple(n for n in ours.objects if config.classifier.other or n != OTHER)
+        kept = [ours.objects.index(name) for name in names]
+        coverage = torch.from_numpy(ours.object_coverage[:, kept])
         bags["coverage"] = (coverage, None)
         # Half precision, as stored: packing widens a few slides at a time.
-        objects = torch.from_numpy(ours.object_features)
+        objects = torch.from_numpy(ours.object_features[:, kept])
         bags["objects"] = (objects, coverage >= config.min_coverage)
     wanted = {CLASSIFIERS[name].reads for name in config.classifier.models}
     return _Features(
         {view: rows for view, rows in bags.items() if view in wanted},
         patches.features.shape[1],
-        ours.objects if ours else (),
+        names,
         _about(patches, ours, config.min_coverage),
     )
 
 
 def _usable(names: Sequence[str], bags: Mapping[View, object]) -> tuple[str, ...]:
-    """Classifiers that these bags can train; the others are named in a warning."""
+    """Classifiers that these bags can train. The others are named in a warning."""
     usable = tuple(name for name in names if CLASSIFIERS[name].reads in bags)
     lost = [name for name in names if name not in usable]
     if not usable:

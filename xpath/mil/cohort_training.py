@@ -109,6 +109,7 @@ def _train_one(
     }
     key = key_of(
         name, config.version, config.min_coverage, cohort.sizes.classes, slides,
+        cohort.sizes.objects,
         _changed(settings, ClassifierConfig().settings_of(name)),
         _changed(asdict(training), asdict(TrainConfig())),
         [(slide.slide_id, slide.label, slide.key) for slide in cohort.slides],
@@ -136,7 +137,7 @@ def _changed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[s
 
 
 def _temperature(model: Pretrained, bags: Sequence[Bag], asked: bool) -> float | None:  # noqa: FBT001 - private
-    """Temperature from validation slides; None, unless it was asked for, if they are few."""
+    """Temperature from validation slides, None if they are few, unless it was asked for."""
     classes = {bag.label for bag in bags}
     if asked or (len(bags) >= ENOUGH and len(classes) == len(model.classes)):
         return model_temperature(model, bags)

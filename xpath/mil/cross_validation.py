@@ -130,7 +130,7 @@ def predict_held_out(
 
 
 def seeded_build(build: Callable[[], Model], seed: int) -> Model:
-    """A new model whose weights the seed decides; the global random state stays as it is."""
+    """A new model whose weights the seed decides. The global random state stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return build()

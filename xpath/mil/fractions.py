@@ -65,11 +65,7 @@ class ObjectFractionsSettings:
     """``balanced``: rare classes weigh more, inversely to their frequency."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: A penalty that is not positive, or another class weight.
-        """
+        """Raises ConfigError for a penalty that is not positive, or another class weight."""
         if not self.c > 0 or self.class_weight not in ("balanced", None):
             raise ConfigError(
                 f"c must be positive and class_weight 'balanced' or None, got {self.c} and"
@@ -87,11 +83,7 @@ class ObjectFractionsConfig(ObjectFractionsSettings):
     """Names of the K classes, in the order of the logits."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: Fewer than 2 classes, or as for ``ObjectFractionsSettings``.
-        """
+        """Raises ConfigError for fewer than 2 classes, or as for ``ObjectFractionsSettings``."""
         super(ObjectFractionsConfig, self).__post_init__()  # bare super() breaks under slots
         check_sizes(classes=self.classes)
 
@@ -143,8 +135,7 @@ class ObjectFractions(Pretrained):
     Args:
         objects: Names of the L object classes.
         classes: Names of the K classes, or just how many.
-        c: Inverse strength of the penalty, as scikit-learn's ``C``.
-        class_weight: ``balanced``: rare classes weigh more, inversely to their frequency.
+        c, class_weight: See ``ObjectFractionsSettings``.
 
     Raises:
         ConfigError: A penalty that is not positive, or another class weight.
@@ -206,7 +197,7 @@ class ObjectFractions(Pretrained):
         return self
 
     def fit(self, fractions: NDArray[np.floating], labels: Sequence[int]) -> Self:
-        """Learns the weights; a fraction that is the same on all slides gets none.
+        """Learns the weights. A fraction that is the same on all slides gets none.
 
         Args:
             fractions: ``(S, L)``, rows from ``object_fractions``.
@@ -254,7 +245,7 @@ class ObjectFractions(Pretrained):
         return FractionsOutput(self._logits(fractions), fractions)
 
     def decision_function(self, fractions: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Logits ``(S, K)``; with two classes, one is minus the other.
+        """Logits ``(S, K)``. With two classes, one is minus the other.
 
         Raises:
             DataError: Not fitted, or values that are no numbers.
@@ -263,15 +254,15 @@ class ObjectFractions(Pretrained):
         return np.asarray(self._logits(self._checked(fractions)).numpy())
 
     def predict_proba(self, fractions: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Probabilities ``(S, K)``; raises as ``decision_function``."""
+        """Probabilities ``(S, K)``. Raises as ``decision_function``."""
         return np.asarray(torch.from_numpy(self.decision_function(fractions)).softmax(1).numpy())
 
     def predict(self, fractions: NDArray[np.floating]) -> NDArray[np.int64]:
-        """Class indices ``(S,)``; raises as ``decision_function``."""
+        """Class indices ``(S,)``. Raises as ``decision_function``."""
         return np.asarray(self.decision_function(fractions).argmax(axis=1), np.int64)
 
     def score(self, fractions: NDArray[np.floating], labels: Sequence[int]) -> float:
-        """Share of slides that are right; raises as ``decision_function``."""
+        """Share of slides that are right. Raises as ``decision_function``."""
         return float((self.predict(fractions) == np.asarray(labels)).mean())
 
     def coefficients(self) -> list[Coefficient]:
@@ -292,7 +283,7 @@ class ObjectFractions(Pretrained):
         ]
 
     def save_pretrained(self, folder: str | Path, card: str | None = None) -> None:
-        """Writes the checkpoint folder; see ``Pretrained.save_pretrained``.
+        """Writes the checkpoint folder. See ``Pretrained.save_pretrained``.
 
         Raises:
             CheckpointError: The folder holds other files, or the metadata is not JSON.
@@ -306,7 +297,7 @@ class ObjectFractions(Pretrained):
             raise DataError("this model is not fitted yet; call fit, or from_pretrained")
 
     def _standard(self, fractions: Tensor) -> Tensor:
-        """Standardised ``(S, L)``; 0 where all training slides were alike."""
+        """Standardised ``(S, L)``, 0 where all training slides were alike."""
         return torch.where(self.sd > 0, (fractions - self.mean) / self.sd, 0.0)
 
     def _logits(self, fractions: Tensor) -> Tensor:

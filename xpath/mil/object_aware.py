@@ -5,14 +5,16 @@ Axes: M patches of all bags, B bags, L object classes, K classes, D features.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import torch
 from torch import nn
 
 from xpath.errors import ConfigError, ShapeError
 from xpath.mil.attention_mil import AttentionMILSettings, check_sizes, named, projection
-from xpath.mil.bag import check_packed, check_precision
+from xpath.mil.bag import check_packed, check_precision, chunks, pack
 from xpath.mil.checkpoint import Pretrained
 from xpath.mil.pool import (
     GatedAttention,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from xpath.mil.bag import PackedBags
+    from xpath.mil.bag import Bag, PackedBags
 
 __all__ = ["ObjectAwareMIL", "ObjectAwareMILConfig", "ObjectAwareMILSettings", "ObjectMILOutput"]
 
@@ -42,14 +44,11 @@ class ObjectAwareMILSettings(AttentionMILSettings):
     hidden: int = 64
     """Width of each attention network."""
     average: Literal["all", "present"] = "all"
-    """``all``: mean over all L objects (the paper); ``present``: over those the slide has."""
+    """``all``: mean over all L objects (the paper); ``present``: over those the slide has, so that
+    adding one that no slide has changes nothing."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: Another average, or as for ``AttentionMILSettings``.
-        """
+        """Raises ConfigError for another average, or as for ``AttentionMILSettings``."""
         super(ObjectAwareMILSettings, self).__post_init__()  # bare super() breaks under slots
         if self.average not in ("all", "present"):
             raise ConfigError(f"average must be 'all' or 'present', got {self.average!r}")
@@ -67,11 +66,7 @@ class ObjectAwareMILConfig(ObjectAwareMILSettings):
     """Names of the L object classes, in the order of the features."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: No objects, fewer than 2 classes, or as for ``ObjectAwareMILSettings``.
-        """
+        """Raises ConfigError for no objects, one class, or as for ``ObjectAwareMILSettings``."""
         super(ObjectAwareMILConfig, self).__post_init__()
         check_sizes(dim=self.dim, classes=self.classes)
         if not self.objects:
@@ -111,13 +106,8 @@ class ObjectAwareMIL(Pretrained):
         dim: Features of an object.
         objects: Names of the L object classes, or just how many.
         classes: Names of the K classes, or just how many.
-        hidden: Width of each attention network.
-        gated: Gated attention; False for the plain form.
-        proj: Width of a linear layer with ReLU before pooling, shared by all objects; None as
-            in the paper.
-        dropout: Rate while training, on projection and attention.
-        average: ``all``: mean over all L objects (the paper); ``present``: over those there, so
-            that adding one that no slide has changes nothing.
+        hidden, gated, proj, dropout, average: See ``ObjectAwareMILSettings``; ``proj`` is shared by
+            all objects.
 
     Raises:
         ConfigError: A number that cannot be.
@@ -160,6 +150,30 @@ class ObjectAwareMIL(Pretrained):
     def objects(self) -> tuple[str, ...]:
         """Names of the L object classes, in the order of the features."""
         return self.config.objects
+
+    def fit_baseline(self, bags: Sequence[Bag]) -> None:
+        """Keeps the mean over slides of what each object adds, in ``metadata["baseline"]``.
+
+        In double precision. Training does so with its slides: then an explanation can say what an
+        object adds beyond its mean. ``contributions`` are ``(K, L)`` means of W_k·S_j over the
+        divisor, absent objects counting 0, ``logits`` ``(K,)`` means of the logits, and ``slides``
+        how many.
+        """
+        exact = copy.deepcopy(self).double().eval()
+        weight = exact.classifier.weight
+        added = weight.new_zeros(len(self.classes), len(self.objects))
+        logits = weight.new_zeros(len(self.classes))
+        with torch.inference_mode():
+            for chunk in chunks(bags):
+                output = exact(pack(chunk).like(weight))
+                shares = output.embedding / output.divisor[:, None, None]
+                added += torch.einsum("kd,bld->kl", weight, shares)
+                logits += output.logits.sum(dim=0)
+        self.metadata["baseline"] = {
+            "slides": len(bags),
+            "contributions": (added / len(bags)).tolist(),
+            "logits": (logits / len(bags)).tolist(),
+        }
 
     def forward(self, bags: PackedBags) -> ObjectMILOutput:
         """Logits of bags with object features ``(M, L, D)`` and their presence ``(M, L)``.

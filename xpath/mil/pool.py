@@ -32,7 +32,7 @@ def full_precision(tensor: Tensor) -> torch.autocast:
 
 
 def segment_sum(values: Tensor, index: Tensor, bags: int) -> Tensor:
-    """Sums ``(B, ...)`` of the rows ``(M, ...)`` of each bag; half precision is widened first."""
+    """Sums ``(B, ...)`` of the rows ``(M, ...)`` of each bag. Half precision is widened first."""
     values = _widened(values)
     return values.new_zeros(bags, *values.shape[1:]).index_add(0, index, values)
 
@@ -102,10 +102,8 @@ def segment_softmax(scores: Tensor, index: Tensor, bags: int, mask: Tensor | Non
     scores = _widened(scores)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    wide = index.view(-1, *[1] * (scores.ndim - 1)).expand_as(scores)
-    start = scores.new_full((bags, *scores.shape[1:]), -torch.inf)
     # A constant shift changes no softmax, so its gradient is none: detach.
-    top = start.scatter_reduce(0, wide, scores.detach(), "amax")
+    top = segment_max(scores.detach(), index, bags)
     top = top.masked_fill(top == -torch.inf, 0)  # a column without a single True row
     # index_select, not [index]: the gradient of the latter adds up in any order, also on the CPU.
     weight = (scores - top.index_select(0, index)).exp()

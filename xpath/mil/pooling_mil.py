@@ -39,11 +39,7 @@ class PoolingMILSettings:
     """Rate on the projection while training."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: A width below 1, or a rate not in 0..1.
-        """
+        """Raises ConfigError for a width below 1, or a rate not in 0..1."""
         check_sizes(proj=self.proj, dropout=self.dropout)
 
 
@@ -59,11 +55,7 @@ class PoolingMILConfig(PoolingMILSettings):
     """``mean`` of the patches' logits; ``max``: their largest, for each class its own."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers that cannot be.
-
-        Raises:
-            ConfigError: Another pool, fewer than 2 classes, or as for ``PoolingMILSettings``.
-        """
+        """Raises ConfigError for another pool, one class, or as for ``PoolingMILSettings``."""
         super(PoolingMILConfig, self).__post_init__()  # bare super() breaks under slots
         check_sizes(dim=self.dim, classes=self.classes)
         if self.pool not in ("mean", "max"):
@@ -94,8 +86,7 @@ class PoolingMIL(Pretrained):
         classes: Names of the K classes, or just how many.
         pool: ``mean``: all patches count the same; ``max``: the one that speaks most for a class.
             It learns from that one alone, so it can get stuck: compare several seeds.
-        proj: Width of a linear layer with ReLU before the classifier; None for none.
-        dropout: Rate on the projection while training.
+        proj, dropout: See ``PoolingMILSettings``.
 
     Raises:
         ConfigError: A number that cannot be.

@@ -77,7 +77,7 @@ def predict(model: SlideClassifier, bags: Sequence[Bag], *, batch: int = 16) -> 
 def evaluate(
     model: SlideClassifier, bags: Sequence[Bag], *, batch: int = 16
 ) -> ClassificationMetrics:
-    """Scores of a model on labelled bags; see ``classification_metrics``.
+    """Scores of a model on labelled bags. See ``classification_metrics``.
 
     Raises:
         DataError: No bags, or a bag without a label.

@@ -174,6 +174,7 @@ def train(
             break
     model.load_state_dict(best_state)
     model.eval()
+    _fit_baseline(model, train_bags)
     answers = predict(model, train_bags)
     auc = classification_metrics(answers.probability, answers.label).auc
     result = TrainResult(history, best, auc, _doubt(history, best, auc))
@@ -201,6 +202,13 @@ def _doubt(history: Sequence[Epoch], best: int, auc: float) -> str:
         signs.append("the first epoch was the best on the validation slides")
     advice = "; raise lr, epochs or proj, or compare with the mean over patches"
     return " and ".join(signs) + advice if signs else ""
+
+
+def _fit_baseline(model: SlideClassifier, bags: Sequence[Bag]) -> None:
+    """Means over the training slides, of a model that keeps them."""
+    fit = getattr(model, "fit_baseline", None)
+    if fit is not None:
+        fit(bags)
 
 
 def _epochs(

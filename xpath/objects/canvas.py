@@ -14,6 +14,7 @@ import numpy as np
 
 from xpath.errors import ConfigError
 from xpath.geometry import Size
+from xpath.store.masks import reduced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -143,7 +144,7 @@ def _paint(
         return
     read = masks.read(index)
     for number in used:
-        view[number] |= _shrunk(read[columns[number]], shrink)[under]
+        view[number] |= reduced(read[columns[number]], shrink)[under]
 
 
 def _under(
@@ -173,12 +174,3 @@ def _ends(grid: PatchGrid) -> NDArray[np.int64]:
     for end, (x, y), (right, bottom) in zip(ends, grid.coords.tolist(), ends.tolist(), strict=True):
         end += ((right + 1, y) in corners, (x, bottom + 1) in corners)
     return ends
-
-
-def _shrunk(mask: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
-    """A mask ``(S / factor, S / factor)``: in where at least half of the pixels are."""
-    if factor == 1:
-        return mask
-    side = len(mask) // factor
-    count = mask.reshape(side, factor, side, factor).sum(axis=(1, 3))
-    return np.asarray(2 * count >= factor**2)

@@ -84,8 +84,8 @@ def _objects(
 ) -> list[Component]:
     """The objects of a component: the rule itself."""
     apart = config.separates(label)
-    parts = separated(component, windows, um, config) if apart else [component]
-    return [part for part in parts if not part.pixels * um**2 < config.min_area_um2]
+    objects = separated(component, windows, um, config) if apart else [component]
+    return [each for each in objects if not each.pixels * um**2 < config.min_area_um2]
 
 
 class _Column:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Integers = NDArray[np.signedinteger[Any]]
 
-__all__ = ["Component", "Outliner", "Window", "components", "fill", "ring_area"]
+__all__ = ["Component", "Outliner", "Window", "components", "fill"]
 
 _TURNS = np.full(16, -1, np.int8)
 """By which of the four pixels around a corner are in (1 top left, 2 top right, 4 bottom left, 8
@@ -174,12 +174,6 @@ def fill(rings: Sequence[Integers], shape: tuple[int, int]) -> NDArray[np.bool_]
     crossings = np.zeros((shape[0], shape[1] + 1), np.uint8)
     crossings[np.repeat(ys[0], length) + within, np.repeat(x, length)] = 1
     return np.bitwise_xor.accumulate(crossings, axis=1)[:, :-1].view(np.bool_)
-
-
-def ring_area(ring: NDArray[np.floating] | NDArray[np.integer]) -> float:
-    """Signed area of a closed ring ``(K, 2)``, positive from x towards y (shoelace)."""
-    x, y = np.asarray(ring, np.float64).T
-    return float(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1])) / 2
 
 
 def _no_corners() -> _Corners:

@@ -32,11 +32,7 @@ class ObjectConfig:
     """Holes up to this are no waists, square microns; larger ones lie between touching nuclei."""
 
     def __post_init__(self) -> None:
-        """Refuses what is negative or not a number.
-
-        Raises:
-            ConfigError: It is.
-        """
+        """Raises ConfigError for a length or area below 0."""
         lengths = (self.min_area_um2, self.waist_um, self.smoothing_um, self.max_hole_um2)
         if not all(length >= 0 for length in lengths):
             raise ConfigError(f"areas and lengths of objects must be 0 or more, got {self}")

@@ -55,11 +55,7 @@ def images_of(
 
 
 def _read(path: Path, members: tuple[PromptedMask, ...]) -> Annotated:
-    """Pixels and masks, where several masks of one label are united.
-
-    Raises:
-        DataError: A file is broken, or a mask has another size than the image.
-    """
+    """Pixels and masks, where several masks of one label are united."""
     image = read_image(path)
     masks: dict[str, NDArray[np.bool_]] = {}
     for item in members:

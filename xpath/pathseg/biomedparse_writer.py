@@ -157,11 +157,7 @@ def _annotations(entry: Entry, split: str, image: int, first: int) -> Iterator[E
 
 
 def _label(label_id: str) -> Label:
-    """A label, published or not.
-
-    Raises:
-        LabelError: Not an id, or one that cannot be part of a file name.
-    """
+    """A label, published or not."""
     label = load_labels().parse(label_id, allow_new=True)
     if label.id != label_id or set("_/\\+") & set(label_id):
         raise LabelError(f"{label_id!r} is no label id; write it as `xpath labels` does")

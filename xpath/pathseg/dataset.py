@@ -1,4 +1,4 @@
-"""Crops to learn from: which image, which place, which resolution, which questions.
+"""Crops to learn from: which image, position, resolution and questions.
 
 Crop number k is a function of k and the seed alone, whatever was drawn before, on whichever
 machine: so training can be stopped and resumed, or split over machines, without changing a crop.
@@ -131,7 +131,7 @@ class PromptedCrops:
         return Crop(augment(pixels, self._config.augment, rng), target, prompts, asked)
 
     def _view(self, image: Packed, label: str, size: int, rng: np.random.Generator) -> View:
-        """A place where the label is, more often than not, at a random turn and resolution."""
+        """A position where the label is, more often than not, at a random turn and resolution."""
         low, high = self._config.coarse if "-tissue-" in label else self._config.fine
         scale = float(np.exp(rng.uniform(np.log(low), np.log(high)))) / image.mpp
         height, width = image.size

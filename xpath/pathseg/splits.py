@@ -41,7 +41,7 @@ class SplitConfig:
     seed: int = 0
     """Another seed, another draw."""
     official_overlap: bool = True
-    """Take an official split as it is even where a patient is in both of its parts (as in GlaS);
+    """Take an official split as it is even where a patient is in both of its splits (as in GlaS);
     False refuses it."""
 
     def __post_init__(self) -> None:
@@ -118,8 +118,8 @@ def read_splits(path: Path) -> list[SplitRow]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"{path} names {' '.join(twice[0])} twice; keep one of the lines")
-    for _, part in groupby(sorted(rows), key=lambda row: row.source):
-        _check_groups(list(part), SplitConfig())
+    for _, of_source in groupby(sorted(rows), key=lambda row: row.source):
+        _check_groups(list(of_source), SplitConfig())
     return rows
 
 
@@ -137,7 +137,7 @@ def _drawn(
 ) -> list[SplitRow]:
     """Rows of the images that nobody has decided about.
 
-    Groups in the order of their hashes fill the test part until it has its share of what is drawn,
+    Groups in the order of their hashes fill the test split until it has its share of what is drawn,
     earlier draws included.
     """
     belongs = {row.group: row.split for row in decided.values()}
@@ -199,22 +199,22 @@ def _check_images(images: Sequence[SourceImage]) -> None:
 
 
 def _check_groups(rows: Sequence[SplitRow], config: SplitConfig) -> None:
-    """Refuses a patient in both parts, unless the publishers put it there."""
-    parts: dict[str, dict[str, str]] = {}
+    """Refuses a patient in both splits, unless the publishers put it there."""
+    splits_of: dict[str, dict[str, str]] = {}
     for row in rows:
-        parts.setdefault(row.group, {}).setdefault(row.split, row.reason)
-    torn = {group: reasons for group, reasons in parts.items() if len(reasons) > 1}
+        splits_of.setdefault(row.group, {}).setdefault(row.split, row.reason)
+    torn = {group: reasons for group, reasons in splits_of.items() if len(reasons) > 1}
     given = {OFFICIAL, FOLLOWS}
     official = sorted(group for group, reasons in torn.items() if given >= set(reasons.values()))
     refused = sorted(set(torn) - set(official)) if config.official_overlap else sorted(torn)
     if refused:
         raise DataError(
             f"{rows[0].source}: {', '.join(refused[:5])} ({len(refused)} groups) would be in train "
-            "and test; put all images of a group in one part"
+            "and test; put all images of a group in one split"
         )
     if official:
         logger.warning(
-            "%s: the official split has %d groups in both parts, such as %s",
+            "%s: the official split has %d groups in both splits, such as %s",
             rows[0].source,
             len(official),
             official[0],

@@ -1,4 +1,4 @@
-"""The parts of PathSeg on this disk, beside the published numbers."""
+"""The sources of PathSeg on this disk, beside the published numbers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from xpath.pathseg.splits import split_images
 from xpath.pathseg.standardisation import StandardConfig, standardise
 from xpath.pathseg.tally import Tally, published_table, table_of, total
 from xpath.pathseg.workers import each_image
+from xpath.store.tables import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -163,7 +164,7 @@ def count_built(out: Path, name: str) -> Tally:
 def status_lines(statuses: Sequence[SourceStatus]) -> Iterator[str]:
     """A table with a line per source, totals, and what to do about what is not there."""
     rows = [HEAD, *(_row(status) for status in statuses), _total_row(statuses)]
-    yield from _columns(rows, left={0, 1, 10})
+    yield from aligned(rows, left={0, 1, 10})
     for status in statuses:
         if status.state == "present" and not status.failed:
             continue
@@ -184,8 +185,8 @@ def table_lines(tally: Tally) -> Iterator[str]:
         new = len(rows) - len(published_table(level))
         yield f"\n{title}" + (f"; {new} not published" if new else "")
         head = ("", "labels", "published", "images", "published", "masks", "published")
-        body = [_cells(row) for row in [*rows, total(rows)]]
-        yield from _columns([head, *body], left={0})
+        body = [_texts(row) for row in [*rows, total(rows)]]
+        yield from aligned([head, *body])
 
 
 def _row(status: SourceStatus) -> tuple[str, ...]:
@@ -237,16 +238,5 @@ def _total_row(statuses: Sequence[SourceStatus]) -> tuple[str, ...]:
     )
 
 
-def _cells(row: TableRow) -> tuple[str, ...]:
+def _texts(row: TableRow) -> tuple[str, ...]:
     return (row.name, *(f"{number:,}" for number in row[1:]))
-
-
-def _columns(rows: Sequence[Sequence[str]], *, left: set[int]) -> Iterator[str]:
-    """Rows as aligned text, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        yield "  ".join(cells).rstrip()

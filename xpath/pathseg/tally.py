@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpath.labels import load_labels
@@ -17,33 +20,6 @@ __all__ = ["LEVELS", "TableRow", "Tally", "published_table", "table_of", "total"
 
 LEVELS = ("region", "structure", "object_type", "label")
 """The paper's Tables 2, 3, 4 and 5."""
-
-REGION_IMAGES = {
-    "breast": 7411,
-    "lung": 3043,
-    "colon": 21487,
-    "prostate": 62329,
-    "unspecified": 135486,
-    "adrenal": 436,
-    "bile duct": 395,
-    "esophagus": 422,
-    "head neck": 327,
-    "liver": 305,
-    "cervix": 259,
-    "thyroid": 221,
-    "testis": 189,
-    "pancreatic": 195,
-    "uterus": 186,
-    "stomach": 146,
-    "skin": 179,
-    "ovarian": 146,
-    "kidney": 127,
-    "bladder": 130,
-}
-"""Images per region (Table 2)."""
-
-STRUCTURE_IMAGES = {"nuclei": 15993, "cell": 78402, "tissue": 139024}
-"""Images per structure (Table 3); one image may show several."""
 
 
 class TableRow(NamedTuple):
@@ -118,13 +94,20 @@ def published_table(level: str) -> list[TableRow]:
     rows: dict[str, list[Label]] = {}
     for label in load_labels():
         rows.setdefault(_key(label, level), []).append(label)
-    table = []
+    table, images = [], _published_images()
     for name, labels in rows.items():
         masks = sum(label.masks or 0 for label in labels)
-        images = {"region": REGION_IMAGES, "structure": STRUCTURE_IMAGES}.get(level, {})
         # Tables 4 and 5 give one number for masks and images
-        table.append(TableRow(name, 0, len(labels), 0, images.get(name, masks), 0, masks))
+        table.append(TableRow(name, 0, len(labels), 0, images.get((level, name), masks), 0, masks))
     return table
+
+
+@cache
+def _published_images() -> dict[tuple[str, str], int]:
+    """Images by level and name (Tables 2 and 3). One image may show several structures."""
+    text = files("xpath").joinpath("published_images.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines())
+    return {(row["level"], row["name"]): int(row["images"]) for row in rows}
 
 
 def _key(label: Label, level: str) -> str:

@@ -96,7 +96,7 @@ _states: list[_WorkerState] = []
 """The one state of a worker process; stays empty in the main process."""
 
 
-def _open_desk(
+def _open_state(
     source: Source, root: Path, names: frozenset[str], work: Callable[[SourceImage], dict[str, Any]]
 ) -> None:
     images = {image.name: image for image in source.images(root) if image.name in names}
@@ -136,7 +136,7 @@ def _in_processes(
     pool = ProcessPoolExecutor(
         max_workers=workers,
         mp_context=_clean_processes(),
-        initializer=_open_desk,
+        initializer=_open_state,
         initargs=(source, root, frozenset(names), work),
     )
     try:

@@ -41,11 +41,7 @@ class Access:
     """Empty: whoever can reach the server may ask; only on this machine's own address."""
 
     def __post_init__(self) -> None:
-        """Refuses a server open to the network without a token.
-
-        Raises:
-            ConfigError: No token, or a short one.
-        """
+        """Raises ConfigError for no token, or a short one."""
         if not self.token and not is_loopback(self.host):
             raise ConfigError(
                 f"host {self.host} can be reached from other machines, so a token is needed"

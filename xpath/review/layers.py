@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from xpath.export.colour import object_colour, signed_rgba
+from xpath.export.overlay import signed_limit
 from xpath.objects.area import overlaps
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ class LayerPainter:
         self._local = explanation.object.patch_contribution[:, :masked]
         present = masks.area.any(axis=0)
         self.limits = {
-            "patch_map": _limit(explanation.patch.scores),
-            "object_map": _limit(explanation.object.activation[:masked][present]),
-            "local_map": _limit(self._local),
+            "patch_map": signed_limit(explanation.patch.scores),
+            "object_map": signed_limit(explanation.object.activation[:masked][present]),
+            "local_map": signed_limit(self._local),
         }
         """The absolute value shown in full colour, the same on every tile."""
 
@@ -147,8 +148,3 @@ def _covered(
     edges = np.clip((np.arange(first, last + 1) * step - start) * (side / length), 0, side)
     width = np.maximum(np.diff(edges), 1e-9)
     return slice(first, last), overlaps(edges, side) / width[:, None]
-
-
-def _limit(values: NDArray[np.floating]) -> float:
-    size = np.abs(values[values != 0])
-    return float(np.quantile(size, 0.99)) if size.size else 1.0

@@ -210,7 +210,9 @@ def _what_if(study: Study, entry: SlideEntry, explanation: Explanation) -> WhatI
             study.model_folder("object_aware", study.fold_of(entry))
         )
         slide = read_features(study.folder.features(entry.slide_id))
-        answer = what_if_of(model, bags_of(slide, None, study.config.objects.min_coverage)[1])
+        answer = what_if_of(
+            model, bags_of(slide, None, study.config.objects.min_coverage, model.objects)[1]
+        )
     except XPathError:
         return None
     same = np.allclose(answer.logits(), explanation.object.logits, atol=SAME, rtol=SAME)

@@ -30,7 +30,7 @@ def write_arrays(path: Path, schema: str, instance: DataclassInstance) -> None:
 
     Args:
         path: The file; replaced if it exists.
-        schema: Name and version, such as ``xpath.explanation/3``.
+        schema: Name and version, such as ``xpath.explanation/4``.
         instance: Of arrays, strings, numbers, tuples of these, and dataclasses of the same.
 
     Raises:

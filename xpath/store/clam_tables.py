@@ -1,10 +1,10 @@
-"""CLAM's tables: which slides there are, and which part of the split each is in."""
+"""CLAM's tables of splits."""
 
 from __future__ import annotations
 
 from collections import Counter
 from itertools import zip_longest
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from xpath.errors import DataError
 from xpath.store.tables import read_user_table, write_table
@@ -12,73 +12,44 @@ from xpath.store.tables import read_user_table, write_table
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CLAMSlide", "read_clam_dataset", "read_clam_split", "write_clam_split"]
+__all__ = ["read_clam_split", "write_clam_split"]
 
-PARTS = {"train": "train", "val": "validation", "test": "test"}
+SPLIT_OF = {"train": "train", "val": "validation", "test": "test"}
 """CLAM's word to ours."""
 YES = frozenset({"true", "1", "1.0"})
 
 
-class CLAMSlide(NamedTuple):
-    """A row of a dataset table."""
-
-    case_id: str
-    """The patient."""
-    slide_id: str
-    """Name of the feature file without suffix."""
-    label: str
-
-
-def read_clam_dataset(path: Path, *, label_column: str = "label") -> list[CLAMSlide]:
-    """Slides of a dataset table: ``case_id``, ``slide_id`` and a column of labels.
-
-    Slides with an empty label are left out, as CLAM does with labels it does not know.
-
-    Raises:
-        DataError: Unreadable, a missing column, no labelled slide, or a slide twice.
-    """
-    rows = read_user_table(path, "case_id", "slide_id", label_column)
-    slides = [
-        CLAMSlide(row["case_id"], row["slide_id"], row[label_column.lower()])
-        for row in rows
-        if row["slide_id"] and row[label_column.lower()]
-    ]
-    _refuse_twice(path, [slide.slide_id for slide in slides])
-    if not slides:
-        raise DataError(f"{path} has no slide with a {label_column!r}")
-    return slides
-
-
 def read_clam_split(path: Path) -> dict[str, str]:
-    """Part (train, validation, test) of each slide of ``splits_k.csv`` or ``splits_k_bool.csv``.
+    """Split (train, validation, test) of each slide of ``splits_k.csv`` or ``splits_k_bool.csv``.
 
     Raises:
-        DataError: Unreadable, a missing column, no slide, or a slide in two parts.
+        DataError: Unreadable, a missing column, no slide, or a slide in two splits.
     """
-    rows = read_user_table(path, *PARTS)
-    if {row[word].lower() for row in rows for word in PARTS} <= YES | {"false", "0", "0.0"}:
+    rows = read_user_table(path, *SPLIT_OF)
+    if {row[word].lower() for row in rows for word in SPLIT_OF} <= YES | {"false", "0", "0.0"}:
         # the index, slide ids, has no name
-        placed = [(row[""], word) for row in rows for word in PARTS if row[word].lower() in YES]
+        placed = [(row[""], word) for row in rows for word in SPLIT_OF if row[word].lower() in YES]
     else:
-        placed = [(row[word], word) for word in PARTS for row in rows if row[word]]
+        placed = [(row[word], word) for word in SPLIT_OF for row in rows if row[word]]
     _refuse_twice(path, [slide_id for slide_id, _ in placed])
     if not placed:
-        raise DataError(f"{path} has no slide in any part")
-    return {slide_id: PARTS[word] for slide_id, word in placed}
+        raise DataError(f"{path} has no slide in any split")
+    return {slide_id: SPLIT_OF[word] for slide_id, word in placed}
 
 
-def write_clam_split(path: Path, parts: dict[str, str]) -> None:
+def write_clam_split(path: Path, splits: dict[str, str]) -> None:
     """Writes ``splits_k.csv`` as CLAM reads it, so that others can use the same split.
 
     Args:
         path: File to write.
-        parts: train, validation or test of each slide id.
+        splits: train, validation or test of each slide id.
 
     Raises:
         StoreError: The disk is full.
     """
     columns = {
-        word: [name for name, part in parts.items() if part == ours] for word, ours in PARTS.items()
+        word: [name for name, split in splits.items() if split == ours]
+        for word, ours in SPLIT_OF.items()
     }
     rows = zip_longest(*columns.values())
     write_table(

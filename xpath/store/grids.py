@@ -151,11 +151,7 @@ def grid_from_attributes(coords: NDArray[np.int64], attributes: Mapping[str, Any
 
 
 def _side(grid: PatchGrid, level: PyramidLevel) -> int:
-    """Side of a patch in pixels of the level.
-
-    Raises:
-        DataError: No whole number of them covers the patch, or level 0 is shrunk.
-    """
+    """Side of a patch in pixels of the level."""
     if (level.number == 0) != (level.downsample == 1):
         raise DataError(
             f"level {level.number} cannot have a downsample of {level.downsample}; pass both"

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from xpath.geometry import PatchGrid
 
-__all__ = ["REDUCTIONS", "MaskWriter", "SlideMasks", "open_masks"]
+__all__ = ["REDUCTIONS", "MaskWriter", "SlideMasks", "open_masks", "reduced"]
 
 ARRAYS = ("masks", "presence", "area", "coords")
 ATTRIBUTES = ("schema", "labels", "size", "reduce", "provenance")
@@ -114,7 +114,7 @@ class MaskWriter:
         self._masks: Any = None
 
     def __enter__(self) -> Self:
-        """Starts a draft beside the final place."""
+        """Starts a draft beside the final path."""
         import zarr
 
         with ExitStack() as stack:
@@ -157,7 +157,7 @@ class MaskWriter:
                 f"{self._path}: patches must come in order, {wanted} is next of"
                 f" {len(self._grid)}, got {start} to {stop}"
             )
-        packed = np.packbits(_reduced(masks, self._reduce), axis=-1)
+        packed = np.packbits(reduced(masks, self._reduce), axis=-1)
         self._presence[start:stop] = presence
         self._area[start:stop] = _area(packed)
         while len(packed):
@@ -345,7 +345,7 @@ def _storage() -> dict[str, Any]:
     }
 
 
-def _reduced(masks: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
+def reduced(masks: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
     """Masks ``(..., H / factor, W / factor)``: in where at least half of the pixels are."""
     if factor == 1:
         return masks

@@ -1,7 +1,7 @@
 """Names and versions of our files, and the one way they come into being: whole.
 
-A file is written beside its place and moved there when it is complete, so a killed process or a
-full disk never leaves half a result under its final name.
+A file is written beside its final path and moved there when it is complete, so a killed process or
+a full disk never leaves half a result under its final name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from contextlib import contextmanager, suppress
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -94,7 +94,7 @@ def check_schema(path: Path, found: object, wanted: str, *, remedy: str = "make 
     if str(found).rpartition("/")[0] == name:
         advice = f"{remedy}, or use the version of xpath that wrote it"
     else:
-        advice = "it is another kind of file; check the path"
+        advice = "it is another type of file; check the path"
     raise StoreError(f"{path} has schema {found!r}, wanted {wanted!r}: {advice}")
 
 
@@ -128,11 +128,8 @@ def damage_refused(path: Path) -> Iterator[None]:
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    digest = sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _make_home(path: Path) -> None:

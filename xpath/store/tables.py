@@ -20,12 +20,20 @@ from xpath.errors import DataError, StoreError
 from xpath.store.schema import atomic, name_unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from pandas import DataFrame
 
-__all__ = ["append_row", "read_rows", "read_table", "read_user_table", "table_text", "write_table"]
+__all__ = [
+    "aligned",
+    "append_row",
+    "read_rows",
+    "read_table",
+    "read_user_table",
+    "table_text",
+    "write_table",
+]
 
 T = TypeVar("T")
 
@@ -60,6 +68,17 @@ def table_text(rows: Iterable[Any], columns: Iterable[str] | type = ()) -> str:
         records, columns=list(names), dtype=object
     )  # an int beside a gap stays one
     return str(frame.to_csv(index=False, lineterminator="\n"))
+
+
+def aligned(rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)) -> Iterator[str]:
+    """Lines of a table to print, its columns aligned to the right but for those named ``left``."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        texts = (
+            text.ljust(width) if column in left else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        yield "  ".join(texts).rstrip()
 
 
 def append_row(path: Path, row: Any) -> None:
@@ -158,11 +177,7 @@ def _record(row: Any) -> Mapping[str, Any]:
 
 
 def _frame(path: Path) -> DataFrame:
-    """A table with every cell as text.
-
-    Raises:
-        StoreError: It cannot be read, or a row is longer than the header.
-    """
+    """A table with every cell as text."""
     import pandas as pd
 
     try:
@@ -175,11 +190,7 @@ def _frame(path: Path) -> DataFrame:
 
 
 def _typed(path: Path, frame: DataFrame, types: Mapping[str, type]) -> list[dict[str, Any]]:
-    """Rows with some columns as their types.
-
-    Raises:
-        StoreError: A column is missing, or a cell is not of its type.
-    """
+    """Rows with some columns as their types."""
     missing = [name for name in types if name not in frame.columns]
     if missing:
         raise StoreError(
@@ -198,11 +209,7 @@ def _typed(path: Path, frame: DataFrame, types: Mapping[str, type]) -> list[dict
 
 
 def _value(text: str, wanted: type) -> Any:
-    """A cell as its type.
-
-    Raises:
-        ValueError: It is not of this type.
-    """
+    """A cell as its type."""
     if wanted is bool:
         return bool(("False", "True").index(text))  # bool("False") is True
     return wanted(text or "nan") if wanted is float else wanted(text)

@@ -10,10 +10,10 @@ from xpath.batch.attempts import forget_attempts
 from xpath.batch.claim import claim_in_turn
 from xpath.batch.runner import Executor, InProcess, run_stage
 from xpath.batch.selection import Selection
-from xpath.study.cohort import load_explained, tabulate_importance, train_classifiers
+from xpath.study.cohort import load_explained, train_classifiers
 from xpath.study.dicom import require_dicom
+from xpath.study.evidence import tabulate_contributions, tabulate_evidence, tabulate_importance
 from xpath.study.exports import export_index
-from xpath.study.folder import slide_splits
 from xpath.study.jobs import StudyJob
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ __all__ = [
     "pyramids_stage",
     "run_chain",
     "segment_stage",
-    "slides_to_explain",
     "to_explain",
     "train_stage",
 ]
@@ -98,23 +97,23 @@ def train_stage(study: Study) -> None:
 
 
 def explain_stage(study: Study, batch: Batch = HERE) -> StageReport:
-    """Explanations of the slides that are to be explained, and ``tables/importance.csv``."""
+    """Explanations of the slides that are to be explained, and the tables over all of them."""
     load_explained(study)
-    chosen = to_explain(study)
-    report = batch.run("explain", study, chosen)
+    report = batch.run("explain", study, to_explain(study))
     with claim_in_turn(study.folder.table("importance")):
-        tabulate_importance(study, chosen)
+        importance = tabulate_importance(study)
+        tabulate_contributions(study)
+        tabulate_evidence(study, importance)
     return report
 
 
 def export_stage(study: Study, *, title: str, batch: Batch = HERE) -> StageReport:
     """Pictures and pages of the explained slides, and ``index.html``."""
-    chosen = to_explain(study)
     with claim_in_turn(study.folder.table("importance")):
-        importance = tabulate_importance(study, chosen)
-    report = batch.run("export", study, chosen)
+        importance, contributions = tabulate_importance(study), tabulate_contributions(study)
+    report = batch.run("export", study, to_explain(study))
     with claim_in_turn(study.folder.index):
-        export_index(study, importance, title=title)
+        export_index(study, importance, contributions, title=title)
     return report
 
 
@@ -157,18 +156,9 @@ def run_chain(study: Study, *, title: str, batch: Batch = HERE) -> bool:
     return all(report.ok for report in (masks, features, explained, exported))
 
 
-def slides_to_explain(study: Study) -> list[SlideEntry]:
-    """Slides of the chosen splits, or of all if nothing was held out, and those without label."""
-    splits = slide_splits(study.folder)
-    chosen = set(study.config.explain.splits) & set(splits.values()) or set(splits.values())
-    return [
-        entry for entry in study.slides if splits.get(entry.slide_id) in chosen or not entry.label
-    ]
-
-
 def to_explain(study: Study) -> list[SlideEntry]:
-    """Those of them whose features are done."""
-    return study.with_features(slides_to_explain(study))
+    """Slides that are to be explained and whose features are done."""
+    return study.with_features(study.slides_to_explain())
 
 
 def _those(study: Study, slide_ids: Sequence[str]) -> list[SlideEntry]:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from xpath.batch.done import is_done
 from xpath.errors import StoreError
-from xpath.explain.cohort import ImportanceRow, cohort_importance
-from xpath.explain.explanation import read_explanation
 from xpath.export.classification_figures import reliability_figure, roc_figure
 from xpath.metrics.calibration import reliability
 from xpath.mil.attention_mil import AttentionMIL
@@ -29,21 +25,20 @@ from xpath.mil.cohort_training import TrainedClassifier, train_cohort
 from xpath.mil.feature_cache import FeatureCache
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.splits import patient_of
-from xpath.store.tables import write_table
 from xpath.study.keys import STAGE_VERSIONS
-from xpath.study.slides import EXPLAINED, ExplainedModels, explain_key
+from xpath.study.slides import EXPLAINED, ExplainedModels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from xpath.batch.slides import SlideEntry
     from xpath.study.config import StudyConfig
     from xpath.study.folder import RunFolder
     from xpath.study.study import Study
 
 __all__ = [
+    "cohort_config",
+    "labelled_slides",
     "load_explained",
-    "tabulate_importance",
     "train_classifiers",
     "train_on_features",
     "train_on_slides",
@@ -61,7 +56,13 @@ def train_classifiers(study: Study) -> Cohort:
         DataError: Slides of fewer than two classes, a class too small for the split while others
             are not, or a split that cannot be trained on.
     """
-    slides = [
+    slides = labelled_slides(study)
+    return train_on_slides(slides, study.config, study.folder, device=str(study.device))
+
+
+def labelled_slides(study: Study) -> list[CohortSlide]:
+    """Slides of a run that classifiers can learn from."""
+    return [
         CohortSlide(
             entry.slide_id,
             study.folder.features(entry.slide_id),
@@ -71,7 +72,6 @@ def train_classifiers(study: Study) -> Cohort:
         )
         for entry in study.with_features(entry for entry in study.slides if entry.label)
     ]
-    return train_on_slides(slides, study.config, study.folder, device=str(study.device))
 
 
 def train_on_features(
@@ -89,7 +89,7 @@ def train_on_features(
         ConfigError: A device that this machine has not.
         DataError: No labelled slide has features, or as for ``train_classifiers``.
     """
-    _cohort_config(config, config.objects.device)  # before any file is read
+    cohort_config(config, config.objects.device)  # before any file is read
     slides, lost = find_slides(features, labels)
     return train_on_slides(slides, config, folder, device=config.objects.device, left_out=lost)
 
@@ -102,7 +102,7 @@ def train_on_slides(
     device: str,
     left_out: Sequence[str] = (),
 ) -> Cohort:
-    """Trains, predicts and scores on labelled feature files; see ``train_classifiers``.
+    """Trains, predicts and scores on labelled feature files. See ``train_classifiers``.
 
     Args:
         slides: With labels and features.
@@ -111,7 +111,7 @@ def train_on_slides(
         device: Where classifiers are trained.
         left_out: Slides known to lack features, with the reason.
     """
-    settings = _cohort_config(config, device)
+    settings = cohort_config(config, device)
     cache = FeatureCache(folder.root, memory_gb=config.memory_gb)
     with tqdm(total=len(slides), desc="   reading", unit="slide") as bar:
         cohort = read_cohort(slides, settings, cache=cache, on_slide=lambda _: bar.update())
@@ -163,32 +163,8 @@ def load_explained(study: Study) -> tuple[ExplainedModels, ...]:
     return tuple(loaded)
 
 
-def tabulate_importance(study: Study, entries: Iterable[SlideEntry]) -> list[dict[str, Any]]:
-    """Importance over explained slides, ``tables/importance.csv``. Returns its rows.
-
-    Args:
-        study: The study.
-        entries: Slides that are to be explained now. Others may have explanations of before.
-    """
-    slides = []
-    for entry in entries:
-        path = study.folder.explanation(entry.slide_id)
-        if not entry.label or not path.exists() or not is_done(path, explain_key(study, entry)):
-            continue
-        slides.append(read_explanation(path).importance)
-    settings = study.config.explain
-    rows = cohort_importance(
-        slides,
-        study.classes,
-        patients={e.slide_id: patient_of(e.slide_id, e.patient) for e in study.slides},
-        resamples=settings.resamples,
-        seed=settings.seed,
-    )
-    write_table(study.folder.table("importance"), rows, ImportanceRow)
-    return [asdict(row) for row in rows]
-
-
-def _cohort_config(config: StudyConfig, device: str) -> CohortConfig:
+def cohort_config(config: StudyConfig, device: str) -> CohortConfig:
+    """Settings of split and classifiers, out of those of a run."""
     return CohortConfig(
         split=config.split,
         classifier=config.classifier,

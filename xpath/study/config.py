@@ -68,10 +68,16 @@ class ExplainConfig:
     """Width of the blur on the tissue: wider than a nucleus, so that its texture is gone."""
     feather_um: float = 2.0
     """Width of the soft edge of the blurred region."""
+    null: Literal["off_object", "shifted"] = "off_object"
+    """Where the random masks lie: on the rest of the object's patches, the same share on tissue; or
+    anywhere in them, the object and glass included."""
     null_draws: int = 2
-    """Random masks of the same area per object and patch."""
+    """Random masks per object and patch. From 19 on a slide by itself can be significant."""
     resamples: int = 2000
-    """Bootstrap samples behind each interval."""
+    """Exchanges of the slides' classes behind each p, and bootstrap samples of F1."""
+    evidence_seeds: int = 5
+    """First weights with which the object-aware classifier is trained again, to see whether an
+    object's contribution depends on them; 0 for no such check, and no ``tables/evidence.csv``."""
     seed: int = 0
     """Seed of random masks and bootstrap."""
 
@@ -96,11 +102,7 @@ class StudyConfig:
     """The classifiers learn from drawn tissue: every page says that nothing on it is a finding."""
 
     def __post_init__(self) -> None:
-        """Refuses a resolution that is none.
-
-        Raises:
-            ConfigError: Below 0, or no number.
-        """
+        """Raises ConfigError for a resolution below 0, or no number."""
         if not self.default_mpp >= 0:
             raise ConfigError(
                 f"default_mpp (--mpp) must be microns per pixel, often 0.25 (40x), got"

@@ -12,6 +12,7 @@ from xpath.batch.claim import at_work
 from xpath.batch.done import is_done, make_once
 from xpath.explain.explanation import read_explanation
 from xpath.explain.maps import object_map, object_shares, patch_map
+from xpath.explain.verdict import Evidence
 from xpath.export.colour import hex_colour, object_colour, signed_rgba
 from xpath.export.figures import activation_figure, importance_figure
 from xpath.export.overlay import (
@@ -27,11 +28,12 @@ from xpath.export.report.pages import write_index, write_report
 from xpath.export.report.pictures import jpeg_bytes, patch_strips, report_layers
 from xpath.export.report.records import CohortReport, ObjectRow, SlideReport
 from xpath.export.report.tables import (
-    cohort_intervals,
+    cohort_needs,
     file_table,
     temperatures,
     training_sentences,
 )
+from xpath.export.report.words import baseline_in_words, cohort_need, doubt_in_words, need
 from xpath.geometry import Size
 from xpath.labels import OTHER
 from xpath.metrics.calibration import scaled_probability
@@ -39,7 +41,7 @@ from xpath.objects.measure import morphometry
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
-from xpath.store.tables import read_table, write_table
+from xpath.store.tables import read_rows, read_table, write_table
 from xpath.study.folder import slide_predictions, slide_splits
 from xpath.study.keys import stage_key
 from xpath.study.qupath import write_for_qupath
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 
     from xpath.batch.slides import SlideEntry
     from xpath.explain.explanation import Explanation
+    from xpath.export.report.records import CohortNeed
+    from xpath.store.features import SlideFeatures
     from xpath.store.masks import SlideMasks
     from xpath.store.objects import ObjectTable
     from xpath.study.study import Study
@@ -62,10 +66,6 @@ __all__ = ["export", "export_index"]
 
 SCORES = ("auc", "auc_low", "auc_high", "balanced_accuracy", "f1")
 """Columns of ``tables/metrics.csv`` that the page shows."""
-SURE = 0.05
-"""Adjusted p below which an object stands out. Above it, it only seems to."""
-FEW = 10
-"""Slides below which even a clear need cannot be proven for one object among many."""
 OVERVIEW = 1100
 """Longer side of pictures, pixels."""
 
@@ -94,7 +94,7 @@ def export(study: Study, entry: SlideEntry, split: str) -> bool:
         study.classes,
         split,
         # Tables over all slides, parts of which the page shows, change with any slide.
-        cohort_intervals(study.folder.table("importance"), measured),
+        cohort_needs(study.folder.table("importance"), measured),
         temperatures(study.folder.table("calibration"), study.fold_of(entry)),
     )
     return make_once(output, key, produce)
@@ -152,7 +152,7 @@ def _panels(
         shares=shares,
         patch_map=patch_map(explanation.patch.scores, masks.grid, size),
         object_map=object_map(explanation.object.activation[: len(masks.labels)], shares),
-        contribution=explanation.object.contribution,
+        contribution=explanation.object.bars,
         contribution_names=explanation.object.objects,
         class_name=name,
     )
@@ -171,7 +171,7 @@ def _report(
     name, measured = study.classes[explanation.target], study.classes[explanation.importance.target]
     fold = study.fold_of(entry)
     temperature = temperatures(folder.table("calibration"), fold)
-    intervals = cohort_intervals(folder.table("importance"), measured)
+    needs = cohort_needs(folder.table("importance"), measured)
     calibrated = ", ".join(f"{model} by {value:.3g}" for model, value in temperature.items())
     return SlideReport(
         slide_id=entry.slide_id,
@@ -190,7 +190,8 @@ def _report(
         figure=figure,
         overview=b"",
         layers=(),
-        rows=_rows(explanation, features.object_coverage.mean(axis=0), intervals),
+        rows=_rows(explanation, _areas(explanation, features), needs),
+        baseline=baseline_in_words(name, explanation.object.baseline_logit),
         facts={
             "slide": entry.path.name,
             **features.provenance,
@@ -205,15 +206,21 @@ def _report(
     )
 
 
+def _areas(explanation: Explanation, features: SlideFeatures) -> NDArray[np.float32]:
+    """Mean share of the patches ``(L,)`` of each object that the classifier reads."""
+    kept = [features.objects.index(name) for name in explanation.object.objects]
+    return np.asarray(features.object_coverage[:, kept].mean(axis=0))
+
+
 def _rows(
     explanation: Explanation,
     area: NDArray[np.float32],
-    intervals: Mapping[str, tuple[float, float]],
+    needs: Mapping[str, CohortNeed],
 ) -> tuple[ObjectRow, ...]:
     by_object, importance = explanation.object, explanation.importance
     hidden = {name: e for e, name in enumerate(importance.objects)}
     rows = []
-    for j in np.argsort(-by_object.contribution, kind="stable"):
+    for j in np.argsort(-by_object.bars, kind="stable"):
         name = by_object.objects[j]
         e = hidden.get(name)
         rows.append(
@@ -222,10 +229,15 @@ def _rows(
                 colour=hex_colour(object_colour(name)),
                 area=float(area[j]),
                 contribution=float(by_object.contribution[j]),
+                centred=float(by_object.centred[j]),
+                removal=float(by_object.removal[j]),
                 effect=None if e is None else float(importance.effect[e]),
                 null=None if e is None else float(importance.null[e]),
                 imp=None if e is None else float(importance.imp[e]),
-                cohort=intervals.get(name),
+                p=None if e is None else float(importance.p[e]),
+                random_masks=importance.random.shape[-1],
+                cover=None if e is None else float(importance.cover[e]),
+                cohort=needs.get(name),
             )
         )
     return tuple(rows)
@@ -237,7 +249,13 @@ def _probability(
     return dict(zip(classes, scaled_probability(logits, temperature).tolist(), strict=True))
 
 
-def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title: str) -> None:
+def export_index(
+    study: Study,
+    importance: Sequence[Mapping[str, Any]],
+    contributions: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+) -> None:
     """Writes ``index.html`` and ``figures/``."""
     splits, predicted = slide_splits(study.folder), slide_predictions(study.folder)
     slides = tuple(_slide_row(study, entry, splits, predicted) for entry in study.slides)
@@ -257,6 +275,9 @@ def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title
         classes=study.classes,
         metrics=tuple(metrics),
         importance=rows,
+        contributions=tuple(contributions),
+        evidence=tuple(read_rows(study.folder.table("evidence"), Evidence)),
+        groups=_groups(contributions),
         examples=tuple(_examples(study, best, splits)),
         slides=slides,
         facts={
@@ -276,17 +297,25 @@ def export_index(study: Study, importance: Sequence[Mapping[str, Any]], *, title
     _draw_figures(study, best, importance)
 
 
+def _groups(contributions: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:
+    """Short names of objects that go together, two at least in each group."""
+    groups = dict.fromkeys(row["group"] for row in contributions)
+    named = (tuple(short_name(name) for name in group.split(" + ")) for group in groups)
+    return tuple(group for group in named if len(group) > 1)
+
+
 def _headline(
     study: Study, importance: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, Any]]
 ) -> str:
     sentences = []
     for name in study.classes:
-        first = next((row for row in importance if row["class_name"] == name), None)
-        if first is None:
+        of_class = [row for row in importance if row["class_name"] == name]
+        if not of_class:
             continue
-        if first["excess_low"] > 0:  # False for NaN: one patient has no interval
+        first = next((row for row in of_class if need(cohort_need(row)) == "supports"), None)
+        if first:
             sentences.append(
-                f"For {name} the standard model needs {first['name']} most{_doubt(first)}."
+                f"For {name} the standard model needs {first['name']} most{doubt_in_words(first)}."
             )
         else:
             sentences.append(f"No object stands out for {name}.")
@@ -298,14 +327,6 @@ def _headline(
             f" {row['auc_high']:.2f}] on {row['slides']} test slides."
         )
     return " ".join(sentences) or "No slide has been explained yet."
-
-
-def _doubt(row: Mapping[str, Any]) -> str:
-    """Words of doubt for an interval that leaves out zero but is no proof."""
-    if row["q"] < SURE:
-        return ""
-    few = row["slides"] < FEW
-    return f" (suggestive: {row['slides']} slides are few)" if few else " (suggestive, not proven)"
 
 
 def _examples(
@@ -362,23 +383,14 @@ def _slide_row(
         if known.status == "failed" and known.reason
     ]
     page = study.folder.exports(entry.slide_id) / "report.html"
+    folder, name = study.folder, entry.slide_id
+    busy = at_work([folder.masks(name), folder.features(name), folder.explanation(name)])
+    reached = f"busy: {busy}" if busy else "explained" if page.exists() else "done"
     return {
         "slide_id": entry.slide_id,
         "label": entry.label,
         "split": splits.get(entry.slide_id, ""),
         "predicted": predicted.get(entry.slide_id, ""),
-        "status": "; ".join(failed) or _at_work(study, entry) or _reached(page),
+        "status": "; ".join(failed) or reached,
         "link": page.relative_to(study.folder.root).as_posix() if page.exists() else "",
     }
-
-
-def _at_work(study: Study, entry: SlideEntry) -> str:
-    """Which process is at work on a slide now, empty if none."""
-    folder, name = study.folder, entry.slide_id
-    outputs = (folder.masks(name), folder.features(name), folder.explanation(name))
-    who = at_work(outputs)
-    return f"busy: {who}" if who else ""
-
-
-def _reached(page: Path) -> str:
-    return "explained" if page.exists() else "done"

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xpath.batch.claim import at_work
-from xpath.study.chain import slides_to_explain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +53,7 @@ class StageProgress:
 
 def progress_of(study: Study) -> list[StageProgress]:
     """The state of every stage, from small files alone: no output is opened."""
-    explained = slides_to_explain(study)
+    explained = study.slides_to_explain()
     wanted: dict[str, Sequence[SlideEntry]] = dict.fromkeys(SLIDE_STAGES[:2], study.slides)
     return [_progress(study, stage, wanted.get(stage, explained)) for stage in SLIDE_STAGES]
 

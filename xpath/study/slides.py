@@ -10,7 +10,9 @@ from xpath.batch.attempts import attempt
 from xpath.batch.done import make_once, read_key
 from xpath.explain.activation import object_activation, patch_activation
 from xpath.explain.explanation import Explanation, write_explanation
-from xpath.explain.importance import PerturbationConfig, SegmentedSlide, object_importance
+from xpath.explain.grouping import shared_area
+from xpath.explain.hiding import PerturbationConfig, SegmentedSlide
+from xpath.explain.importance import object_importance
 from xpath.explain.perturbation import Blur
 from xpath.mil.bag import Bag, pack
 from xpath.objects.extract import extract_objects
@@ -25,6 +27,7 @@ from xpath.wsi.probe import probe
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -143,13 +146,19 @@ def explain_key(study: Study, entry: SlideEntry) -> str:
     )
 
 
-def bags_of(slide: SlideFeatures, label: int | None, min_coverage: float) -> tuple[Bag, Bag]:
-    """A slide as a bag of patches, and as a bag of objects."""
-    present = torch.from_numpy(slide.object_coverage >= min_coverage)
-    objects = torch.from_numpy(slide.object_features)  # half, as stored: packing widens a few
+def bags_of(
+    slide: SlideFeatures,
+    label: int | None,
+    min_coverage: float,
+    objects: Sequence[str] | None = None,
+) -> tuple[Bag, Bag]:
+    """A slide as a bag of patches, and as a bag of objects, all or those a classifier reads."""
+    kept = [slide.objects.index(name) for name in objects or slide.objects]
+    present = torch.from_numpy(slide.object_coverage[:, kept] >= min_coverage)
+    features = torch.from_numpy(slide.object_features[:, kept])  # half: packing widens a few
     return (
         Bag(torch.from_numpy(slide.features), None, label, slide.slide_id),
-        Bag(objects, present, label, slide.slide_id),
+        Bag(features, present, label, slide.slide_id),
     )
 
 
@@ -158,12 +167,13 @@ def _explanation(
 ) -> Explanation:
     standard, aware = models.attention, models.object_aware
     slide = read_features(path)
-    patches, objects = bags_of(slide, None, study.config.objects.min_coverage)
-    by_object = object_activation(aware, objects)
+    patches, objects = bags_of(slide, None, study.config.objects.min_coverage, aware.objects)
+    by_object = object_activation(aware, objects, contrast="runner_up")
     return Explanation(
-        patch=patch_activation(standard, patches, by_object.target),
+        patch=patch_activation(standard, patches, by_object.target, contrast="runner_up"),
         object=by_object,
         importance=_importance(study, entry, slide, standard, by_object.target),
+        shared=shared_area(open_masks(study.folder.masks(entry.slide_id))),
     )
 
 
@@ -191,6 +201,7 @@ def _importance(
             perturbation=Blur(settings.sigma_um),
             config=PerturbationConfig(
                 feather_um=settings.feather_um,
+                null=settings.null,
                 null_draws=settings.null_draws,
                 batch=2 * study.config.objects.batch,
                 seed=settings.seed,

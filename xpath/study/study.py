@@ -30,7 +30,7 @@ from xpath.segment.predict.whole_slide import SegmentConfig
 from xpath.store.schema import atomic, check_schema
 from xpath.store.tables import read_table
 from xpath.study.config import StudyConfig
-from xpath.study.folder import RunFolder
+from xpath.study.folder import RunFolder, slide_splits
 from xpath.study.keys import stage_key
 from xpath.wsi.probe import probe
 from xpath.wsi.slide import Slide
@@ -232,8 +232,18 @@ class Study:
         """Key of the features of a slide."""
         return stage_key("features", self.config, self.masks_key(entry), self.encoder_info.digest)
 
+    def slides_to_explain(self) -> list[SlideEntry]:
+        """Slides of the chosen splits, or of all if nothing was held out; those without label."""
+        splits = slide_splits(self.folder)
+        chosen = set(self.config.explain.splits) & set(splits.values()) or set(splits.values())
+        return [
+            entry
+            for entry in self.slides
+            if splits.get(entry.slide_id) in chosen or not entry.label
+        ]
+
     def fold_of(self, entry: SlideEntry) -> int:
-        """The fold whose models never saw a slide; 0 without folds, and for a slide of none."""
+        """The fold whose models never saw a slide, 0 without folds, and for a slide of none."""
         if self.config.split.folds == 1:
             return 0
         about = self.folder.split.stat() if self.folder.split.exists() else None

@@ -68,7 +68,7 @@ def write_slide(
 
 
 def _halved(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Half as large; an odd last row or column is cut off, as scanners do."""
+    """Half as large. An odd last row or column is cut off, as scanners do."""
     import cv2
 
     height, width = max(1, image.shape[0] // 2), max(1, image.shape[1] // 2)

@@ -127,11 +127,7 @@ class Prober:
                 self._child = None
 
     def _ask(self, child: _Child, path: Path, mpp: float | None) -> dict[str, Any]:
-        """The child's answer.
-
-        Raises:
-            SlideError: There is none, because the child ended or time was up.
-        """
+        """The child's answer."""
         answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         question = {"path": str(path), "mpp": mpp}
         asking = threading.Thread(target=lambda: answers.put(child.ask(question)), daemon=True)

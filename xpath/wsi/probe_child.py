@@ -81,11 +81,7 @@ def _problems(slide: Slide) -> Iterator[str]:
 
 
 def _read_samples(slide: Slide, index: int) -> None:
-    """Reads a tile at the corner, which is often glass, and one in the middle.
-
-    Raises:
-        SlideError: One of them is damaged.
-    """
+    """Reads a tile at the corner, which is often glass, and one in the middle."""
     size = slide.levels[index].size
     for part in (0.0, 0.5):
         x, y = int(part * size.width), int(part * size.height)

@@ -88,7 +88,7 @@ def _average(
 
 
 def _slopes(values: NDArray[Any], at: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Change from one value to the next: the lesser on both sides, 0 at a peak (minmod; Roe 1986).
+    """Change from one value to the next: the lesser on both sides, 0 at a peak (minmod, Roe 1986).
 
     So an edge, such as the border of the slide, does not bend what lies beside it.
     """

@@ -184,11 +184,7 @@ class TiffReader:
 
 
 def _images(tiff: Any, sizes: Sequence[tuple[int, int]]) -> list[_Image]:
-    """The image of each level, and those in the SubIFDs of the first if OpenSlide sees only it.
-
-    Raises:
-        ValueError: A level is not there as one tiled image of 8-bit RGB.
-    """
+    """The image of each level, and those in the SubIFDs of the first if OpenSlide sees only it."""
     usable = [page for page in tiff.pages if _is_usable(page)]
     by_size = {(page.imagewidth, page.imagelength): page for page in reversed(usable)}
     if not set(sizes) <= set(by_size):

@@ -9,12 +9,14 @@ import pytest
 from PIL import Image
 
 from xpath.errors import DataError, StoreError
+from xpath.explain.verdict import Evidence
 from xpath.export.colour import object_colour
 from xpath.export.overlay import png_bytes
 from xpath.export.report import pages as report_module
 from xpath.export.report.pages import write_index, write_report
 from xpath.export.report.pictures import jpeg_bytes, object_layer, patch_strips
 from xpath.export.report.records import (
+    CohortNeed,
     CohortReport,
     FileTable,
     Layer,
@@ -24,14 +26,17 @@ from xpath.export.report.records import (
     SlideReport,
 )
 from xpath.export.report.tables import (
-    cohort_intervals,
+    cohort_needs,
     file_table,
     temperatures,
     training_sentences,
 )
 from xpath.export.report.words import (
+    baseline_in_words,
     hiding_in_words,
     in_words,
+    need,
+    need_in_words,
     percent,
     scale_bar,
     signed,
@@ -90,7 +95,7 @@ def report():
             Layer(name="tumor (tissue)", png=png, shown=True, colour="#cc3311", value=0.5),
         ),
         rows=(
-            row(effect=1.5, null=0.25, imp=4.2, cohort=(0.5, 1.5)),
+            row(effect=1.5, null=0.25, imp=4.2, cohort=CohortNeed(0.9, 2.1, 0.5, 1.5)),
             row(name="fat (tissue)", contribution=-0.125),
         ),
         facts={"segmentor SHA-256": "abc"},
@@ -149,7 +154,8 @@ def test_the_page_says_what_a_pathologist_asks(tmp_path, report):
 def test_the_index_names_the_files_of_its_tables_and_asks_nobody(tmp_path, report):
     row = {"class_name": "B", "rank": 1, "name": "tumor", "colour": "#000000", "excess": 0.9}
     row |= {"excess_low": 0.5, "excess_high": 1.2, "q": 0.01, "effect": 1.0, "null": 0.1}
-    row |= {"imp": 2.0, "slides": 4, "area": 0.1}
+    row |= {"imp": 2.0, "slides": 4, "area": 0.1, "cover": 0.6, "least_q": 0.001}
+    row |= {"effect_low": 0.6, "effect_high": 1.4}
     slide = {"slide_id": "s", "label": "A", "split": "test", "predicted": "B", "status": "done"}
     metrics = {"model": "m", "split": "test", "slides": 4, "auc": 1.0, "f1": 1.0}
     metrics |= {"auc_low": 0.5, "auc_high": 1.0}
@@ -241,19 +247,59 @@ def test_contributions_in_words(report, change, words):
         (
             1.0,
             0.2,
-            (0.1, 2.0),
-            "for A more than hiding as much random tissue; over patients too",
+            (0.2, 2.0, 0.1, 2.0),
+            "for A more than hiding as much of the rest of its patches; over patients: supports A",
         ),
-        (0.1, 0.2, (-2.0, -0.1), "for A less than hiding as much random tissue; over patients it"),
-        (1.0, 0.2, (-0.1, 2.0), "over patients not proven"),
-        (1.0, 0.2, (math.nan, math.nan), "one patient, no interval"),
-        (0.2, 0.2, None, "does what hiding as much random tissue does; not measured over"),
+        (0.1, 0.2, (-1.0, 1.0, -2.0, -0.1), "over patients: not needed for A"),
+        (1.0, 0.2, (0.5, 1.0, -0.1, 2.0), "over patients: not distinguishable"),
+        (1.0, 0.2, (math.nan,) * 4, "one patient: no interval"),
+        (0.2, 0.2, None, "does what hiding as much of the rest of its patches does; not measured"),
     ],
 )
 def test_hiding_in_words_speaks_of_the_class_it_was_measured_for(
     report, effect, null, cohort, words
 ):
+    cohort = cohort and CohortNeed(*cohort)
     assert words in hiding_in_words(row(effect=effect, null=null, cohort=cohort), report)
+
+
+def test_an_object_that_covers_its_patches_and_a_slide_by_itself_are_said(report):
+    large = hiding_in_words(
+        row(effect=1.0, null=0.2, cover=0.8, p=0.04, random_masks=24, cohort=None), report
+    )
+
+    assert "covers 80.0 % of its patches" in large
+    assert "p 0.04, of 24 random masks" in large
+    few = hiding_in_words(row(effect=1.0, null=0.2, cover=0.4, p=1 / 3, random_masks=2), report)
+    assert " p " not in few
+
+
+@pytest.mark.parametrize(
+    ("effect", "excess", "wanted"),
+    [
+        ((0.1, 0.9), (0.1, 0.5), "supports"),
+        ((-0.9, -0.1), (-0.5, -0.1), "speaks against"),
+        ((-0.1, 0.1), (-0.5, -0.1), "not needed"),  # neutral, beside a decisive neighbour
+        ((0.1, 0.4), (-0.9, -0.3), "needed less"),  # helps the class, its neighbour more
+        ((-0.1, 0.4), (0.1, 0.3), "not distinguishable"),
+        ((0.1, 0.4), (-0.1, 0.3), "not distinguishable"),
+        ((-0.4, -0.1), (-0.1, 0.3), "not distinguishable"),
+        ((math.nan, math.nan), (math.nan, math.nan), "unknown"),
+    ],
+)
+def test_evidence_needs_both_intervals(effect, excess, wanted):
+    assert need(CohortNeed(*effect, *excess)) == wanted
+
+
+def test_a_need_is_proven_suggestive_or_out_of_reach():
+    row = dict(zip(CohortNeed._fields, (0.1, 0.9, 0.1, 0.5), strict=True))
+    row |= {"class_name": "B", "q": 0.01, "least_q": 0.001, "cover": 0.2}
+
+    assert need_in_words(row) == "supports B"
+    assert need_in_words(row | {"q": 0.2}) == "supports B: suggestive, not proven"
+    assert "so few patients" in need_in_words(row | {"q": 0.1, "least_q": 0.1})
+    assert "so few patients" in need_in_words(row | {"q": math.nan, "least_q": math.nan})
+    assert "covers 70.0 % of its patches" in need_in_words(row | {"cover": 0.7})
 
 
 def test_the_summary_names_both_sides(report):
@@ -347,13 +393,14 @@ def test_temperatures_are_read_and_nonsense_is_refused(tmp_path):
 def test_intervals_are_those_of_the_measured_class(tmp_path):
     path = tmp_path / "importance.csv"
     path.write_text(
-        "class_name,object,excess_low,excess_high\nA,tumor,0.1,0.5\nB,tumor,-1,1\nA,fat,nan,nan\n"
+        "class_name,object,effect_low,effect_high,excess_low,excess_high\n"
+        "A,tumor,0,1,0.1,0.5\nB,tumor,0,1,-1,1\nA,fat,,,,\n"
     )
 
-    intervals = cohort_intervals(path, "A")
+    needs = cohort_needs(path, "A")
 
-    assert intervals["tumor"] == (0.1, 0.5)
-    assert math.isnan(intervals["fat"][0])
+    assert needs["tumor"] == (0.0, 1.0, 0.1, 0.5)
+    assert math.isnan(needs["fat"].excess_low)
 
 
 def test_training_data_in_sentences(tmp_path):
@@ -368,3 +415,54 @@ def test_training_data_in_sentences(tmp_path):
     assert sentences[0] == "Trained on 3 slides (2 A, 1 B)."
     assert "128" in sentences[2] and "uni" in sentences[2]
     assert training_sentences(tmp_path / "none", tmp_path / "split.csv") == ()
+
+
+def test_evidence_and_groups_are_on_the_index(tmp_path):
+    row = Evidence(
+        object="breast-tissue-necrosis or debris",
+        verdict="supported",
+        speaking="hiding, left out, seeds",
+        hiding_q=0.012,
+        loss_without=0.5,
+        loss_low=0.25,
+        loss_high=0.75,
+        area_auc=1.0,
+        area_low=0.73,
+        area_high=1.0,
+        seeds_held=5,
+        seeds=5,
+    )
+    cohort = CohortReport(
+        title="t",
+        headline="h",
+        classes=("B",),
+        metrics=(),
+        importance=(),
+        examples=(),
+        slides=(),
+        evidence=(row, replace(row, verdict="not distinguishable", speaking="", hiding_q=math.nan)),
+        groups=(("fat", "vessel", "necrosis"),),
+    )
+
+    write_index(tmp_path / "index.html", cohort)
+
+    text = (tmp_path / "index.html").read_text()
+    assert "supported (for it: hiding, left out, seeds). hiding q 0.012; without it" in text
+    assert "its area alone predicts the class (AUC 1.00)" in text
+    assert "none of the four checks" in text
+    assert "fat, vessel and necrosis go together" in text
+
+
+def test_a_bar_is_beyond_the_average_slide_and_absence_speaks_too(report):
+    absent = row(area=0.0, contribution=0.0, centred=-0.5)
+
+    assert in_words(absent, report) == "not found; its absence speaks against B"
+    assert row(contribution=2.0, centred=-0.25).value == -0.25
+    assert row(contribution=2.0).value == 2.0  # a classifier that keeps no baseline
+    assert "no baseline" in baseline_in_words("B", math.nan)
+    assert "log-odds for B are +0.250" in baseline_in_words("B", 0.25)
+    said = summary(replace(report, rows=(absent, row(name="fat", centred=0.5))))
+    assert (
+        said
+        == "For B speak most: fat (+0.500). Against it: no tumor (tissue) (\N{MINUS SIGN}0.500)."
+    )

@@ -7,9 +7,15 @@ import math
 from typing import TYPE_CHECKING
 
 from xpath.errors import DataError
+from xpath.export.overlay import short_name
 from xpath.export.report.words import (
+    cohort_need,
+    evidence_in_words,
+    groups_in_words,
     hiding_in_words,
     in_words,
+    need,
+    need_in_words,
     percent,
     scale_bar,
     signed,
@@ -37,8 +43,8 @@ LIMITS = (
     "slides or stains, nothing of the patient.",
     "Masks are predictions of a segmentor: what it does not find, or was not asked for, cannot be "
     "blamed.",
-    "Hiding an object makes pixels no laboratory produces; compare with the random masks of the "
-    "same area.",
+    "Hiding an object makes pixels no laboratory produces; compare with the random masks on the "
+    "rest of its patches.",
 )
 MOST_BYTES = 15_000_000
 """A page is sent by mail."""
@@ -50,7 +56,7 @@ def write_report(path: Path, report: SlideReport) -> None:
     Raises:
         DataError: The pictures make it larger than 15 MB.
     """
-    widest = max((abs(row.contribution) for row in report.rows), default=1.0) or 1.0
+    widest = max((abs(row.value) for row in report.rows), default=1.0) or 1.0
     _write(
         path,
         "slide.html",
@@ -96,6 +102,11 @@ def _environment() -> Environment:
         "percent": percent,
         "words": in_words,
         "hiding": hiding_in_words,
+        "need": lambda row: need(cohort_need(row)),
+        "need_words": need_in_words,
+        "group_words": groups_in_words,
+        "evidence_words": evidence_in_words,
+        "short": short_name,
     }
     return environment
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from xpath.explain.verdict import Evidence
+
 __all__ = [
+    "CohortNeed",
     "CohortReport",
     "FileTable",
     "Layer",
@@ -42,6 +46,17 @@ class Layer:
         return abs(self.value or 0.0)
 
 
+class CohortNeed(NamedTuple):
+    """95 % intervals of an object over patients, NaN for one patient."""
+
+    effect_low: float
+    effect_high: float
+    """Fall of the log-odds when it is hidden."""
+    excess_low: float
+    excess_high: float
+    """The same, less that of random masks."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectRow:
     """One object class on one slide, None where it was not hidden."""
@@ -52,15 +67,30 @@ class ObjectRow:
     area: float
     """Share of the patches' area."""
     contribution: float
-    """To the object-aware logit of the explained class."""
+    """To the object-aware log-odds of the explained class (paper, Eq. 16, over the divisor)."""
+    centred: float = math.nan
+    """The same, less its mean over the training slides; NaN where the classifier keeps none."""
+    removal: float = math.nan
+    """Fall of the log-odds if the object is taken out of the slide."""
     effect: float | None = None
     """Fall of the standard model's log-odds of the measured class when it is hidden."""
     null: float | None = None
-    """The same for random masks of the same area."""
+    """The same for random masks on the rest of its patches."""
+    p: float | None = None
+    """Share of placements, its own among them, that do as much on this slide."""
+    random_masks: int = 0
+    """Of each patch; of R the smallest ``p`` is 1 / (R + 1)."""
+    cover: float | None = None
+    """Mean share of its patches that it covers; NaN where it is absent."""
     imp: float | None = None
     """The paper's Eq. 12."""
-    cohort: tuple[float, float] | None = None
-    """95 % interval of effect minus null over the patients of the measured class, NaN for one."""
+    cohort: CohortNeed | None = None
+    """Over the patients of the measured class."""
+
+    @property
+    def value(self) -> float:
+        """The length of its bar: beyond the average training slide, where that is known."""
+        return self.contribution if math.isnan(self.centred) else self.centred
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +149,8 @@ class SlideReport:
     """The slide alone, PNG or JPEG."""
     layers: tuple[Layer, ...]
     rows: tuple[ObjectRow, ...]
+    baseline: str = ""
+    """What contributions are compared with, in a sentence."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Provenance."""
     synthetic: bool = False
@@ -160,6 +192,12 @@ class CohortReport:
     """Rows: model, slides, auc, balanced_accuracy, f1."""
     importance: tuple[Mapping[str, Any], ...]
     """Rows of ``tables/importance.csv``."""
+    contributions: tuple[Mapping[str, Any], ...] = ()
+    """Rows of ``tables/contributions.csv``."""
+    evidence: tuple[Evidence, ...] = ()
+    """Rows of ``tables/evidence.csv``."""
+    groups: tuple[tuple[str, ...], ...] = ()
+    """Names of objects that go together in masks or contributions, two at least in each."""
     examples: tuple[SlideReport, ...]
     """Slides shown side by side."""
     slides: tuple[Mapping[str, str], ...]

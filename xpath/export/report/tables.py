@@ -8,17 +8,17 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from xpath.errors import StoreError
-from xpath.export.report.records import FileTable
+from xpath.export.report.records import CohortNeed, FileTable
 from xpath.store.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["cohort_intervals", "file_table", "temperatures", "training_sentences"]
+__all__ = ["cohort_needs", "file_table", "temperatures", "training_sentences"]
 
 MOST_ROWS = 40
-INTERVALS = {"object": str, "class_name": str, "excess_low": float, "excess_high": float}
+INTERVALS = {"object": str, "class_name": str} | dict.fromkeys(CohortNeed._fields, float)
 
 
 def file_table(path: Path, root: Path, *, most: int = MOST_ROWS) -> FileTable | None:
@@ -52,10 +52,10 @@ def temperatures(path: Path, fold: int = 0) -> dict[str, float]:
     return found
 
 
-def cohort_intervals(path: Path, class_name: str) -> dict[str, tuple[float, float]]:
-    """95 % interval of each object's excess for a class, from ``tables/importance.csv``."""
+def cohort_needs(path: Path, class_name: str) -> dict[str, CohortNeed]:
+    """95 % intervals of each object for a class, from ``tables/importance.csv``."""
     return {
-        row["object"]: (row["excess_low"], row["excess_high"])
+        row["object"]: CohortNeed(*(row[end] for end in CohortNeed._fields))
         for row in read_table(path, **INTERVALS)
         if row["class_name"] == class_name
     }

@@ -3,14 +3,54 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from xpath.export.report.records import CohortNeed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from xpath.explain.verdict import Evidence
     from xpath.export.report.records import ObjectRow, SlideReport
 
-__all__ = ["ScaleBar", "hiding_in_words", "in_words", "percent", "scale_bar", "signed", "summary"]
+__all__ = [
+    "SURE",
+    "Need",
+    "ScaleBar",
+    "baseline_in_words",
+    "cohort_need",
+    "doubt_in_words",
+    "evidence_in_words",
+    "groups_in_words",
+    "hiding_in_words",
+    "in_words",
+    "need",
+    "need_in_words",
+    "percent",
+    "scale_bar",
+    "signed",
+    "summary",
+]
+
+SURE = 0.05
+"""Adjusted p below which an object is proven. Above it, it only seems to matter."""
+
+Need = Literal[
+    "supports", "speaks against", "needed less", "not needed", "not distinguishable", "unknown"
+]
+"""Of an object over patients: ``supports``: hiding it lowers the score, and more than hiding as
+much of the rest. ``speaks against``: the opposite of both. ``needed less``: it lowers the score,
+but the rest of its patches does so more. ``not needed``: it does not, and the rest does."""
+
+NEEDS: dict[Need, str] = {
+    "supports": "supports {name}",
+    "speaks against": "speaks against {name}",
+    "needed less": "lowers the score for {name} less than the rest of its patches",
+    "not needed": "not needed for {name}: the rest of its patches is",
+    "not distinguishable": "not distinguishable from the rest of its patches",
+    "unknown": "one patient: no interval",
+}
+"""Each in a sentence."""
 
 MINUS = "\N{MINUS SIGN}"
 STEPS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
@@ -56,11 +96,47 @@ def scale_bar(um_per_pixel: float | None, width: int) -> ScaleBar | None:
 
 def in_words(row: ObjectRow, report: SlideReport) -> str:
     """An object's contribution in words."""
-    if row.contribution > 0:
-        return f"speaks for {report.explained}"
-    if row.contribution < 0:
-        return f"speaks against {report.explained}"
-    return "adds nothing" if row.area > 0 else "not found, so it adds nothing"
+    if not row.value:
+        return "adds nothing" if row.area > 0 else "not found, so it adds nothing"
+    side = f"{'for' if row.value > 0 else 'against'} {report.explained}"
+    return f"speaks {side}" if row.area > 0 else f"not found; its absence speaks {side}"
+
+
+def baseline_in_words(class_name: str, baseline_logit: float) -> str:
+    """What contributions are compared with."""
+    if math.isnan(baseline_logit):
+        return (
+            "Contributions are not compared with anything: this classifier keeps no baseline, so"
+            " objects that every slide has carry its offset. Train it again."
+        )
+    return (
+        "Contributions are compared with the average training slide, whose log-odds for"
+        f" {class_name} are {signed(baseline_logit)}."
+    )
+
+
+def evidence_in_words(row: Evidence) -> str:
+    """The verdict on an object, the checks that speak for it, and what they found."""
+    area = "alone predicts" if row.area_low > 0.5 else "alone does not predict"
+    found = (
+        f"without it the loss rises by {signed(row.loss_without)}"
+        f" [{signed(row.loss_low)}, {signed(row.loss_high)}]; its area {area} the class (AUC"
+        f" {row.area_auc:.2f}); its contribution distinguishes the classes in {row.seeds_held} of"
+        f" {row.seeds} trainings"
+    )
+    if math.isfinite(row.hiding_q):
+        found = f"hiding q {row.hiding_q:.3f}; {found}"
+    return f"{row.verdict} (for it: {row.speaking or 'none of the four checks'}). {found}."
+
+
+def groups_in_words(groups: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Objects that cannot be told apart, a sentence for each group."""
+    return tuple(
+        f"{', '.join(group[:-1])} and {group[-1]} go together, in masks or in contributions: read"
+        " them as one."
+        for group in groups
+        if len(group) > 1
+    )
 
 
 def hiding_in_words(row: ObjectRow, report: SlideReport) -> str:
@@ -68,20 +144,72 @@ def hiding_in_words(row: ObjectRow, report: SlideReport) -> str:
     if row.effect is None or row.null is None:
         return "not asked"
     name, excess = report.hidden_class, row.effect - row.null
+    other = "as much of the rest of its patches"
+    if row.cover is not None and row.cover > 0.5:
+        other = (
+            f"the rest (it covers {percent(row.cover)} of its patches, all else there is scaled)"
+        )
     if excess > 0:
-        words = f"hiding it lowers the score for {name} more than hiding as much random tissue"
+        words = f"hiding it lowers the score for {name} more than hiding {other}"
     elif excess < 0:
-        words = f"hiding it lowers the score for {name} less than hiding as much random tissue"
+        words = f"hiding it lowers the score for {name} less than hiding {other}"
     else:
-        words = "hiding it does what hiding as much random tissue does"
-    return f"{words}; {_over_patients(row.cohort)}"
+        words = f"hiding it does what hiding {other} does"
+    return f"{words}{_on_this_slide(row)}; {_over_patients(row.cohort, name)}"
+
+
+def need(cohort: CohortNeed) -> Need:
+    """What an object's intervals over patients say, both that of its effect and of its excess.
+
+    Evidence for or against a class needs both: beside a decisive object, one that does nothing has
+    an excess below 0.
+    """
+    if any(map(math.isnan, cohort)):
+        return "unknown"
+    if cohort.effect_low > 0 and cohort.excess_low > 0:
+        return "supports"
+    if cohort.effect_high < 0 and cohort.excess_high < 0:
+        return "speaks against"
+    if cohort.excess_high < 0:
+        return "needed less" if cohort.effect_low > 0 else "not needed"
+    return "not distinguishable"
+
+
+def cohort_need(row: Mapping[str, Any]) -> CohortNeed:
+    """The intervals of a row of ``tables/importance.csv``."""
+    return CohortNeed(*(float(row[name]) for name in CohortNeed._fields))
+
+
+def doubt_in_words(row: Mapping[str, Any]) -> str:
+    """Words of doubt for an interval that leaves out zero but is no proof."""
+    if row["q"] < SURE:
+        return ""
+    if not row["least_q"] < SURE:  # NaN too, where the slides are of one class
+        return " (suggestive: so few patients cannot prove it)"
+    return f" (suggestive, not proven: q {row['q']:.2f} that it goes with the class)"
+
+
+def need_in_words(row: Mapping[str, Any]) -> str:
+    """A row of ``tables/importance.csv`` in words."""
+    verdict, name = need(cohort_need(row)), row["class_name"]
+    words = NEEDS[verdict].format(name=name)
+    if verdict in ("supports", "speaks against"):
+        if not row["least_q"] < SURE:
+            words += ": suggestive, so few patients cannot prove it"
+        elif not row["q"] < SURE:
+            words += ": suggestive, not proven"
+    if row["cover"] > 0.5:
+        words += (
+            f"; covers {percent(row['cover'])} of its patches, compared with all the rest there"
+        )
+    return words
 
 
 def summary(report: SlideReport) -> str:
     """The result of a slide in a sentence or two."""
-    order = sorted(report.rows, key=lambda row: -abs(row.contribution))
-    speaking = [row for row in order if row.contribution > 0][:MOST]
-    against = [row for row in order if row.contribution < 0][:MOST]
+    order = sorted(report.rows, key=lambda row: -abs(row.value))
+    speaking = [row for row in order if row.value > 0][:MOST]
+    against = [row for row in order if row.value < 0][:MOST]
     if not speaking:
         first = f"No object speaks for {report.explained}."
     else:
@@ -91,17 +219,19 @@ def summary(report: SlideReport) -> str:
 
 
 def _listed(rows: Sequence[ObjectRow]) -> str:
-    return ", ".join(f"{row.name} ({signed(row.contribution)})" for row in rows)
+    return ", ".join(
+        f"{row.name if row.area > 0 else f'no {row.name}'} ({signed(row.value)})" for row in rows
+    )
 
 
-def _over_patients(cohort: tuple[float, float] | None) -> str:
+def _on_this_slide(row: ObjectRow) -> str:
+    """Words of a slide by itself, where there are enough random masks to say anything."""
+    if row.p is None or 1 / (row.random_masks + 1) > SURE:
+        return ""
+    return f" (on this slide p {row.p:.2f}, of {row.random_masks} random masks)"
+
+
+def _over_patients(cohort: CohortNeed | None, name: str) -> str:
     if cohort is None:
         return "not measured over patients"
-    low, high = cohort
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "one patient, no interval"
-    if low > 0:
-        return "over patients too"
-    if high < 0:
-        return "over patients it lowers it less"
-    return "over patients not proven"
+    return f"over patients: {NEEDS[need(cohort)].format(name=name)}"

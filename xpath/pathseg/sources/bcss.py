@@ -102,11 +102,7 @@ SOURCE = Bcss()
 
 
 def _read(image_path: Path, mask_path: Path) -> Annotated:
-    """A picture with its regions.
-
-    Raises:
-        DataError: A file is missing or damaged, sizes differ, or a code is unknown.
-    """
+    """A picture with its regions."""
     image, codes = read_pair(image_path, mask_path)
     masks = masks_of_classes(codes, CLASSES, path=mask_path, unlabelled=UNLABELLED)
     ignore = where_any(codes, IGNORED)

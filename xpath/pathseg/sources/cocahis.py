@@ -69,11 +69,7 @@ SOURCE = Cocahis()
 
 
 def _read(path: Path, index: int) -> Annotated:
-    """One image with its metastasis.
-
-    Raises:
-        DataError: The file is missing or damaged, or image and mask differ in size.
-    """
+    """One image with its metastasis."""
     with refuse_damage(path, "HDF5 file of CoCaHis"), _open(path) as file:
         image = np.asarray(file[PIXELS][index], dtype=np.uint8)
         mask = np.asarray(file[MASKS][index]).squeeze() > 0

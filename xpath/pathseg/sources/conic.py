@@ -41,7 +41,7 @@ INFO = published("CoNIC2022", CLASSES.values())
 
 
 class Conic:
-    """Patches grouped by the image they were cut from. The test part was never released.
+    """Patches grouped by the image they were cut from. The test split was never released.
 
     Some come from CoNSeP, CRAG, GlaS and PanNuke (``patch_info.csv`` tells), which PathSeg holds
     as well: keep that in mind before calling a test on those independent.
@@ -87,11 +87,7 @@ SOURCE = Conic()
 
 
 def _read(image_path: Path, label_path: Path, index: int) -> Annotated:
-    """A patch with its nuclei.
-
-    Raises:
-        DataError: An array is missing, damaged or of another shape, or a class is unknown.
-    """
+    """A patch with its nuclei."""
     images, labels = read_array(image_path, lazy=True), read_array(label_path, lazy=True)
     size = images.shape[1:3]
     if images.shape[1:] != (*size, 3) or labels.shape != (len(images), *size, 2):

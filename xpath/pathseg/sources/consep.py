@@ -36,11 +36,7 @@ INFO = published("CoNSeP", CLASSES.values())
 
 
 def _read(path: Path) -> Annotated:
-    """An image with its nuclei, where those without a name are ignored.
-
-    Raises:
-        DataError: A file is missing or damaged, sizes differ, or a class is unknown.
-    """
+    """An image with its nuclei, where those without a name are ignored."""
     image = read_image(path)
     label_path = path.parents[1] / "Labels" / f"{path.stem}.mat"
     instances, types = (np.asarray(array) for array in read_mat(label_path, "inst_map", "type_map"))
@@ -61,4 +57,4 @@ SOURCE = PairedFolders(
     suffix=".mat",
     read=_read,
 )
-"""Images of both official parts, all of them to test on; patients are not told."""
+"""Images of both official parts, all of them to test on; patients are not named."""

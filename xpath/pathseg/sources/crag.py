@@ -43,4 +43,4 @@ SOURCE = PairedFolders(
     masks=("Annotation",),
     read=read_glands,
 )
-"""Images in their official split, where ``valid`` is the test; patients are not told."""
+"""Images in their official split, where ``valid`` is the test; patients are not named."""

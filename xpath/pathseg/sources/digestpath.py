@@ -32,7 +32,7 @@ INFO = published("DigestPath2019", (LABEL,))
 
 
 class Digestpath:
-    """Images grouped by slide. The test part was never released.
+    """Images grouped by slide. The test split was never released.
 
     Images without a lesion have no mask and do not count in the paper, but tell that the label is
     absent.
@@ -74,11 +74,7 @@ SOURCE = Digestpath()
 
 
 def _read(image_path: Path, mask_path: Path | None) -> Annotated:
-    """An image with its lesion, or without any where there is no mask.
-
-    Raises:
-        DataError: A file is missing or damaged, or sizes differ.
-    """
+    """An image with its lesion, or without any where there is no mask."""
     image = read_image(image_path)
     if mask_path is None:
         return Annotated(image, (), None, (LABEL,))

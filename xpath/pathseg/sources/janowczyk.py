@@ -62,11 +62,7 @@ SOURCE = Janowczyk()
 
 
 def _read(image_path: Path, mask_path: Path) -> Annotated:
-    """An image with the nuclei that were outlined.
-
-    Raises:
-        DataError: A file is missing or damaged, or sizes differ.
-    """
+    """An image with the nuclei that were outlined."""
     image = read_tiff(image_path)
     nuclei = read_label_map(mask_path)
     check_same_size(mask_path, nuclei.shape, image_path, image.shape)

@@ -134,9 +134,6 @@ def _read(
         size: Height and width it must have according to the table.
         cells: What is annotated.
         shape: Shape that is filled around a cell.
-
-    Raises:
-        DataError: The picture is missing, damaged, or of another size than the boxes are for.
     """
     image = read_image(path) if path.suffix.lower() == ".png" else read_tiff(path)
     check_same_size(table, size, path, image.shape)

@@ -37,7 +37,7 @@ CLASSES = {
 }
 """Attribute of an annotation to label id; PathSeg takes no organ from the patient's number."""
 AMBIGUOUS = "Ambiguous"
-"""Where the experts could not tell; only in the test part."""
+"""Where the experts could not tell; only in the test split."""
 FOLDERS = {
     "train": ("MoNuSAC_images_and_annotations",),
     "test": ("MoNuSAC Testing Data and Annotations", "MoNuSAC_Testing_Data_and_Annotations"),
@@ -82,12 +82,7 @@ SOURCE = Monusac()
 
 
 def _read(image_path: Path, xml_path: Path) -> Annotated:
-    """An image with its cells.
-
-    Raises:
-        DataError: A file is missing or damaged, a cell type is unknown, or an outline lies
-            outside the image.
-    """
+    """An image with its cells."""
     image = read_tiff(image_path)
     size = (image.shape[0], image.shape[1])
     outlines = _outlines(xml_path)

@@ -113,11 +113,7 @@ def _folders(root: Path) -> dict[str, Path]:
 
 
 def _read(path: Path, table_path: Path, mask_path: Path) -> Annotated:
-    """A field of view with its nuclei, from the table if there is one, else from the mask.
-
-    Raises:
-        DataError: Both are missing, one is damaged or of another size, or a class is unknown.
-    """
+    """A field of view with its nuclei, from the table if there is one, else from the mask."""
     image = read_image(path)
     codes = None
     if mask_path.exists():
@@ -150,9 +146,6 @@ def _read_nuclei(path: Path, size: tuple[int, int]) -> Table:
     Args:
         path: A table of ``csv/``.
         size: Height and width of the image.
-
-    Raises:
-        DataError: The table is damaged or has an unknown class.
     """
     filled: dict[str, NDArray[np.bool_]] = {}
     unknown, view = np.zeros(size, bool), None

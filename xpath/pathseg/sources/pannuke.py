@@ -156,11 +156,7 @@ def _regions(types: Path) -> list[str]:
 
 
 def _read(images: Path, masks: Path, index: int, region: str, patches: int) -> Annotated:
-    """A patch with its nuclei, of which none was left out.
-
-    Raises:
-        DataError: An array is missing, damaged or of another shape.
-    """
+    """A patch with its nuclei, of which none was left out."""
     image = _patch(images, index, (patches, SIDE, SIDE, 3))
     instances = _patch(masks, index, (patches, SIDE, SIDE, len(OBJECT_TYPES) + 1))
     if image.min() < 0 or image.max() > 255:

@@ -33,11 +33,7 @@ INFO = published("RINGS", FOLDERS.values())
 
 
 def _read(path: Path) -> Annotated:
-    """An image with all its glands and tumour.
-
-    Raises:
-        DataError: A file is missing or damaged, sizes differ, or a mask is not binary.
-    """
+    """An image with all its glands and tumour."""
     image = read_image(path)
     masks: list[LabelMask] = []
     for folder, label in FOLDERS.items():

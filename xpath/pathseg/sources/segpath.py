@@ -128,11 +128,7 @@ def _splits(top: Path, archive: str) -> dict[str, str]:
 
 
 def _read(path: Path, label: str) -> Annotated:
-    """A patch with the mask of its cell type. Of other types nothing is known.
-
-    Raises:
-        DataError: A file is missing or damaged, sizes differ, or the mask is not binary.
-    """
+    """A patch with the mask of its cell type. Of other types nothing is known."""
     mask_path = path.with_name(_mask_name(path.name))
     image, values = read_pair(path, mask_path)
     masks = masks_of_classes(values, dict.fromkeys(INSIDE, label), path=mask_path)

@@ -122,11 +122,7 @@ def _patients(top: Path) -> dict[str, str]:
 
 
 def _read(path: Path, mask_path: Path) -> Annotated:
-    """A patch with all its cancer.
-
-    Raises:
-        DataError: A file is missing or damaged, sizes differ, or a class is unknown.
-    """
+    """A patch with all its cancer."""
     image, values = read_pair(path, mask_path)
     masks = masks_of_classes(values, CLASSES, path=mask_path)
     return Annotated(image, masks, None, absent_labels(INFO.labels, masks))

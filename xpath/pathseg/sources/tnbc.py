@@ -11,12 +11,11 @@ import numpy as np
 from xpath.errors import DataError
 from xpath.pathseg.reading import (
     absent_labels,
-    check_same_size,
     folder_with,
     list_files,
     masks_of_classes,
-    read_image,
     read_label_map,
+    read_pair,
     read_table,
     too_few,
 )
@@ -70,7 +69,7 @@ class Tnbc:
         """All images, slide by slide.
 
         Raises:
-            DataError: It cannot be told what the integers mean.
+            DataError: The meaning of the integers is unclear.
         """
         pairs = _pairs(root)
         classes = _classes(root, [mask for _, mask in pairs]) if pairs else {}
@@ -115,11 +114,7 @@ def _pairs(root: Path) -> list[tuple[Path, Path]]:
 
 
 def _classes(root: Path, masks: list[Path]) -> dict[int, str]:
-    """Integer to label id, from ``classes.csv`` or from the number of images.
-
-    Raises:
-        DataError: Neither says what the integers mean.
-    """
+    """Integer to label id, from ``classes.csv`` or from the number of images."""
     folder = folder_with(root, "classes.csv")
     if folder is not None:
         return _written(folder / "classes.csv")
@@ -204,12 +199,7 @@ def _may_be(value: int, where: list[str], object_type: str, unread: int) -> bool
 
 
 def _read(path: Path, mask_path: Path, classes: Mapping[int, str]) -> Annotated:
-    """An image with all its nuclei.
-
-    Raises:
-        DataError: A file is missing or damaged, sizes differ, or a class is unknown.
-    """
-    image, values = read_image(path), read_label_map(mask_path)
-    check_same_size(mask_path, values.shape, path, image.shape)
+    """An image with all its nuclei."""
+    image, values = read_pair(path, mask_path)
     masks = masks_of_classes(values, classes, path=mask_path)
     return Annotated(image, masks, None, absent_labels(INFO.labels, masks))

@@ -25,11 +25,7 @@ INFO = published("WSSS4LUAD", CLASSES.values())
 
 
 def _read(path: Path) -> Annotated:
-    """An image of which every pixel is known.
-
-    Raises:
-        DataError: A file is missing or damaged, sizes differ, or a class is unknown.
-    """
+    """An image of which every pixel is known."""
     mask_path = path.parents[1] / "mask" / path.name
     image, values = read_pair(path, mask_path)
     masks = masks_of_classes(values, CLASSES, path=mask_path, unlabelled=(BACKGROUND,))

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from xpath.errors import ShapeError
+from xpath.explain.verdict import area_alone, evidence, leave_object_out
+from xpath.metrics.intervals import MetricInterval
+
+CHANCE = MetricInterval(0.55, 0.3, 0.8)
+
+
+def pooled(rng, labels, *, twice=False):
+    """Slide features ``(S, 3, 4)``: the first object (and the second, if ``twice``) has the class.
+
+    The third is the same on all slides, but for noise.
+    """
+    features = rng.normal(0, 0.3, (len(labels), 3, 4))
+    features[:, 0, 0] += 3 * labels
+    if twice:
+        features[:, 1, 0] += 3 * labels
+    features[:, 2] += 5
+    return features
+
+
+@pytest.fixture
+def slides():
+    rng = np.random.default_rng(0)
+    return rng, np.arange(30) % 2, np.arange(14) % 2
+
+
+def test_without_the_planted_object_the_loss_rises_and_without_others_it_does_not(slides):
+    rng, train, test = slides
+
+    rise = leave_object_out(pooled(rng, train), train, pooled(rng, test), test)
+
+    assert rise.shape == (14, 3)
+    assert (rise[:, 0] > 0.1).all()
+    assert np.abs(rise[:, 1:].mean(axis=0)).max() < 0.05
+
+
+def test_an_object_that_another_stands_in_for_is_not_missed(slides):
+    rng, train, test = slides
+
+    alone = leave_object_out(pooled(rng, train), train, pooled(rng, test), test)[:, 0].mean()
+    twin = leave_object_out(
+        pooled(rng, train, twice=True), train, pooled(rng, test, twice=True), test
+    )[:, :2].mean(axis=0)
+
+    assert (np.abs(twin) < 0.3 * alone).all()
+
+
+def test_the_rise_is_that_of_two_regressions_by_hand(slides):
+    rng, train, test = slides
+    one, two = pooled(rng, train), pooled(rng, test)
+
+    def loss(first, second):
+        mean, sd = first.mean(axis=0), first.std(axis=0)
+        model = LogisticRegression(C=1 / 4, class_weight="balanced", max_iter=5000)
+        model.fit((first - mean) / sd, train)
+        probability = model.predict_proba((second - mean) / sd)
+        return -np.log(probability[np.arange(14), test])
+
+    wanted = loss(one[:, [0, 2]].sum(axis=1), two[:, [0, 2]].sum(axis=1)) - loss(
+        one.sum(axis=1), two.sum(axis=1)
+    )
+    rise = leave_object_out(one, train, two, test)
+
+    np.testing.assert_allclose(rise[:, 1], wanted, atol=1e-3)
+
+
+def test_other_axes_are_refused(slides):
+    rng, train, test = slides
+
+    with pytest.raises(ShapeError, match="test"):
+        leave_object_out(pooled(rng, train), train, pooled(rng, test)[:, :2], test)
+
+
+def test_area_alone_tells_the_class_only_of_an_object_of_another_size(slides):
+    rng, train, test = slides
+
+    def fractions(labels):
+        same = rng.uniform(0.1, 0.3, len(labels))
+        return np.stack([0.2 * labels + same, same, np.full(len(labels), 0.4)], axis=1)
+
+    larger, same, constant = area_alone(
+        fractions(train),
+        train,
+        fractions(test),
+        test,
+        classes=("A", "B"),
+        patients=[f"p{i}" for i in range(14)],
+    )
+
+    assert larger.value == 1
+    assert 0.7 < larger.low < 0.8  # of 7 and 7 slides
+    assert same.low < 0.5
+    assert constant.value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("q", "rise", "area", "held", "verdict", "speaking"),
+    [
+        (0.01, 1.0, CHANCE, [True] * 5, "supported", "hiding, left out, not its area, seeds"),
+        (0.01, 1.0, MetricInterval(1, 0.7, 1), [True] * 5, "supported", "hiding, left out, seeds"),
+        (0.01, 0.0, MetricInterval(1, 0.7, 1), [True] * 5, "suggestive", "hiding, seeds"),
+        (0.20, 1.0, MetricInterval(1, 0.7, 1), [True] * 5, "suggestive", "left out, seeds"),
+        (np.nan, 1.0, CHANCE, [True] * 4 + [False], "suggestive", "left out, not its area"),
+        (0.20, 0.0, CHANCE, [False] * 5, "not distinguishable", "not its area"),
+        (0.20, -1.0, MetricInterval(1, 0.7, 1), [], "not distinguishable", ""),
+    ],
+)
+def test_a_verdict_says_which_checks_speak_for_it(q, rise, area, held, verdict, speaking):
+    values = rise + 0.1 * np.array([-1.0, 1.0, 0.5, -0.5, 0.0])
+
+    result = evidence(
+        "a", hiding_q=q, rise=values, area=area, held=held, patients=[f"p{i}" for i in range(5)]
+    )
+
+    assert (result.verdict, result.speaking) == (verdict, speaking)
+    assert (result.seeds, result.seeds_held) == (len(held), sum(held))
+    assert result.loss_without == pytest.approx(rise)
+    assert result.loss_low < rise < result.loss_high
