@@ -7,7 +7,7 @@
 
 SLIDES is a folder of whole-slide images (TCGA-BRCA, say), LABELS.csv has the columns slide_id (file
 name without suffix), label (IDC, ILC) and, if slides share patients, patient (or CLAM's case_id).
-The run segments 21 breast objects with words, extracts features, trains the classifiers, explains
+The run segments breast objects with words, extracts features, trains the classifiers, explains
 the slides that were held out and writes pages, QuPath files and tables.
 
 With --features no slides are needed: FEATURES is the folder of a run, or one that CLAM (h5_files,

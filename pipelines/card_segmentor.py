@@ -24,7 +24,7 @@ from xpath.pathseg.record import SourceImage
 from xpath.segment.checkpoints.checkpoint import FILES, SCHEMA
 from xpath.segment.evaluation import card
 from xpath.segment.evaluation import validation as scoring
-from xpath.segment.evaluation.presence_calibration import calibrate
+from xpath.segment.evaluation.presence_calibration import calibrate, untaught_labels
 from xpath.segment.predict.calibration import PRESENCE
 from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.store.schema import atomic
@@ -118,7 +118,9 @@ def refuse_other_files(folder: Path) -> None:
 def teach_absence(weights: Path, images: list[SourceImage]) -> None:
     """Learns from training images when to say "not present", and keeps it beside the weights."""
     predictor = SegmentPredictor.from_pretrained(weights)
-    calibrate(predictor, tqdm(images, desc="learning what is absent")).save(weights / PRESENCE)
+    strange = untaught_labels(predictor.info.labels)
+    asked = tqdm(images, desc="learning what is absent")
+    calibrate(predictor, asked, untaught=strange).save(weights / PRESENCE)
 
 
 def blank_answers(predictor: SegmentPredictor) -> str:

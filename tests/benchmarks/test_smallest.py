@@ -26,6 +26,7 @@ SMALLEST = {
     "benchmarks/ome_tiff_export.py": ["--size=300 --map=score", "--size=300 --map=colour"],
     "benchmarks/packed_training.py": ["--bags=4 --median=3 --dim=4 --step=2 --repeats=1"],
     "benchmarks/planted_truth.py": ["--seeds=1 --permutations=1 --slides=8"],
+    "benchmarks/presence.py": ["--data={data} --split={data}/split.csv --bag=2 --bags=1"],
     "benchmarks/recognise.py": ["--size=64 --labels=3 --repeats=1"],
     "benchmarks/segment_prompts.py": [
         "--model=tiny --size=64 --prompts 1 --repeats=1",

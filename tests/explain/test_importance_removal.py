@@ -73,7 +73,8 @@ def test_removal_by_hand(red):
     assert result.probability == pytest.approx(1 / (1 + math.exp(-2)))
     # black is a whole patch: without it the bag is the first patch alone, with a margin of 4
     assert result.effect[1] == pytest.approx(-2.0)
-    assert result.null[1] == pytest.approx(-2.0)  # any mask as large is the whole patch
+    # it fills its patch, so the other one is hidden instead: the second patch alone has no margin
+    assert result.null[1] == pytest.approx(2.0)
     assert (result.effect[2], result.null[2], result.imp[2]) == (0, 0, 1)
     assert result.patches.tolist() == [1, 1, 0]
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from xpath.errors import DataError, ShapeError
-from xpath.objects.pool import add_other, cover, masked_average_pool
+from xpath.objects.pool import add_other, cover, masked_average_pool, without_rims
 
 
 def disc(side, radius, center):
@@ -136,3 +136,22 @@ def test_objects_do_not_see_each_other():
 def test_maps_and_shares_must_fit():
     with pytest.raises(ShapeError, match="shares"):
         masked_average_pool(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 4, 5))
+
+
+def test_tissue_loses_its_rim_other_keeps_away_and_nuclei_stay():
+    masks = torch.zeros(1, 3, 20, 20, dtype=torch.bool)
+    masks[0, 0, :, :10] = True  # tissue that goes on beyond the patch
+    masks[0, 1, 5:8, 15:18] = True  # a nucleus
+    masks[0, 2, 10:14, 15:19] = True  # a sliver of tissue, no wider than two rims
+    tissue = torch.tensor([True, False, True])
+    whole = without_rims(masks, tissue, 2)[0]
+
+    assert whole[0].nonzero()[:, 1].unique().tolist() == list(range(8))
+    assert whole[0].any(dim=1).all()  # the border of the patch is none of the tissue
+    assert torch.equal(whole[1], masks[0, 1])
+    assert not whole[2].any()
+    assert not whole[3][:, :12].any()
+    assert not (whole[3] & masks[0].any(dim=0)).any()
+    assert not whole[3][8:16, 13:].any()
+    assert whole[3][0, 12:].all()
+    assert torch.equal(without_rims(masks, tissue, 0), add_other(masks))

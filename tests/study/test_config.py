@@ -37,7 +37,6 @@ def test_what_cannot_be_is_refused(overrides, message):
     [
         ('objects.labels=["lymfocyte"]', LabelError),
         ('objects.labels=["breast stroma", "breast-tissue-stroma"]', LabelError),
-        ("objects.labels=[]", LabelError),
         ("objects.segmentor=nowhere", CheckpointError),
         ("objects.device=gpu", ConfigError),
         ("objects.batch=0", ConfigError),

@@ -65,7 +65,9 @@ DEFAULTS = {
     "grid.min_tissue": 0.3,
     "objects.overlap": 32,
     "objects.reduce": 1,
-    "objects.min_coverage": 0.001,
+    "objects.competition": "exclusive",
+    "objects.rim_um": 2.0,
+    "objects.min_coverage": 0.01,
     "counting.min_area_um2": 4.0,
     "counting.separate": True,
     "counting.waist_um": 0.1,
@@ -128,7 +130,7 @@ def stages_of(name):
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """A study of a slide that stores its resolution and one that does not; loads no weights."""
-    monkeypatch.setattr(Study, "segmentor", SimpleNamespace(digest="0" * 64))
+    monkeypatch.setattr(Study, "segmentor", SimpleNamespace(name="w", labels=(), digest="0" * 64))
     pixels = np.full((64, 64, 3), 240, np.uint8)
     write_slide(tmp_path / "stored.tiff", pixels, mpp=0.25)
     write_slide(tmp_path / "bare.tiff", pixels, mpp=None)
@@ -159,7 +161,7 @@ def test_only_settings_that_differ_are_in_a_key():
 def test_a_stages_number_changes_its_key_alone(monkeypatch):
     before = {stage: stage_key(stage, StudyConfig(), "input") for stage in STAGE_VERSIONS}
     assert len(set(before.values())) == len(before)
-    monkeypatch.setitem(STAGE_VERSIONS, "masks", 2)
+    monkeypatch.setitem(STAGE_VERSIONS, "masks", STAGE_VERSIONS["masks"] + 1)
     after = {stage: stage_key(stage, StudyConfig(), "input") for stage in STAGE_VERSIONS}
     assert [stage for stage in before if before[stage] != after[stage]] == ["masks"]
 

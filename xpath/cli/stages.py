@@ -27,7 +27,7 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--objects",
         help="labels to look for, separated by commas, each perhaps with words of its own"
-        " (LABEL=SENTENCE); by default the paper's 21",
+        " (LABEL=SENTENCE); by default those of the paper's 21 that the weights were taught",
     )
     parser.add_argument("--mpp", type=float, help="microns per pixel of slides that store none")
     parser.add_argument("--device", help="where the networks run, such as cuda (default: cpu)")

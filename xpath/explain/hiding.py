@@ -21,7 +21,7 @@ from xpath.objects.pool import cover
 from xpath.wsi.patches import iter_patches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -36,8 +36,8 @@ __all__ = ["HiddenPatch", "PerturbationConfig", "SegmentedSlide", "hidden_rows"]
 NOTHING = 1e-4
 """Positions of a feature map: a patch with less than that left of it is taken out of the bag."""
 LARGEST_SCALE = 20.0
-"""An object is compared with a random mask of this part of its size at least; where the patch has
-less beside it, nothing is left to compare it with."""
+"""An object is compared with a random mask of this part of its size at least. Where its patch has
+less beside it, it is compared with another patch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -137,7 +137,9 @@ def hidden_rows(
     features are scaled to the object's size: features are means over the patch, so about linear in
     what is hidden. Of an object that is the larger part of its patch, all the rest is paired with
     random parts of the object. Were the object a random part of its patch, the two of a pair could
-    be exchanged; so whatever the classifier, their difference is then 0 on average.
+    be exchanged; so whatever the classifier, their difference is then 0 on average. A patch that an
+    object fills is paired with one drawn from those of the slide that hold nothing of it, hidden
+    whole; where there is none, with itself.
 
     Args:
         encoder: Of the slide's features.
@@ -150,6 +152,7 @@ def hidden_rows(
         By index of the object; absent ones are left out.
     """
     rows: dict[int, list[HiddenPatch]] = defaultdict(list)
+    filled: dict[int, dict[int, float]] = defaultdict(dict)
     encoded = (
         _without(encoder, slide, columns, config)
         if isinstance(perturbation, Removal)
@@ -159,8 +162,94 @@ def hidden_rows(
         hidden = {hiding.draw: _Hidden(hiding.size, features) for _, hiding, features in group}
         before = slide.features[patch]
         pairs = tuple(_pair(before, hidden, draw) for draw in range(config.null_draws))
-        rows[label].append(HiddenPatch(patch, hidden[OWN][1], pairs))
+        rows[label].append(HiddenPatch(patch, hidden[OWN].features, pairs))
+        if 0 not in hidden:  # no random mask has room beside it
+            filled[label][patch] = hidden[OWN].size
+    exchanges = {label: _exchanges(slide.masks, columns[label], filled[label], config)
+                 for label in filled}  # fmt: skip
+    whole = _whole_patches(encoder, slide, exchanges.values(), perturbation, config)
+    for label, draws in exchanges.items():
+        rows[label] = _elsewhere(slide.features, rows[label], draws, filled[label], whole)
     return rows
+
+
+def _exchanges(
+    masks: SlideMasks, members: Sequence[int], filled: dict[int, float], config: PerturbationConfig
+) -> list[dict[int, int]]:
+    """For each draw, a patch without the object for every patch it fills, as far as there are."""
+    name = zlib.crc32(" + ".join(masks.labels[i] for i in members).encode())
+    rng = np.random.default_rng([config.seed, len(masks.grid), name])
+    free = np.flatnonzero(masks.area[:, list(members)].sum(axis=1) == 0)
+    return [
+        dict(zip(rng.permutation(list(filled)).tolist(), rng.permutation(free).tolist()))  # noqa: B905 - the shorter ends it
+        for _ in range(config.null_draws)
+    ]
+
+
+def _whole_patches(
+    encoder: PatchEncoder,
+    slide: SegmentedSlide,
+    exchanges: Iterable[Sequence[dict[int, int]]],
+    perturbation: Perturbation | MaskedPerturbation | Removal,
+    config: PerturbationConfig,
+) -> dict[int, _Hidden]:
+    """Patches that stand for another, all of each hidden."""
+    wanted = sorted({patch for draws in exchanges for draw in draws for patch in draw.values()})
+    mpp = float(slide.masks.grid.mpp or 0)
+    hidden: dict[int, _Hidden] = {}
+    for index, images in iter_patches(
+        slide.slide, slide.masks.grid, batch=config.batch, only=wanted
+    ):
+        sizes = [float(tissue_pixels(image, mpp).sum()) or float(image[..., 0].size)
+                 for image in images]  # fmt: skip
+        features: Sequence[NDArray[np.float32] | None] = [None] * len(images)
+        if not isinstance(perturbation, Removal):
+            every = np.ones(images.shape[1:3], np.bool_)
+            shown = [
+                perturbed(
+                    image, _replacer(perturbation, image, mpp)(every), every.astype(np.float32)
+                )
+                for image in images
+            ]
+            features = list(encoder.maps(_tensor(np.stack(shown))).mean(dim=(2, 3)).numpy())
+        hidden |= zip(index.tolist(), map(_Hidden, sizes, features), strict=True)
+    return hidden
+
+
+def _elsewhere(
+    features: NDArray[np.float32],
+    rows: Sequence[HiddenPatch],
+    draws: Sequence[dict[int, int]],
+    filled: dict[int, float],
+    whole: dict[int, _Hidden],
+) -> list[HiddenPatch]:
+    """Rows in which a patch without the object is hidden instead of one that the object fills.
+
+    Args:
+        features: ``(N, D)`` of the slide.
+        rows: Patches that hold the object.
+        draws: For each draw, the patch that stands for a filled one.
+        filled: Size of the object in the patches it fills.
+        whole: The patches that stand for others, hidden.
+    """
+    changed = [
+        one._replace(pairs=tuple(
+            (pair[0], features[one.patch]) if one.patch in draw else pair
+            for pair, draw in zip(one.pairs, draws, strict=True)
+        ))
+        for one in rows
+    ]  # fmt: skip
+    for patch in sorted({other for draw in draws for other in draw.values()}):
+        before = features[patch]
+        sizes = [
+            next((filled[one] for one, other in draw.items() if other == patch), 0.0)
+            for draw in draws
+        ]
+        pairs = tuple(
+            (before, _as_large(before, whole[patch], size) if size else before) for size in sizes
+        )
+        changed.append(HiddenPatch(patch, before, pairs))
+    return changed
 
 
 def _pair(

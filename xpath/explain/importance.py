@@ -9,7 +9,7 @@ How to read them: ``imp`` is about exp(effect) on a slide the model is sure of, 
 knows better. An excess below 0 means that as much of the rest of its patches matters more, as it
 does for every other object of a patch that holds the decisive one: that alone is no evidence
 against the class. An object that covers more than half of its patches is compared with all the rest
-there, scaled to its area; in patches it fills, its own effect stands for the null.
+there, scaled to its area; a patch it fills, with a patch of the slide that has none of it.
 
 Axes: N patches, L objects asked about, R random masks, D features, K classes.
 """

@@ -5,6 +5,7 @@ Axes: N patches, B patches of a batch, L object classes, D features.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from xpath.errors import DataError
 from xpath.labels import OTHER, load_labels
-from xpath.objects.pool import add_other, cover, masked_average_pool
+from xpath.objects.pool import cover, masked_average_pool, without_rims
 from xpath.shapes import check_shape
 from xpath.store.features import SlideFeatures
 from xpath.wsi.patches import iter_patches
@@ -37,11 +38,13 @@ def extract_objects(
     *,
     slide_id: str,
     batch: int = 8,
+    rim_um: float = 0.0,
     on_patches: Callable[[int], None] | None = None,
 ) -> SlideFeatures:
     """Mean feature of every patch, and of every object in it, "other" included.
 
-    The provenance of the masks, with the sentences that were asked, goes on to the features.
+    Objects that are not on the slide (``SlideMasks.facts``) have neither feature nor coverage. The
+    provenance of the masks, with the sentences that were asked, goes on to the features.
 
     Args:
         slide: Open slide.
@@ -49,6 +52,8 @@ def extract_objects(
         encoder: The patch encoder.
         slide_id: Name of the slide.
         batch: Patches encoded at once.
+        rim_um: Microns on either side of the border of a tissue mask that belong to no object, nor
+            to "other"; coverage is that of the rest.
         on_patches: Called with the number of patches done in each batch.
 
     Raises:
@@ -59,6 +64,9 @@ def extract_objects(
     """
     _check_masks(slide, masks)
     count, classes = len(masks.grid), len(masks.labels) + 1
+    tissue = torch.tensor([label.split("-")[1] == "tissue" for label in masks.labels])
+    absent = torch.from_numpy(~masks.facts.present)
+    rim = round(rim_um / (masks.grid.mpp * masks.reduce)) if masks.grid.mpp and rim_um else 0
     features = np.zeros((count, encoder.dim), np.float32)
     objects = np.zeros((count, classes, encoder.dim), np.float16)
     coverage = np.zeros((count, classes), np.float32)
@@ -66,7 +74,9 @@ def extract_objects(
         maps = encoder.maps(to_tensor(images))
         check_shape(f"maps of {encoder.name}", maps, "B D h w", B=len(index), D=encoder.dim)
         here = torch.from_numpy(masks.read(slice(int(index[0]), int(index[-1]) + 1)))
-        pooled = masked_average_pool(maps, cover(add_other(here), (maps.shape[-2], maps.shape[-1])))
+        here[:, absent] = False
+        shares = cover(without_rims(here, tissue, rim), (maps.shape[-2], maps.shape[-1]))
+        pooled = masked_average_pool(maps, shares)
         features[index] = maps.mean(dim=(2, 3)).numpy()
         objects[index] = pooled.features.numpy()
         coverage[index] = pooled.coverage.numpy()
@@ -81,6 +91,8 @@ def extract_objects(
         objects=(*masks.labels, OTHER),
         provenance={
             **masks.provenance,
+            "absent": json.dumps([masks.labels[index] for index in absent.nonzero()[:, 0]]),
+            "rim_um": f"{rim_um:g}",
             "encoder": encoder.name,
             "encoder_sha256": encoder.digest,
         },

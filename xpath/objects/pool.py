@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["Pooled", "add_other", "cover", "masked_average_pool"]
+__all__ = ["Pooled", "add_other", "cover", "masked_average_pool", "without_rims"]
 
 
 class Pooled(NamedTuple):
@@ -39,6 +39,38 @@ def add_other(masks: Tensor) -> Tensor:
     """
     _check_masks(masks)
     return torch.cat((masks, ~masks.any(dim=1, keepdim=True)), dim=1)
+
+
+def without_rims(masks: Tensor, tissue: Tensor, rim: int) -> Tensor:
+    """Masks ``(B, L + 1, H, W)`` of what is surely an object, and of what is surely none.
+
+    The border of a mask is known to a few pixels only, and whatever lies there looks like the
+    neighbour too. So masks of tissue lose a rim along their border, nuclei and cells, which are
+    little else than rim, do not; and "other", the last, keeps as far away from tissue as that.
+    The border of the patch is no border of an object.
+
+    Args:
+        masks: ``(B, L, H, W)`` boolean.
+        tissue: ``(L,)`` boolean, whether a mask is of tissue.
+        rim: Pixels on either side of a border; 0 gives ``add_other``.
+
+    Raises:
+        DataError: Not boolean.
+    """
+    whole = add_other(masks)
+    if not rim or not bool(tissue.any()):
+        return whole
+    inside = masks[:, tissue]
+    whole[:, :-1][:, tissue] = ~_dilated(~inside, rim)
+    whole[:, -1:] &= ~_dilated(inside.any(dim=1, keepdim=True), rim)
+    return whole
+
+
+def _dilated(masks: Tensor, pixels: int) -> Tensor:
+    """Masks ``(B, L, H, W)`` grown by a square of so many pixels on every side."""
+    side = 2 * pixels + 1
+    rows = functional.max_pool2d(masks.float(), (side, 1), stride=1, padding=(pixels, 0))
+    return functional.max_pool2d(rows, (1, side), stride=1, padding=(0, pixels)) > 0
 
 
 def cover(masks: Tensor, size: tuple[int, int]) -> Tensor:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from xpath.objects.rule import ObjectConfig
 
-__all__ = ["separated"]
+__all__ = ["separated", "separated_ids"]
 
 SOLID = 0.93
 """Outlines that fill more of their hull are one nucleus'. On annotated nuclei at 0.25, 0.5 and 1
@@ -52,13 +52,55 @@ def separated(
     outline = component.rings[0]
     if not _may_be_several(component, um, config):
         return [component]
-    # Depths are blurred, so the frame is as wide as the blur reaches: four standard deviations.
-    frame = math.ceil(4 * config.smoothing_um / um) + 2
     corner = outline.min(axis=0)
     width, height = np.ptp(outline, axis=0).tolist()
-    inside = np.pad(fill([ring - corner for ring in component.rings], (height, width)), frame)
-    ids = _whole(_ids(inside, um, config), inside)[frame:-frame, frame:-frame]
+    inside = fill([ring - corner for ring in component.rings], (height, width))
+    ids = _drawn(inside, um, config)
     return _parts(component, ids, corner, windows) if ids.max() > 1 else [component]
+
+
+def separated_ids(inside: NDArray[np.bool_], um: float, config: ObjectConfig) -> NDArray[np.int32]:
+    """``(h, w)`` number from 1 of the nucleus or cell each pixel of a mask is in, 0 for none.
+
+    Args:
+        inside: ``(h, w)`` mask of any number of components.
+        um: Microns per pixel.
+        config: The rule; whatever its smallest area, all pixels get a number.
+    """
+    import cv2
+
+    count, parts, boxes, _ = cv2.connectedComponentsWithStats(inside.view(np.uint8), connectivity=4)
+    ids = np.array(parts, np.int32)
+    for number, (left, top, width, height, pixels) in enumerate(boxes.tolist()):
+        box = slice(top, top + height), slice(left, left + width)
+        whole = parts[box] == number
+        if number and _drawn_may_be_several(whole, pixels):
+            several = _drawn(whole, um, config)
+            further = whole & (several > 1)
+            ids[box][further] = count + several[further] - 2
+            count += max(int(several.max()) - 1, 0)
+    return ids
+
+
+def _drawn_may_be_several(whole: NDArray[np.bool_], pixels: int) -> bool:
+    """As ``_may_be_several``, of a component ``(h, w)`` in its box."""
+    import cv2
+
+    if whole.size > LARGEST or pixels < 4:
+        return False
+    found = cv2.findContours(whole.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+    outline = max(found, key=len)  # corners that touch make several
+    hull = cv2.convexHull(outline)
+    enclosed = cv2.contourArea(outline) + STAIRS * cv2.arcLength(hull, closed=True)
+    return bool(enclosed < SOLID * cv2.contourArea(hull))
+
+
+def _drawn(inside: NDArray[np.bool_], um: float, config: ObjectConfig) -> NDArray[np.int32]:
+    """``(h, w)`` number of the object each pixel of a component is in, 0 for none."""
+    # Depths are blurred, so the frame is as wide as the blur reaches: four standard deviations.
+    frame = math.ceil(4 * config.smoothing_um / um) + 2
+    framed = np.pad(inside, frame)
+    return _whole(_ids(framed, um, config), framed)[frame:-frame, frame:-frame]
 
 
 def _may_be_several(component: Component, um: float, config: ObjectConfig) -> bool:

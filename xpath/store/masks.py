@@ -11,6 +11,9 @@ Axes: N patches, L labels, H W pixels of a patch (square). The arrays of ``masks
   patch from border to border, ``footprint / size`` level-0 pixels to a pixel.
 * ``presence`` float32 ``(N, L)``, ``area`` int64 ``(N, L)`` in pixels of the mask, ``coords``
   int64 ``(N, 2)`` with the attributes of ``xpath.store.grids``.
+* ``label_probability`` float64, ``label_present`` and ``label_taught`` bool ``(L,)``,
+  ``overlap_before`` and ``overlap_after`` int64 ``(L, L)``: see ``xpath.store.label_facts``. Files
+  of earlier versions have none of them.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import numpy as np
 from xpath.errors import ConfigError, DataError, StoreError
 from xpath.shapes import check_shape
 from xpath.store.grids import grid_attributes, grid_from_attributes
+from xpath.store.label_facts import LabelFacts, unknown_facts
 from xpath.store.schema import (
     FULL,
     MASKS,
@@ -44,7 +48,15 @@ if TYPE_CHECKING:
 
 __all__ = ["REDUCTIONS", "MaskWriter", "SlideMasks", "open_masks", "reduced"]
 
-ARRAYS = ("masks", "presence", "area", "coords")
+FACTS = {
+    "probability": "label_probability",
+    "present": "label_present",
+    "taught": "label_taught",
+    "before": "overlap_before",
+    "after": "overlap_after",
+}
+"""Arrays of ``LabelFacts``."""
+ARRAYS = ("masks", "presence", "area", "coords", *FACTS.values())
 ATTRIBUTES = ("schema", "labels", "size", "reduce", "provenance")
 MOST_PATCHES = 256
 """Patches per file at most: disks of clusters count files, and a slide has many patches."""
@@ -101,6 +113,8 @@ class MaskWriter:
                 f" {REDUCTIONS} that divides the side of the patches"
             )
         self._path, self._grid, self._labels = path, grid, tuple(labels)
+        self.facts: LabelFacts | None = None
+        """What is known of each label; set before the end, or every label with a pixel is there."""
         self._given, self._reduce, self._size = size, reduce, size // reduce
         self._provenance = dict(provenance)
         self._exit = ExitStack()
@@ -112,6 +126,11 @@ class MaskWriter:
         self._area = np.zeros((len(grid), len(labels)), np.int64)
         self._group: Any = None
         self._masks: Any = None
+
+    @property
+    def path(self) -> Path:
+        """The folder that is written."""
+        return self._path
 
     def __enter__(self) -> Self:
         """Starts a draft beside the final path."""
@@ -193,6 +212,8 @@ class MaskWriter:
             "area": self._area,
             "coords": coords,
         }
+        facts = self.facts or unknown_facts(self._area)
+        small |= {FACTS[name]: np.asarray(value) for name, value in facts._asdict().items()}
         for name, data in small.items():
             self._group.create_array(name, data=data, chunks=data.shape, **_storage())
         attributes = grid_attributes(self._grid, self._provenance.get("slide_id", ""))
@@ -253,6 +274,13 @@ class SlideMasks:
         """``(N, L)`` score of each mask, 0 where it is empty."""
         self.area: NDArray[np.int64] = group["area"][:]
         """``(N, L)`` pixels of each mask."""
+        self._has_facts = any((path / array).is_dir() for array in FACTS.values())
+        self.facts: LabelFacts = (
+            LabelFacts(**{name: group[array][:] for name, array in FACTS.items()})
+            if self._has_facts
+            else unknown_facts(self.area)
+        )
+        """Facts about the labels on the slide as a whole."""
         self._masks = group["masks"]
         table = (len(self.grid), len(self.labels))
         shapes = (self._masks.shape, self.area.shape, self.presence.shape)
@@ -301,7 +329,12 @@ class SlideMasks:
         """A file that is missing would be read as zeros without a word."""
         count = -(-len(self) // self._masks.shards[0])
         shards = [f"masks/c/{number}/0/0/0" for number in range(count)]
-        for name in ["presence/c/0/0", "area/c/0/0", "coords/c/0/0", *shards]:
+        one = ("probability", "present", "taught")
+        facts = [
+            f"{array}/c/0" if name in one else f"{array}/c/0/0" for name, array in FACTS.items()
+        ]
+        tables = ["presence/c/0/0", "area/c/0/0", "coords/c/0/0", *facts * self._has_facts]
+        for name in [*tables, *shards]:
             if not (self.path / name).is_file():
                 raise StoreError(f"{self.path} lacks {name}; remove it and make it again")
 

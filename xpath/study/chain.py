@@ -15,6 +15,7 @@ from xpath.study.dicom import require_dicom
 from xpath.study.evidence import tabulate_contributions, tabulate_evidence, tabulate_importance
 from xpath.study.exports import export_index
 from xpath.study.jobs import StudyJob
+from xpath.study.label_tables import tabulate_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +72,10 @@ def segment_stage(
         XPathError: Labels, weights, device or numbers that no slide could be segmented with.
     """
     study.require_tools()
-    return batch.run("segment", study, study.slides if slides is None else slides)
+    report = batch.run("segment", study, study.slides if slides is None else slides)
+    with claim_in_turn(study.folder.table("labels")):
+        tabulate_labels(study)
+    return report
 
 
 def features_stage(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from xpath.errors import ConfigError
-from xpath.labels import activation_objects, importance_objects
+from xpath.labels import importance_objects
 from xpath.mil.classifier import ClassifierConfig
 from xpath.mil.splits import SplitConfig
 from xpath.objects.rule import ObjectConfig
@@ -14,10 +14,6 @@ from xpath.wsi.grid import GridConfig
 from xpath.wsi.tissue import TissueConfig
 
 __all__ = ["ExplainConfig", "ObjectsConfig", "StudyConfig"]
-
-
-def _activation_ids() -> tuple[str, ...]:
-    return tuple(label.id for label in activation_objects())
 
 
 def _importance_ids() -> tuple[str, ...]:
@@ -28,9 +24,10 @@ def _importance_ids() -> tuple[str, ...]:
 class ObjectsConfig:
     """Which objects are segmented, and with which networks."""
 
-    labels: tuple[str, ...] = field(default_factory=_activation_ids)
-    """Labels that are segmented, by default the paper's 21 breast objects (Table 20). A label may
-    carry words of one's own: ``breast-nuclei-lymphocyte=plump dark round cells``."""
+    labels: tuple[str, ...] = ()
+    """Labels that are segmented; empty for those of the paper's 21 breast objects (Table 20) that
+    the segmentor's weights were taught. Any other may be asked for and is marked as a guess. A
+    label may carry words of one's own: ``breast-nuclei-lymphocyte=plump dark round cells``."""
     segmentor: str = ""
     """Checkpoint folder or hub id, empty for the weights that ship."""
     encoder: str = "segmentor"
@@ -42,8 +39,17 @@ class ObjectsConfig:
     """Arguments a timm encoder is built with, such as ``init_values=1e-5``, as its card says."""
     encoder_precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Floating type a timm encoder computes in."""
-    min_coverage: float = 0.001
-    """Smallest share of a patch an object must cover to count as present in it."""
+    competition: Literal["exclusive", "independent"] = "exclusive"
+    """``exclusive``: no pixel belongs to two labels of one structure; ``independent``: each label
+    keeps its own mask, as in the paper (``SegmentConfig``)."""
+    rim_um: float = 2.0
+    """Microns on either side of the border of a tissue mask that are pooled into no object and not
+    into "other": the segmentor decides by positions of 4 pixels, 2 microns, so a border is known to
+    one of them."""
+    min_coverage: float = 0.01
+    """Smallest share of a patch an object must cover to count as present in it. 1 % of a patch of
+    128 microns is 160 square microns: five nuclei of lymphocytes, or a speck of tissue 13 microns
+    wide. What is smaller is mostly the neighbour's border."""
     overlap: int = 32
     """Pixels of its surroundings a patch is segmented with on every side (``SegmentConfig``)."""
     reduce: int = 1

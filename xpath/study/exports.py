@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,15 @@ def _export_to(
     }
     for name, layer in layers.items():
         write_png(folder / f"{name}.png", stacked(overview, layer))
-    write_for_qupath(folder, explanation, objects, tissue, classes=study.classes, bounds=bounds)
+    write_for_qupath(
+        folder,
+        explanation,
+        objects,
+        tissue,
+        classes=study.classes,
+        bounds=bounds,
+        untaught=json.loads(masks.provenance["untaught"]),
+    )
     figure = (folder / "explanation.png").read_bytes()
     report = _report(study, entry, split, explanation, figure)
     report = replace(
@@ -168,6 +177,7 @@ def _report(
     """The page of a slide, its pictures but one left out."""
     folder = study.folder
     features = read_features(folder.features(entry.slide_id))
+    absent = json.loads(features.provenance["absent"])
     name, measured = study.classes[explanation.target], study.classes[explanation.importance.target]
     fold = study.fold_of(entry)
     temperature = temperatures(folder.table("calibration"), fold)
@@ -190,7 +200,14 @@ def _report(
         figure=figure,
         overview=b"",
         layers=(),
-        rows=_rows(explanation, _areas(explanation, features), needs),
+        rows=_rows(
+            explanation,
+            _areas(explanation, features),
+            needs,
+            absent=absent,
+            guessed=study.untaught,
+        ),
+        not_found=tuple(short_name(name) for name in absent),
         baseline=baseline_in_words(name, explanation.object.baseline_logit),
         facts={
             "slide": entry.path.name,
@@ -216,16 +233,22 @@ def _rows(
     explanation: Explanation,
     area: NDArray[np.float32],
     needs: Mapping[str, CohortNeed],
+    *,
+    absent: Sequence[str],
+    guessed: Sequence[str],
 ) -> tuple[ObjectRow, ...]:
     by_object, importance = explanation.object, explanation.importance
     hidden = {name: e for e, name in enumerate(importance.objects)}
     rows = []
     for j in np.argsort(-by_object.bars, kind="stable"):
         name = by_object.objects[j]
+        if name in absent:
+            continue
+        guess = " (guess: never learnt)" if short_name(name) in guessed else ""
         e = hidden.get(name)
         rows.append(
             ObjectRow(
-                name="other (no mask)" if name == OTHER else short_name(name),
+                name="other (no mask)" if name == OTHER else short_name(name) + guess,
                 colour=hex_colour(object_colour(name)),
                 area=float(area[j]),
                 contribution=float(by_object.contribution[j]),
@@ -263,7 +286,8 @@ def export_index(
     rows = tuple(
         {
             **row,
-            "name": short_name(row["object"]),
+            "name": short_name(row["object"])
+            + (" (guess: never learnt)" if short_name(row["object"]) in study.untaught else ""),
             "colour": hex_colour(object_colour(row["object"])),
         }
         for row in importance

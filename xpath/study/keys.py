@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["STAGE_SETTINGS", "STAGE_VERSIONS", "changed_settings", "stage_key"]
 
 STAGE_VERSIONS = {
-    "masks": 1,
+    "masks": 2,
     "objects": 1,
-    "features": 1,
-    "models": 4,
-    "explanation": 2,
-    "export": 2,
+    "features": 2,
+    "models": 5,
+    "explanation": 3,
+    "export": 3,
     "pyramids": 1,
     "dicom-seg": 1,
 }
@@ -35,9 +35,15 @@ changed.
 """
 
 STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
-    "masks": ("tissue", "grid", "objects.overlap", "objects.reduce"),
+    "masks": (
+        "tissue",
+        "grid",
+        "objects.overlap",
+        "objects.reduce",
+        "objects.competition",
+    ),
     "objects": ("counting",),
-    "features": (),
+    "features": ("objects.rim_um",),
     "models": (
         "classifier.attention",
         "classifier.object_aware",

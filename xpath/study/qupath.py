@@ -36,6 +36,7 @@ def write_for_qupath(
     *,
     classes: Sequence[str],
     bounds: Box,
+    untaught: Sequence[str] = (),
 ) -> int:
     """Writes ``objects.geojson`` and the script that imports it, and returns its features' number.
 
@@ -50,6 +51,7 @@ def write_for_qupath(
         tissue: Tissue of the slide.
         classes: Names of the classes.
         bounds: The slide's scanned part.
+        untaught: Labels the segmentor never learnt; their objects are marked as guesses.
 
     Raises:
         StoreError: The disk is full.
@@ -57,7 +59,7 @@ def write_for_qupath(
     name = classes[explanation.target]
     count = write_geojson(
         folder / GEOJSON,
-        _features(explanation, objects, tissue, classes),
+        _features(explanation, objects, tissue, classes, untaught),
         slide_id=explanation.slide_id,
         bounds=bounds,
     )
@@ -66,7 +68,11 @@ def write_for_qupath(
 
 
 def _features(
-    explanation: Explanation, objects: ObjectTable, tissue: Tissue, classes: Sequence[str]
+    explanation: Explanation,
+    objects: ObjectTable,
+    tissue: Tissue,
+    classes: Sequence[str],
+    untaught: Sequence[str],
 ) -> Iterator[Feature]:
     name = classes[explanation.target]
     yield from region_features(tissue.mask, tissue.downsample, "tissue", title="tissue")
@@ -81,11 +87,14 @@ def _features(
             f"object activation: {name}": explanation.object.patch_contribution.sum(axis=1),
         },
     )
-    yield from object_features(objects, _numbers(explanation, objects, classes))
+    yield from object_features(objects, _numbers(explanation, objects, classes, untaught))
 
 
 def _numbers(
-    explanation: Explanation, objects: ObjectTable, classes: Sequence[str]
+    explanation: Explanation,
+    objects: ObjectTable,
+    classes: Sequence[str],
+    untaught: Sequence[str],
 ) -> list[ObjectNumbers]:
     """Measurements of the objects of each label."""
     name, measured = classes[explanation.target], classes[explanation.importance.target]
@@ -94,6 +103,8 @@ def _numbers(
     numbers = []
     for j, label in enumerate(objects.labels):
         whole = {f"label's contribution: {name}": float(parts.contribution[j])}
+        if label in untaught:
+            whole["guess: the segmentor never learnt this label"] = 1.0
         if (e := hidden.get(label)) is not None:
             whole |= {
                 f"label hidden, fall of log-odds: {measured}": float(

@@ -113,6 +113,7 @@ def extract(study: Study, entry: SlideEntry) -> bool:
                 study.encoder,
                 slide_id=entry.slide_id,
                 batch=study.config.objects.batch,
+                rim_um=study.config.objects.rim_um,
             )
             write_features(output, features)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
@@ -20,14 +21,15 @@ from xpath.errors import CheckpointError, ConfigError, LabelError, SlideError, S
 from xpath.export.overlay import short_name
 from xpath.features.encoders import TimmEncoder
 from xpath.features.options import model_options
-from xpath.labels import Label, load_labels, parse_object
+from xpath.labels import Label, activation_objects, load_labels, parse_object
 from xpath.mil.cohort_training import model_name
 from xpath.segment.checkpoints.checkpoint import SegmentorInfo, locate, read_info
+from xpath.segment.predict.calibration import PRESENCE
 from xpath.segment.predict.known_prompts import untaught
 from xpath.segment.predict.patch_features import SegmentorEncoder
 from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.segment.predict.whole_slide import SegmentConfig
-from xpath.store.schema import atomic, check_schema
+from xpath.store.schema import atomic, check_schema, sha256_of
 from xpath.store.tables import read_table
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder, slide_splits
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from xpath.protocols import PatchEncoder
 
 __all__ = ["EncoderInfo", "Study", "new_study", "open_study", "save_study"]
+
+logger = logging.getLogger(__name__)
 
 RUN = "xpath.run/2"
 FIRST_RUN = "xpath.run/1"
@@ -122,11 +126,34 @@ class Study:
         Raises:
             LabelError: No such label, none at all, or one twice.
         """
+        if not self.config.objects.labels:
+            return self._taught_objects()
         labels = tuple(map(parse_object, self.config.objects.labels))
         names = [label.id for label in labels]
         if not names or len(set(names)) < len(names):
             raise LabelError(f"objects must name each label once, and one at least, got {names}")
         return labels
+
+    def _taught_objects(self) -> tuple[Label, ...]:
+        """The paper's objects, cut to those the weights were taught."""
+        asked = activation_objects()
+        unknown = untaught([label.prompt for label in asked], self.segmentor.labels)
+        kept = tuple(label for label in asked if label.prompt not in unknown)
+        if not kept:
+            raise LabelError(
+                f"{self.segmentor.name} was taught none of the paper's objects; name some to look"
+                " for (--objects)"
+            )
+        if unknown:
+            left = ", ".join(short_name(one.id) for one in asked if one.prompt in unknown)
+            logger.info(
+                "looking for %d of the paper's %d objects; %s never learnt %s (ask with --objects)",
+                len(kept),
+                len(asked),
+                self.segmentor.name,
+                left,
+            )
+        return kept
 
     @property
     def untaught(self) -> tuple[str, ...]:
@@ -153,7 +180,12 @@ class Study:
     def segment_config(self) -> SegmentConfig:
         """How slides are segmented."""
         objects = self.config.objects
-        return SegmentConfig(overlap=objects.overlap, reduce=objects.reduce, batch=objects.batch)
+        return SegmentConfig(
+            overlap=objects.overlap,
+            reduce=objects.reduce,
+            batch=objects.batch,
+            competition=objects.competition,
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -216,8 +248,14 @@ class Study:
             self.config,
             [entry.path.name, content, self.mpp_of(entry)],
             [label.setting if label.sentence else label.prompt for label in self.labels],
-            self.segmentor.digest,
+            [self.segmentor.digest, self._presence_digest],
         )
+
+    @cached_property
+    def _presence_digest(self) -> str:
+        """SHA-256 of the calibration that decides what is on a slide, empty without one."""
+        learnt = locate(self.config.objects.segmentor or None) / PRESENCE
+        return sha256_of(learnt) if learnt.exists() else ""
 
     def objects_key(self, entry: SlideEntry) -> str:
         """Key of the table of a slide's objects: of the masks and the rule.

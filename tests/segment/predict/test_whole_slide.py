@@ -14,12 +14,14 @@ from torch.nn import functional
 
 from xpath.errors import ConfigError, DataError, ResolutionError, SlideError
 from xpath.explain.maps import object_shares
-from xpath.geometry import Size
-from xpath.labels import load_labels
+from xpath.geometry import Box, Size
+from xpath.labels import Label, load_labels
 from xpath.objects.find import find_objects
 from xpath.objects.pool import cover
 from xpath.objects.rule import ObjectConfig
 from xpath.protocols import Segmentation
+from xpath.segment.predict.blending import SeamBlender
+from xpath.segment.predict.calibration import PresenceCalibration
 from xpath.segment.predict.whole_slide import SegmentConfig, segment_slide
 from xpath.store.masks import open_masks
 from xpath.testing.masks import grid_at
@@ -352,3 +354,100 @@ def test_the_model_itself_agrees_with_its_windows(predictor, slide, labels, tmp_
     wanted = predictor.masks(predictor.encode(image), [label.prompt for label in labels])
     found = open_masks(tmp_path / "m.zarr").read(0)
     assert (found == wanted.masks[0, :, 32:96, 32:96]).mean() > 0.995  # half precision
+
+
+class AgreeingWithAll(BlindAtBorders):
+    """Finds the disc whatever it is asked, surest of the first prompt; is calibrated."""
+
+    def __init__(self, *, threshold=0.0, taught=(), surer=4.0):
+        super().__init__(blind=1)
+        self.info = SimpleNamespace(**vars(BlindAtBorders.info), labels=taught)
+        self.surer = surer
+        self.calibration = PresenceCalibration(
+            coefficients=(1.0, 0.0, 0.0, 0.0),
+            intercept=0.0,
+            offsets={},
+            threshold=threshold,
+            precision=1.0,
+            recall=1.0,
+            similarity=False,
+        )
+
+    def logits(self, embedding, prompts):
+        shares = functional.avg_pool2d(embedding.dark[:, None], 4)
+        return torch.cat([(shares - 0.5) * (8 - self.surer * i) for i in range(len(prompts))], 1)
+
+    def masks(self, embedding, prompts):
+        fine = functional.interpolate(
+            self.logits(embedding, prompts), scale_factor=4, mode="bilinear"
+        )
+        inside = fine > 0
+        area = inside.sum(dim=(2, 3)).clamp(min=1)
+        presence = ((fine.sigmoid() * inside).sum(dim=(2, 3)) / area).numpy()
+        peak = fine.sigmoid().amax(dim=(2, 3)).numpy()
+        return Segmentation(inside.numpy(), presence, peak, inside.numpy().any((2, 3)))
+
+
+@pytest.mark.parametrize("overlap", [0, 16])
+@pytest.mark.parametrize("structure", ["tissue", "nuclei"])
+def test_by_default_no_pixel_belongs_to_two_siblings(slide, tmp_path, disc, overlap, structure):
+    labels = [Label("breast", structure, name) for name in ("one", "two")]
+    labels.append(Label("breast", "cell" if structure == "nuclei" else "nuclei", "inside"))
+    path = tmp_path / "masks.zarr"
+    segment_slide(
+        slide, make_grid(), AgreeingWithAll(surer=1.0), labels, path,
+        config=SegmentConfig(overlap=overlap),
+    )  # fmt: skip
+    masks = open_masks(path)
+    first, second, nested = (painted(masks, index) for index in range(3))
+
+    assert not (first & second).any()
+    np.testing.assert_array_equal(first | second, nested)  # another structure stays
+    assert (first != disc).mean() < 0.01
+    assert masks.provenance["competition"] == "exclusive"
+    before, after = masks.facts.before, masks.facts.after
+    assert before[0, 1] == before[0, 0] > 0
+    assert after[0, 1] == after[1, 0] == 0
+    assert after[0, 2] == after[0, 0] == first.sum()
+    assert masks.facts.present.tolist() == [True, second.any(), True]
+
+
+def test_independent_masks_are_those_of_the_blended_logits_bit_for_bit(
+    slide, labels, tmp_path, segmented
+):
+    masks = segmented(overlap=16, competition="independent")
+    grid, predictor = make_grid(), BlindAtBorders()
+    blender, expected = SeamBlender(grid, overlap=16), []
+    for index in blender.order:
+        x, y = blender.windows.coords[index].tolist()
+        window = slide.read(Box(x, y, blender.windows.footprint, blender.windows.footprint),
+                            Size(blender.windows.pixels, blender.windows.pixels))  # fmt: skip
+        blender.add(index, predictor.logits(predictor.encode(window[None]), labels)[0])
+        expected += [(patch.logits > 0).numpy() for patch in blender.finished()]
+
+    np.testing.assert_array_equal(masks.read(slice(None)), expected)
+    assert masks.provenance["competition"] == "independent"
+
+
+@pytest.mark.parametrize("overlap", [0, 16])
+def test_a_label_that_is_not_on_the_slide_has_no_mask_and_takes_none_from_others(
+    slide, labels, tmp_path, disc, overlap
+):
+    path = tmp_path / "masks.zarr"
+    predictor = AgreeingWithAll(threshold=0.9, taught=("breast-tissue-tumor",), surer=6.0)
+    segment_slide(
+        slide, make_grid(), predictor, labels, path, config=SegmentConfig(overlap=overlap)
+    )
+    masks = open_masks(path)
+
+    assert masks.facts.present.tolist() == [True, False]
+    assert masks.facts.taught.tolist() == [True, False]
+    assert json.loads(masks.provenance["untaught"]) == ["breast-tissue-stroma"]
+    assert not masks.area[:, 1].any()
+    assert (painted(masks) != disc).mean() < 0.01
+    assert 0 < masks.facts.probability[1] < 0.9 < masks.facts.probability[0]
+
+
+def test_another_competition_is_refused():
+    with pytest.raises(ConfigError, match="exclusive, independent"):
+        SegmentConfig(competition="greedy")

@@ -156,6 +156,8 @@ class SlideReport:
     synthetic: bool = False
     untaught: tuple[str, ...] = ()
     """Objects the segmentor's weights never learnt."""
+    not_found: tuple[str, ...] = ()
+    """Objects that were looked for and are not on the slide."""
     measured: str = ""
     """The class the hiding is measured for, the explained one if empty."""
     calibration: str = ""

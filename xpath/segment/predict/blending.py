@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from xpath.geometry import PatchGrid
 
-__all__ = ["BlendedPatch", "SeamBlender", "check_overlap", "taper", "widened"]
+__all__ = ["BlendedPatch", "SeamBlender", "check_overlap", "enlarged", "taper", "widened"]
 
 SMALLEST = 2 * STRIDE
 """Of an overlap: enlarging looks one position beyond the patch, where weights must not be 0."""
@@ -47,8 +47,25 @@ class BlendedPatch(NamedTuple):
 
     position: int
     """In the grid."""
-    logits: Tensor
-    """``(P, H, W)``, float32; a pixel belongs to the object above 0."""
+    field: Tensor
+    """``(P, h, w)``, float32: logits at a quarter of the resolution, one position and the margin
+    beyond the patch on every side."""
+    pixels: int
+    """Side of the patch."""
+    margin: int = 0
+    """Positions of the surroundings that were blended too."""
+
+    @property
+    def logits(self) -> Tensor:
+        """``(P, H, W)``; a pixel belongs to the object above 0."""
+        edge = self.margin
+        inner = self.field[:, edge : -edge or None, edge : -edge or None]
+        return enlarged(inner, self.pixels)
+
+    @property
+    def surroundings(self) -> Tensor:
+        """``(P, H + 8 m, W + 8 m)`` logits of the patch and of a margin of m positions."""
+        return enlarged(self.field, self.pixels + 2 * STRIDE * self.margin)
 
 
 class SeamBlender:
@@ -66,12 +83,14 @@ class SeamBlender:
                 ...
     """
 
-    def __init__(self, grid: PatchGrid, *, overlap: int) -> None:
+    def __init__(self, grid: PatchGrid, *, overlap: int, margin: int = 0) -> None:
         """Finds out which window touches which patch.
 
         Args:
             grid: The patches.
             overlap: Pixels a window reaches beyond its patch on every side.
+            margin: Positions (of 4 pixels) beyond a patch that are blended too, so that what is
+                cut off by its border is seen whole. Where no window reaches, nothing is.
 
         Raises:
             ConfigError: An overlap that cannot be.
@@ -81,7 +100,7 @@ class SeamBlender:
             raise ConfigError("without overlap there is nothing to blend; use the patches as such")
         self.windows = widened(grid, overlap)
         """The windows to read and to segment: window k is patch k with its surroundings."""
-        self._grid, self._overlap = grid, overlap
+        self._grid, self._overlap, self._margin = grid, overlap, margin
         self._needs = _touching(grid, self.windows)
         self.order: list[int] = list(dict.fromkeys(np.concatenate(self._needs).tolist()))
         """Windows in the order in which patches need them; the one to add them in."""
@@ -126,14 +145,15 @@ class SeamBlender:
         """Patches whose windows have all come, each once, in the order of the grid."""
         while self._next < len(self._grid) and self._seen.issuperset(self._needs[self._next]):
             index = self._next
-            blended = BlendedPatch(index, self._blend(index))
+            field = self._blend(index)
+            blended = BlendedPatch(index, field, self._grid.pixels, self._margin)
             for window in self._leaving.pop(index, ()):
                 del self._alive[window]
             self._next += 1
             yield blended
 
     def _blend(self, index: int) -> Tensor:
-        """Logits ``(P, H, W)`` of one patch: weighted mean of its windows, enlarged."""
+        """Field ``(P, h, w)`` of one patch and its margin: weighted mean of its windows."""
         total: Tensor | None = None
         weights: Tensor | None = None
         for window in self._needs[index]:  # always in the same order: sums come out the same
@@ -145,14 +165,16 @@ class SeamBlender:
             sampled = _sampled(_sampled(logits, down, -2), across, -1)
             weight = torch.outer(down.weight, across.weight)
             if total is None or weights is None:
-                side = -(-self._grid.pixels // STRIDE) + 2
+                side = -(-self._grid.pixels // STRIDE) + 2 + 2 * self._margin
                 total = sampled.new_zeros(len(sampled), side, side)
                 weights = sampled.new_zeros(side, side)
             total[:, down.part, across.part] += weight * sampled
             weights[down.part, across.part] += weight
         if total is None or weights is None:
             raise DataError(f"no window covers patch {index}")
-        return _enlarged(total / weights, self._grid.pixels)
+        return (
+            torch.where(weights > 0, total / weights, -LIMIT) if self._margin else total / weights
+        )
 
     def _line(self, offset: int, device: torch.device) -> _Line | None:
         """Where a patch lies in a window along one axis, kept: on a grid few offsets occur.
@@ -162,7 +184,8 @@ class SeamBlender:
             device: Where the logits are.
         """
         if offset not in self._lines:
-            self._lines[offset] = _line(self._grid, self.windows, self._overlap, offset, device)
+            line = _Axis(self._grid, self.windows, self._overlap, self._margin)
+            self._lines[offset] = _line(line, offset, device)
         return self._lines[offset]
 
 
@@ -226,11 +249,20 @@ class _Line(NamedTuple):
     """Of the window at each."""
 
 
-def _line(
-    grid: PatchGrid, windows: PatchGrid, overlap: int, offset: int, device: torch.device
-) -> _Line | None:
+class _Axis(NamedTuple):
+    """Patches and windows along one axis."""
+
+    grid: PatchGrid
+    windows: PatchGrid
+    overlap: int
+    margin: int
+
+
+def _line(axis: _Axis, offset: int, device: torch.device) -> _Line | None:
     """Where a patch lies in a window, or None where the window has no weight in it."""
-    positions = np.arange(-1, -(-grid.pixels // STRIDE) + 1)  # one more on either side
+    grid, windows, overlap, margin = axis
+    # one more on either side
+    positions = np.arange(-1 - margin, -(-grid.pixels // STRIDE) + 1 + margin)
     level0 = offset + (positions + 0.5) * (STRIDE * grid.footprint / grid.pixels)
     pixels = np.asarray(level0 * (windows.pixels / windows.footprint), np.float64)
     weight = taper(pixels, windows.pixels, overlap)
@@ -284,7 +316,7 @@ def _sampled(logits: Tensor, line: _Line, axis: int) -> Tensor:
     return torch.lerp(lower, logits.index_select(axis, second).float(), share)
 
 
-def _enlarged(field: Tensor, side: int) -> Tensor:
+def enlarged(field: Tensor, side: int) -> Tensor:
     """``(P, side, side)`` of positions that begin one before the patch and end one after it."""
     large = functional.interpolate(field[None], scale_factor=STRIDE, mode="bilinear")[0]
     return large[:, STRIDE : STRIDE + side, STRIDE : STRIDE + side]

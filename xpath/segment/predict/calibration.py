@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 
 from xpath.errors import CheckpointError, DataError
+from xpath.segment.predict.known_prompts import UNTAUGHT
 from xpath.segment.predict.presence import MaskStatistics, read_record
 from xpath.store.schema import atomic
 
@@ -34,12 +35,16 @@ __all__ = [
     "fit_calibration",
     "mask_facts",
     "presence_report",
+    "with_untaught",
 ]
 
 SCHEMA = "xpath.presence-calibration/1"
 PRESENCE = "presence.json"
 """Lies beside the weights it was fitted for."""
 FEATURES = ("probability", "peak", "log_area", "similarity")
+FALSE_CALLS = 0.05
+"""Share of untaught labels that may pass on the images of the calibration: half of the one in ten
+that is promised on others."""
 logger = logging.getLogger(__name__)
 
 
@@ -67,7 +72,8 @@ class PresenceCalibration:
     intercept: float
     """For a label that is not known."""
     offsets: Mapping[str, float]
-    """Label id to what its intercept differs by."""
+    """Label id to what its intercept differs by; ``UNTAUGHT`` is for labels the weights never
+    learnt."""
     threshold: float
     """From here on an object is taken as present."""
     precision: float
@@ -186,6 +192,33 @@ def fit_calibration(
     return replace(fitted, precision=report.precision, recall=report.recall)
 
 
+def with_untaught(
+    calibration: PresenceCalibration,
+    statistics: MaskStatistics,
+    *,
+    share: float = FALSE_CALLS,
+) -> PresenceCalibration:
+    """The calibration with an offset for labels the weights never learnt.
+
+    The offset is the largest at which at most ``share`` of their masks is taken as present. It is
+    the only number that such masks decide: the answers to taught labels stay as they are.
+
+    Args:
+        calibration: Fitted on labels that were taught.
+        statistics: Of n masks ``(n,)`` of untaught labels.
+        share: Of all n, empty masks included.
+    """
+    logit = features(statistics) @ np.array(calibration.coefficients) + calibration.intercept
+    logit = np.sort(np.where(statistics.area > 0, logit, -np.inf))[::-1]
+    passing = int(share * len(logit))
+    highest = float(logit[passing]) if passing < len(logit) else -np.inf
+    if not np.isfinite(highest):  # so few are filled that no offset is needed
+        return replace(calibration, offsets={**calibration.offsets, UNTAUGHT: 0.0})
+    level = float(_log_odds(np.float64(calibration.threshold)))
+    offset = min(0.0, level - highest - 1e-6)
+    return replace(calibration, offsets={**calibration.offsets, UNTAUGHT: offset})
+
+
 def mask_facts(
     masks: NDArray[np.bool_], presence: NDArray[np.floating], peak: NDArray[np.floating]
 ) -> MaskStatistics:
@@ -221,7 +254,7 @@ def features(statistics: MaskStatistics) -> NDArray[np.float64]:
     return np.stack((*odds, area, cosine), axis=-1)
 
 
-def _log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+def _log_odds(probability: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
     """Limited to 0.0001 and 0.9999, beyond which half precision says nothing."""
     clipped = np.clip(probability, 1e-4, 1 - 1e-4)
     return np.asarray(np.log(clipped / (1 - clipped)))

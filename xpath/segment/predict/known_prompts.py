@@ -14,7 +14,10 @@ from xpath.labels import load_labels
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["published", "taught_labels", "untaught"]
+__all__ = ["UNTAUGHT", "published", "taught_labels", "untaught"]
+
+UNTAUGHT = "untaught"
+"""Name of all labels the weights never learnt, where a calibration keeps one."""
 
 
 def published(prompts: Sequence[str]) -> tuple[bool, ...]:
@@ -36,9 +39,15 @@ def untaught(prompts: Iterable[str], labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def taught_labels(prompts: Sequence[str], labels: Iterable[str]) -> tuple[str, ...]:
-    """For each prompt the label id it is the sentence of, or itself if it is none of them."""
+    """For each prompt the label id it is the sentence of, or ``UNTAUGHT``.
+
+    Args:
+        prompts: Sentences.
+        labels: Label ids the weights were trained on; with none, nothing is known and the prompts
+            are returned.
+    """
     ids = {_sentence(label): label for label in labels}
-    return tuple(ids.get(_plain(prompt), prompt) for prompt in prompts)
+    return tuple(ids.get(_plain(prompt), UNTAUGHT) for prompt in prompts) if ids else tuple(prompts)
 
 
 @lru_cache(maxsize=1)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
+from torch.nn import functional
 
-from xpath.errors import ConfigError, ResolutionError
+from xpath.errors import ConfigError, DataError, ResolutionError
 from xpath.protocols import STRIDE
-from xpath.segment.predict.blending import SeamBlender, check_overlap
+from xpath.segment.predict.blending import BlendedPatch, SeamBlender, check_overlap
+from xpath.segment.predict.competition import COMPETITION, compete, siblings
+from xpath.segment.predict.slide_facts import Decided, PatchStore, SlideTally, decided
 from xpath.store.masks import REDUCTIONS, MaskWriter
 from xpath.wsi.patches import iter_patches
 
@@ -21,11 +25,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from xpath.geometry import PatchGrid
     from xpath.labels import Label
     from xpath.protocols import Segmentor
+    from xpath.segment.predict.competition import Siblings
     from xpath.wsi.slide import Slide
 
 __all__ = ["SegmentConfig", "segment_slide"]
@@ -49,17 +53,25 @@ class SegmentConfig:
     """Masks are stored at 1/1, 1/2 or 1/4 of the resolution they are made at."""
     batch: int = 8
     """Patches encoded at once."""
+    competition: Literal["exclusive", "independent"] = "exclusive"
+    """``exclusive``: no pixel belongs to two labels of one structure of one region, and labels that
+    are not on the slide have no mask (``competition.compete``). ``independent``: each label keeps
+    the mask it was answered with, as in the paper."""
 
     def __post_init__(self) -> None:
         """Refuses impossible numbers.
 
         Raises:
             ConfigError: An overlap that is neither 0 nor a multiple of 4 from 8 on, another
-                reduction, or an empty batch.
+                reduction, an empty batch, or no such competition.
         """
         check_overlap(self.overlap)
         if self.reduce not in REDUCTIONS:
             raise ConfigError(f"reduce must be one of {REDUCTIONS}, got {self.reduce}")
+        if self.competition not in COMPETITION:
+            raise ConfigError(
+                f"competition must be one of {', '.join(COMPETITION)}, got {self.competition!r}"
+            )
         if self.batch < 1:
             raise ConfigError(f"batch must be positive, got {self.batch}")
 
@@ -100,71 +112,142 @@ def segment_slide(
     _check_stride(segmentor)
     _check_resolution(grid, segmentor)
     prompts = [label.prompt for label in labels]
-    facts = {
+    tally = SlideTally(segmentor, prompts)
+    provenance = {
         "prompts": json.dumps(prompts),
         "segmentor": segmentor.info.name,
         "segmentor_sha256": segmentor.info.digest,
         "overlap": str(config.overlap),
+        "competition": config.competition,
+        "untaught": json.dumps(list(tally.untaught([label.id for label in labels]))),
     }
     with MaskWriter(
         path,
         grid=grid,
         labels=[label.id for label in labels],
         size=grid.pixels,
-        provenance=facts,
+        provenance=provenance,
         reduce=config.reduce,
     ) as writer:
-        work = _blended if config.overlap else _patch_by_patch
-        for done in work(slide, grid, segmentor, prompts, writer, config):
+        work = _Work(slide, grid, segmentor, labels, writer, config, tally)
+        for done in _exclusive(work) if config.competition == "exclusive" else _independent(work):
             if on_patches:
                 on_patches(done)
+        facts = tally.facts()  # whoever lost all its pixels to siblings is not there either
+        writer.facts = facts._replace(present=facts.present & (facts.after.diagonal() > 0))
 
 
-def _patch_by_patch(
-    slide: Slide,
-    grid: PatchGrid,
-    segmentor: Segmentor,
-    prompts: list[str],
-    writer: MaskWriter,
-    config: SegmentConfig,
-) -> Iterator[int]:
+class _Work(NamedTuple):
+    """All that segmenting a slide needs."""
+
+    slide: Slide
+    grid: PatchGrid
+    segmentor: Segmentor
+    labels: Sequence[Label]
+    writer: MaskWriter
+    config: SegmentConfig
+    tally: SlideTally
+
+    @property
+    def prompts(self) -> list[str]:
+        """What is asked."""
+        return [label.prompt for label in self.labels]
+
+
+def _independent(work: _Work) -> Iterator[int]:
+    """Every label keeps its own mask, as in the paper. Yields the size of each finished batch."""
+    if not work.config.overlap:
+        yield from _patch_by_patch(work)
+        return
+    for count, patches in _blended(work, margin=0):
+        for patch in patches:
+            answer = decided(patch.logits)
+            work.tally.add(answer)
+            work.tally.add_resolved(answer.masks)
+            work.writer.write(
+                patch.position, answer.masks[None].cpu().numpy(), answer.presence[None]
+            )
+        yield count
+
+
+def _patch_by_patch(work: _Work) -> Iterator[int]:
     """Segments every patch on its own and yields the size of each finished batch."""
-    for index, images in iter_patches(slide, grid, batch=config.batch):
-        answer = segmentor.masks(segmentor.encode(images), prompts)
-        writer.write(int(index[0]), answer.masks, answer.presence)
+    for index, images in iter_patches(work.slide, work.grid, batch=work.config.batch):
+        answer = work.segmentor.masks(work.segmentor.encode(images), work.prompts)
+        for masks, presence, peak in zip(
+            torch.from_numpy(answer.masks), answer.presence, answer.peak, strict=True
+        ):
+            work.tally.add(Decided(masks, presence, peak))
+            work.tally.add_resolved(masks)
+        work.writer.write(int(index[0]), answer.masks, answer.presence)
         yield len(index)
 
 
-def _blended(
-    slide: Slide,
-    grid: PatchGrid,
-    segmentor: Segmentor,
-    prompts: list[str],
-    writer: MaskWriter,
-    config: SegmentConfig,
-) -> Iterator[int]:
-    """Segments every patch with its surroundings and yields the size of each finished batch."""
-    blender = SeamBlender(grid, overlap=config.overlap)
-    batches = iter_patches(slide, blender.windows, batch=config.batch, only=blender.order)
-    for index, images in batches:
-        answers = segmentor.logits(segmentor.encode(images), prompts)
-        for window, logits in zip(index, answers, strict=True):
-            blender.add(int(window), logits)
-        for patch in blender.finished():
-            masks, presence = _decided(patch.logits)
-            writer.write(patch.position, masks[None], presence[None])
-        yield len(index)
+def _exclusive(work: _Work) -> Iterator[int]:
+    """Siblings compete once it is known which are there. Yields as ``_independent``."""
+    groups = siblings(work.labels)
+    whole = any(group.whole for group in groups)
+    margin = max(work.config.overlap // STRIDE - 1, 0) if whole else 0
+    source = _blended(work, margin=margin) if work.config.overlap else _alone(work)
+    with PatchStore(work.writer.path.parent) as store:
+        for count, patches in source:
+            for patch in patches:
+                work.tally.add(decided(patch.logits))
+                store.add(patch)
+            yield count
+        facts = work.tally.facts()
+        prior = np.where(facts.present, facts.probability, 0)
+        for patch in store:
+            answer = _resolved(patch, groups, prior, work.grid)
+            work.tally.add_resolved(answer.masks)
+            work.writer.write(
+                patch.position, answer.masks[None].cpu().numpy(), answer.presence[None]
+            )
 
 
 @torch.inference_mode()
-def _decided(logits: Tensor) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-    """Masks ``(P, H, W)`` of logits, and their presence ``(P,)``."""
-    inside = logits > 0
-    area = inside.sum(dim=(1, 2))
-    presence = torch.zeros_like(area, dtype=torch.float32)
-    filled = area.nonzero()[:, 0]  # most labels are in few patches
-    presence[filled] = (logits[filled].sigmoid() * inside[filled]).sum(dim=(1, 2)) / area[filled]
-    return inside.cpu().numpy(), presence.cpu().numpy()
+def _resolved(
+    patch: BlendedPatch,
+    groups: Sequence[Siblings],
+    prior: NDArray[np.float64],
+    grid: PatchGrid,
+) -> Decided:
+    """Masks of a patch after its labels competed, nuclei seen whole as far as the margin goes."""
+    logits, edge = patch.surroundings, STRIDE * patch.margin
+    mpp = grid.mpp or math.nan  # segment_slide refuses a grid without
+    masks = compete(logits, groups, prior, mpp=mpp)
+    inner = (slice(None), *[slice(edge, edge + patch.pixels)] * 2)
+    return decided(logits[inner], masks[inner])
+
+
+def _alone(work: _Work) -> Iterator[tuple[int, list[BlendedPatch]]]:
+    """Patches of each batch, every one segmented on its own."""
+    positions = -(-work.grid.pixels // STRIDE)
+    for index, images in iter_patches(work.slide, work.grid, batch=work.config.batch):
+        answers = work.segmentor.logits(work.segmentor.encode(images), work.prompts).float()
+        if not torch.isfinite(answers).all():
+            raise DataError(f"the segmentor answers NaN or infinity at patches {index.tolist()}")
+        fields = functional.pad(
+            answers[..., :positions, :positions], (1, 1, 1, 1), mode="replicate"
+        )
+        yield (
+            len(index),
+            [
+                BlendedPatch(int(position), field, work.grid.pixels)
+                for position, field in zip(index, fields, strict=True)
+            ],
+        )
+
+
+def _blended(work: _Work, *, margin: int) -> Iterator[tuple[int, list[BlendedPatch]]]:
+    """Patches that each batch completes, blended of windows that show their surroundings too."""
+    blender = SeamBlender(work.grid, overlap=work.config.overlap, margin=margin)
+    batches = iter_patches(work.slide, blender.windows, batch=work.config.batch, only=blender.order)
+    for index, images in batches:
+        answers = work.segmentor.logits(work.segmentor.encode(images), work.prompts)
+        for window, logits in zip(index, answers, strict=True):
+            blender.add(int(window), logits)
+        yield len(index), list(blender.finished())
 
 
 def _check_stride(segmentor: Segmentor) -> None:
