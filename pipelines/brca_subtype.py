@@ -33,6 +33,7 @@ import sys
 from pathlib import Path
 
 from xpath.batch.slides import labels_without_slide, read_labels
+from xpath.cli.batch_options import add_batch_options, batch_from, show_plan
 from xpath.cli.stages import add_keep_na, add_study_options, study_from
 from xpath.config import load_config
 from xpath.errors import ConfigError, XPathError
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add_keep_na(parser)
     add("--out", type=Path, required=True, help="the run folder")
     add_study_options(parser)
+    add_batch_options(parser)
     add("--split", help="CLAM's splits_k.csv (default: 7 to 1 to 2, by label)")
     add("--folds", type=int, help="cross-validation instead of one split")
     add("--by", choices=("patient", "site"), help="what folds keep together (default: patient)")
@@ -106,10 +108,15 @@ def _on_slides(args: argparse.Namespace) -> int:
     if args.slides is None or labels is None:
         raise ConfigError("pass SLIDES and LABELS.csv, or --features DIR and --labels LABELS.csv")
     args.slides = [args.slides]
-    study = study_from(args, labels=labels)
-    good = run_chain(study, title=f"Breast subtypes: {args.slides[0].resolve().name}")
-    print(f"open {study.folder.index}")
-    _print_end(study)
+    study = study_from(args, labels=labels, save=not args.dry_run)
+    batch = batch_from(args, study)
+    if args.dry_run:
+        return show_plan(study, "segment", batch) + show_plan(study, "features", batch)
+    title = f"Breast subtypes: {args.slides[0].resolve().name}"
+    good = run_chain(study, title=title, batch=batch)
+    if not batch.selection.is_part:
+        print(f"open {study.folder.index}")
+        _print_end(study)
     absent = labels_without_slide(study.slides, read_labels(labels, keep_na=args.keep_na))
     return 0 if good and not absent else 1
 

@@ -10,7 +10,15 @@ import time
 
 import pytest
 
-from xpath.batch.claim import claim, claimant, lock_of
+from xpath.batch.claim import (
+    LEASE_SECONDS,
+    _Heart,
+    claim,
+    claim_in_turn,
+    claimant,
+    is_orphan,
+    lock_of,
+)
 from xpath.store.process import this_process
 
 
@@ -59,39 +67,91 @@ with claim(Path(sys.argv[1])) as mine:
     assert not lock_of(output).exists()
 
 
+def _age(output, seconds):
+    past = time.time() - seconds
+    os.utime(lock_of(output), (past, past))
+
+
 def _lock(output, **changes):
-    output.parent.mkdir(parents=True)
-    content = this_process()._asdict() | {"time": "2024-01-01T00:00:00+00:00"} | changes
-    lock_of(output).write_text(json.dumps(content))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    content = {"time": "2024-01-01T00:00:00+00:00", "token": "x", **this_process()._asdict()}
+    lock_of(output).write_text(json.dumps(content | changes))
 
 
 def test_other_machines_are_believed_and_named(output):
-    _lock(output, host="node-7", pid=1)
+    _lock(output, host="node-7", machine="node-7:boot:pid", pid=1)
 
     with claim(output) as mine:
         assert not mine
     assert "process 1 on node-7 since 2024" in claimant(output)
-    assert f"remove {lock_of(output)}" in claimant(output)
 
 
 def test_a_reused_pid_is_not_the_old_process(output):
     if not this_process().started:
         pytest.skip("this system does not tell when a process started")
-    _lock(output, started="another-boot:1")
+    _lock(output, started="1")
 
     with claim(output) as mine:
         assert mine
 
 
-def test_an_empty_lock_is_believed_for_a_minute(output):
+def test_a_lost_machine_is_succeeded_when_its_lease_is_over(output):
+    _lock(output, machine="node-7:boot:pid")
+    _age(output, LEASE_SECONDS - 5)
+    with claim(output) as mine:
+        assert not mine
+    assert not is_orphan(lock_of(output))
+
+    _age(output, LEASE_SECONDS + 5)
+    assert is_orphan(lock_of(output))
+    with claim(output) as mine:
+        assert mine
+        assert f"process {os.getpid()}" in claimant(output)
+
+
+def test_a_claimant_keeps_its_lease(output, monkeypatch):
+    monkeypatch.setattr("xpath.batch.claim.BEAT_SECONDS", 0.02)
+    monkeypatch.setattr("xpath.batch.claim._heart", _Heart())
+    with claim(output):
+        _age(output, 3 * LEASE_SECONDS)
+        end = time.monotonic() + 10
+        while is_orphan(lock_of(output)):
+            assert time.monotonic() < end, "it was never touched"
+            time.sleep(0.01)
+
+
+def test_a_lock_that_was_taken_over_is_not_removed(output):
+    with claim(output):
+        lock_of(output).unlink()
+        _lock(output)
+    assert lock_of(output).exists()
+
+
+def test_in_turn_waits_for_the_other(output, caplog):
+    order = []
+
+    def second():
+        with claim_in_turn(output):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with claim(output):
+        thread.start()
+        time.sleep(0.3)
+        order.append("first")
+    thread.join(timeout=30)
+    assert order == ["first", "second"]
+    assert f"waiting for process {os.getpid()}" in caplog.text
+
+
+def test_an_empty_lock_is_believed_for_a_lease(output):
     output.parent.mkdir(parents=True)
     lock_of(output).write_text("")
     with claim(output) as mine:
         assert not mine
     assert "another process" in claimant(output)
 
-    past = time.time() - 61
-    os.utime(lock_of(output), (past, past))
+    _age(output, LEASE_SECONDS + 5)
     with claim(output) as mine:
         assert mine
 
@@ -99,7 +159,7 @@ def test_an_empty_lock_is_believed_for_a_minute(output):
 def test_of_many_threads_one_succeeds_a_dead_process(output):
     """All see the same stale lock at once. Were it removed and made anew, several could win."""
     for _ in range(20):
-        _lock(output, started="another-boot:1")
+        _lock(output, started="1")
         start, finish = threading.Barrier(4), threading.Barrier(4)
         won = []
 

@@ -8,11 +8,13 @@ import shutil
 import numpy as np
 import pytest
 
+from xpath.batch import done
 from xpath.batch.claim import Busy, claim
 from xpath.batch.done import (
     content_of,
     forget,
     is_done,
+    is_intact,
     key_of,
     make_once,
     mark_done,
@@ -105,11 +107,44 @@ def settled(output):
         yield output
 
 
-def test_bytes_that_were_compared_are_not_read_again(settled, monkeypatch):
+@pytest.mark.parametrize("process", ["this", "the next"])
+def test_bytes_that_were_compared_are_not_read_again(settled, monkeypatch, process):
     monkeypatch.setattr("xpath.batch.done.sha256_of", lambda _: pytest.fail("read again"))
+    if process == "the next":
+        monkeypatch.setattr("xpath.batch.done._verified", {})
 
     assert is_done(settled, KEY)
     assert not is_done(settled, key_of("other"))
+
+
+def test_a_full_check_reads_all_bytes(settled, monkeypatch):
+    assert is_intact(settled)
+    read = []
+    sha256_of = done.sha256_of
+    monkeypatch.setattr("xpath.batch.done.sha256_of", lambda p: read.append(p) or sha256_of(p))
+
+    assert is_intact(settled)
+    assert sorted(read) == files(settled)
+    read[-1].write_bytes(read[-1].read_bytes()[:-1] + b"?")
+    assert not is_intact(settled)
+    assert not is_intact(settled.with_name("other"))
+
+
+def test_a_copy_is_read_once_more(settled, tmp_path):
+    """Its files have other positions and times, so what was written down of the first is void."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for path in settled.parent.iterdir():
+        if path.name != "copy":
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path.name)
+    copy = folder / settled.name
+    file = files(copy)[0]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+
+    assert not is_done(copy, KEY)
+    file.write_bytes(whole)
+    assert is_done(copy, KEY)
 
 
 def test_a_change_after_the_comparison_is_not_done(settled):

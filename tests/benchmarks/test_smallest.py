@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 SMALLEST = {
+    "benchmarks/bookkeeping.py": ["--slides 4 8"],
     "benchmarks/attention_pool.py": ["--patches=20 --dim=8 --forwards=1 --repeats=1"],
     "benchmarks/baselines/otsu.py": ["--data={data} --split={data}/split.csv --out=otsu"],
     "benchmarks/baselines/unet.py": [

@@ -1,6 +1,7 @@
 """The report and the review page as a person uses them, in headless Chromium."""
 
 import importlib.util
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,9 +10,9 @@ import pytest
 from xpath.explain.explanation import read_explanation
 from xpath.explain.maps import object_map, object_shares, patch_map
 from xpath.export.overlay import Panels, png_bytes
-from xpath.export.report.pages import write_report
+from xpath.export.report.pages import write_index, write_report
 from xpath.export.report.pictures import jpeg_bytes, patch_strips, report_layers
-from xpath.export.report.records import ObjectRow, SlideReport
+from xpath.export.report.records import CohortReport, ObjectRow, SlideReport
 from xpath.geometry import Size
 from xpath.review.service import ReviewService
 from xpath.store.masks import open_masks
@@ -174,3 +175,43 @@ def test_the_report_prints_on_paper(report, new_page):
     assert page.run(hidden.format(".controls input")) == "none"
     assert page.run(hidden.format(".stage")) != "none"
     assert page.call("Page.printToPDF")["data"]
+
+
+def test_an_index_of_a_thousand_slides_opens_at_once_and_is_searched(tmp_path, new_page):
+    slides = tuple(
+        {
+            "slide_id": f"TCGA-{number:04}",
+            "label": "ILC" if number % 10 == 0 else "IDC",
+            "split": "test",
+            "predicted": "IDC",
+            "status": "explained",
+            "link": "",
+        }
+        for number in range(1000)
+    )
+    report = CohortReport(
+        title="large",
+        headline="-",
+        classes=(),
+        metrics=(),
+        importance=(),
+        examples=(),
+        slides=slides,
+    )
+    write_index(tmp_path / "index.html", report)
+    page = new_page()
+    started = time.monotonic()
+    page.open((tmp_path / "index.html").as_uri())
+    page.until("document.querySelectorAll('#slides tbody tr:not([hidden])').length === 50")
+    assert time.monotonic() - started < 2
+
+    shown = (
+        "[...document.querySelectorAll('#slides tbody tr:not([hidden])')]"
+        ".map(row => row.cells[0].textContent)"
+    )
+    assert page.run(shown)[::49] == ["TCGA-0000", "TCGA-0049"]
+    page.click("[data-step='1']")
+    assert page.run(shown)[0] == "TCGA-0050"
+    page.type("#pager input", "ilc 099")
+    page.until("document.querySelector('#pager [role=status]').textContent.startsWith('1 of 1000')")
+    assert page.run(shown) == ["TCGA-0990"]

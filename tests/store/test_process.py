@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from xpath.store.process import is_dead, this_process
+from xpath.store.process import is_dead, this_machine, this_process
 
 
 def test_we_live_and_have_a_start():
@@ -30,9 +30,24 @@ def test_a_reused_pid_is_another_process():
     if not me.started:
         pytest.skip("this system does not tell when a process started")
 
-    assert is_dead(me._replace(started="another-boot:1"))
+    assert is_dead(me._replace(started="1"))
     assert not is_dead(me._replace(started=""))
 
 
 def test_other_machines_are_believed():
-    assert not is_dead(this_process()._replace(pid=2**22 + 1, host="another-machine"))
+    gone = this_process()._replace(pid=2**22 + 1)
+
+    assert is_dead(gone)
+    assert not is_dead(gone._replace(machine="another-machine"))
+
+
+def test_pid_namespaces_of_one_host_name_are_other_machines():
+    """Two containers of one name: each has a process 7, and neither sees the other's."""
+    name, boot, namespace = this_machine().split(":", 2)
+    if not namespace:
+        pytest.skip("this system has no pid namespaces")
+    gone = this_process()._replace(pid=2**22 + 1)
+
+    assert namespace.startswith("pid:[")
+    assert not is_dead(gone._replace(machine=f"{name}:{boot}:pid:[1]"))
+    assert not is_dead(gone._replace(machine=f"{name}:another-boot:{namespace}"))

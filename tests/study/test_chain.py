@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from functools import partial
 
@@ -143,27 +142,6 @@ def test_a_truncated_file_is_made_again(finished, slides, tmp_path, victim, smal
     assert run_chain(new_study(root, small, slides), title="six slides")
 
     assert files_of(root) == before
-
-
-def test_a_killed_run_goes_on_to_the_same_files(finished, slides, small, files_of, tmp_path):
-    """Killed again and again, wherever it happens to be, until one attempt gets through."""
-    root = tmp_path / "run"
-    new_study(root, small, slides)
-    code = (
-        "import sys; from pathlib import Path; from xpath.study.chain import run_chain;"
-        "from xpath.study.study import open_study;"
-        "run_chain(open_study(Path(sys.argv[1])), title='six slides')"
-    )
-    command = [sys.executable, "-c", code, str(root)]
-    for seconds in (5, 6, 7, 8, 10):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        time.sleep(seconds)
-        process.kill()
-        process.wait()
-
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-
-    assert files_of(root) == files_of(finished)
 
 
 def test_classifiers_do_not_depend_on_the_memory(finished, slides, small, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from xpath.store.tables import write_table
 from xpath.study.chain import to_explain
 from xpath.study.cohort import load_explained, train_classifiers
 from xpath.study.config import ObjectsConfig, StudyConfig
-from xpath.study.evidence import tabulate_importance
+from xpath.study.evidence import _explained, tabulate_importance
 from xpath.study.folder import RunFolder, slide_splits
 from xpath.study.slides import explain_key
 from xpath.study.study import Study
@@ -145,6 +145,23 @@ def test_intervals_are_over_patients(study, monkeypatch):
 
     assert len(set(seen["patients"].values())) == 10
     assert seen["patients"]["TCGA-A2-0003-01Z-00-DX2"] == "TCGA-A2-0003"
+
+
+def test_tables_are_of_the_slides_that_are_to_be_explained_now(study, monkeypatch):
+    """Explanations of other splits may lie there from before ``explain.splits`` was changed."""
+    monkeypatch.setattr("xpath.study.evidence.is_done", lambda *_: True)
+    monkeypatch.setattr("xpath.study.evidence.read_explanation", lambda path: path)
+    write_table(
+        study.folder.split,
+        [
+            {"slide_id": entry.slide_id, "split": "test" if place else "train", "fold": 0}
+            for place, entry in enumerate(study.slides)
+        ],
+    )
+    for entry in study.slides[:3]:
+        study.folder.explanation(entry.slide_id).touch()
+
+    assert [one.entry for one in _explained(study)] == list(study.slides[1:3])
 
 
 def test_a_class_whose_slides_failed_is_none(study, tmp_path):

@@ -12,8 +12,8 @@ from xpath.batch.slides import SlideEntry
 from xpath.cli.main import main
 from xpath.errors import DataError, MissingDependencyError
 from xpath.geometry import Size
+from xpath.study.chain import dicom_stage
 from xpath.study.config import StudyConfig
-from xpath.study.dicom import dicom_stage
 from xpath.study.study import Study, new_study
 from xpath.testing.masks import grid_at, write_masks
 

@@ -1,10 +1,15 @@
 """What the page of a cohort says first."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
 
-from xpath.study.exports import _headline
+from xpath.batch.claim import claim
+from xpath.batch.slides import SlideEntry
+from xpath.study.config import StudyConfig
+from xpath.study.exports import _headline, _slide_row
+from xpath.study.study import new_study
 
 
 def row(**changes):
@@ -59,3 +64,13 @@ def test_a_score_comes_with_its_interval():
     said = _headline(SimpleNamespace(classes=()), [], metrics)
 
     assert said == "The object-aware model has AUC 0.80 [0.55, 0.96] on 9 test slides."
+
+
+def test_the_index_says_who_is_at_work_on_a_slide(tmp_path):
+    entry = SlideEntry(slide_id="a", path=tmp_path / "a.svs")
+    study = new_study(tmp_path / "run", StudyConfig(), [entry])
+    with claim(study.folder.masks("a")):
+        busy = _slide_row(study, entry, {}, {})["status"]
+
+    assert busy.startswith(f"busy: process {os.getpid()} on ")
+    assert _slide_row(study, entry, {}, {})["status"] == "done"

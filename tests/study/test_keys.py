@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import asdict, dataclass, field, replace
 from types import SimpleNamespace
@@ -196,6 +197,18 @@ def test_a_slide_that_cannot_be_read_has_a_key(study, tmp_path):
     assert len(keys(study, default_mpp=0.5)) == 2
 
 
+def test_another_slide_of_equal_name_and_size_has_another_key(study, tmp_path):
+    before = keys(study)
+    path = tmp_path / "bare.tiff"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, (0, 0))
+
+    assert keys(study)["bare"] != before["bare"]
+    assert keys(study)["stored"] == before["stored"]
+
+
 def test_a_slide_behind_a_link_keeps_its_key(study, tmp_path):
     (tmp_path / "linked.tiff").symlink_to(tmp_path / "stored.tiff")
     linked = SlideEntry(slide_id="linked", path=tmp_path / "linked.tiff")
@@ -225,13 +238,22 @@ class NewerEntry(LedgerEntry):
     host: str = "here"
 
 
+def contents(root):
+    """All files but the notes on when others were compared with their seals."""
+    return {
+        path: path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and not path.name.endswith(".checked")
+    }
+
+
 @pytest.mark.integration
 def test_new_settings_and_columns_leave_a_finished_run_as_it_is(
     finished, slides, small, tmp_path, monkeypatch
 ):
     root = tmp_path / "run"
     shutil.copytree(finished, root)
-    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    before = contents(root)
     made = {path: path.stat().st_mtime_ns for path in root.glob("slides/*/masks.zarr")}
     monkeypatch.setattr("xpath.study.study.StudyConfig", NewerStudy)
     monkeypatch.setattr("xpath.batch.ledger.LedgerEntry", NewerEntry)
@@ -244,7 +266,7 @@ def test_new_settings_and_columns_leave_a_finished_run_as_it_is(
     assert open_study(root).config == newer
     assert run_chain(new_study(root, newer, slides), title="six slides")
 
-    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert contents(root) == before
     assert {path: path.stat().st_mtime_ns for path in made} == made
 
     other = replace(newer, tissue=replace(newer.tissue, method="hsv"))

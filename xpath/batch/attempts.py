@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["MOST_DEATHS", "attempt", "attempts_path"]
+__all__ = ["MOST_DEATHS", "attempt", "attempts_path", "forget_attempts"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def attempt(output: Path, key: str) -> Iterator[None]:
         raise SlideError(
             f"{output.name} is set aside: the process ended while it was made, {len(deaths)} times"
             f" ({'; '.join(line.partition(' ')[2] for line in deaths)}), out of memory or in native"
-            f" code; leave the slide out, or remove {marker} to try again"
+            f" code; leave the slide out, or try again with --retry-failed"
         )
     if deaths:
         logger.warning("the process ended while %s was made; it is tried once more", output.name)
@@ -64,6 +64,12 @@ def attempt(output: Path, key: str) -> Iterator[None]:
 def attempts_path(output: Path) -> Path:
     """Where the lines on an output are kept."""
     return output.with_name(f".{output.name}.attempts")
+
+
+def forget_attempts(folder: Path) -> None:
+    """Gives everything in the folder of a slide that was set aside a new chance."""
+    for marker in folder.glob(".*.attempts"):
+        marker.unlink(missing_ok=True)
 
 
 def _lines(marker: Path) -> list[str]:

@@ -1,29 +1,41 @@
 """Two processes, one slide: the first takes it, the other goes on.
 
-A claim is a small file that only one process can create; it names its process. What a dead process
-of this machine left behind is taken over; claims of other machines are believed, because from here
-nobody can tell whether their process lives.
+A claim is a small file that only one process can create. It names its process, which touches it
+every few seconds while it works. What a dead process of this machine left behind is taken over at
+once, and the claim of any other machine when it was not touched for two minutes. Ages are taken
+from the clock of the file system, which all machines share.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import tempfile
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from uuid import uuid4
 
 from xpath.store.process import Process, is_dead, this_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["Busy", "claim", "claimant", "lock_of"]
+__all__ = ["Busy", "at_work", "claim", "claim_in_turn", "claimant", "is_orphan", "lock_of"]
 
-UNREADABLE_SECONDS = 60.0
-"""A lock without content is being written. After this time it is one that never will be."""
+logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 10.0
+"""How often a claimant touches its locks."""
+LEASE_SECONDS = 120.0
+"""A lock that was not touched for so long belongs to nobody: its machine is lost."""
+
+POLL_SECONDS = 0.2
+"""How often to look whether another process is through."""
 
 
 class Busy(Exception):
@@ -36,6 +48,8 @@ class Claimed(NamedTuple):
     process: Process
     since: str
     """Date and time, UTC."""
+    token: str
+    """Tells this claim from every other."""
 
 
 @contextmanager
@@ -46,26 +60,50 @@ def claim(output: Path) -> Iterator[bool]:
         output: The file or folder to be made; the lock is a hidden file beside it.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    lock = lock_of(output)
-    owned = _create(lock) or _take_over(lock)
-    try:
-        yield owned
-    finally:
-        if owned:
-            lock.unlink(missing_ok=True)
+    lock, token = lock_of(output), uuid4().hex
+    owned = _create(lock, token) or _take_over(lock, token)
+    if not owned:
+        yield False
+        return
+    with _heart.beating_for(lock):
+        try:
+            yield True
+        finally:
+            claimed = _read(lock)
+            if claimed is not None and claimed.token == token:  # else it was taken over
+                lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def claim_in_turn(output: Path) -> Iterator[None]:
+    """Waits until this process owns the making of an output, however long another one takes."""
+    waiting_for = ""
+    while True:
+        with claim(output) as owned:
+            if owned:
+                yield
+                return
+        if waiting_for != (waiting_for := claimant(output)) and waiting_for:
+            logger.warning("waiting for %s, which is at work on %s", waiting_for, output.name)
+        time.sleep(POLL_SECONDS)
 
 
 def claimant(output: Path) -> str:
-    """Who makes an output now and what to do if nobody does, in words. Empty without a lock."""
+    """Who makes an output now, in words. Empty without a lock."""
     lock = lock_of(output)
     claimed = _read(lock)
     if claimed is None:
-        return f"another process; if none is running, remove {lock}" if lock.exists() else ""
+        return "another process" if lock.exists() else ""
     process = claimed.process
-    return (
-        f"process {process.pid} on {process.host} since {claimed.since};"
-        f" if it is gone, remove {lock}"
-    )
+    return f"process {process.pid} on {process.host} since {claimed.since}"
+
+
+def at_work(outputs: Iterable[Path]) -> str:
+    """Who makes one of several outputs now, in words. Empty if nobody does any more."""
+    for output in outputs:
+        if lock_of(output).exists() and not is_orphan(lock_of(output)):
+            return claimant(output)
+    return ""
 
 
 def lock_of(output: Path) -> Path:
@@ -73,14 +111,56 @@ def lock_of(output: Path) -> Path:
     return output.with_name(f".{output.name}.lock")
 
 
-def _create(lock: Path) -> bool:
+def is_orphan(lock: Path) -> bool:
+    """True if nobody works under a lock any more, so that the next claim takes it over."""
+    claimed = _read(lock)
+    if claimed is not None and is_dead(claimed.process):
+        return True
+    try:
+        return _now(lock.parent) - lock.stat().st_mtime > LEASE_SECONDS
+    except OSError:  # it has gone just now
+        return False
+
+
+class _Heart:
+    """Touches the locks that this process holds."""
+
+    def __init__(self) -> None:
+        self._locks: set[Path] = set()
+        self._pid = 0
+        """The process the thread runs in, which a fork does not copy."""
+
+    @contextmanager
+    def beating_for(self, lock: Path) -> Iterator[None]:
+        """Keeps a lock alive for as long as the block takes."""
+        if self._pid != os.getpid():
+            self._pid, self._locks = os.getpid(), set()
+            threading.Thread(target=self._beat, name="xpath claims", daemon=True).start()
+        self._locks.add(lock)
+        try:
+            yield
+        finally:
+            self._locks.discard(lock)
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(BEAT_SECONDS)
+            for lock in tuple(self._locks):
+                with suppress(OSError):  # given back just now, or the server is away
+                    os.utime(lock)
+
+
+_heart = _Heart()
+
+
+def _create(lock: Path, token: str) -> bool:
     """Creates the lock, unless it exists."""
     try:
         handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:
         return False
     try:
-        os.write(handle, _content())
+        os.write(handle, _content(token))
     except OSError:  # the disk is full
         lock.unlink(missing_ok=True)
         raise
@@ -89,12 +169,14 @@ def _create(lock: Path) -> bool:
     return True
 
 
-def _take_over(lock: Path) -> bool:
-    """Makes a dead process's lock ours.
+def _take_over(lock: Path, token: str) -> bool:
+    """Makes the lock of a dead process or a lost machine ours.
 
-    The lock is rewritten in place, while the system holds others of this machine off it: were it
-    removed and made anew, a second process could remove the one that was just made.
+    The lock is rewritten in place, while the system holds others off it: were it removed and made
+    anew, a second process could remove the one that was just made.
     """
+    if not is_orphan(lock):
+        return False
     try:
         import fcntl
 
@@ -104,10 +186,10 @@ def _take_over(lock: Path) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         same = os.fstat(handle).st_ino == lock.stat().st_ino
-        if not (same and _is_stale(lock)):
+        if not (same and is_orphan(lock)):
             return False
         os.ftruncate(handle, 0)
-        os.write(handle, _content())
+        os.write(handle, _content(token))
     except OSError:  # held by another process that is taking over
         return False
     else:
@@ -116,23 +198,27 @@ def _take_over(lock: Path) -> bool:
         os.close(handle)
 
 
-def _is_stale(lock: Path) -> bool:
-    claimed = _read(lock)
-    if claimed is not None:
-        return is_dead(claimed.process)
-    return time.time() - lock.stat().st_mtime > UNREADABLE_SECONDS
+def _now(folder: Path) -> float:
+    """The time of the file system, which may be that of another machine."""
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        return os.fstat(probe.fileno()).st_mtime
 
 
-def _content() -> bytes:
+def _content(token: str) -> bytes:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return json.dumps({**this_process()._asdict(), "time": now}).encode()
+    return json.dumps({**this_process()._asdict(), "time": now, "token": token}).encode()
 
 
 def _read(lock: Path) -> Claimed | None:
     """The content of a lock, or None if it is gone or being written."""
     try:
         content = json.loads(lock.read_text())
-        process = Process(int(content["pid"]), str(content["host"]), str(content["started"]))
-        return Claimed(process, str(content["time"]))
+        process = Process(
+            int(content["pid"]),
+            str(content["host"]),
+            str(content["machine"]),
+            str(content["started"]),
+        )
+        return Claimed(process, str(content["time"]), str(content["token"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

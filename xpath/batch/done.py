@@ -2,13 +2,15 @@
 
 Beside ``masks.zarr`` lies ``masks.zarr.done.json``: a key over the settings and inputs it was made
 from, and size and SHA-256 of every file. Nothing else counts as done: no file by its name alone, no
-file of other settings, no file that was cut short.
+file of other settings, no file that was cut short. The bytes are read once: what the files looked
+like then lies in ``.masks.zarr.checked``, and they are read again only when they look otherwise.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,14 +22,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["content_of", "forget", "is_done", "key_of", "make_once", "mark_done", "read_key"]
+__all__ = [
+    "content_of",
+    "forget",
+    "is_done",
+    "is_intact",
+    "key_of",
+    "make_once",
+    "mark_done",
+    "read_key",
+]
 
 SCHEMA = "xpath.done/1"
 FRESH = 2_000_000_000
 """Nanoseconds within which a file may change again without a later time of change."""
 
 _verified: dict[Path, str] = {}
-"""Outputs whose bytes this process has compared with their seal, and what they looked like then."""
+"""What outputs looked like when this process compared their bytes with their seal."""
 
 
 class Seal(NamedTuple):
@@ -92,12 +103,22 @@ def mark_done(output: Path, key: str) -> None:
 def is_done(output: Path, key: str) -> bool:
     """True if an output was sealed with this key and is still, byte for byte, what was sealed.
 
-    A process reads the bytes of an output once, and again only if a file of it has another size,
-    position on disk or time of change.
+    The bytes are read once, and again only if a file has another size, position on disk or time of
+    change.
     """
     seal = _read(output)
-    if seal is None or seal.key != key:
-        return False
+    return seal is not None and seal.key == key and _is_intact(output, seal)
+
+
+def is_intact(output: Path) -> bool:
+    """True if an output is byte for byte what was sealed, all of it read now."""
+    seal = _read(output)
+    _verified.pop(output, None)
+    _checked_path(output).unlink(missing_ok=True)
+    return seal is not None and _is_intact(output, seal)
+
+
+def _is_intact(output: Path, seal: Seal) -> bool:
     try:
         paths = _files(output)
         about = {name: path.stat() for name, path in paths.items()}
@@ -105,13 +126,13 @@ def is_done(output: Path, key: str) -> bool:
         if sizes != {name: size for name, (size, _) in seal.files.items()}:
             return False  # cheap, and catches all that was cut short
         looks = key_of(seal, {name: (it.st_ino, it.st_ctime_ns) for name, it in about.items()})
-        if _verified.get(output) == looks:
+        if looks in (_verified.get(output), _checked(output)):
             return True
         same = all(sha256_of(path) == seal.files[name][1] for name, path in paths.items())
     except OSError:  # unreadable, or removed while we look
         return False
     if same and time.time_ns() - max(stat.st_ctime_ns for stat in about.values()) > FRESH:
-        _verified[output] = looks
+        _keep_checked(output, looks)
     return same
 
 
@@ -138,6 +159,25 @@ def content_of(output: Path) -> str:
 def forget(output: Path) -> None:
     """Breaks the seal, so that the output will be made again."""
     _seal_path(output).unlink(missing_ok=True)
+
+
+def _keep_checked(output: Path, looks: str) -> None:
+    """Writes down what an output looked like when its bytes were compared."""
+    _verified[output] = looks
+    with suppress(OSError):  # of others, who do not let us write; then the next process reads again
+        _checked_path(output).write_text(looks)
+
+
+def _checked(output: Path) -> str:
+    """What an output looked like when its bytes were compared, empty if they never were."""
+    try:
+        return _checked_path(output).read_text()
+    except (OSError, ValueError):
+        return ""
+
+
+def _checked_path(output: Path) -> Path:
+    return output.with_name(f".{output.name}.checked")
 
 
 def _seal_path(output: Path) -> Path:

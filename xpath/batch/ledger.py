@@ -1,27 +1,30 @@
-"""How every slide fared in every stage: the table ``slides.csv`` of a run."""
+"""How every slide fared in every stage: a small file each, merged into the table ``slides.csv``.
+
+Whoever works on a slide writes its entry to ``slides/ID/.STAGE.json``. So any number of processes
+keep one ledger and do not wait for each other, and the cost of an entry does not grow with the run.
+The table is for people and made from these files at the end of each stage.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
-import time
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from xpath.batch.claim import claim, claimant
+from xpath.batch.claim import claim_in_turn
 from xpath.errors import StoreError
+from xpath.store.schema import atomic
 from xpath.store.tables import read_rows, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 __all__ = ["Ledger", "LedgerEntry", "StageReport"]
 
 logger = logging.getLogger(__name__)
-
-PATIENCE_SECONDS = 30.0
-"""How long to wait for another process that writes the ledger."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,13 +37,18 @@ class LedgerEntry:
     slide_id: str
     stage: str
     status: str = "failed"
-    """``done``, ``failed`` or ``busy``."""
+    """``done``, ``failed``, or ``busy``, which is never written: another process works on it."""
     reason: str = ""
     """Why it failed, or which process is working on it."""
     attempts: int = 0
     """How often work on it ran to an end, good or bad."""
     seconds: float = 0.0
     """Duration of the last attempt."""
+
+    @property
+    def failed(self) -> bool:
+        """True if work on it ended badly, False also if it was never begun."""
+        return self.status == "failed" and self.attempts > 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +58,6 @@ class StageReport:
     stage: str
     done: tuple[str, ...]
     failed: tuple[str, ...]
-    busy: tuple[str, ...]
-    """Another process works on them, so they may soon be done or fail."""
 
     @property
     def ok(self) -> bool:
@@ -60,67 +66,102 @@ class StageReport:
 
 
 class Ledger:
-    """``slides.csv``: one row per slide and stage, rewritten whole when an entry changes.
-
-    Several processes may keep the same ledger: each reads the table again before it writes an
-    entry of its own.
-    """
+    """The entries of a run, and its table ``slides.csv``."""
 
     def __init__(self, path: Path, logs: Path) -> None:
-        """Reads the entries of earlier runs.
+        """Reads nothing yet.
 
         Args:
-            path: The table; it need not exist.
+            path: The table; it need not exist. Entries lie in a folder of its name without suffix.
             logs: Folder for the tracebacks of failures.
         """
         self.path = path
         self.logs = logs
         """Folder for the tracebacks of failures."""
-        self._entries = _read(path)
+
+    def __reduce__(self) -> tuple[type[Ledger], tuple[Path, Path]]:
+        """Goes to another process as its paths."""
+        return Ledger, (self.path, self.logs)
+
+    @cached_property
+    def _table(self) -> dict[tuple[str, str], LedgerEntry]:
+        """The table at first sight, for runs of versions that wrote nothing else."""
+        return _read(self.path)
 
     def entry(self, slide_id: str, stage: str) -> LedgerEntry:
-        """A copy of the entry of a slide in a stage, or a new entry if there is none."""
-        known = self._entries.get((slide_id, stage))
-        return replace(known) if known else LedgerEntry(slide_id=slide_id, stage=stage)
+        """The entry of a slide in a stage, or a new one if there is none."""
+        try:
+            content = json.loads(self._entry_path(slide_id, stage).read_text(encoding="utf-8"))
+            names = {field.name for field in fields(LedgerEntry)}  # a newer version may know more
+            return LedgerEntry(**{name: content[name] for name in names & content.keys()})
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            logger.warning("the entry of %s in %s is damaged: %r", slide_id, stage, error)
+        before = self._table.get((slide_id, stage))
+        return replace(before) if before else LedgerEntry(slide_id=slide_id, stage=stage)
 
-    def entries(self) -> list[LedgerEntry]:
-        """Copies of all entries, in the order in which they were first written."""
-        return [replace(entry) for entry in self._entries.values()]
+    def note(
+        self, slide_id: str, stage: str, *, failure: str = "", seconds: float | None = None
+    ) -> LedgerEntry:
+        """Writes down how a slide fared.
 
-    def write(self, entry: LedgerEntry) -> None:
-        """Writes an entry, but a busy one never replaces a done one.
+        Args:
+            slide_id: The slide.
+            stage: What was done with it.
+            failure: Why it failed, empty if it is done.
+            seconds: Duration of the attempt, None if the output was there already.
 
         Raises:
-            StoreError: The disk is full, or another process holds the ledger for too long.
+            StoreError: The disk is full.
         """
-        key = (entry.slide_id, entry.stage)
-        with self._alone():
-            self._entries = _read(self.path)
-            known = self._entries.get(key)
-            busy = entry.status == "busy" and known is not None and known.status == "done"
-            if busy or entry == known:
-                return
-            self._entries[key] = replace(entry)
-            write_table(self.path, self._entries.values())
+        path = self._entry_path(slide_id, stage)
+        with claim_in_turn(path):
+            entry = self.entry(slide_id, stage)
+            before = replace(entry)
+            entry.status, entry.reason = ("failed", failure) if failure else ("done", "")
+            if seconds is not None:
+                entry.attempts += 1
+                entry.seconds = round(seconds, 2)
+            if entry != before:
+                with atomic(path) as draft:
+                    draft.write_text(json.dumps(asdict(entry)), encoding="utf-8")
+        return entry
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Keeps other processes from writing meanwhile."""
-        end = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            with claim(self.path) as mine:
-                if mine:
-                    yield
-                    return
-            if time.monotonic() > end:
-                raise StoreError(f"{self.path} is being written by {claimant(self.path)}")
-            time.sleep(0.02)
+    def finished_at(self, slide_id: str, stage: str) -> float | None:
+        """When the entry of a slide in a stage was written, seconds since 1970, None without."""
+        try:
+            return self._entry_path(slide_id, stage).stat().st_mtime
+        except OSError:
+            return None
+
+    def merge(self, stage: str, slide_ids: Iterable[str]) -> None:
+        """Brings the entries of a stage into the table, unless it holds them already.
+
+        Raises:
+            StoreError: The disk is full.
+        """
+        written = {(entry.slide_id, stage): entry for entry in self._written(stage, slide_ids)}
+        with claim_in_turn(self.path):
+            before = _read(self.path)
+            merged = before | written
+            if merged != before:
+                write_table(self.path, merged.values(), LedgerEntry)
+
+    def _written(self, stage: str, slide_ids: Iterable[str]) -> Iterator[LedgerEntry]:
+        for slide_id in slide_ids:
+            entry = self.entry(slide_id, stage)
+            if entry != LedgerEntry(slide_id=slide_id, stage=stage):
+                yield entry
+
+    def _entry_path(self, slide_id: str, stage: str) -> Path:
+        return self.path.with_suffix("") / slide_id / f".{stage}.json"
 
 
 def _read(path: Path) -> dict[tuple[str, str], LedgerEntry]:
     """Entries of earlier runs by slide and stage.
 
-    A broken table is no reason to stop, for it is only a record: it is put aside.
+    A broken table is no reason to stop, for it is only a copy: it is put aside.
     """
     try:
         entries = read_rows(path, LedgerEntry)

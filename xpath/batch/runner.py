@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from typing import TYPE_CHECKING
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 from tqdm import tqdm
 
@@ -15,14 +17,80 @@ from xpath.errors import DataError
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from xpath.batch.slides import SlideEntry
 
-__all__ = ["run_stage"]
+__all__ = ["Executor", "InProcess", "SlideJob", "run_stage"]
 
 logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+"""How often to look at slides that another process is working on."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideJob:
+    """The work of a stage on one slide, and how it went written down. Pickles if its work does."""
+
+    stage: str
+    work: Callable[[SlideEntry], bool | None]
+    """Makes the stage's output of a slide; False if it was there already, which counts as done but
+    not as an attempt. Whatever it raises is this slide's failure and no other's, but for ``Busy``:
+    another process is at it."""
+    ledger: Ledger
+
+    def __call__(self, slide: SlideEntry) -> LedgerEntry:
+        """Works on one slide. Only Ctrl-C and the like get out of it."""
+        name, stage, started = slide.slide_id, self.stage, time.monotonic()
+        before = self.ledger.entry(name, stage)
+        log = self.ledger.logs / f"{name}.{stage}.log"
+        try:
+            made = self.work(slide) is not False
+        except Busy as busy:
+            return replace(before, status="busy", reason=str(busy))
+        except Exception as error:  # noqa: BLE001 - one slide must never stop the others
+            _keep_traceback(log)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            return self._failed(name, reason, time.monotonic() - started)
+        log.unlink(missing_ok=True)
+        return self.ledger.note(name, stage, seconds=time.monotonic() - started if made else None)
+
+    def lost(self, slide: SlideEntry, reason: str) -> LedgerEntry:
+        """Writes down that whoever worked on a slide ended in the middle of it, for good."""
+        return self._failed(slide.slide_id, reason, 0.0)
+
+    def _failed(self, name: str, reason: str, seconds: float) -> LedgerEntry:
+        logger.warning("%s failed in %s: %s", name, self.stage, reason)
+        return self.ledger.note(name, self.stage, failure=reason, seconds=seconds)
+
+
+class Executor(Protocol):
+    """Where slides are worked on."""
+
+    def run(
+        self, job: SlideJob, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
+    ) -> Iterator[LedgerEntry]:
+        """Entries of the slides in whatever order they come.
+
+        Args:
+            job: What to do with each slide.
+            slides: In the order in which they are to be begun.
+            on_start: Gets the name of a slide when work on it begins.
+        """
+
+
+class InProcess:
+    """Slides one after the other in this process."""
+
+    def run(
+        self, job: SlideJob, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
+    ) -> Iterator[LedgerEntry]:
+        """Entries in the order of the slides."""
+        for slide in slides:
+            on_start(slide.slide_id)
+            yield job(slide)
 
 
 def run_stage(
@@ -31,17 +99,20 @@ def run_stage(
     work: Callable[[SlideEntry], bool | None],
     ledger: Ledger,
     *,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> StageReport:
-    """Does a stage's work on every slide, one after the other.
+    """Does a stage's work on every slide, and waits for slides that other processes work on.
+
+    So what comes after it has all slides before it, whoever made them. A slide whose process is
+    lost meanwhile is taken over.
 
     Args:
         stage: Its name, for the ledger and the progress bar.
         slides: In the order they are worked on.
-        work: Makes the stage's output of a slide; False if it was there already, which counts as
-            done but not as an attempt. Whatever it raises is this slide's failure and no other's;
-            ``Busy`` if another process is at it. Only Ctrl-C and the like end the stage.
+        work: As of ``SlideJob``.
         ledger: Where the outcome is kept; a slide that failed before is tried again.
+        executor: Where the work is done, by default in this process.
         progress: Show a bar on stderr.
 
     Raises:
@@ -50,38 +121,59 @@ def run_stage(
     """
     names = [slide.slide_id for slide in slides]
     if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, number in Counter(names).items() if number > 1)
         raise DataError(f"slides are named twice: {twice[:5]}; results go by name, rename them")
-    outcome: dict[str, list[str]] = {"done": [], "failed": [], "busy": []}
-    for slide in tqdm(slides, desc=f"{stage:>10}", unit="slide", disable=not (progress and slides)):
-        entry = _attempt(stage, slide, work, ledger)
-        outcome[entry.status].append(slide.slide_id)
-    return StageReport(stage=stage, **{key: tuple(ids) for key, ids in outcome.items()})
-
-
-def _attempt(
-    stage: str, slide: SlideEntry, work: Callable[[SlideEntry], bool | None], ledger: Ledger
-) -> LedgerEntry:
-    """Works on one slide and writes down how it went."""
-    entry = ledger.entry(slide.slide_id, stage)
-    log = ledger.logs / f"{slide.slide_id}.{stage}.log"
-    started = time.monotonic()
+    job, executor = SlideJob(stage, work, ledger), executor or InProcess()
     try:
-        worked = work(slide) is not False
-        entry.status, entry.reason = "done", ""
-        log.unlink(missing_ok=True)
-    except Busy as busy:
-        worked, entry.status, entry.reason = False, "busy", str(busy)
-    except Exception as error:  # noqa: BLE001 - one slide must never stop the others
-        worked, entry.status = True, "failed"
-        entry.reason = " ".join(f"{type(error).__name__}: {error}".split())
-        _keep_traceback(log)
-        logger.warning("%s failed in %s: %s", slide.slide_id, stage, entry.reason)
-    if worked:
-        entry.attempts += 1
-        entry.seconds = round(time.monotonic() - started, 2)
-    ledger.write(entry)
-    return entry
+        with tqdm(
+            total=len(slides),
+            desc=f"{stage:>10}",
+            unit="slide",
+            disable=not (progress and slides),
+        ) as bar:
+            ended = dict(_all_ended(job, slides, executor, bar))
+    finally:
+        ledger.merge(stage, names)
+    return StageReport(
+        stage=stage,
+        done=tuple(name for name in names if ended[name] == "done"),
+        failed=tuple(name for name in names if ended[name] == "failed"),
+    )
+
+
+def _all_ended(
+    job: SlideJob, slides: Sequence[SlideEntry], executor: Executor, bar: tqdm[None]
+) -> Iterator[tuple[str, str]]:
+    """Name and status of each slide when work on it has come to an end, here or elsewhere."""
+    busy: dict[str, LedgerEntry] = {}
+    while True:
+        waiting = [slide for slide in slides if not busy or slide.slide_id in busy]
+        busy_before, busy = busy, {}
+        open_slides = []
+        for slide in waiting:
+            if _failed_elsewhere(job, slide, busy_before):
+                bar.update()
+                yield slide.slide_id, "failed"
+            else:
+                open_slides.append(slide)
+        for entry in executor.run(job, open_slides, bar.set_postfix_str):
+            if entry.status == "busy":
+                busy[entry.slide_id] = entry
+                continue
+            bar.update()
+            yield entry.slide_id, entry.status
+        if not busy:
+            return
+        bar.set_postfix_str(f"waiting: {next(iter(busy.values())).reason}")
+        time.sleep(POLL_SECONDS)
+
+
+def _failed_elsewhere(job: SlideJob, slide: SlideEntry, busy: dict[str, LedgerEntry]) -> bool:
+    """True if a slide failed in another process while we waited for it, so is not tried again."""
+    if slide.slide_id not in busy:
+        return False
+    now = job.ledger.entry(slide.slide_id, job.stage)
+    return now.status == "failed" and now.attempts > busy[slide.slide_id].attempts
 
 
 def _keep_traceback(path: Path) -> None:

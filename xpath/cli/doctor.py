@@ -1,4 +1,4 @@
-"""``xpath doctor``: is everything there that a run needs?"""
+"""``xpath doctor``: is everything there that a run needs, and is a run in order?"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from xpath.cli.command import Command
@@ -55,13 +56,43 @@ class Finding(NamedTuple):
     detail: str
 
 
-def run(_: argparse.Namespace) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument(
+        "run_folder", type=Path, nargs="?", metavar="RUN", help="check this run instead"
+    )
+    parser.add_argument(
+        "--repair", action="store_true", help="of RUN, remove what lost processes left behind"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
     """Prints every check. Returns 1 if something needed is missing or broken."""
+    if args.run_folder:
+        return _check_run(args.run_folder, repair=args.repair)
     good = True
     for finding in _findings():
         print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.what:24} {finding.detail}", flush=True)
         good = good and finding.ok
     return 0 if good else 1
+
+
+def _check_run(folder: Path, *, repair: bool) -> int:
+    """Prints what is wrong with a run. Returns 1 if anything is."""
+    from tqdm import tqdm
+
+    from xpath.study.checkup import check_run, remove_leftovers
+    from xpath.study.study import open_study
+
+    study = open_study(folder)
+    if repair:
+        print(f"removed {remove_leftovers(study)} locks and drafts that lost processes left behind")
+    with tqdm(desc="   reading", unit="output") as bar:
+        troubles = check_run(study, lambda _: bar.update())
+    for trouble in troubles:
+        print(f"FAIL {trouble.what}\n     {trouble.advice}")
+    print(f"{folder}: {len(study.slides)} slides, {len(troubles) or 'no'} troubles")
+    return 1 if troubles else 0
 
 
 def _findings() -> Iterator[Finding]:
@@ -129,7 +160,9 @@ def machine() -> Finding:
 
 COMMAND = Command(
     name="doctor",
-    help="check packages, weights, device, memory and disk",
-    description=__doc__,
+    help="check packages, weights, device, memory and disk, or a run",
+    description="Checks the installation, or with RUN a run folder: damaged and unfinished outputs,"
+    " failed and missing slides, locks and drafts of lost processes.",
+    arguments=add_arguments,
     run=run,
 )

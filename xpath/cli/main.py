@@ -21,6 +21,7 @@ from xpath.cli import (
     review,
     sample,
     stages,
+    status,
     weights,
 )
 from xpath.cli.command import Parser, add_commands
@@ -35,7 +36,7 @@ COMMANDS = (
     *(module.COMMAND for module in (doctor, labels, sample, grid)),
     *stages.COMMANDS,
     *pipelines.COMMANDS,
-    *(module.COMMAND for module in (ask, review, compare, pathseg, weights, demo)),
+    *(module.COMMAND for module in (status, ask, review, compare, pathseg, weights, demo)),
 )
 
 EPILOG = """\
@@ -52,6 +53,7 @@ your own slides, one stage after the other, or all at once with xpath run:
   xpath train LABELS.csv --out RUN
   xpath explain --out RUN
   xpath export --out RUN
+  xpath status RUN --watch               how far it is; xpath doctor RUN: is it in order?
   xpath review RUN                       look at it in the browser, note findings
   xpath compare RUN CORRECTED.geojson --slide NAME
                                          against what you corrected in QuPath

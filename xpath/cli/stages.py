@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xpath.cli.batch_options import add_batch_options, batch_from, show_plan
 from xpath.cli.command import Command
 
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ def add_keep_na(parser: argparse.ArgumentParser) -> None:
 
 
 def study_from(
-    args: argparse.Namespace, labels: Path | None = None, *, keep: bool = False
+    args: argparse.Namespace, labels: Path | None = None, *, keep: bool = False, save: bool = True
 ) -> Study:
-    """The study that the arguments describe, written to ``run.json``.
+    """The study that the arguments describe.
 
     Of a run that is there already all settings stay that the arguments do not change.
 
@@ -71,6 +72,7 @@ def study_from(
         args: Of a command with ``add_study_options``.
         labels: Table of the slides' classes.
         keep: The run keeps slides that it has already and the arguments do not name.
+        save: Write it to ``run.json``.
 
     Raises:
         ConfigError: The run has finished results of other settings, and ``--replace`` is not given.
@@ -78,25 +80,13 @@ def study_from(
     """
     from xpath.batch.slides import find_slides, read_labels, with_labels
     from xpath.config import load_config
-    from xpath.labels import parse_object
     from xpath.study.config import StudyConfig
     from xpath.study.folder import RunFolder
     from xpath.study.study import Study, open_study, save_study
 
-    overrides = list(args.set)
-    if args.objects:
-        asked = [parse_object(text) for text in args.objects.split(",")]
-        overrides += [
-            f"objects.labels={json.dumps([label.setting for label in asked])}",
-            f"explain.labels={json.dumps([label.id for label in asked])}",
-        ]
-    if args.mpp is not None:
-        overrides.append(f"default_mpp={args.mpp}")
-    if args.device is not None:
-        overrides.append(f'objects.device="{args.device}"')
     folder = RunFolder(args.out)
     before = open_study(args.out).config if folder.settings.exists() else None
-    config = load_config(StudyConfig, args.config, overrides, base=before)
+    config = load_config(StudyConfig, args.config, _overrides(args), base=before)
     if before is not None and not args.replace:
         _refuse_overwriting(folder, before, config)
     slides = find_slides(args.slides)
@@ -109,8 +99,27 @@ def study_from(
     if args.objects:  # free spellings may mean another label than was thought
         names = ", ".join(label.setting for label in study.labels)
         print(f"xpath: looking for {names}", file=sys.stderr)
-    save_study(study)
+    if save:
+        save_study(study)
     return study
+
+
+def _overrides(args: argparse.Namespace) -> list[str]:
+    """Settings that the options stand for, as in ``--set``."""
+    from xpath.labels import parse_object
+
+    overrides = list(args.set)
+    if args.objects:
+        asked = [parse_object(text) for text in args.objects.split(",")]
+        overrides += [
+            f"objects.labels={json.dumps([label.setting for label in asked])}",
+            f"explain.labels={json.dumps([label.id for label in asked])}",
+        ]
+    if args.mpp is not None:
+        overrides.append(f"default_mpp={args.mpp}")
+    if args.device is not None:
+        overrides.append(f'objects.device="{args.device}"')
+    return overrides
 
 
 def _refuse_overwriting(folder: RunFolder, before: StudyConfig, after: StudyConfig) -> None:
@@ -167,19 +176,28 @@ def finish(*reports: StageReport) -> int:
 def _segment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("slides", type=Path, nargs="+", help="slide files or folders of slides")
     add_study_options(parser)
+    add_batch_options(parser)
 
 
 def _segment(args: argparse.Namespace) -> int:
     from xpath.study.chain import segment_stage
 
-    return finish(segment_stage(study_from(args, keep=True)))
+    study = study_from(args, keep=True, save=not args.dry_run)
+    batch = batch_from(args, study)
+    if args.dry_run:
+        return show_plan(study, "segment", batch)
+    return finish(segment_stage(study, batch=batch))
 
 
 def _features(args: argparse.Namespace) -> int:
     from xpath.study.chain import features_stage
     from xpath.study.study import open_study
 
-    return finish(features_stage(open_study(args.out)))
+    study = open_study(args.out)
+    batch = batch_from(args, study)
+    if args.dry_run:
+        return show_plan(study, "features", batch)
+    return finish(features_stage(study, batch=batch))
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -191,13 +209,13 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from xpath.batch.slides import labels_without_slide, read_labels, with_labels
-    from xpath.study.cohort import train_classifiers
+    from xpath.study.chain import train_stage
     from xpath.study.study import open_study, save_study
 
     study = open_study(args.out)
     labels = read_labels(args.labels, keep_na=args.keep_na)
     slides = with_labels(study.slides, labels)
-    cohort = train_classifiers(labelled := replace(study, slides=tuple(slides)))
+    cohort = train_stage(labelled := replace(study, slides=tuple(slides)))
     save_study(labelled)  # a table that cannot train leaves the run as it was
     print((args.out / "tables" / "metrics.csv").read_text(), end="")
     return 1 if cohort.left_out or labels_without_slide(slides, labels) else 0
@@ -207,10 +225,15 @@ def _explain(args: argparse.Namespace) -> int:
     from xpath.study.chain import explain_stage
     from xpath.study.study import open_study
 
-    return finish(explain_stage(open_study(args.out)))
+    study = open_study(args.out)
+    batch = batch_from(args, study)
+    if args.dry_run:
+        return show_plan(study, "explain", batch)
+    return finish(explain_stage(study, batch))
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    add_batch_options(parser)
     parser.add_argument(
         "--pyramids",
         action="store_true",
@@ -226,17 +249,19 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     from xpath.errors import StoreError
-    from xpath.study.chain import export_stage, pyramids_stage
-    from xpath.study.dicom import dicom_stage
+    from xpath.study.chain import dicom_stage, export_stage, pyramids_stage
     from xpath.study.study import open_study
 
     study = open_study(args.out)
+    batch = batch_from(args, study)
+    if args.dry_run:
+        return show_plan(study, "export", batch)
     # Masks are enough for these, so a run without classifiers has them as well.
-    segmentations = [dicom_stage(study)] if args.dicom_seg else []
-    reports = [*segmentations, export_stage(study, title=args.out.resolve().name)]
+    segmentations = [dicom_stage(study, batch)] if args.dicom_seg else []
+    reports = [*segmentations, export_stage(study, title=args.out.resolve().name, batch=batch)]
     if args.pyramids:
-        reports.append(pyramids_stage(study))
-    if not any(report.done or report.failed or report.busy for report in reports):
+        reports.append(pyramids_stage(study, batch))
+    if not any(report.done or report.failed for report in reports):
         raise StoreError(
             f"{args.out} has no explained slides, so there is nothing to export; run"
             f" `xpath explain --out {args.out}` first"
@@ -265,8 +290,8 @@ def _stage(
 
 COMMANDS = (
     _stage("segment", "find objects in slides with words", _segment, _segment_arguments),
-    _stage("features", "extract patch and object features", _features),
+    _stage("features", "extract patch and object features", _features, add_batch_options),
     _stage("train", "train the standard and the object-aware classifier", _train, _train_arguments),
-    _stage("explain", "explain the test slides", _explain),
+    _stage("explain", "explain the test slides", _explain, add_batch_options),
     _stage("export", "write pictures, QuPath files and pages", _export, _export_arguments),
 )

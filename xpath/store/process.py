@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Process", "is_dead", "this_process"]
+__all__ = ["Process", "is_dead", "this_machine", "this_process"]
 
 
 class Process(NamedTuple):
@@ -19,9 +20,11 @@ class Process(NamedTuple):
 
     pid: int
     host: str
-    """Name of the machine."""
+    """Name of the machine, for messages."""
+    machine: str
+    """Where the pid is valid, as ``this_machine``."""
     started: str
-    """Boot and clock tick at which it started, empty where the system does not say.
+    """Clock tick at which it started, empty where the system does not say.
 
     A pid is given out again after a while; together with its start it is not.
     """
@@ -30,12 +33,26 @@ class Process(NamedTuple):
 def this_process() -> Process:
     """The process that runs now."""
     pid = os.getpid()
-    return Process(pid, socket.gethostname(), _started(pid))
+    return Process(pid, socket.gethostname(), this_machine(), _started(pid))
+
+
+@cache
+def this_machine() -> str:
+    """Name, boot and pid namespace: what two processes must share to see each other's pids.
+
+    A name alone is not enough, for containers of many machines may bear the same.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # not Linux
+        boot = namespace = ""
+    return ":".join((socket.gethostname(), boot, namespace))
 
 
 def is_dead(process: Process) -> bool:
-    """True if it surely runs no more, False also on other machines, where we cannot know."""
-    if os.name != "posix" or process.host != socket.gethostname():
+    """True if it surely runs no more, False also where we cannot know, as on other machines."""
+    if os.name != "posix" or process.machine != this_machine():
         return False  # on Windows, signal 0 would end the process
     try:
         os.kill(process.pid, 0)
@@ -48,11 +65,10 @@ def is_dead(process: Process) -> bool:
 
 
 def _started(pid: int) -> str:
-    """Boot id and start tick of a process from ``/proc``, empty on systems without."""
+    """Start tick of a process from ``/proc``, empty on systems without."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
     # the name, field 2, is in brackets and may hold blanks; the start tick is field 22
-    return f"{boot}:{status.rpartition(')')[2].split()[19]}"
+    return status.rpartition(")")[2].split()[19]

@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import shutil
-import socket
 from contextlib import contextmanager, suppress
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from xpath.errors import StoreError, XPathError
-from xpath.store.process import Process, is_dead
+from xpath.store.process import is_dead, this_machine, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -158,8 +157,8 @@ def _make_home(path: Path) -> None:
 
 
 def _host() -> str:
-    """A short stand-in for the machine's name, which may be long or odd."""
-    return sha256(socket.gethostname().encode()).hexdigest()[:8]
+    """A short stand-in for the machine and the namespace of its pids."""
+    return sha256(this_machine().encode()).hexdigest()[:8]
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -172,7 +171,7 @@ def _sweep(path: Path) -> None:
     pattern = re.compile(rf"\.{re.escape(path.name)}\.{_host()}\.(\d+)\.[0-9a-f]{{8}}\.(part|old)")
     for entry in list(path.parent.iterdir()):
         match = pattern.fullmatch(entry.name)
-        if not match or not is_dead(Process(int(match[1]), socket.gethostname(), "")):
+        if not match or not is_dead(this_process()._replace(pid=int(match[1]), started="")):
             continue
         if match[2] == "old" and not path.exists():  # killed between the two moves of _replace
             with suppress(OSError):

@@ -2,118 +2,169 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xpath.batch.runner import run_stage
+from xpath.batch.attempts import forget_attempts
+from xpath.batch.claim import claim_in_turn
+from xpath.batch.runner import Executor, InProcess, run_stage
+from xpath.batch.selection import Selection
 from xpath.study.cohort import load_explained, train_classifiers
+from xpath.study.dicom import require_dicom
 from xpath.study.evidence import tabulate_contributions, tabulate_evidence, tabulate_importance
-from xpath.study.exports import export, export_index
-from xpath.study.folder import slide_splits
+from xpath.study.exports import export_index
+from xpath.study.jobs import StudyJob
 from xpath.study.label_tables import tabulate_labels
-from xpath.study.pyramids import write_pyramids
-from xpath.study.slides import explain, extract, segment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from xpath.batch.ledger import StageReport
     from xpath.batch.slides import SlideEntry
+    from xpath.mil.cohort import Cohort
     from xpath.study.study import Study
 
 __all__ = [
+    "Batch",
+    "dicom_stage",
     "explain_stage",
     "export_stage",
     "features_stage",
     "pyramids_stage",
     "run_chain",
     "segment_stage",
+    "to_explain",
+    "train_stage",
 ]
 
 
-def segment_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> StageReport:
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Where the slides of a stage are worked on, and which of them."""
+
+    executor: Executor = field(default_factory=InProcess)
+    selection: Selection = field(default_factory=Selection)
+
+    def run(self, stage: str, study: Study, slides: Sequence[SlideEntry]) -> StageReport:
+        """Does a stage's work on those of the slides that are selected."""
+        chosen = self.selection.of(slides, stage, study.ledger)
+        if self.selection.failed:
+            for slide in chosen:
+                forget_attempts(study.folder.slide(slide.slide_id))
+        return run_stage(
+            stage, chosen, StudyJob(stage, study), study.ledger, executor=self.executor
+        )
+
+
+HERE = Batch()
+"""All slides, one after the other in this process."""
+
+
+def segment_stage(
+    study: Study, slides: Sequence[SlideEntry] | None = None, batch: Batch = HERE
+) -> StageReport:
     """Object masks of all slides, or of some.
 
     Raises:
         XPathError: Labels, weights, device or numbers that no slide could be segmented with.
     """
     study.require_tools()
-    chosen = study.slides if slides is None else slides
-    report = run_stage("segment", chosen, lambda entry: segment(study, entry), study.ledger)
-    tabulate_labels(study)
+    report = batch.run("segment", study, study.slides if slides is None else slides)
+    with claim_in_turn(study.folder.table("labels")):
+        tabulate_labels(study)
     return report
 
 
-def features_stage(study: Study, slides: Sequence[SlideEntry] | None = None) -> StageReport:
+def features_stage(
+    study: Study, slides: Sequence[SlideEntry] | None = None, batch: Batch = HERE
+) -> StageReport:
     """Features of all slides, or of some. Those without masks fail.
 
     Raises:
         XPathError: An encoder, weights or device that no slide could be encoded with.
     """
     study.require_tools(encoder=True)
-    chosen = study.slides if slides is None else slides
-    return run_stage("features", chosen, lambda entry: extract(study, entry), study.ledger)
+    return batch.run("features", study, study.slides if slides is None else slides)
 
 
-def explain_stage(study: Study) -> StageReport:
+def train_stage(study: Study) -> Cohort:
+    """Trains the classifiers, one process at a time, on all slides that have features.
+
+    Raises:
+        XPathError: As of ``train_classifiers``.
+    """
+    with claim_in_turn(study.folder.split):
+        return train_classifiers(study)
+
+
+def explain_stage(study: Study, batch: Batch = HERE) -> StageReport:
     """Explanations of the slides that are to be explained, and the tables over all of them."""
-    models = load_explained(study)
-    report = run_stage(
-        "explain",
-        to_explain(study),
-        lambda entry: explain(study, entry, models[study.fold_of(entry)]),
-        study.ledger,
-    )
-    importance = tabulate_importance(study)
-    tabulate_contributions(study)
-    tabulate_evidence(study, importance)
+    load_explained(study)
+    report = batch.run("explain", study, to_explain(study))
+    with claim_in_turn(study.folder.table("importance")):
+        importance = tabulate_importance(study)
+        tabulate_contributions(study)
+        tabulate_evidence(study, importance)
     return report
 
 
-def export_stage(study: Study, *, title: str) -> StageReport:
+def export_stage(study: Study, *, title: str, batch: Batch = HERE) -> StageReport:
     """Pictures and pages of the explained slides, and ``index.html``."""
-    splits, importance = slide_splits(study.folder), tabulate_importance(study)
-    contributions = tabulate_contributions(study)
-    report = run_stage(
-        "export",
-        to_explain(study),
-        lambda entry: export(study, entry, splits.get(entry.slide_id, "")),
-        study.ledger,
-    )
-    export_index(study, importance, contributions, title=title)
+    with claim_in_turn(study.folder.table("importance")):
+        importance, contributions = tabulate_importance(study), tabulate_contributions(study)
+    report = batch.run("export", study, to_explain(study))
+    with claim_in_turn(study.folder.index):
+        export_index(study, importance, contributions, title=title)
     return report
 
 
-def pyramids_stage(study: Study) -> StageReport:
+def pyramids_stage(study: Study, batch: Batch = HERE) -> StageReport:
     """Maps of the explained slides as OME-TIFF."""
-    return run_stage(
-        "pyramids", to_explain(study), lambda entry: write_pyramids(study, entry), study.ledger
-    )
+    return batch.run("pyramids", study, to_explain(study))
 
 
-def run_chain(study: Study, *, title: str) -> bool:
+def dicom_stage(study: Study, batch: Batch = HERE) -> StageReport:
+    """Masks of all DICOM slides of a run as ``slides/ID/objects.dcm``.
+
+    Slides of other formats fail and the others go on, unless all are of other formats.
+
+    Raises:
+        DataError: None of the slides is DICOM.
+        MissingDependencyError: highdicom is not installed.
+    """
+    require_dicom(study)
+    return batch.run("dicom-seg", study, study.slides)
+
+
+def run_chain(study: Study, *, title: str, batch: Batch = HERE) -> bool:
     """Runs every stage from segmentation to export. True if no slide failed or was left out.
 
-    A slide that fails in a stage is left out of the following ones.
+    A slide that fails in a stage is left out of the following ones. Of several processes on one run
+    folder each waits for the slides of the others before it trains. A shard, or any other part of
+    the slides, ends with the features, because training needs all of them.
 
     Raises:
         XPathError: A stage of all slides together failed, such as training on one class.
     """
-    masks = segment_stage(study)
-    features = features_stage(study, _those(study, masks.done))
-    cohort = train_classifiers(study)
-    explained = explain_stage(study)
-    exported = export_stage(study, title=title)
+    masks = segment_stage(study, batch=batch)
+    features = features_stage(study, _those(study, masks.done), Batch(executor=batch.executor))
+    if batch.selection.is_part:
+        logger.warning("part of the slides have features; run without --shard and --only to train")
+        return masks.ok and features.ok
+    cohort = train_stage(study)
+    explained = explain_stage(study, batch)
+    exported = export_stage(study, title=title, batch=batch)
     reports = (masks, features, explained, exported)
     return all(report.ok for report in reports) and not cohort.left_out
 
 
 def to_explain(study: Study) -> list[SlideEntry]:
-    """Slides of the chosen splits, or of all if nothing was held out, and those without label."""
-    splits = slide_splits(study.folder)
-    chosen = set(study.config.explain.splits) & set(splits.values()) or set(splits.values())
-    return study.with_features(
-        entry for entry in study.slides if splits.get(entry.slide_id) in chosen or not entry.label
-    )
+    """Slides that are to be explained and whose features are done."""
+    return study.with_features(study.slides_to_explain())
 
 
 def _those(study: Study, slide_ids: Sequence[str]) -> list[SlideEntry]:

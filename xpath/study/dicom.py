@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xpath.batch.done import make_once
-from xpath.batch.runner import run_stage
 from xpath.errors import DataError
 from xpath.export.dicom_seg import write_dicom_seg
 from xpath.export.dicom_slide import finest_level, is_dicom, require_highdicom
@@ -18,12 +17,11 @@ from xpath.study.keys import stage_key
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from xpath.batch.ledger import StageReport
     from xpath.batch.slides import SlideEntry
     from xpath.store.masks import SlideMasks
     from xpath.study.study import Study
 
-__all__ = ["DICOM_SEG", "dicom_stage", "write_dicom"]
+__all__ = ["DICOM_SEG", "require_dicom", "write_dicom"]
 
 DICOM_SEG = "objects.dcm"
 """Name of the file in the slide's folder."""
@@ -31,10 +29,8 @@ MOST_PIXELS = 1_000_000_000
 """Pixels of all labels together, at about four bytes each. Larger slides are written coarser."""
 
 
-def dicom_stage(study: Study) -> StageReport:
-    """Masks of all DICOM slides of a run as ``slides/ID/objects.dcm``.
-
-    Slides of other formats fail and the others go on, unless all are of other formats.
+def require_dicom(study: Study) -> None:
+    """Refuses a run none of whose slides can have a DICOM segmentation.
 
     Raises:
         DataError: None of the slides is DICOM.
@@ -47,9 +43,6 @@ def dicom_stage(study: Study) -> StageReport:
             " segmentation needs. For others use slides/ID/export/objects.geojson"
         )
     require_highdicom()
-    return run_stage(
-        "dicom-seg", study.slides, lambda entry: write_dicom(study, entry), study.ledger
-    )
 
 
 def write_dicom(study: Study, entry: SlideEntry) -> bool:

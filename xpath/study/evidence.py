@@ -219,7 +219,7 @@ def _groups(
 def _explained(study: Study) -> list[_Explained]:
     """Labelled slides whose explanation is done with the settings of the run."""
     done = []
-    for entry in study.slides:
+    for entry in study.slides_to_explain():
         path = study.folder.explanation(entry.slide_id)
         if entry.label and path.exists() and is_done(path, explain_key(study, entry)):
             done.append(_Explained(entry, read_explanation(path)))

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from xpath.batch.claim import at_work
 from xpath.batch.done import is_done, make_once
 from xpath.explain.explanation import read_explanation
 from xpath.explain.maps import object_map, object_shares, patch_map
@@ -409,11 +410,14 @@ def _slide_row(
         if known.status == "failed" and known.reason
     ]
     page = study.folder.exports(entry.slide_id) / "report.html"
+    folder, name = study.folder, entry.slide_id
+    busy = at_work([folder.masks(name), folder.features(name), folder.explanation(name)])
+    reached = f"busy: {busy}" if busy else "explained" if page.exists() else "done"
     return {
         "slide_id": entry.slide_id,
         "label": entry.label,
         "split": splits.get(entry.slide_id, ""),
         "predicted": predicted.get(entry.slide_id, ""),
-        "status": "; ".join(failed) or ("explained" if page.exists() else "done"),
+        "status": "; ".join(failed) or reached,
         "link": quote(page.relative_to(study.folder.root).as_posix()) if page.exists() else "",
     }

@@ -6,12 +6,13 @@ import json
 import logging
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpath.batch.done import content_of, is_done, read_key
+from xpath.batch.fingerprint import fingerprint
 from xpath.batch.ledger import Ledger
 from xpath.batch.slides import SlideEntry
 from xpath.config import from_dict
@@ -31,7 +32,7 @@ from xpath.segment.predict.whole_slide import SegmentConfig
 from xpath.store.schema import atomic, check_schema, sha256_of
 from xpath.store.tables import read_table
 from xpath.study.config import StudyConfig
-from xpath.study.folder import RunFolder
+from xpath.study.folder import RunFolder, slide_splits
 from xpath.study.keys import stage_key
 from xpath.wsi.probe import probe
 from xpath.wsi.slide import Slide
@@ -247,13 +248,13 @@ class Study:
             SlideError: The slide is not there.
         """
         try:
-            size = entry.path.stat().st_size
+            content = fingerprint(entry.path)
         except OSError as error:
             raise SlideError(f"{entry.path} cannot be read: {error}") from error
         return stage_key(
             "masks",
             self.config,
-            [entry.path.name, size, self.mpp_of(entry)],
+            [entry.path.name, content, self.mpp_of(entry)],
             [label.setting if label.sentence else label.prompt for label in self.labels],
             [self.segmentor.digest, self._presence_digest],
         )
@@ -277,12 +278,23 @@ class Study:
         """Key of the features of a slide."""
         return stage_key("features", self.config, self.masks_key(entry), self.encoder_info.digest)
 
+    def slides_to_explain(self) -> list[SlideEntry]:
+        """Slides of the chosen splits, or of all if nothing was held out; those without label."""
+        splits = slide_splits(self.folder)
+        chosen = set(self.config.explain.splits) & set(splits.values()) or set(splits.values())
+        return [
+            entry
+            for entry in self.slides
+            if splits.get(entry.slide_id) in chosen or not entry.label
+        ]
+
     def fold_of(self, entry: SlideEntry) -> int:
         """The fold whose models never saw a slide, 0 without folds, and for a slide of none."""
         if self.config.split.folds == 1:
             return 0
-        rows = read_table(self.folder.split, fold=int)
-        return next((row["fold"] for row in rows if row["slide_id"] == entry.slide_id), 0)
+        about = self.folder.split.stat() if self.folder.split.exists() else None
+        stamp = (about.st_ino, about.st_mtime_ns) if about else (0, 0)
+        return _folds(self.folder.split, stamp).get(entry.slide_id, 0)
 
     def model_folder(self, name: str, fold: int = 0) -> Path:
         """Checkpoint of a classifier."""
@@ -306,6 +318,12 @@ class Study:
             if entry.path.exists()
             and is_done(self.folder.features(entry.slide_id), self.features_key(entry))
         ]
+
+
+@lru_cache(maxsize=1)
+def _folds(table: Path, _: tuple[int, int]) -> dict[str, int]:
+    """Fold of every slide in ``tables/split.csv``, read again when it was changed."""
+    return {row["slide_id"]: row["fold"] for row in read_table(table, fold=int)}
 
 
 def save_study(study: Study) -> None:

@@ -1,0 +1,137 @@
+"""Slides on several workers: the same files as in one process, whatever happens to a worker."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from xpath.batch.ledger import Ledger
+from xpath.batch.ray_cluster import RayCluster
+from xpath.batch.runner import InProcess, run_stage
+from xpath.batch.slides import SlideEntry
+from xpath.batch.slurm import SlurmArray
+from xpath.batch.workers import LocalProcesses
+
+# Work that other processes can import, as they can the stages of a study.
+WORK = """
+import os, random, signal
+from dataclasses import dataclass
+from pathlib import Path
+from xpath.batch.done import make_once
+
+@dataclass(frozen=True)
+class Draw:
+    folder: Path
+    deadly: str = ""
+    once: str = ""
+
+    def __call__(self, slide):
+        output = self.folder / "slides" / slide.slide_id / "numbers.bin"
+        return make_once(output, "key", lambda: self.draw(slide.slide_id, output))
+
+    def draw(self, name, output):
+        with (self.folder / "begun.txt").open("a") as file:
+            file.write(f"{name} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}\\n")
+        if name == "bad":
+            raise ValueError("no slide")
+        first = name == self.once and not (self.folder / "killed").exists()
+        if first or name == self.deadly:
+            (self.folder / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        output.write_bytes(random.Random(name).randbytes(1000))
+"""
+NAMES = [f"s{number}" for number in range(8)]
+
+
+@pytest.fixture
+def draw(tmp_path, monkeypatch):
+    """The class of the work."""
+    home = tmp_path / "code"
+    home.mkdir()
+    (home / "work_of_a_test.py").write_text(WORK)
+    monkeypatch.syspath_prepend(home)
+    path = os.pathsep.join((str(home), os.environ.get("PYTHONPATH", ""), str(Path.cwd())))
+    monkeypatch.setenv("PYTHONPATH", path)
+    yield importlib.import_module("work_of_a_test").Draw
+    monkeypatch.delitem(importlib.sys.modules, "work_of_a_test")
+
+
+def run(folder, executor, work, names=NAMES):
+    folder.mkdir(exist_ok=True)
+    slides = [SlideEntry(slide_id=name, path=Path(f"{name}.svs")) for name in names]
+    ledger = Ledger(folder / "slides.csv", folder / "logs")
+    return run_stage("draw", slides, work, ledger, executor=executor, progress=False)
+
+
+def numbers(folder):
+    return {path.parent.name: path.read_bytes() for path in folder.rglob("numbers.bin")}
+
+
+def begun(folder):
+    return Counter(line.split()[0] for line in (folder / "begun.txt").read_text().splitlines())
+
+
+def executors(tmp_path):
+    yield "local", LocalProcesses(2)
+    yield "ray", RayCluster(count=2)
+    yield "slurm", SlurmArray(2, tmp_path / "jobs", cluster="local", poll_seconds=0.2)
+
+
+@pytest.fixture(params=["local", "ray", "slurm"])
+def executor(request, tmp_path):
+    pytest.importorskip({"ray": "ray", "slurm": "submitit"}.get(request.param, "os"))
+    return dict(executors(tmp_path))[request.param]
+
+
+def test_the_same_files_as_in_this_process(tmp_path, draw, executor):
+    here, there = tmp_path / "here", tmp_path / "there"
+    names = [*NAMES, "bad"]
+    expected = run(here, InProcess(), draw(here), names)
+    report = run(there, executor, draw(there), names)
+
+    assert (
+        (report.done, report.failed) == (expected.done, expected.failed) == (tuple(NAMES), ("bad",))
+    )
+    assert numbers(there) == numbers(here)
+    assert set(begun(there).values()) == {1}
+    pids = {line.split()[1] for line in (there / "begun.txt").read_text().splitlines()}
+    assert len(pids) == 2
+    assert str(os.getpid()) not in pids
+    assert "no slide" in Ledger(there / "slides.csv", there / "logs").entry("bad", "draw").reason
+
+
+@pytest.mark.parametrize("executor", ["local", "ray"], indirect=True)
+def test_a_killed_worker_loses_nothing(tmp_path, draw, executor):
+    folder = tmp_path / "run"
+    report = run(folder, executor, draw(folder, once="s3"))
+
+    assert report.done == tuple(NAMES)
+    assert len(numbers(folder)) == len(NAMES)
+    assert begun(folder) == {**dict.fromkeys(NAMES, 1), "s3": 2}, "one slide is begun anew"
+
+
+@pytest.mark.parametrize(
+    "executor", ["local", pytest.param("slurm", marks=pytest.mark.slow)], indirect=True
+)
+def test_a_slide_that_ends_every_worker_is_given_up(tmp_path, draw, executor):
+    folder = tmp_path / "run"
+    names = ["a", "deadly", "b"]
+    report = run(folder, executor, draw(folder, deadly="deadly"), names)
+
+    assert report.failed == ("deadly",)
+    assert report.done == ("a", "b")
+    entry = Ledger(folder / "slides.csv", folder / "logs").entry("deadly", "draw")
+    assert entry.status == "failed"
+    assert "end" in entry.reason or "job" in entry.reason
+
+
+def test_gpus_are_dealt_out(tmp_path, draw):
+    folder = tmp_path / "run"
+    run(folder, LocalProcesses(2, gpus=("0", "1")), draw(folder))
+
+    seen = {line.split()[2] for line in (folder / "begun.txt").read_text().splitlines()}
+    assert seen == {"0", "1"}

@@ -1,0 +1,171 @@
+"""Slides in several workers at once: processes of this machine, or actors of a Ray cluster.
+
+A worker gets one slide at a time, so none waits behind a large one and no queue of pixels grows. It
+keeps its networks for all slides it gets. One that is lost in the middle of a slide is replaced,
+and the slide begun again; what was done is not lost, because it lies in the run folder.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import Counter, deque
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from xpath.batch.ledger import LedgerEntry
+    from xpath.batch.runner import SlideJob
+    from xpath.batch.slides import SlideEntry
+
+__all__ = ["MOST_LOSSES", "LocalProcesses", "Worker", "Workers", "share_out"]
+
+MOST_LOSSES = 2
+"""So many workers may be lost in the middle of one slide before it is given up."""
+
+
+class Worker(Protocol):
+    """Something that works on one slide after the other."""
+
+    def submit(self, slide: SlideEntry) -> Future[LedgerEntry]:
+        """Begins work on a slide."""
+
+    def stop(self) -> None:
+        """Ends it, even if it has ended by itself."""
+
+
+class Workers(Protocol):
+    """A number of workers of one sort."""
+
+    @property
+    def count(self) -> int:
+        """How many work at once."""
+
+    @property
+    def lost(self) -> type[Exception]:
+        """What a future raises when its worker is lost."""
+
+    def start(self, number: int, job: SlideJob) -> Worker:
+        """A new worker, number 0 to ``count - 1``."""
+
+
+def share_out(
+    job: SlideJob,
+    slides: Sequence[SlideEntry],
+    workers: Workers,
+    on_start: Callable[[str], None],
+) -> Iterator[LedgerEntry]:
+    """Entries of slides as workers finish them.
+
+    Args:
+        job: What to do with each slide.
+        slides: In the order in which they are begun.
+        workers: Who does it.
+        on_start: Gets the name of a slide when work on it begins.
+    """
+    todo = deque(slides)
+    with closing(_Staff(job, workers, min(len(todo), workers.count))) as staff:
+        while todo or staff.running:
+            while todo and staff.idle:
+                on_start(todo[0].slide_id)
+                staff.begin(todo.popleft())
+            yield from staff.ended(again=todo)
+
+
+class _Staff:
+    """Workers, and which slide each is at."""
+
+    def __init__(self, job: SlideJob, workers: Workers, count: int) -> None:
+        self._job, self._workers = job, workers
+        self._staff = {number: workers.start(number, job) for number in range(count)}
+        self.idle = list(self._staff)
+        """Numbers of those at no slide."""
+        self.running: dict[Future[LedgerEntry], tuple[SlideEntry, int]] = {}
+        self._losses = Counter[str]()
+
+    def begin(self, slide: SlideEntry) -> None:
+        """Gives a slide to an idle worker."""
+        number = self.idle.pop()
+        self.running[self._staff[number].submit(slide)] = slide, number
+
+    def ended(self, again: deque[SlideEntry]) -> Iterator[LedgerEntry]:
+        """Entries of slides that came to an end.
+
+        Args:
+            again: Gets slides whose worker was lost, to be begun once more.
+        """
+        for future in wait(self.running, return_when=FIRST_COMPLETED).done:
+            slide, number = self.running.pop(future)
+            entry: LedgerEntry | None
+            try:
+                entry = future.result()
+            except self._workers.lost:
+                entry = self._replace(number, slide)
+            self.idle.append(number)
+            if entry is None:
+                again.append(slide)
+            else:
+                yield entry
+
+    def _replace(self, number: int, slide: SlideEntry) -> LedgerEntry | None:
+        """Puts a new worker in the place of a lost one. Gives up a slide that lost too many."""
+        self._staff[number].stop()
+        self._staff[number] = self._workers.start(number, self._job)
+        self._losses[slide.slide_id] += 1
+        if self._losses[slide.slide_id] < MOST_LOSSES:
+            return None
+        return self._job.lost(slide, f"{MOST_LOSSES} workers ended in the middle of it")
+
+    def close(self) -> None:
+        """Ends all workers."""
+        for worker in self._staff.values():
+            worker.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class LocalProcesses:
+    """Processes of this machine, the GPUs dealt out among them."""
+
+    count: int
+    gpus: tuple[str, ...] = ()
+    """Numbers of the GPUs. Empty: all processes see what this one sees."""
+
+    lost = BrokenProcessPool
+
+    def run(
+        self, job: SlideJob, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
+    ) -> Iterator[LedgerEntry]:
+        """Entries as they come."""
+        return share_out(job, slides, self, on_start)
+
+    def start(self, number: int, job: SlideJob) -> Worker:
+        """A process that has yet to load its networks."""
+        gpu = self.gpus[number % len(self.gpus)] if self.gpus else None
+        return _LocalWorker(job, gpu)
+
+
+class _LocalWorker:
+    """A process of its own, so that its end is that of one slide."""
+
+    def __init__(self, job: SlideJob, gpu: str | None) -> None:
+        self._job = job
+        self._pool = ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn"), initializer=_take_gpu, initargs=(gpu,)
+        )
+
+    def submit(self, slide: SlideEntry) -> Future[LedgerEntry]:
+        return self._pool.submit(self._job, slide)
+
+    def stop(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _take_gpu(gpu: str | None) -> None:
+    """Lets this process see one GPU alone, before anything asks for it."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu

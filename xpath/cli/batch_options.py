@@ -1,0 +1,138 @@
+"""Options of every command that goes over slides: where they are worked on, and which."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from typing import TYPE_CHECKING
+
+from xpath.errors import ConfigError
+
+if TYPE_CHECKING:
+    from xpath.batch.runner import Executor
+    from xpath.batch.selection import Shard
+    from xpath.study.chain import Batch
+    from xpath.study.study import Study
+
+__all__ = ["add_batch_options", "batch_from", "show_plan"]
+
+
+def add_batch_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options in two groups."""
+    add = parser.add_argument_group("which slides").add_argument
+    add(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="slides of this name, in which * and ? stand for anything; may be repeated",
+    )
+    add("--shard", type=_shard, metavar="I/N", help="every N-th slide from number I, e.g. 0/4")
+    add("--retry-failed", action="store_true", help="only slides that failed in the stage before")
+    add("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    add = parser.add_argument_group("where").add_argument
+    add(
+        "--executor",
+        choices=("local", "ray", "slurm"),
+        default="local",
+        help="processes of this machine (default), a Ray cluster, or an array of Slurm jobs",
+    )
+    add(
+        "--workers",
+        type=_positive,
+        help="slides at once (default: as many as GPUs; without GPUs 1 here, on Ray as cores)",
+    )
+    add("--address", default="", help="of a running Ray cluster, such as auto (default: a new one)")
+    add(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="A=B",
+        help="what sbatch takes, e.g. partition=gpu or gres=gpu:1; may be repeated",
+    )
+
+
+def batch_from(args: argparse.Namespace, study: Study) -> Batch:
+    """What the options ask for.
+
+    Raises:
+        ConfigError: An option of another executor.
+    """
+    from xpath.batch.selection import Selection, Shard
+    from xpath.study.chain import Batch
+
+    selection = Selection(
+        only=tuple(args.only), shard=args.shard or Shard(), failed=args.retry_failed
+    )
+    return Batch(executor=_executor(args, study), selection=selection)
+
+
+def show_plan(study: Study, stage: str, batch: Batch) -> int:
+    """Prints what a stage would do to each slide. Returns 0."""
+    from xpath.study.jobs import STAGES
+
+    candidates = study.slides if stage in ("segment", "features") else study.slides_to_explain()
+    slides = batch.selection.of(candidates, stage, study.ledger)
+    made = STAGES[stage].is_made
+    plan = {slide.slide_id: "stays" if made(study, slide) else "is made" for slide in slides}
+    for slide_id, what in plan.items():
+        print(f"{what:8} {slide_id}")
+    makes = sum(what == "is made" for what in plan.values())
+    print(f"{stage}: {makes} of {len(slides)} slides would be worked on; nothing was done")
+    return 0
+
+
+def _executor(args: argparse.Namespace, study: Study) -> Executor:
+    from xpath.batch.ray_cluster import RayCluster
+    from xpath.batch.runner import InProcess
+    from xpath.batch.slurm import SlurmArray
+    from xpath.batch.workers import LocalProcesses
+
+    if args.address and args.executor != "ray":
+        raise ConfigError("--address is that of a Ray cluster; add --executor ray")
+    if args.slurm and args.executor != "slurm":
+        raise ConfigError("--slurm does nothing without --executor slurm")
+    device = study.config.objects.device
+    if args.executor == "ray":
+        return RayCluster(args.address, args.workers or 0, 0.0 if device == "cpu" else 1.0)
+    if args.executor == "slurm":
+        options = dict(_pair(text) for text in args.slurm)
+        return SlurmArray(args.workers or 8, study.folder.logs / "slurm", options)
+    gpus = _gpus() if device == "cuda" else ()
+    workers = args.workers or max(len(gpus), 1)
+    return LocalProcesses(workers, gpus) if workers > 1 else InProcess()
+
+
+def _gpus() -> tuple[str, ...]:
+    """Numbers of the GPUs that this process may use."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return tuple(filter(None, visible.split(",")))
+    return tuple(map(str, range(torch.cuda.device_count())))
+
+
+def _shard(text: str) -> Shard:
+    from xpath.batch.selection import Shard
+
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not int(match[1]) < int(match[2]):
+        raise argparse.ArgumentTypeError(
+            f"wanted a number from 0, a slash and how many there are, such as 0/4, got {text!r}"
+        )
+    return Shard(int(match[1]), int(match[2]))
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"wanted a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ConfigError(f"--slurm takes NAME=VALUE, such as partition=gpu, got {text!r}")
+    return name, value
