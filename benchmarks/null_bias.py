@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 import torch
 
-from xpath.explain.hiding import PerturbationConfig, SegmentedSlide
+from xpath.explain.hiding import SegmentedSlide
 from xpath.explain.importance import object_importance
 from xpath.explain.null_masks import tissue_pixels
-from xpath.explain.perturbation import Blur
+from xpath.explain.perturbation import Blur, PerturbationConfig
 from xpath.geometry import Box, PatchGrid, Size
 from xpath.metrics.bootstrap import mean_interval
 from xpath.testing.tissue import TissueRecipe, paint_tissue

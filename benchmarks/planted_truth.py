@@ -34,9 +34,9 @@ import torch
 from scipy.stats import binom
 
 from xpath.explain.cohort import BenefitRow, ImportanceRow, class_benefit, cohort_importance
-from xpath.explain.hiding import PerturbationConfig, SegmentedSlide
+from xpath.explain.hiding import SegmentedSlide
 from xpath.explain.importance import ObjectImportance, object_importance
-from xpath.explain.perturbation import Blur, Fill, Removal
+from xpath.explain.perturbation import Blur, Fill, PerturbationConfig, Removal
 from xpath.geometry import Box, PatchGrid, Size
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag, pack

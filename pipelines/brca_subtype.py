@@ -34,15 +34,13 @@ from pathlib import Path
 
 from xpath.batch.slides import labels_without_slide, read_labels
 from xpath.cli.batch_options import add_batch_options, batch_from, show_plan
-from xpath.cli.stages import add_keep_na, add_study_options, study_from
+from xpath.cli.stages import add_keep_na, add_study_options, print_end, study_from
 from xpath.config import load_config
 from xpath.errors import ConfigError, XPathError
-from xpath.store.tables import read_table
 from xpath.study.chain import run_chain
 from xpath.study.cohort import train_on_features
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder
-from xpath.study.study import Study
 
 SETTINGS = {
     "split": ("split.table",),
@@ -116,20 +114,9 @@ def _on_slides(args: argparse.Namespace) -> int:
     good = run_chain(study, title=title, batch=batch)
     if not batch.selection.is_part:
         print(f"open {study.folder.index}")
-        _print_end(study)
+        print_end(study)
     absent = labels_without_slide(study.slides, read_labels(labels, keep_na=args.keep_na))
     return 0 if good and not absent else 1
-
-
-def _print_end(study: Study) -> None:
-    """Prints how good the classifiers are, and each slide that failed with its stage and reason."""
-    for row in read_table(study.folder.table("metrics"), auc=float):
-        if row["split"] == "test":
-            print(f"{row['model']}: AUC {row['auc']:.3f} on {row['slides']} test slides")
-    for row in read_table(study.folder.ledger):
-        if row["status"] == "failed":
-            reason = f"{row['slide_id']} failed in {row['stage']}: {row['reason']}"
-            print(f"{reason} (see {study.folder.logs})", file=sys.stderr)
 
 
 def _on_features(args: argparse.Namespace) -> int:

@@ -70,7 +70,8 @@ def measure(weights: Path, args: argparse.Namespace) -> str:
             shutil.copy(args.run / name, weights / name)
     facts = json.loads(args.facts.read_text()) if args.facts else {}
     classes = scoring.mean_by_label(samples).values()
-    return TEMPLATE.format(
+    template = Path(__file__).with_suffix(".md").read_text()
+    return template.format(
         name=predictor.info.name,
         parameters=f"{sum(p.numel() for p in predictor.model.parameters()) / 1e6:.1f}",
         licence=predictor.info.licence,
@@ -135,18 +136,15 @@ def blank_answers(predictor: SegmentPredictor) -> str:
 
 def size_table(by_size: dict[float, list[scoring.Sample]]) -> str:
     """Dice of each object class at each resolution."""
-    names = sorted({card.object_class_of(s) for s in next(iter(by_size.values())) if s.present})
+    class_of = card.object_class_of
+    names = sorted({class_of(s) for s in next(iter(by_size.values())) if s.present})
     rows = ["| | " + " | ".join(f"{mpp} mpp" for mpp in by_size) + " |", "|---" * 6 + "|"]
     for name in names:
-        scores = [
-            np.mean([s.dice for s in samples if s.present and card.object_class_of(s) == name])
-            for samples in by_size.values()
-        ]
+        present = ([s for s in every if s.present] for every in by_size.values())
+        scores = [np.mean([s.dice for s in some if class_of(s) == name]) for some in present]
         rows.append(f"| {name} | " + " | ".join(f"{score:.2f}" for score in scores) + " |")
     return "\n".join(rows)
 
-
-TEMPLATE = (Path(__file__).parent / "card_segmentor.md").read_text()
 
 if __name__ == "__main__":
     main()

@@ -19,45 +19,29 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import torch
 from tqdm import tqdm
 
 from xpath.errors import XPathError
 from xpath.export.comparison_figures import write_comparison_figures
-from xpath.export.evaluation_figures import Answer, answers_figure, file_name, write_figures
+from xpath.export.evaluation_figures import draw_examples, write_figures
 from xpath.pathseg.biomedparse_data import PromptedMask, read_biomedparse
-from xpath.pathseg.reading import read_image, read_table
+from xpath.pathseg.reading import read_table
 from xpath.pathseg.resolution import Resolutions
 from xpath.pathseg.sentences import read_mapping
-from xpath.segment.baselines.box_segmenter import BoxSegmenter, score_boxes
+from xpath.segment.baselines.others import scores_of_others
 from xpath.segment.evaluation.compared import named_paths, read_compared, write_comparison
-from xpath.segment.evaluation.evaluate import Evaluation, ask, evaluate_segmentor
+from xpath.segment.evaluation.evaluate import Evaluation, evaluate_segmentor
 from xpath.segment.evaluation.mapping import read_ignore_values
-from xpath.segment.evaluation.predictions import MaskFolder, score_masks
-from xpath.segment.evaluation.questions import (
-    EvaluationConfig,
-    Problem,
-    Question,
-    questions_of,
-    read_mask,
-)
-from xpath.segment.evaluation.tables import dice_by, examples, write_tables
+from xpath.segment.evaluation.questions import EvaluationConfig, Problem, Question, questions_of
+from xpath.segment.evaluation.tables import dice_by, write_tables
 from xpath.segment.predict.predictor import SegmentPredictor
 
-WAYS: tuple[Literal["union", "instance"], ...] = ("union", "instance")
 AGAINST = "samples.csv of another model on the same data; may be given several times"
-BOXES = (
-    "a box-prompted model such as MedSAM, folder, hub id or .pth: asked with the union box and the"
-    " instance boxes of the truth"
-)
-PREDICTIONS = (
-    "masks another tool wrote: named as the data's own, or label maps named as the images beside"
-    " labels.csv (value,label)"
-)
+BOXES = "a box-prompted model such as MedSAM (folder, hub id, .pth): union and instance boxes"
+PREDICTIONS = "masks of another tool: named as the data's, or label maps beside labels.csv"
 MPP = "microns per pixel of images that say nothing of it (default: pixels as they are)"
 
 
@@ -118,7 +102,8 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     problems += _compare(args, questions, config)
     evaluation = evaluation._replace(problems=tuple(problems))
     if evaluation.samples:
-        _draw(args.out, evaluation, predictor, args.seed)
+        write_figures(args.out / "figures", evaluation.samples, seed=args.seed)
+        draw_examples(args.out / "answers", evaluation.samples, predictor)
     return evaluation
 
 
@@ -128,7 +113,9 @@ def _compare(
     """Scores masks of other tools, and compares all models. Returns masks that were left out."""
     tables = {args.name: args.out / "samples.csv"} | named_paths(args.against)
     problems: list[Problem] = []
-    for name, scored in _others(args, questions, config):
+    masks, boxes = named_paths(args.predictions), named_paths(args.boxes)
+    others = scores_of_others(questions, config, masks=masks, boxes=boxes, device=args.device)
+    for name, scored in others:
         problems += scored.problems
         write_tables(args.out / "models" / name, scored, seed=args.seed)
         tables[name] = args.out / "models" / name / "samples.csv"
@@ -137,18 +124,6 @@ def _compare(
         rows = write_comparison(args.out, compared, seed=args.seed)
         write_comparison_figures(args.out / "figures", compared, rows)
     return problems
-
-
-def _others(
-    args: argparse.Namespace, questions: dict[Path, list[Question]], config: EvaluationConfig
-) -> Iterator[tuple[str, Evaluation]]:
-    """Names and scores of masks in files, then of box-prompted models in both ways."""
-    for name, folder in named_paths(args.predictions).items():
-        yield name, score_masks(MaskFolder(folder), questions, config)
-    for name, weights in named_paths(args.boxes).items():
-        segmenter = BoxSegmenter.from_pretrained(weights, device=args.device)
-        for way in WAYS:
-            yield f"{name} {way}", score_boxes(segmenter, questions, config, way)
 
 
 def _items(folder: Path, args: argparse.Namespace, problems: list[Problem]) -> list[PromptedMask]:
@@ -161,32 +136,12 @@ def _items(folder: Path, args: argparse.Namespace, problems: list[Problem]) -> l
         mapping=mapping,
         on_error=lambda error: problems.append(Problem(index, str(error))),
     )
-    images = list(dict.fromkeys(item.image for item in items))[: args.limit]
-    kept = set(images)
+    kept = set(list(dict.fromkeys(item.image for item in items))[: args.limit])
     return Resolutions.parse(args.mpp).fill(
         [item for item in items if item.image in kept],
         folder.resolve().name,
         otherwise="are taken as they are",
     )
-
-
-def _draw(
-    out: Path,
-    evaluation: Evaluation,
-    predictor: SegmentPredictor,
-    seed: int,
-) -> None:
-    write_figures(out / "figures", evaluation.samples, seed=seed)
-    for name, chosen in tqdm(examples(evaluation.samples).items(), desc="drawing", unit="label"):
-        answers = []
-        for word, sample in chosen.items():
-            question = sample.question
-            image = read_image(question.image)
-            truth, _ = read_mask(question.mask, ignore=question.ignore, unknown=question.unknown)
-            mask = ask(predictor, image[None], [question.prompt], mpp=question.mpp).masks[0, 0]
-            title = f"{word}: Dice {sample.dice:.3f}\n{question.image.name}"
-            answers.append(Answer(title, image, mask, truth))
-        answers_figure(out / "answers" / f"{file_name(name)}.png", name, answers)
 
 
 if __name__ == "__main__":

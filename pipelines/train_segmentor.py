@@ -25,14 +25,12 @@ import torch
 from tqdm import tqdm
 
 from xpath.config import to_json
-from xpath.export.training_figures import draw_answers, draw_curves
+from xpath.export.training_figures import draw_curves, judge
 from xpath.pathseg.collection import collect, in_memory_or_stored, index_images
 from xpath.pathseg.dataset import PromptedCrops
-from xpath.pathseg.record import SourceImage
 from xpath.pathseg.resolution import Resolutions
 from xpath.segment.checkpoints.checkpoint import load_segmentor, save_segmentor
 from xpath.segment.checkpoints.pretrained import pretrain
-from xpath.segment.evaluation.validation import mean_by_label, validate, write_samples
 from xpath.segment.model.variants import SegmentorConfig, build_segmentor
 from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.segment.training import options
@@ -107,20 +105,6 @@ def begin(
     names = ("steps", "lr", "encoder_lr", "contrast", "accumulate", "ema", "precision", "seed")
     settings = TrainConfig(warmup=200, **{name: getattr(args, name) for name in names})
     return Trainer(model, settings, device=device)
-
-
-def judge(
-    predictor: SegmentPredictor, images: list[SourceImage], out: Path
-) -> dict[str, tuple[int, float]]:
-    """Scores held-out images and writes samples.csv and pictures."""
-    samples = validate(
-        predictor,
-        tqdm(images, desc="validating"),
-        mpp=predictor.info.mpp_range,
-        on_image=draw_answers(out),
-    )
-    write_samples(out / "samples.csv", samples)
-    return mean_by_label(samples)
 
 
 def arguments() -> argparse.Namespace:

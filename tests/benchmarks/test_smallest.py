@@ -23,6 +23,7 @@ SMALLEST = {
     "benchmarks/mil_defaults.py": [
         "--rows digits musk --bags=12 --ratios=1 --folds=2 --plain-epochs=1 --set=epochs=1"
     ],
+    "benchmarks/null_bias.py": ["--slides=2 --patches=2 --draws=1 --shares 0.5"],
     "benchmarks/ome_tiff_export.py": ["--size=300 --map=score", "--size=300 --map=colour"],
     "benchmarks/packed_training.py": ["--bags=4 --median=3 --dim=4 --step=2 --repeats=1"],
     "benchmarks/planted_truth.py": ["--seeds=1 --permutations=1 --slides=8"],

@@ -8,14 +8,14 @@ from torch.nn import functional
 
 from xpath.errors import ConfigError, DataError, ResolutionError, ShapeError
 from xpath.explain.head import log_odds
-from xpath.explain.hiding import PerturbationConfig, SegmentedSlide
+from xpath.explain.hiding import SegmentedSlide
 from xpath.explain.importance import (
     ObjectImportance,
     log_loss,
     loss_ratio,
     object_importance,
 )
-from xpath.explain.perturbation import Blur, Fill, feather, perturbed
+from xpath.explain.perturbation import Blur, Fill, PerturbationConfig, feather, perturbed
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag, pack
 from xpath.objects.extract import extract_objects

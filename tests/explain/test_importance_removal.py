@@ -9,9 +9,16 @@ from torch.nn import functional
 
 from xpath.errors import DataError
 from xpath.explain.grouping import overlap_groups, shared_area
-from xpath.explain.hiding import PerturbationConfig, SegmentedSlide
+from xpath.explain.hiding import SegmentedSlide
 from xpath.explain.importance import object_importance
-from xpath.explain.perturbation import Blur, Fill, InsideBlur, Removal, SurroundFill
+from xpath.explain.perturbation import (
+    Blur,
+    Fill,
+    InsideBlur,
+    PerturbationConfig,
+    Removal,
+    SurroundFill,
+)
 
 SIDE = 16
 

@@ -18,7 +18,8 @@ def pipeline(load_script):
 @pytest.fixture
 def quick(pipeline, monkeypatch):
     """Without pictures, which take most of the time."""
-    monkeypatch.setattr(pipeline, "_draw", lambda *_: None)
+    monkeypatch.setattr(pipeline, "write_figures", lambda *_, **__: None)
+    monkeypatch.setattr(pipeline, "draw_examples", lambda *_: None)
     return pipeline
 
 

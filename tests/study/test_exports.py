@@ -8,7 +8,7 @@ import pytest
 from xpath.batch.claim import claim
 from xpath.batch.slides import SlideEntry
 from xpath.study.config import StudyConfig
-from xpath.study.exports import _headline, _slide_row
+from xpath.study.index_page import _headline, _slide_row
 from xpath.study.study import new_study
 
 

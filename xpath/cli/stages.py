@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from xpath.study.folder import RunFolder
     from xpath.study.study import Study
 
-__all__ = ["COMMANDS", "add_keep_na", "add_study_options", "beside_known", "finish", "study_from"]
+__all__ = [
+    "COMMANDS",
+    "add_keep_na",
+    "add_study_options",
+    "beside_known",
+    "finish",
+    "print_end",
+    "study_from",
+]
 
 SEALS = ("slides/*/*.done.json", "models/*.done.json")
 """Where a run keeps word of what is finished."""
@@ -102,6 +110,19 @@ def study_from(
     if save:
         save_study(study)
     return study
+
+
+def print_end(study: Study) -> None:
+    """Prints how good the classifiers are, and each slide that failed with its stage and reason."""
+    from xpath.store.tables import read_table
+
+    for row in read_table(study.folder.table("metrics"), auc=float):
+        if row["split"] == "test":
+            print(f"{row['model']}: AUC {row['auc']:.3f} on {row['slides']} test slides")
+    for row in read_table(study.folder.ledger):
+        if row["status"] == "failed":
+            reason = f"{row['slide_id']} failed in {row['stage']}: {row['reason']}"
+            print(f"{reason} (see {study.folder.logs})", file=sys.stderr)
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:

@@ -9,13 +9,12 @@ import itertools
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
-from xpath.errors import ConfigError
-from xpath.explain.null_masks import NullMask, off_object, shifted, tissue_pixels
+from xpath.explain.null_masks import off_object, shifted, tissue_pixels
 from xpath.explain.perturbation import MaskedPerturbation, Removal, feather, perturbed
 from xpath.objects.pool import cover
 from xpath.wsi.patches import iter_patches
@@ -26,12 +25,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from xpath.explain.perturbation import Perturbation
+    from xpath.explain.perturbation import Perturbation, PerturbationConfig
     from xpath.protocols import PatchEncoder
     from xpath.store.masks import SlideMasks
     from xpath.wsi.slide import Slide
 
-__all__ = ["HiddenPatch", "PerturbationConfig", "SegmentedSlide", "hidden_rows"]
+__all__ = ["HiddenPatch", "SegmentedSlide", "hidden_rows"]
 
 NOTHING = 1e-4
 """Positions of a feature map: a patch with less than that left of it is taken out of the bag."""
@@ -50,33 +49,6 @@ class SegmentedSlide:
     masks: SlideMasks
     features: NDArray[np.float32]
     """``(N, D)`` mean features of the patches, on the grid of the masks."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PerturbationConfig:
-    """Soft edges, random masks and batches of ``object_importance``."""
-
-    feather_um: float = 2.0
-    """Width of the soft edge around the mask."""
-    null: NullMask = "off_object"
-    """Where the random masks lie."""
-    null_draws: int = 2
-    """Random masks per object and patch, at least one."""
-    batch: int = 16
-    """Hidden patches encoded at once."""
-    seed: int = 0
-    """Of the random masks."""
-
-    def __post_init__(self) -> None:
-        """Refuses impossible numbers, and a null without draws.
-
-        Raises:
-            ConfigError: Feather below 0; draws or batch below 1; no such null.
-        """
-        if self.feather_um < 0 or min(self.null_draws, self.batch) < 1:
-            raise ConfigError(f"feather_um must be >= 0, null_draws and batch >= 1: {self}")
-        if self.null not in get_args(NullMask):
-            raise ConfigError(f"null must be one of {get_args(NullMask)}, got {self.null!r}")
 
 
 class HiddenPatch(NamedTuple):

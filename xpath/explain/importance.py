@@ -24,7 +24,8 @@ import torch
 
 from xpath.errors import DataError, ResolutionError
 from xpath.explain.head import log_odds
-from xpath.explain.hiding import PerturbationConfig, hidden_rows
+from xpath.explain.hiding import hidden_rows
+from xpath.explain.perturbation import PerturbationConfig
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:

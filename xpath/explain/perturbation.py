@@ -5,11 +5,13 @@ Axes: H W pixels.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
 from xpath.errors import ConfigError, ShapeError
+from xpath.explain.null_masks import NullMask
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ __all__ = [
     "InsideBlur",
     "MaskedPerturbation",
     "Perturbation",
+    "PerturbationConfig",
     "Removal",
     "SurroundFill",
     "feather",
@@ -174,3 +177,30 @@ def perturbed(
         )
     mixed = image + weight[..., None] * (replacement - image)
     return np.asarray(np.rint(mixed).clip(0, 255), np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PerturbationConfig:
+    """Soft edges, random masks and batches of ``object_importance``."""
+
+    feather_um: float = 2.0
+    """Width of the soft edge around the mask."""
+    null: NullMask = "off_object"
+    """Where the random masks lie."""
+    null_draws: int = 2
+    """Random masks per object and patch, at least one."""
+    batch: int = 16
+    """Hidden patches encoded at once."""
+    seed: int = 0
+    """Of the random masks."""
+
+    def __post_init__(self) -> None:
+        """Refuses impossible numbers, and a null without draws.
+
+        Raises:
+            ConfigError: Feather below 0; draws or batch below 1; no such null.
+        """
+        if self.feather_um < 0 or min(self.null_draws, self.batch) < 1:
+            raise ConfigError(f"feather_um must be >= 0, null_draws and batch >= 1: {self}")
+        if self.null not in get_args(NullMask):
+            raise ConfigError(f"null must be one of {get_args(NullMask)}, got {self.null!r}")

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from xpath.export.colour import hex_colour, object_colour
+from xpath.pathseg.reading import read_image
 from xpath.segment.evaluation.curves import best_curve
-from xpath.segment.evaluation.tables import LEVELS, dice_by, prompt_cost
+from xpath.segment.evaluation.evaluate import ask
+from xpath.segment.evaluation.questions import read_mask
+from xpath.segment.evaluation.tables import LEVELS, dice_by, examples, prompt_cost
 from xpath.segment.evaluation.trend_lines import trends
 from xpath.store.schema import atomic
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from xpath.protocols import Segmentor
     from xpath.segment.evaluation.curves import Curve
     from xpath.segment.evaluation.evaluate import Sample
     from xpath.segment.evaluation.trend_lines import Trend
@@ -31,6 +35,7 @@ __all__ = [
     "Answer",
     "answers_figure",
     "draw_curve",
+    "draw_examples",
     "file_name",
     "marked",
     "new_figure",
@@ -60,6 +65,22 @@ class Answer(NamedTuple):
     """``(H, W)`` the answer."""
     truth: NDArray[np.bool_]
     """``(H, W)``."""
+
+
+def draw_examples(folder: Path, samples: Sequence[Sample], segmentor: Segmentor) -> None:
+    """Draws the best, median and worst answer of every label beside the truth, asked again."""
+    from tqdm import tqdm
+
+    for name, chosen in tqdm(examples(samples).items(), desc="drawing", unit="label"):
+        answers = []
+        for word, sample in chosen.items():
+            question = sample.question
+            image = read_image(question.image)
+            truth, _ = read_mask(question.mask, ignore=question.ignore, unknown=question.unknown)
+            mask = ask(segmentor, image[None], [question.prompt], mpp=question.mpp).masks[0, 0]
+            title = f"{word}: Dice {sample.dice:.3f}\n{question.image.name}"
+            answers.append(Answer(title, image, mask, truth))
+        answers_figure(folder / f"{file_name(name)}.png", name, answers)
 
 
 def write_figures(folder: Path, samples: Sequence[Sample], *, seed: int = 0) -> None:

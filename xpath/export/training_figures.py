@@ -6,20 +6,42 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xpath.segment.evaluation.validation import mean_by_label, validate, write_samples
 from xpath.store.tables import read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from xpath.pathseg.record import Annotated, SourceImage
+    from xpath.segment.predict.predictor import SegmentPredictor
 
-__all__ = ["draw_answers", "draw_curves"]
+__all__ = ["draw_answers", "draw_curves", "judge"]
 
 TRUTH, ANSWER = (0, 158, 115), (213, 94, 0)
 """Bluish green and vermilion: apart for every eye."""
+
+
+def judge(
+    predictor: SegmentPredictor, images: Sequence[SourceImage], folder: Path
+) -> dict[str, tuple[int, float]]:
+    """Scores held-out images, and writes ``samples.csv`` and pictures of some answers.
+
+    Returns:
+        Number of images and mean Dice by label, as ``mean_by_label``.
+    """
+    from tqdm import tqdm
+
+    samples = validate(
+        predictor,
+        tqdm(images, desc="validating"),
+        mpp=predictor.info.mpp_range,
+        on_image=draw_answers(folder),
+    )
+    write_samples(folder / "samples.csv", samples)
+    return mean_by_label(samples)
 
 
 def draw_answers(

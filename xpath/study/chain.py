@@ -13,7 +13,7 @@ from xpath.batch.selection import Selection
 from xpath.study.cohort import load_explained, train_classifiers
 from xpath.study.dicom import require_dicom
 from xpath.study.evidence import tabulate_contributions, tabulate_evidence, tabulate_importance
-from xpath.study.exports import export_index
+from xpath.study.index_page import export_index
 from xpath.study.jobs import StudyJob
 from xpath.study.label_tables import tabulate_labels
 

@@ -1,22 +1,18 @@
-"""The stages for people: pictures, QuPath files and pages."""
+"""The stage for people, slide by slide: pictures, QuPath files and pages."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpath.batch.claim import at_work
-from xpath.batch.done import is_done, make_once
+from xpath.batch.done import make_once
 from xpath.explain.explanation import read_explanation
 from xpath.explain.maps import object_map, object_shares, patch_map
-from xpath.explain.verdict import Evidence
 from xpath.export.colour import hex_colour, object_colour, signed_rgba
-from xpath.export.figures import activation_figure, importance_figure
 from xpath.export.overlay import (
     Panels,
     explain_figure,
@@ -26,16 +22,16 @@ from xpath.export.overlay import (
     stacked,
     write_png,
 )
-from xpath.export.report.pages import write_index, write_report
+from xpath.export.report.pages import write_report
 from xpath.export.report.pictures import jpeg_bytes, patch_strips, report_layers
-from xpath.export.report.records import CohortReport, ObjectRow, SlideReport
+from xpath.export.report.records import ObjectRow, SlideReport
 from xpath.export.report.tables import (
     cohort_needs,
     file_table,
     temperatures,
     training_sentences,
 )
-from xpath.export.report.words import baseline_in_words, cohort_need, doubt_in_words, need
+from xpath.export.report.words import baseline_in_words
 from xpath.geometry import Size
 from xpath.labels import OTHER
 from xpath.metrics.calibration import scaled_probability
@@ -43,16 +39,15 @@ from xpath.objects.measure import morphometry
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
-from xpath.store.tables import read_rows, read_table, write_table
+from xpath.store.tables import write_table
 from xpath.study.findings import export_findings
-from xpath.study.folder import slide_predictions, slide_splits
 from xpath.study.keys import stage_key
 from xpath.study.qupath import write_for_qupath
-from xpath.study.slides import EXPLAINED, explain_key, objects_of
+from xpath.study.slides import explain_key, objects_of
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -65,10 +60,8 @@ if TYPE_CHECKING:
     from xpath.store.objects import ObjectTable
     from xpath.study.study import Study
 
-__all__ = ["export", "export_index"]
+__all__ = ["OVERVIEW", "export", "panels_of", "slide_report"]
 
-SCORES = ("auc", "auc_low", "auc_high", "balanced_accuracy", "f1")
-"""Columns of ``tables/metrics.csv`` that the page shows."""
 OVERVIEW = 1100
 """Longer side of pictures, pixels."""
 
@@ -112,7 +105,7 @@ def _export_to(
         overview = slide.thumbnail(OVERVIEW)
         bounds, tissue = slide.bounds, find_tissue(slide, study.config.tissue)
         strips = patch_strips(slide, masks, explanation)
-    panels = _panels(study, entry, explanation, masks, overview)
+    panels = panels_of(study, entry, explanation, masks, overview)
     explain_figure(folder / "explanation.png", panels)
     layers = {
         "objects": objects_rgba(panels.shares, panels.objects),
@@ -131,7 +124,7 @@ def _export_to(
         untaught=json.loads(masks.provenance["untaught"]),
     )
     figure = (folder / "explanation.png").read_bytes()
-    report = _report(study, entry, split, explanation, figure)
+    report = slide_report(study, entry, split, explanation, figure)
     report = replace(
         report,
         overview=jpeg_bytes(overview),
@@ -144,13 +137,14 @@ def _export_to(
     export_findings(folder, study, explanation, objects, report, panels)
 
 
-def _panels(
+def panels_of(
     study: Study,
     entry: SlideEntry,
     explanation: Explanation,
     masks: SlideMasks,
     overview: NDArray[np.uint8],
 ) -> Panels:
+    """Everything a figure of one explained slide shows, at the size of its overview."""
     size = Size(overview.shape[1], overview.shape[0])
     shares = object_shares(masks, size)
     name = study.classes[explanation.target]
@@ -170,7 +164,7 @@ def _panels(
     )
 
 
-def _report(
+def slide_report(
     study: Study,
     entry: SlideEntry,
     split: str,
@@ -273,151 +267,3 @@ def _probability(
     logits: NDArray[np.float64], classes: Sequence[str], temperature: float = 1.0
 ) -> dict[str, float]:
     return dict(zip(classes, scaled_probability(logits, temperature).tolist(), strict=True))
-
-
-def export_index(
-    study: Study,
-    importance: Sequence[Mapping[str, Any]],
-    contributions: Sequence[Mapping[str, Any]],
-    *,
-    title: str,
-) -> None:
-    """Writes ``index.html`` and ``figures/``."""
-    splits, predicted = slide_splits(study.folder), slide_predictions(study.folder)
-    slides = tuple(_slide_row(study, entry, splits, predicted) for entry in study.slides)
-    metrics = read_table(study.folder.table("metrics"), **dict.fromkeys(SCORES, float))
-    rows = tuple(
-        {
-            **row,
-            "name": short_name(row["object"])
-            + (" (guess: never learnt)" if short_name(row["object"]) in study.untaught else ""),
-            "colour": hex_colour(object_colour(row["object"])),
-        }
-        for row in importance
-    )
-    best = _best(study)
-    report = CohortReport(
-        title=title,
-        headline=_headline(study, rows, metrics),
-        classes=study.classes,
-        metrics=tuple(metrics),
-        importance=rows,
-        contributions=tuple(contributions),
-        evidence=tuple(read_rows(study.folder.table("evidence"), Evidence)),
-        groups=_groups(contributions),
-        examples=tuple(_examples(study, best, splits)),
-        slides=slides,
-        facts={
-            "xpath": version("xpath-pathology"),
-            "segmentor": study.segmentor.name,
-            "segmentor SHA-256": study.segmentor.digest,
-            "encoder": study.encoder_info.name,
-            "encoder SHA-256": study.encoder_info.digest,
-            "settings": "run.json",
-            "tables": "tables/*.csv",
-            "figures for print": "figures/*.pdf, figures/*.png",
-        },
-        synthetic=study.config.drawn or study.segmentor.synthetic_only,
-        untaught=study.untaught,
-    )
-    write_index(study.folder.index, report)
-    _draw_figures(study, best, importance)
-
-
-def _groups(contributions: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:
-    """Short names of objects that go together, two at least in each group."""
-    groups = dict.fromkeys(row["group"] for row in contributions)
-    named = (tuple(short_name(name) for name in group.split(" + ")) for group in groups)
-    return tuple(group for group in named if len(group) > 1)
-
-
-def _headline(
-    study: Study, importance: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, Any]]
-) -> str:
-    sentences = []
-    for name in study.classes:
-        of_class = [row for row in importance if row["class_name"] == name]
-        if not of_class:
-            continue
-        first = next((row for row in of_class if need(cohort_need(row)) == "supports"), None)
-        if first:
-            sentences.append(
-                f"For {name} the standard model needs {first['name']} most{doubt_in_words(first)}."
-            )
-        else:
-            sentences.append(f"No object stands out for {name}.")
-    test = [row for row in metrics if row["split"] == "test" and row["model"] in EXPLAINED]
-    for row in test:
-        model = str(row["model"]).replace("_", "-")
-        sentences.append(
-            f"The {model} model has AUC {row['auc']:.2f} [{row['auc_low']:.2f},"
-            f" {row['auc_high']:.2f}] on {row['slides']} test slides."
-        )
-    return " ".join(sentences) or "No slide has been explained yet."
-
-
-def _examples(
-    study: Study, best: Sequence[tuple[SlideEntry, Explanation]], splits: Mapping[str, str]
-) -> Iterator[SlideReport]:
-    for entry, explanation in best:
-        picture = (study.folder.exports(entry.slide_id) / "explanation.png").read_bytes()
-        yield _report(study, entry, splits.get(entry.slide_id, ""), explanation, picture)
-
-
-def _best(study: Study) -> list[tuple[SlideEntry, Explanation]]:
-    """The most certain explained test slide of each class, and every slide without a label."""
-    best: dict[str, tuple[float, SlideEntry, Explanation]] = {}
-    for entry in study.slides:
-        path = study.folder.explanation(entry.slide_id)
-        figure = study.folder.exports(entry.slide_id) / "explanation.png"
-        if not figure.exists() or not is_done(path, explain_key(study, entry)):
-            continue
-        explanation = read_explanation(path)
-        right = study.classes[explanation.target] == entry.label
-        score = scaled_probability(explanation.object.logits, 1.0).max() if right else -1.0
-        group = entry.label or entry.slide_id
-        if group not in best or score > best[group][0]:
-            best[group] = (score, entry, explanation)
-    return [(entry, explanation) for _, (_, entry, explanation) in sorted(best.items())]
-
-
-def _draw_figures(
-    study: Study,
-    best: Sequence[tuple[SlideEntry, Explanation]],
-    importance: Sequence[Mapping[str, Any]],
-) -> None:
-    """``figures/``: activation maps of one slide per class, and importance by object."""
-    panels = []
-    for entry, explanation in best:
-        with study.open_slide(entry) as slide:
-            overview = slide.thumbnail(OVERVIEW)
-        masks = open_masks(study.folder.masks(entry.slide_id))
-        panels.append(_panels(study, entry, explanation, masks, overview))
-    if panels:
-        activation_figure(study.folder.root / "figures" / "activation", panels)
-    if importance:
-        stem = study.folder.root / "figures" / "importance"
-        importance_figure(stem, importance, study.classes)
-
-
-def _slide_row(
-    study: Study, entry: SlideEntry, splits: Mapping[str, str], predicted: Mapping[str, str]
-) -> dict[str, str]:
-    stages = ("segment", "features", "explain", "export")
-    failed = [
-        f"{known.stage} failed: {known.reason}"
-        for known in (study.ledger.entry(entry.slide_id, stage) for stage in stages)
-        if known.status == "failed" and known.reason
-    ]
-    page = study.folder.exports(entry.slide_id) / "report.html"
-    folder, name = study.folder, entry.slide_id
-    busy = at_work([folder.masks(name), folder.features(name), folder.explanation(name)])
-    reached = f"busy: {busy}" if busy else "explained" if page.exists() else "done"
-    return {
-        "slide_id": entry.slide_id,
-        "label": entry.label,
-        "split": splits.get(entry.slide_id, ""),
-        "predicted": predicted.get(entry.slide_id, ""),
-        "status": "; ".join(failed) or reached,
-        "link": quote(page.relative_to(study.folder.root).as_posix()) if page.exists() else "",
-    }

@@ -11,9 +11,9 @@ from xpath.batch.done import make_once, read_key
 from xpath.explain.activation import object_activation, patch_activation
 from xpath.explain.explanation import Explanation, write_explanation
 from xpath.explain.grouping import shared_area
-from xpath.explain.hiding import PerturbationConfig, SegmentedSlide
+from xpath.explain.hiding import SegmentedSlide
 from xpath.explain.importance import object_importance
-from xpath.explain.perturbation import Blur
+from xpath.explain.perturbation import Blur, PerturbationConfig
 from xpath.mil.bag import Bag, pack
 from xpath.objects.extract import extract_objects
 from xpath.objects.find import find_objects
