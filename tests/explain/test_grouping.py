@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from xpath.errors import ConfigError, ShapeError
-from xpath.explain.grouping import overlap_groups, shared_area
+from xpath.explain.grouping import redundant_groups, shared_area
 
 NAMES = ("tumour", "nuclei", "fat", "absent", "epithelium")
 
@@ -26,31 +26,44 @@ def test_shared_area_by_hand(masks):
     np.testing.assert_array_equal(shared, shared.T)
 
 
-def test_what_lies_in_another_is_of_its_group(masks):
+NOTHING_MOVES = np.zeros((0, len(NAMES)))
+
+
+def groups_of(shared, contributions=NOTHING_MOVES, names=NAMES, **settings):
+    return redundant_groups(shared, contributions, names, **settings)
+
+
+def test_names_of_the_same_pixels_are_a_group(masks):
     shared = shared_area(masks)
 
-    assert overlap_groups(shared, NAMES, least=0.6) == [
-        ("tumour", "nuclei"),
-        ("fat",),
-        ("absent",),
-        ("epithelium",),
-    ]
-    assert overlap_groups(shared, NAMES, least=0.5)[0] == ("tumour", "nuclei", "fat")
-    # one nucleus of five joins the chain
-    assert overlap_groups(shared, NAMES, least=0.2)[0] == ("tumour", "nuclei", "fat", "epithelium")
+    # of tumour's 32 px fat has 8, of fat's and epithelium's 16 the nuclei have 1 at most
+    assert groups_of(shared) == [(name,) for name in NAMES]
+    assert groups_of(shared, least=0.25)[0] == ("tumour", "fat")
+    # 4 of 32 px are nuclei, and of these one joins the epithelium's 16
+    assert groups_of(shared, least=0.0625)[0] == ("tumour", "nuclei", "fat", "epithelium")
+
+
+def test_contributions_that_go_together_are_a_group():
+    rng = np.random.default_rng(0)
+    moves = rng.normal(size=(6, 5))
+    moves[:, 4] = 2 * moves[:, 1] + 3
+
+    assert ("nuclei", "epithelium") in groups_of(np.zeros((5, 5), int), moves)
+    assert groups_of(np.zeros((5, 5), int), moves[:4]) == [(name,) for name in NAMES]
 
 
 def test_groups_do_not_depend_on_the_order(masks):
     shared, turned = shared_area(masks), [4, 2, 0, 3, 1]
 
-    one = overlap_groups(shared, NAMES)
-    other = overlap_groups(shared[np.ix_(turned, turned)], [NAMES[i] for i in turned])
+    one = groups_of(shared, least=0.25)
+    names = [NAMES[i] for i in turned]
+    other = groups_of(shared[np.ix_(turned, turned)], names=names, least=0.25)
 
     assert {frozenset(group) for group in one} == {frozenset(group) for group in other}
 
 
 def test_numbers_that_cannot_be_are_refused():
     with pytest.raises(ConfigError, match="least"):
-        overlap_groups(np.eye(2, dtype=int), "ab", least=0.0)
+        groups_of(np.eye(5, dtype=int), least=0.0)
     with pytest.raises(ShapeError, match="shared"):
-        overlap_groups(np.eye(2, dtype=int), "abc")
+        groups_of(np.eye(4, dtype=int))

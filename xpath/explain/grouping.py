@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from xpath.store.masks import SlideMasks
 
-__all__ = ["overlap_groups", "redundant_groups", "shared_area"]
+__all__ = ["redundant_groups", "shared_area"]
 
 FEWEST_SLIDES = 5
 """Slides from which a correlation says anything."""
@@ -40,32 +40,6 @@ def shared_area(masks: SlideMasks) -> NDArray[np.int64]:
     return total
 
 
-def overlap_groups(
-    shared: NDArray[np.integer], names: Sequence[str], *, least: float = 0.5
-) -> list[tuple[str, ...]]:
-    """Groups of objects connected by pairs that overlap.
-
-    A pair overlaps if at least ``least`` of the smaller of the two lies in the larger; so a nucleus
-    in a tumour counts, however small it is. Objects with no such pair are groups of one, in the
-    order of the names; give the list to ``object_importance`` as ``objects``.
-
-    Args:
-        shared: ``(L, L)`` from ``shared_area``.
-        names: Of the objects.
-        least: Above 0, at most 1.
-
-    Raises:
-        ConfigError: Another ``least``.
-        ShapeError: Not one name per row and column.
-    """
-    check_shape("shared", shared, "L M", L=len(names), M=len(names))
-    if not 0 < least <= 1:
-        raise ConfigError(f"least must be above 0 and at most 1, got {least}")
-    own = np.diag(shared)
-    smaller = np.minimum(own[:, None], own[None])
-    return _connected((shared >= least * smaller) & (smaller > 0), names)
-
-
 def redundant_groups(
     shared: NDArray[np.integer],
     contributions: NDArray[np.floating],
@@ -76,9 +50,10 @@ def redundant_groups(
 ) -> list[tuple[str, ...]]:
     """Groups of objects whose masks or contributions go together, so that one stands for all.
 
-    A pair of masks goes together as in ``overlap_groups``, but of the larger: nuclei in a tumour
-    are another thing, a second name of the same pixels is not. A pair of contributions, if they are
-    correlated over the slides, on at least five of them.
+    A pair of masks goes together if enough of the larger lies in the other: nuclei in a tumour are
+    another thing, a second name of the same pixels is not. A pair of contributions, if they are
+    correlated over the slides, on at least five of them. Give a group to ``object_importance`` as
+    one entry of ``objects`` to hide it together.
 
     Args:
         shared: ``(L, L)`` from ``shared_area``, summed over slides.

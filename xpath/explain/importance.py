@@ -126,7 +126,7 @@ def object_importance(
 
     Objects that lie within each other (nuclei in a tumour) stand in for each other: each alone may
     look unimportant. Give several names as one entry to hide them together;
-    ``xpath.explain.grouping.overlap_groups`` finds which.
+    ``xpath.explain.grouping.redundant_groups`` finds which.
 
     Args:
         predict: Logits ``(K,)`` of patch features ``(N, D)``; with ``Removal`` of fewer patches.

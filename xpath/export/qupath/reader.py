@@ -15,15 +15,15 @@ import numpy as np
 from xpath.store.geojson import read_areas
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from xpath.geometry import Box, PatchGrid, Size
+    from xpath.geometry import Box, Size
     from xpath.store.geojson import Polygon, Region
 
-__all__ = ["grid_masks", "named", "read_regions", "region_mask"]
+__all__ = ["named", "read_regions", "region_mask"]
 
 
 def read_regions(path: Path, *, bounds: Box) -> list[Region]:
@@ -74,32 +74,6 @@ def region_mask(regions: Iterable[Region], box: Box, size: Size) -> NDArray[np.b
         for rings in region.polygons:
             _fill(canvas, [(ring - (box.x, box.y)) * scale for ring in rings])
     return canvas
-
-
-def grid_masks(
-    regions: Sequence[Region], grid: PatchGrid, size: int
-) -> Iterator[NDArray[np.bool_]]:
-    """Masks ``(H, W)`` of the regions in every patch of a grid, in order.
-
-    Args:
-        regions: In level-0 pixels.
-        grid: Patches.
-        size: Side of a mask in pixels; it covers its patch from border to border.
-    """
-    from xpath.geometry import Size as Pixels
-
-    ends = [_extent(region) for region in regions]
-    low = np.array([end[0] for end in ends]).reshape(-1, 2)
-    high = np.array([end[1] for end in ends]).reshape(-1, 2)
-    for box in grid.boxes():
-        met = (low < (box.right, box.bottom)) & (high > (box.x, box.y))
-        near = [regions[index] for index in np.flatnonzero(met.all(axis=1)).tolist()]
-        yield region_mask(near, box, Pixels(size, size))
-
-
-def _extent(region: Region) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    points = np.concatenate([rings[0] for rings in region.polygons])
-    return points.min(axis=0), points.max(axis=0)
 
 
 def _fill(canvas: NDArray[np.bool_], rings: Sequence[NDArray[np.float64]]) -> None:
