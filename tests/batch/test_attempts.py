@@ -59,7 +59,9 @@ def test_after_two_deaths_it_is_set_aside_until_somebody_wants_it(output):
 
     for _ in range(2):
         with (
-            pytest.raises(SlideError, match=r"set aside.* 2 times.*process \d+ at 20.*remove"),
+            pytest.raises(
+                SlideError, match=r"set aside.* 2 times.*process \d+ at 20.*--retry-failed"
+            ),
             attempt(output, "key"),
         ):
             pytest.fail("it must not be tried")

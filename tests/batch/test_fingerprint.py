@@ -67,3 +67,10 @@ def test_a_large_slide_costs_no_more_than_a_small_one(slide):
     fingerprint(slide)
 
     assert time.monotonic() - started < 2
+
+
+def test_a_pipe_is_not_read(tmp_path):
+    """It might never answer; the probe, which has a time limit, is the one to find out."""
+    os.mkfifo(tmp_path / "c.svs")
+
+    assert fingerprint(tmp_path / "c.svs")

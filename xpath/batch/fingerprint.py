@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from hashlib import sha256
+from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ def fingerprint(path: Path) -> str:
     """SHA-256 over size and samples of a slide file, and of all files that belong to it.
 
     Two slides differ in every compressed tile and so in every sample. A few bytes that were changed
-    between samples, as in an edited annotation, go unnoticed.
+    between samples, as in an edited annotation, go unnoticed. What is no regular file, such as a
+    pipe that might never answer, is not read.
 
     Raises:
         OSError: A file cannot be read.
@@ -29,7 +31,8 @@ def fingerprint(path: Path) -> str:
     digest = sha256()
     for file in (path, *_companions(path)):
         about = file.stat()
-        digest.update(_of_file(file, about.st_size, about.st_ino, about.st_mtime_ns))
+        if S_ISREG(about.st_mode):
+            digest.update(_of_file(file, about.st_size, about.st_ino, about.st_mtime_ns))
     return digest.hexdigest()
 
 
