@@ -141,3 +141,14 @@ def test_every_folder_is_a_package():
     folders = {path.parent for path in MODULES}
 
     assert all((folder / "__init__.py").is_file() for folder in folders)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_first_lines_say_what_a_thing_is(path):
+    """Plainly: no riddle that begins with "What", no second thought behind a semicolon."""
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    texts = [ast.get_docstring(node) for node in nodes if isinstance(node, documented)]
+    firsts = [text.partition("\n")[0] for text in texts if text]
+
+    assert not [line for line in firsts if line.startswith("What ") or ";" in line]

@@ -337,7 +337,7 @@ def importance_objects() -> tuple[Label, ...]:
 
 
 def activation_objects() -> tuple[Label, ...]:
-    """The 21 breast objects of the paper's activation maps (Table 20); "other" comes on top."""
+    """The 21 breast objects of the paper's activation maps (Table 20). "other" comes on top."""
     return tuple(label for label, _ in _brca_rows())
 
 

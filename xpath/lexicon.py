@@ -76,7 +76,7 @@ class _Phrases(Generic[_Meaning]):
         self._by_first_word: dict[str, list[_Phrase]] = {}
 
     def add(self, phrase: _Phrase, meaning: _Meaning) -> None:
-        """Adds a phrase; the first meaning counts."""
+        """Adds a phrase. The first meaning counts."""
         if phrase not in self.meanings:
             self.meanings[phrase] = meaning
             same = self._by_first_word.setdefault(phrase[0], [])
@@ -98,7 +98,7 @@ class _Phrases(Generic[_Meaning]):
 
 
 def _match(tokens: list[_Token], index: int, phrase: _Phrase, skipped: Set[int]) -> int:
-    """One past the last token of a phrase that begins here; 0 if it does not."""
+    """One past the last token of a phrase that begins here. 0 if it does not."""
     first = index
     for word in phrase:
         while first < index < len(tokens) and index in skipped and tokens[index].stem != word:
@@ -209,7 +209,7 @@ class Lexicon:
         return (concepts[0] if concepts else None), next(iter(regions), None)
 
     def nearest_word(self, word: str) -> str | None:
-        """The stem a misspelt word stands for; None if it is none of the lexicon's.
+        """The stem a misspelt word stands for. None if it is none of the lexicon's.
 
         Optimal string alignment distance 1, or 2 from nine letters on if the first three agree.
         Short words must agree in the first letter: "bland" is no "gland".

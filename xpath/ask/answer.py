@@ -1,4 +1,4 @@
-"""What was asked of a picture, and where it is.
+"""Questions about a picture, and where their answers lie.
 
 Axes: L labels asked, h w pixels of the overview.
 """

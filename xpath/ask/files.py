@@ -124,7 +124,7 @@ def _page(answer: Answer, generated: tuple[Generated, ...]) -> LinkedPage:
 
 
 def _text(answer: Answer) -> tuple[Words, ...]:
-    """The text; labels without words of their own, as of an open question, come after it."""
+    """The text. Labels without words of their own, as of an open question, come after it."""
     words = linked_words(answer.asked.text, answer.asked.reading)
     named = {label for each in words for label in each.labels}
     others = [label.id for label in answer.labels if label.id not in named]

@@ -127,7 +127,7 @@ def ask_image(
     name: str,
     mpp: float | None = None,
 ) -> tuple[Answer, NDArray[np.bool_]]:
-    """Segments an image with what a text asks for; the answer, and its masks ``(L, H, W)``.
+    """Segments an image with what a text asks for. The answer, and its masks ``(L, H, W)``.
 
     Args:
         image: RGB ``(H, W, 3)`` uint8.

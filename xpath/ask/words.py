@@ -19,7 +19,7 @@ READING = "xpath.reading/1"
 
 
 def linked_words(text: str, reading: Reading) -> tuple[Words, ...]:
-    """A text cut at its mentions; joined again, the words are the text.
+    """A text cut at its mentions. Joined again, the words are the text.
 
     A mention that begins within another one adds its label to that one. Mentions without a span,
     as an open question may have, are left to the list of labels.

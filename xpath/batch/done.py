@@ -169,7 +169,7 @@ def _keep_checked(output: Path, looks: str) -> None:
 
 
 def _checked(output: Path) -> str:
-    """What an output looked like when its bytes were compared, empty if they never were."""
+    """Look of an output when its bytes were compared, empty if they never were."""
     try:
         return _checked_path(output).read_text()
     except (OSError, ValueError):

@@ -37,7 +37,7 @@ class RayCluster:
 
     @property
     def lost(self) -> type[Exception]:
-        """What Ray raises when an actor or its machine is gone."""
+        """Errors Ray raises when an actor or its machine is gone."""
         from ray.exceptions import RayActorError
 
         return RayActorError
@@ -112,7 +112,7 @@ class _Actor:
 
 
 class _Runner:
-    """What the actor is on its machine."""
+    """The worker an actor is on its machine."""
 
     def __init__(self, job: SlideJob) -> None:
         self._job = job

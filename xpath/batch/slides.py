@@ -242,7 +242,7 @@ def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
 def _labels_of(
     path: Path, rows: Sequence[Mapping[str, str]], *, keep_na: bool
 ) -> dict[str, SlideLabel]:
-    """Labels of the rows of a table by slide id; words for gaps are counted in warnings."""
+    """Labels of the rows of a table by slide id. Words for gaps are counted in warnings."""
     written = [row.get("label", "") for row in rows]
     if not keep_na and (words := count_missing(written)):
         logger.warning(

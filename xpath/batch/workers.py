@@ -48,7 +48,7 @@ class Workers(Protocol):
 
     @property
     def lost(self) -> type[Exception]:
-        """What a future raises when its worker is lost."""
+        """Errors a future raises when its worker is lost."""
 
     def start(self, number: int, job: SlideJob) -> Worker:
         """A new worker, number 0 to ``count - 1``."""

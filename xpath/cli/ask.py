@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _question(args: argparse.Namespace) -> _Question:
-    """What was asked of which picture.
+    """A picture and the question about it.
 
     Raises:
         ConfigError: Nothing is asked, or more than one thing.
@@ -172,7 +172,7 @@ def _answer(
 def _generated(
     image: NDArray[np.uint8], question: str, args: argparse.Namespace
 ) -> tuple[Generated, ...]:
-    """What a grounded model answers, where one is asked."""
+    """Answer of a grounded model, where one is asked."""
     if not args.grounded:
         return ()
     from xpath.ask.generated import generated_words

@@ -54,7 +54,7 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
 
 
 def batch_from(args: argparse.Namespace, study: Study) -> Batch:
-    """What the options ask for.
+    """The batch the options ask for.
 
     Raises:
         ConfigError: An option of another executor.

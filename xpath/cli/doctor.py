@@ -96,7 +96,7 @@ def _check_run(folder: Path, *, repair: bool) -> int:
 
 
 def _findings() -> Iterator[Finding]:
-    """Every check; one that cannot even begin is a finding too."""
+    """Every check. One that cannot even begin is a finding too."""
     yield from packages()
     for check in (weights, openslide_library, device, machine):
         try:

@@ -201,7 +201,7 @@ def _after(
     take: Callable[[HiddenPatch], NDArray[np.float32] | None],
     target: int,
 ) -> NDArray[np.float64]:
-    """Logits ``(K,)`` with other features of some patches; NaN where no patch is left."""
+    """Logits ``(K,)`` with other features of some patches. NaN where no patch is left."""
     hidden, kept = features.copy(), np.ones(len(features), bool)
     for one in rows:
         row = take(one)

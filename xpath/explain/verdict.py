@@ -42,7 +42,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
-    """What speaks for one object as a reason of the classifiers."""
+    """Evidence for one object as a reason of the classifiers."""
 
     object: str
     verdict: str

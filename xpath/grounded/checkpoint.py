@@ -64,7 +64,7 @@ class LoadedGrounded(NamedTuple):
 
 
 def load_grounded(path: str | Path, config: GroundedConfig | None = None) -> LoadedGrounded:
-    """Reads a checkpoint under the published names; what serves video only is left out.
+    """Reads a checkpoint under the published names. What serves video only is left out.
 
     Args:
         path: A folder, or a hub id ``owner/name``.
@@ -171,7 +171,7 @@ def load_fitting(model: GroundedModel, state: Mapping[str, Tensor], path: Path) 
 
 
 def _locate(path: str | Path) -> Path:
-    """The folder of a checkpoint; hub ids are looked up through huggingface_hub."""
+    """The folder of a checkpoint. Hub ids are looked up through huggingface_hub."""
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder

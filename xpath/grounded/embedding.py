@@ -41,12 +41,12 @@ class Embedding(NamedTuple):
         return len(self.items)
 
     def rows(self, rows: slice) -> Embedding:
-        """Some of the images; shares their memory."""
+        """Some of the images. Shares their memory."""
         return self._replace(items=self.items[rows])
 
 
 def repeated(cache: Any, prompts: int) -> Any:
-    """A cache of one image for a batch of P prompts; the one given is left as it is."""
+    """A cache of one image for a batch of P prompts. The one given is left as it is."""
     from transformers import DynamicCache
 
     layers = ((keys, values) for keys, values, *_ in cache)

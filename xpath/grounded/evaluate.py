@@ -213,7 +213,7 @@ def _about(
     asked: Sequence[Question],
     rng: np.random.Generator,
 ) -> Iterator[Graded | str]:
-    """Answers to all questions about an image; where there is none, why."""
+    """Answers to all questions about an image. Where there is none, why."""
     try:
         embedding = interpreter.encode(read_image(path))
     except XPathError as error:

@@ -82,7 +82,7 @@ class GroundedInference:
         self.device = device
 
     def encoded(self, image: NDArray[np.uint8], max_tiles: int, *, mapped: bool) -> EncodedImage:
-        """An image, run through the language model; SAM2's maps only if they are wanted."""
+        """An image, run through the language model. SAM2's maps only if they are wanted."""
         pixels = pixels_of(image, self.model.config, max_tiles=max_tiles)
         count = len(pixels.tiles) * self.model.config.vision.tokens
         ids = self._ids(self.config.turns.before(count))
@@ -129,7 +129,7 @@ class GroundedInference:
         return values
 
     def embed(self, image: EncodedImage | None, text: str, grid: Tensor | None = None) -> Tensor:
-        """Embeddings ``(1, L, W)`` of what follows the image; tokens of regions are put in."""
+        """Embeddings ``(1, L, W)`` of what follows the image. Tokens of regions are put in."""
         if image is None:
             return self.model.embed(self._ids(self.config.turns.before(0) + text))
         if grid is None:

@@ -300,7 +300,7 @@ class GroundedInterpreter:
 
 
 def _mean_inside(values: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Mean of values ``(N, H, W)`` inside masks; 0 where a mask is empty."""
+    """Mean of values ``(N, H, W)`` inside masks. 0 where a mask is empty."""
     area = inside.sum(axis=(1, 2)).clip(min=1)
     mean: NDArray[np.float32] = ((values * inside).sum(axis=(1, 2)) / area).astype(np.float32)
     return mean

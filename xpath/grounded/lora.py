@@ -80,7 +80,7 @@ def trained(model: GroundedModel) -> dict[str, torch.nn.Parameter]:
 
 @torch.no_grad()
 def merged_state(model: GroundedModel) -> dict[str, Tensor]:
-    """The state with adapters added to the matrices they belong to; the model stays as it is."""
+    """The state with adapters added to the matrices they belong to. The model stays as it is."""
     layers: dict[str, Any] = dict(model.named_modules())
     state: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():

@@ -36,14 +36,14 @@ POINTS, OVERSAMPLE, UNCERTAIN = 12_544, 3, 0.75
 
 
 class MaskLoss(NamedTuple):
-    """Losses of masks, weighted; scalars."""
+    """Losses of masks, weighted. Scalars."""
 
     bce: Tensor
     dice: Tensor
 
 
 class GroundedLoss(NamedTuple):
-    """Parts of the loss, weighted; scalars."""
+    """Parts of the loss, weighted. Scalars."""
 
     language: Tensor
     bce: Tensor

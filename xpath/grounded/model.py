@@ -71,7 +71,7 @@ class GroundedModel(nn.Module):
         return tuple(self.sam.get_image_embeddings(squares))
 
     def embed(self, ids: Tensor, image_tokens: Tensor | None = None) -> Tensor:
-        """Embeddings ``(B, L, W)`` of ids ``(B, L)``; image tokens go where their ids are.
+        """Embeddings ``(B, L, W)`` of ids ``(B, L)``. Image tokens go where their ids are.
 
         Args:
             ids: Token ids.

@@ -191,7 +191,7 @@ def renaming(names: Iterable[str]) -> Renaming:
 
 
 def published_name(name: str) -> str | None:
-    """The published name of one of our parameters, or of the tensors it is made of; else None.
+    """The published name of one of our parameters, or of the tensors it is made of. Else None.
 
     A name that covers several published tensors ends in a dot.
     """
@@ -206,7 +206,7 @@ def published_name(name: str) -> str | None:
 
 
 def to_ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A published state dict under our names; what serves video only is left out.
+    """A published state dict under our names. What serves video only is left out.
 
     Raises:
         CheckpointError: Names that belong to no part of the model; all are listed.
@@ -269,6 +269,6 @@ def _first(rules: Iterable[tuple[re.Pattern[str], str]], name: str) -> str | Non
 
 
 def _qkv_order(name: str) -> str:
-    """Sorts queries before keys before values; the others anyhow."""
+    """Sorts queries before keys before values. The others anyhow."""
     match = _OUR_QKV_PATTERN.fullmatch(name)
     return str("qkv".index(match[2])) if match else ""

@@ -96,7 +96,7 @@ class Turns:
     """Between ``<|end|>`` and ``<|assistant|>``, as in the published evaluation."""
 
     def before(self, image_tokens: int) -> str:
-        """Everything up to the end of an image; without an image, the mark of the user."""
+        """Everything up to the end of an image. Without an image, the mark of the user."""
         image = f"{IMAGE}{CONTEXT * image_tokens}{IMAGE_END}" if image_tokens else ""
         return f"{USER}\n{image}"
 

@@ -190,7 +190,7 @@ def batches(
 
 
 def mask_of(annotation: Annotation, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask of an annotation at the size of its image; nothing where none is named.
+    """The mask of an annotation at the size of its image. Nothing where none is named.
 
     Args:
         annotation: Read from its file.

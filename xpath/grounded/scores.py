@@ -62,7 +62,7 @@ def paired_dice(masks: NDArray[np.bool_], truths: NDArray[np.bool_]) -> float:
 
 
 def mean_by_phrase(samples: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Phrase to the mean of its values; their mean weighs every phrase alike."""
+    """Phrase to the mean of its values. Their mean weighs every phrase alike."""
     values: dict[str, list[float]] = {}
     for phrase, value in samples:
         values.setdefault(phrase, []).append(value)

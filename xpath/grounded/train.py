@@ -45,7 +45,7 @@ WARM_START = 1e-5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroundedTrainConfig:
-    """How the grounded model is fine-tuned; the defaults are UniBiomed's."""
+    """How the grounded model is fine-tuned. The defaults are UniBiomed's."""
 
     steps: int = 2000
     """Optimiser steps of the whole schedule."""
@@ -194,7 +194,7 @@ class GroundedTrainer:
         return GroundedLoss(*(value.detach() * share for value in loss))
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to go on from the same weights; only tensors and plain values."""
+        """Everything needed to go on from the same weights. Only tensors and plain values."""
         return {
             "step": self.step,
             "trained": {name: value.detach() for name, value in self._trained.items()},

@@ -122,7 +122,7 @@ class EndpointReader:
         return content if isinstance(content, str) else ""
 
     def _reading(self, answer: str, text: str, case: Case, region: str | None) -> Reading:
-        """A checked answer; what is invented is unknown, what has no evidence is dropped."""
+        """A checked answer. What is invented is unknown, what has no evidence is dropped."""
         values = _checked(answer)
         finder = EvidenceFinder(text)
         here = {label.id: label for label in self.tree if region in (None, label.region)}
@@ -150,7 +150,7 @@ class EndpointReader:
 
 
 class _NotTheSchema(Exception):
-    """An answer that is not what was asked for; the message says where."""
+    """An answer that is not what was asked for. The message says where."""
 
 
 def _question(text: str, case: Case, region: str | None) -> str:
@@ -158,7 +158,7 @@ def _question(text: str, case: Case, region: str | None) -> str:
 
 
 def _checked(answer: str) -> dict[str, Any]:
-    """An answer of the schema's shape; labels and evidence are not looked at."""
+    """An answer of the schema's shape. Labels and evidence are not looked at."""
     try:
         values = json.loads(answer)
     except ValueError as error:

@@ -8,7 +8,7 @@ __all__ = ["EvidenceFinder"]
 
 
 class EvidenceFinder:
-    """Finds quotations; a repeated one is its next occurrence.
+    """Finds quotations. A repeated one is its next occurrence.
 
     Args:
         text: The text quoted from.
@@ -19,7 +19,7 @@ class EvidenceFinder:
         self._asked: dict[str, int] = {}
 
     def find(self, quotation: str) -> tuple[int, int] | None:
-        """Start and end of a quotation, exact or but for case and blanks; None if it is made up.
+        """Start and end of a quotation, exact or but for case and blanks. None if it is made up.
 
         Asked for a second time, a quotation is its second occurrence, or again its last one.
         """

@@ -35,17 +35,17 @@ class FactScores(NamedTuple):
 
     @property
     def precision(self) -> float:
-        """Share of a text's findings that its reference has; NaN without any."""
+        """Share of a text's findings that its reference has. NaN without any."""
         return _share(self.right, self.right + self.wrong)
 
     @property
     def recall(self) -> float:
-        """Share of a reference's findings that the text has; NaN without any."""
+        """Share of a reference's findings that the text has. NaN without any."""
         return _share(self.right, self.right + self.missed)
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall; NaN if no text has a finding."""
+        """Harmonic mean of precision and recall. NaN if no text has a finding."""
         return _share(2 * self.right, 2 * self.right + self.wrong + self.missed)
 
 

@@ -62,7 +62,7 @@ def instructions(tree: LabelTree, region: str | None = None) -> str:
 
 
 def response_schema(tree: LabelTree, region: str | None = None) -> dict[str, Any]:
-    """JSON schema of an answer; labels are those of the region, or all."""
+    """JSON schema of an answer. Labels are those of the region, or all."""
     labels: Iterable[Label] = tree if region is None else tree.children(region)
     mention = {
         "label": {"type": "string", "enum": [label.id for label in labels]},

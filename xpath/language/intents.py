@@ -28,7 +28,7 @@ class Intent(NamedTuple):
 
 
 def find_intent(text: str) -> tuple[Intent, int, int] | None:
-    """The intent of a question and the words that tell it; None if it has none we know."""
+    """The intent of a question and the words that tell it. None if it has none we know."""
     for intent, pattern in _intents():
         match = pattern.search(text)
         if match:

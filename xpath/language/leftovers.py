@@ -12,7 +12,7 @@ __all__ = ["leftovers"]
 
 
 def leftovers(text: str, known: Sequence[tuple[int, int]]) -> list[str]:
-    """Words of a request that are neither known nor plain English; neighbours are joined.
+    """Words of a request that are neither known nor plain English. Neighbours are joined.
 
     Args:
         text: The request.

@@ -84,7 +84,7 @@ class _Page:
         return bool(asked or self.ambiguous or self.unknown)
 
     def rest(self) -> list[str]:
-        """Words of a request that mean nothing we know; none of an open question with an intent."""
+        """Words of a request that mean nothing we know. None of an open question with an intent."""
         known = [
             (term.start, term.end)
             for term in self._terms
@@ -136,7 +136,7 @@ class _Page:
 
 
 def _region(name: str | None, tree: LabelTree) -> Region | None:
-    """The region of a request; for an organ without labels one without a name."""
+    """The region of a request. For an organ without labels one without a name."""
     if name is None:
         return None
     known = name.lower() in tree.regions
@@ -159,7 +159,7 @@ _EXACT = re.compile(r"-(?:tissue|cell|nuclei)-|-level ", re.IGNORECASE)
 
 
 def _concepts(text: str, terms: Sequence[Term]) -> list[tuple[Term, Concept, tuple[str, ...]]]:
-    """Terms of objects with the structures asked for; "tumor and stromal nuclei" asks for two."""
+    """Terms of objects with the structures asked for. "tumor and stromal nuclei" asks for two."""
     shared: list[tuple[Term, Concept, tuple[str, ...]]] = []
     structures: tuple[str, ...] = ()
     start = -1

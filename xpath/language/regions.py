@@ -59,7 +59,7 @@ class RegionMap:
 
     @property
     def main(self) -> Region | None:
-        """The region of the request, else the first of the text; None if none is known."""
+        """The region of the request, else the first of the text. None if none is known."""
         if self._given is not None:
             return self._given
         return self._organs[0][1] if self._organs else None

@@ -151,7 +151,7 @@ def _table() -> dict[str, dict[str, re.Pattern[str]]]:
 
 
 def _compile(cues: list[str], parts: dict[str, str], *, bordered: bool) -> re.Pattern[str]:
-    """One expression of many, with the parts filled in; the longest is tried first."""
+    """One expression of many, with the parts filled in. The longest is tried first."""
     joined = "|".join(sorted(cues, key=len, reverse=True))
     while _PART.search(joined):  # not str.format: expressions have braces of their own
         joined = _PART.sub(lambda match: parts[match[1]], joined)
@@ -170,7 +170,7 @@ _WORD_BEHIND = re.compile(r"[^.;)]*?\w")
 
 
 def _cues(sentence: str, *, request: bool) -> list[_Cue]:
-    """The cues of a sentence; where they overlap the first and longest."""
+    """The cues of a sentence. Where they overlap the first and longest."""
     found: list[_Cue] = []
     for section, groups in _table().items():
         if section == "stops" or (section == "excluded" and not request):
@@ -235,7 +235,7 @@ def _is_no_stop(sentence: str, cue: _Cue, stop: re.Match[str], later: list[_Cue]
 
 
 def _list_end(scope: str, choice: re.Pattern[str]) -> int:
-    """The first comma that ends a scope; commas of a list "a, b or c" do not."""
+    """The first comma that ends a scope. Commas of a list "a, b or c" do not."""
     items = scope.split(",")
     comma = 0
     for number, item in enumerate(items[:-1]):

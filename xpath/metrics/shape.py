@@ -121,7 +121,7 @@ def box_ratio(mask: NDArray[np.bool_]) -> float:
 
 
 def convex_ratio(mask: NDArray[np.bool_]) -> float:
-    """Share of the convex hull that the mask fills (BiomedParse), 0 to 1; "solidity" elsewhere.
+    """Share of the convex hull that the mask fills (BiomedParse), 0 to 1. "solidity" elsewhere.
 
     A pixel belongs to the hull if its centre lies in the hull of the middles of all pixel sides,
     as in scikit-image.

@@ -112,7 +112,7 @@ def object_crops(
 
 
 def _first_best(values: NDArray[np.float64]) -> tuple[int, int]:
-    """Index of the highest value; those within rounding of it count as equal."""
+    """Index of the highest value. Those within rounding of it count as equal."""
     best = values.max()
     ties = values >= best - 1e-9 * max(1.0, abs(best))
     row, column = np.unravel_index(int(ties.argmax()), values.shape)

@@ -88,7 +88,7 @@ def rouge_l(hypotheses: Sequence[str], references: Sequence[str]) -> float:
 
 
 def meteor(hypotheses: Sequence[str], references: Sequence[str]) -> float | None:
-    """METEOR 1.5 of a corpus; None if ``pycocoevalcap`` or Java is not there.
+    """METEOR 1.5 of a corpus. None if ``pycocoevalcap`` or Java is not there.
 
     Raises:
         DataError: No texts, or not as many as references.
@@ -106,7 +106,7 @@ def meteor(hypotheses: Sequence[str], references: Sequence[str]) -> float | None
 
 
 def treebank_tokens(text: str) -> list[str]:
-    """Penn-Treebank tokens in lower case; punctuation is left out, brackets are spelled out.
+    """Penn-Treebank tokens in lower case. Punctuation is left out, brackets are spelled out.
 
     Numbers, hyphenated words and words with a slash stay whole; "cannot" and contractions are two.
     """

@@ -188,7 +188,7 @@ class _Estimator:
         return self
 
     def get_metadata_routing(self) -> Any:
-        """Which metadata ``fit`` asks for; scikit-learn's ``MetadataRequest``."""
+        """Which metadata ``fit`` asks for. Scikit-learn's ``MetadataRequest``."""
         from sklearn.utils.metadata_routing import MetadataRequest
 
         if not hasattr(self, "_metadata_request"):
@@ -370,7 +370,7 @@ def _classes(y: Any, count: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 
 def _groups(given: Sequence[Any] | None, count: int) -> list[str]:
-    """A group for each slide; those without one are groups of their own."""
+    """A group for each slide. Those without one are groups of their own."""
     groups = [None] * count if given is None else list(given)
     return [f"\0{i}" if _is_missing(group) else str(group) for i, group in enumerate(groups)]
 

@@ -73,7 +73,7 @@ def segment_weighted_sum(weights: Tensor, values: Tensor, index: Tensor, sizes: 
 
 
 def segment_max(values: Tensor, index: Tensor, bags: int) -> Tensor:
-    """Largest ``(B, ...)`` of the rows ``(M, ...)`` of each bag; -inf for a bag without rows.
+    """Largest ``(B, ...)`` of the rows ``(M, ...)`` of each bag. -inf for a bag without rows.
 
     The gradient goes to the largest row; if several are, each gets an equal part.
     """

@@ -194,7 +194,7 @@ def train(
 
 
 def _doubt(history: Sequence[Epoch], best: int, auc: float) -> str:
-    """Signs that a model has not learnt, as one sentence; empty if there are none."""
+    """Signs that a model has not learnt, as one sentence. Empty if there are none."""
     signs = []
     if auc < LEARNT:
         signs.append(f"its AUC on the training slides themselves is {auc:.2f}")
@@ -288,7 +288,7 @@ class _Stepper:
         self.scaler = torch.amp.GradScaler(self.device, enabled=self.narrow is torch.float16)
 
     def epoch(self, steps: Iterable[Sequence[Bag]]) -> float:
-        """One optimiser step per batch; the loss summed over all bags."""
+        """One optimiser step per batch. The loss summed over all bags."""
         self.model.train()
         # Added up where it is: to read a number off a GPU in every step would make it wait.
         total = torch.zeros((), dtype=torch.float64, device=self.own.device)
@@ -310,7 +310,7 @@ class _Stepper:
 
 
 def _validate(model: SlideClassifier, bags: Sequence[Bag], loss: _Loss) -> tuple[float, float]:
-    """Loss and AUC; NaN where there is none."""
+    """Loss and AUC. NaN where there is none."""
     if not bags:
         return math.nan, math.nan
     predicted = predict(model, bags)
@@ -322,7 +322,7 @@ def _validate(model: SlideClassifier, bags: Sequence[Bag], loss: _Loss) -> tuple
 
 
 def _score(epoch: Epoch, monitor: str) -> tuple[float, float]:
-    """Larger is better; the second number decides ties."""
+    """Larger is better. The second number decides ties."""
     auc = epoch.validation_auc
     first = 0.0 if monitor == "loss" or math.isnan(auc) else auc
     return first, -epoch.validation_loss

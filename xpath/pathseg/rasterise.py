@@ -133,7 +133,7 @@ def fill_outlines(outlines: Iterable[Outline], size: tuple[int, int]) -> NDArray
 
 
 def read_geojson(path: Path) -> tuple[Outline, ...]:
-    """Objects of a GeoJSON file in any form that QuPath reads; of cells their nuclei.
+    """Objects of a GeoJSON file in any form that QuPath reads. Of cells their nuclei.
 
     Tiles and cores of tissue arrays are no objects. One without a class goes by its name.
 

@@ -49,7 +49,7 @@ class Resolutions:
     def fill(
         self, items: Iterable[PromptedMask], source: str, *, otherwise: str
     ) -> list[PromptedMask]:
-        """Masks of a source with their resolution; what the data set itself says goes first.
+        """Masks of a source with their resolution. What the data set itself says goes first.
 
         Args:
             items: As read.

@@ -55,12 +55,12 @@ class Questions:
 
     @property
     def regions(self) -> list[str]:
-        """Regions a question may be about; that of the run's own labels comes first."""
+        """Regions a question may be about. That of the run's own labels comes first."""
         own = [label.partition("-")[0] for label in self._study.config.objects.labels]
         return list(dict.fromkeys((*own, *load_labels().regions)))
 
     def read(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        """What a question means; nothing is segmented yet.
+        """Reading of a question, before anything is segmented.
 
         Args:
             content: ``text`` and, if it is known, ``region``.

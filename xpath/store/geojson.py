@@ -212,7 +212,7 @@ def _type_in_file(part: Any) -> str:
 
 
 def _polygon(rings: Any, passed_over: Counter[str]) -> Iterator[Polygon]:
-    """A polygon, nothing if its outline has no area; holes without area are left out."""
+    """A polygon, nothing if its outline has no area. Holes without area are left out."""
     closed = [_ring("hole" if index else "outline", ring) for index, ring in enumerate(rings or [])]
     if closed and closed[0] is None:
         passed_over["outlines without area"] += 1
@@ -245,7 +245,7 @@ def _type(properties: Mapping[str, Any]) -> str:
 
 
 def _class(classification: Any) -> tuple[str, tuple[int, int, int] | None]:
-    """Name and colour of a class, a word or a mapping; the empty mapping is no class."""
+    """Name and colour of a class, a word or a mapping. The empty mapping is no class."""
     if not isinstance(classification, dict):
         return str(classification or ""), None
     names = classification.get("names")
@@ -260,7 +260,7 @@ def _class(classification: Any) -> tuple[str, tuple[int, int, int] | None]:
 
 
 def _measurements(given: Any, passed_over: Counter[str]) -> dict[str, float]:
-    """Numbers by name, also written as text (``"Infinity"``, ``"1.5"``); null is left out."""
+    """Numbers by name, also written as text (``"Infinity"``, ``"1.5"``). Null is left out."""
     pairs: list[tuple[Any, Any]] = []
     if isinstance(given, dict):
         pairs = list(given.items())
@@ -280,7 +280,7 @@ def _measurements(given: Any, passed_over: Counter[str]) -> dict[str, float]:
 
 
 def _number(value: Any) -> float | None:
-    """As a float, also of text; None if it is no number."""
+    """As a float, also of text. None if it is no number."""
     if isinstance(value, bool):
         return None
     try:

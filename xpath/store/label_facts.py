@@ -18,7 +18,7 @@ __all__ = ["LabelFacts", "Overlap", "overlap_rows", "unknown_facts"]
 
 
 class LabelFacts(NamedTuple):
-    """What is known of each label once all patches have been segmented."""
+    """Facts about each label once all patches have been segmented."""
 
     probability: NDArray[np.float64]
     """``(L,)`` calibrated probability that the label is on the slide at all, 0 without a mask."""

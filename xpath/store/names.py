@@ -70,7 +70,7 @@ def count_missing(texts: Iterable[str]) -> str:
 
 
 def match_names(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
-    """The known name that each name means; a name that means none, or several, is left out.
+    """The known name that each name means. A name that means none, or several, is left out.
 
     A name means itself, else the one that is equal without suffixes, else the only one that is the
     same whole number (``108.0`` for ``108``, as spreadsheets and pandas write it).
@@ -102,7 +102,7 @@ def _unique(form: Callable[[str], str | None], known: Iterable[str]) -> dict[str
 
 
 def _number(name: str) -> str | None:
-    """The whole number a name is, None if it is none; leading zeros are part of a name."""
+    """The whole number a name is, None if it is none. Leading zeros are part of a name."""
     text = plain_name(name)
     try:
         value = float(text)

@@ -55,7 +55,7 @@ class _Explained(NamedTuple):
 
 
 def tabulate_importance(study: Study) -> list[dict[str, Any]]:
-    """Importance over all explained slides, ``tables/importance.csv``; returns its rows.
+    """Importance over all explained slides, ``tables/importance.csv``. Returns its rows.
 
     A row is of an object and a class; whether the need goes with the true class (``q``) is of the
     object over all classes, and not known where the slides are of one.
@@ -79,7 +79,7 @@ def tabulate_importance(study: Study) -> list[dict[str, Any]]:
 
 
 def tabulate_contributions(study: Study) -> list[dict[str, Any]]:
-    """Contributions over all explained slides, ``tables/contributions.csv``; returns its rows.
+    """Contributions over all explained slides, ``tables/contributions.csv``. Returns its rows.
 
     Objects whose masks or contributions go together have the same ``group``: read them as one. No
     rows where the slides are of one class.
@@ -109,7 +109,7 @@ def tabulate_contributions(study: Study) -> list[dict[str, Any]]:
 def tabulate_evidence(
     study: Study, importance: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Four checks and a verdict on each object, ``tables/evidence.csv``; returns its rows.
+    """Four checks and a verdict on each object, ``tables/evidence.csv``. Returns its rows.
 
     Classifiers are trained again on the training slides of the run, of several folds the first, and
     asked about its test slides. No rows without test slides of two classes.

@@ -1,4 +1,4 @@
-"""What a stage does to one slide, in whatever process: a stage's name and a run folder.
+"""Work of a stage on one slide, in whatever process: a stage's name and a run folder.
 
 A job goes to another process or machine as these two. There it opens the run anew and loads what
 the stage needs once, for all slides the process gets.
@@ -44,7 +44,7 @@ def _nothing(_: Study) -> None:
 
 
 def _was_made(name: str) -> Callable[[Study, SlideEntry], bool]:
-    """What the ledger says, of stages whose keys are only known when they run."""
+    """Status by the ledger, of stages whose keys are only known when they run."""
     return lambda study, entry: study.ledger.entry(entry.slide_id, name).status == "done"
 
 

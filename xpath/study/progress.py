@@ -81,7 +81,7 @@ def _progress(study: Study, stage: str, slides: Sequence[SlideEntry]) -> StagePr
 
 
 def _outputs(study: Study, stage: str, slide_id: str) -> tuple[Path, ...]:
-    """What a stage makes of a slide."""
+    """Output of a stage for a slide."""
     folder = study.folder
     return {
         "segment": (folder.masks(slide_id), folder.objects(slide_id)),

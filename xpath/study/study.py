@@ -279,7 +279,7 @@ class Study:
         return stage_key("features", self.config, self.masks_key(entry), self.encoder_info.digest)
 
     def slides_to_explain(self) -> list[SlideEntry]:
-        """Slides of the chosen splits, or of all if nothing was held out; those without label."""
+        """Slides of the chosen splits, or of all if nothing was held out. Those without label."""
         splits = slide_splits(self.folder)
         chosen = set(self.config.explain.splits) & set(splits.values()) or set(splits.values())
         return [

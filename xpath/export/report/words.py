@@ -103,7 +103,7 @@ def in_words(row: ObjectRow, report: SlideReport) -> str:
 
 
 def baseline_in_words(class_name: str, baseline_logit: float) -> str:
-    """What contributions are compared with."""
+    """The baseline of contributions, in words."""
     if math.isnan(baseline_logit):
         return (
             "Contributions are not compared with anything: this classifier keeps no baseline, so"
@@ -159,7 +159,7 @@ def hiding_in_words(row: ObjectRow, report: SlideReport) -> str:
 
 
 def need(cohort: CohortNeed) -> Need:
-    """What an object's intervals over patients say, both that of its effect and of its excess.
+    """Reads an object's intervals over patients, both that of its effect and of its excess.
 
     Evidence for or against a class needs both: beside a decisive object, one that does nothing has
     an excess below 0.

@@ -36,7 +36,7 @@ BERT_CONTEXT = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportConfig:
-    """What a file of weights does not say of itself."""
+    """Facts a file of weights does not hold itself."""
 
     tokenizer: Path | None = None
     """``tokenizer.json``, or a folder that holds it; None for CLIP's, fetched from the hub."""

@@ -57,7 +57,7 @@ class BlendedPatch(NamedTuple):
 
     @property
     def logits(self) -> Tensor:
-        """``(P, H, W)``; a pixel belongs to the object above 0."""
+        """``(P, H, W)``. A pixel belongs to the object above 0."""
         edge = self.margin
         inner = self.field[:, edge : -edge or None, edge : -edge or None]
         return enlarged(inner, self.pixels)

@@ -115,7 +115,7 @@ def compete(
 
 
 def overlaps_of(masks: Tensor) -> NDArray[np.int64]:
-    """``(L, L)`` pixels that belong to both of two masks ``(L, H, W)``; areas on the diagonal."""
+    """``(L, L)`` pixels that belong to both of two masks ``(L, H, W)``. Areas on the diagonal."""
     flat = masks.flatten(1)
     shared = np.zeros((len(masks), len(masks)), np.int64)
     filled = flat.any(dim=1).nonzero()[:, 0]
@@ -126,7 +126,7 @@ def overlaps_of(masks: Tensor) -> NDArray[np.int64]:
 
 
 def _pixel_owner(masks: Tensor, claims: Tensor) -> Tensor:
-    """``(H, W)`` index of the mask with the highest claim, -1 outside all; the first of equals."""
+    """``(H, W)`` index of the mask with the highest claim, -1 outside all. The first of equals."""
     best = torch.zeros_like(claims[0])
     owner = torch.full(best.shape, -1, dtype=torch.int64, device=best.device)
     for index, (mask, claim) in enumerate(zip(masks, claims, strict=True)):

@@ -52,7 +52,7 @@ def taught_labels(prompts: Sequence[str], labels: Iterable[str]) -> tuple[str, .
 
 
 def in_template(prompt: str, template: str) -> str:
-    """A label's sentence of the paper in another template; any other words as they are.
+    """A label's sentence of the paper in another template. Any other words as they are.
 
     Args:
         prompt: A sentence.

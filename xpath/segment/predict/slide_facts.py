@@ -42,7 +42,7 @@ class Decided(NamedTuple):
 
 @torch.inference_mode()
 def decided(logits: Tensor, masks: Tensor | None = None) -> Decided:
-    """Masks of logits ``(L, H, W)``, and how sure they are; those above 0 if none are given."""
+    """Masks of logits ``(L, H, W)``, and how sure they are. Those above 0 if none are given."""
     inside = logits > 0 if masks is None else masks
     area = inside.sum(dim=(1, 2))
     presence = torch.zeros_like(area, dtype=torch.float32)
@@ -88,7 +88,7 @@ class SlideTally:
         self._after += overlaps_of(masks)
 
     def facts(self) -> LabelFacts:
-        """What is known of each label."""
+        """Facts about each label."""
         presence, peak, area = (np.stack(column) for column in zip(*self._rows, strict=True))
         if self._calibration is None:
             chances, threshold = presence.astype(np.float64), 0.0

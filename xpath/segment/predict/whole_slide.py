@@ -150,7 +150,7 @@ class _Work(NamedTuple):
 
     @property
     def prompts(self) -> list[str]:
-        """What is asked."""
+        """Labels and prompts that are asked."""
         return [label.prompt for label in self.labels]
 
 
