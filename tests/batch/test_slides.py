@@ -11,7 +11,6 @@ from xpath.batch.slides import (
     SlideLabel,
     find_slides,
     read_labels,
-    read_slide_table,
     with_labels,
 )
 from xpath.errors import DataError
@@ -74,21 +73,17 @@ def test_a_full_table(write, tmp_path):
         '"x, y",/data/a.ndpi,,,,\n'
     )
 
-    first, second = read_slide_table(path)
-    assert first == SlideEntry(
-        slide_id="007", path=tmp_path / "slides/b.svs", label="ILC", patient="P1", mpp=0.25
-    )
-    assert second == SlideEntry(slide_id="x, y", path=Path("/data/a.ndpi"))
+    assert read_labels(path) == {
+        "007": SlideLabel(label="ILC", patient="P1", site="", mpp=0.25),
+        "x, y": SlideLabel(label="", patient="", site="", mpp=None),
+    }
 
 
-def test_a_table_of_clam(write, folder):
-    path = write("case_id,slide_id,label\npatient-1,b,tumor\npatient-2,lost,normal\n")
+def test_a_table_of_clam(write):
+    path = write("case_id,slide_id,label\npatient-1,b,tumor\npatient-2,c,normal\n")
 
-    first, lost = read_slide_table(path, folder)
-    assert first.path == folder / "b.svs"
-    assert (first.patient, first.label) == ("patient-1", "tumor")
-    assert lost.path == folder / "lost", "it fails alone, when it is opened"
-    assert read_slide_table(path)[0].path == folder / "b.svs", "by default beside the table"
+    row = read_labels(path)["b"]
+    assert (row.patient, row.label) == ("patient-1", "tumor")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
@@ -127,17 +122,16 @@ def test_labels_without_a_slide_are_named(folder, write, caplog):
         ("slide_id,label,mpp\na,x,-1\n", "often 0.25"),
         ("slide_id,label,mpp\na,x,0\n", "often 0.25"),
         ("slide_id,label,Label\na,x,y\n", "several columns named label"),
-        ("slide_id,label\n../a,x\n", "cannot be named"),
     ],
 )
 def test_wrong_tables_are_refused(write, text, words):
     with pytest.raises(DataError, match=words):
-        read_slide_table(write(text))
+        read_labels(write(text))
 
 
 def test_tables_that_cannot_be_read(write, tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
-        read_slide_table(tmp_path / "nothing.csv")
+        read_labels(tmp_path / "nothing.csv")
     with pytest.raises(DataError, match="UTF-8"):
         read_labels(write("slide_id,label\na,Lobulär\n", encoding="latin-1"))
     with pytest.raises(DataError, match="slide_id, label and"):
@@ -214,7 +208,6 @@ def test_words_for_a_gap_are_no_class_no_patient_and_no_resolution(write, gap, c
 
     assert labels["a"] == SlideLabel(label="x", patient="p", site="s", mpp=0.5)
     assert labels["b"] == SlideLabel(label="", patient="", site="", mpp=None)
-    assert read_slide_table(path)[1].label == ""
     if gap:
         assert f"1 of 2 slides have no label ({gap} 1 times)" in caplog.text
         assert f"without a patient ({gap} 1 times)" in caplog.text
@@ -245,3 +238,8 @@ def test_numbers_as_pandas_writes_them_are_found_where_unique(tmp_path, write):
 
 def test_rows_of_commas_are_blank_rows(write):
     assert list(read_labels(write("slide_id,label\na,x\n,\nb,y\n"))) == ["a", "b"]
+
+
+def test_a_name_that_leads_elsewhere_is_no_name():
+    with pytest.raises(DataError, match="cannot be named"):
+        SlideEntry(slide_id="../a", path=Path("a.svs"))

@@ -219,7 +219,7 @@ def geojson(folder, rng):
 
 
 def tables(folder, rng):
-    from xpath.batch.slides import read_labels, read_slide_table
+    from xpath.batch.slides import read_labels
     from xpath.store.clam_tables import read_clam_split
     from xpath.store.tables import read_table
 
@@ -231,7 +231,7 @@ def tables(folder, rng):
 
     def case():
         path.write_bytes(damaged_bytes(text, rng))
-        for read in (read_slide_table, read_clam_split, read_table):
+        for read in (read_clam_split, read_table):
             with suppress(XPathError):
                 read(path)
         read_labels(path)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from xpath.batch.slides import read_slide_table
+from xpath.batch.slides import find_slides, read_labels, with_labels
 from xpath.errors import ConfigError
 from xpath.geometry import Size
 from xpath.testing.cohort import PLANTABLE, CohortPlan, cohort_recipes, make_cohort
@@ -119,7 +119,7 @@ def test_truth_has_areas_and_cause(made):
 
 
 def test_table_leads_to_the_slides(made):
-    slides = read_slide_table(made / "labels.csv")
+    slides = with_labels(find_slides([made / "slides"]), read_labels(made / "labels.csv"))
 
     assert [slide.label for slide in slides] == ["class-A", "class-B"] * 2
     assert all(slide.path.is_file() for slide in slides)

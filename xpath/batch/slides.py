@@ -27,7 +27,6 @@ __all__ = [
     "find_slides",
     "labels_without_slide",
     "read_labels",
-    "read_slide_table",
     "with_labels",
 ]
 
@@ -104,41 +103,6 @@ def find_slides(sources: Path | Iterable[Path]) -> list[SlideEntry]:
         raise DataError(f"no slides found; looked for {', '.join(sorted(SLIDE_SUFFIXES))}")
     _refuse_one_name(paths)
     return [SlideEntry(slide_id=plain_name(path.stem), path=path) for path in paths]
-
-
-def read_slide_table(path: Path, folder: Path | None = None) -> list[SlideEntry]:
-    """The slides a table lists, in its order.
-
-    Args:
-        path: CSV file with a column ``slide_id``, and if wanted ``path`` (relative to the table),
-            ``label``, ``patient`` (or CLAM's ``case_id``), ``site`` and ``mpp``.
-        folder: Where slides without a ``path`` are looked for by name; by default the table's
-            folder. One that is not found is listed all the same: it fails when it is opened, and
-            the others go on.
-
-    Raises:
-        DataError: The table cannot be read, lacks a column, names a slide twice or has an mpp that
-            is no positive number.
-    """
-    rows = _rows(path, "slide_id")
-    home = folder or path.parent
-    lost = not all(row.get("path") for row in rows)
-    known = {plain_name(file.stem): file for file in sorted(_in_folder(home))} if lost else {}
-    meant = match_names((row["slide_id"] for row in rows), known)
-    labels = _labels_of(path, rows, keep_na=False)
-    return [
-        SlideEntry(
-            slide_id=meant.get(name, name),
-            path=path.parent / row["path"]
-            if row.get("path")
-            else known.get(meant.get(name, name), home / name),
-            label=label.label,
-            patient=label.patient,
-            site=label.site,
-            mpp=label.mpp,
-        )
-        for row, (name, label) in zip(rows, labels.items(), strict=True)
-    ]
 
 
 def read_labels(path: Path, *, keep_na: bool = False) -> dict[str, SlideLabel]:
