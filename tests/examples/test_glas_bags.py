@@ -74,7 +74,7 @@ def test_all_of_it_runs(example, folder, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "10 images of 10 patients, 5 malignant" in said
     line = next(row for row in said.splitlines() if row.startswith("gland area, logistic"))
-    assert "1.000 [1.000, 1.000]" in line  # area decides here
+    assert "1.000 [0.643, 1.000]" in line  # area decides here; of 5 and 5 that is not certain
     assert said.count("object-aware minus") == 2
 
 

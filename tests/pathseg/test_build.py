@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import importlib
 import json
-import os
 
 import numpy as np
 import pytest
 
+from xpath.batch.claim import claim
 from xpath.errors import StoreError
 from xpath.pathseg.biomedparse_data import read_binary_mask, read_biomedparse
 from xpath.pathseg.build import BuildConfig, build_source, read_ledger
@@ -236,12 +236,11 @@ def test_other_settings_and_other_folders_are_refused(fake, tmp_path):
 def test_two_runs_do_not_write_into_each_other(fake, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     (out / "Fake").mkdir(parents=True)
-    lock = out / "Fake" / ".build.jsonl.lock"
-    lock.write_text(
-        json.dumps({"pid": os.getpid(), "host": "elsewhere", "started": "", "time": "t"})
-    )
 
-    with pytest.raises(StoreError, match="is being written by process"):
+    with (
+        claim(out / "Fake" / "build.jsonl"),
+        pytest.raises(StoreError, match="is being written by process"),
+    ):
         build_source(fake, data, out, QUIET)
 
 

@@ -121,7 +121,7 @@ def _export_to(
         tissue,
         classes=study.classes,
         bounds=bounds,
-        untaught=json.loads(masks.provenance["untaught"]),
+        untaught=json.loads(masks.provenance.get("untaught", "[]")),
     )
     figure = (folder / "explanation.png").read_bytes()
     report = slide_report(study, entry, split, explanation, figure)
@@ -174,7 +174,7 @@ def slide_report(
     """The page of a slide, its pictures but one left out."""
     folder = study.folder
     features = read_features(folder.features(entry.slide_id))
-    absent = json.loads(features.provenance["absent"])
+    absent = json.loads(features.provenance.get("absent", "[]"))
     name, measured = study.classes[explanation.target], study.classes[explanation.importance.target]
     fold = study.fold_of(entry)
     temperature = temperatures(folder.table("calibration"), fold)
