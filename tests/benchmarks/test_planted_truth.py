@@ -23,7 +23,7 @@ def test_the_planted_object_is_found_and_nonsense_is_not(benchmark, capsys):
         "--permutations",
         "3",
         "--slides",
-        "40",
+        "64",
         "--hiding",
         "removal",
     ])
