@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -23,6 +24,19 @@ def test_a_process_that_ended_is_dead():
     child.wait()
 
     assert is_dead(this_process()._replace(pid=child.pid))
+
+
+def test_a_process_that_ended_unasked_is_dead():
+    """Killed, and its parent has not asked how it ended: the system still lists it."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
+        process = this_process()._replace(pid=child.pid, started="")
+        assert not is_dead(process)
+        child.kill()
+        end = time.monotonic() + 10
+        while not is_dead(process) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert child.returncode is None, "nobody asked"
+        assert is_dead(process)
 
 
 def test_a_reused_pid_is_another_process():

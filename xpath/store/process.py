@@ -60,15 +60,22 @@ def is_dead(process: Process) -> bool:
         return True
     except PermissionError:
         pass  # it lives, under another user
-    started = _started(process.pid)
-    return bool(process.started and started and started != process.started)
+    status = _status(process.pid)
+    if status and status[0] in "ZX":  # ended, only its parent has not asked how
+        return True
+    return bool(process.started and status and status[19] != process.started)
 
 
 def _started(pid: int) -> str:
     """Start tick of a process from ``/proc``, empty on systems without."""
+    status = _status(pid)
+    return status[19] if status else ""
+
+
+def _status(pid: int) -> list[str]:
+    """Fields of ``/proc/PID/stat`` from the third on: state first, start tick at 19."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return ""
-    # the name, field 2, is in brackets and may hold blanks; the start tick is field 22
-    return status.rpartition(")")[2].split()[19]
+        return []
+    return status.rpartition(")")[2].split()  # the name before may hold blanks and brackets
