@@ -1,12 +1,14 @@
 """Findings in measured facts: every number has a source, every name its objects."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from xpath.export.report.facts import (
+    Share,
     findings_json,
     findings_of,
     paragraphs,
@@ -106,7 +108,9 @@ def test_sentences_hold_the_facts_and_their_sources(findings):
 
     sentences = ["".join(words.text for words in line) for line in lines]
     assert sentences[0] == "The object-aware model predicts B (87.5 %)."
-    assert sentences[2].startswith("Tumor (tissue) speaks for B with +62 % [")
+    assert sentences[2].startswith(
+        "Tumor (tissue) does not surely speak for or against B, with +62 %"
+    )
     assert "2 objects on 0.6 % of the tissue (0.000125 mm²), 89 per mm²" in sentences[2]
     assert sentences[2].endswith(
         "mostly in the upper left. Hidden, the standard model's log-odds of A fall by +2.000"
@@ -119,6 +123,22 @@ def test_sentences_hold_the_facts_and_their_sources(findings):
     assert all(words.source for words in linked)
     digits = [words for line in lines for words in line if any(map(str.isdigit, words.text))]
     assert all(words.is_fact for words in digits)
+
+
+@pytest.mark.parametrize(
+    ("share", "verb"),
+    [
+        (Share(0.5, 0.2, 0.8), "speaks for B, with +50 % ["),
+        (Share(-0.5, -0.8, -0.2), "speaks against B, with"),
+        (Share(0.5, -0.1, 0.8), "does not surely speak for or against B, with"),
+    ],
+)
+def test_a_side_is_taken_where_the_interval_leaves_out_0(findings, share, verb):
+    tumor = replace(findings.facts[0], share=share, contribution=share.value)
+
+    sentence = paragraphs(replace(findings, facts=(tumor,)))[2]
+
+    assert "".join(words.text for words in sentence).startswith(f"Tumor (tissue) {verb}")
 
 
 def test_the_file_is_json_without_nan(findings):

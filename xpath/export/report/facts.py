@@ -320,8 +320,10 @@ def _sentence(fact: Fact, findings: Findings) -> Iterator[Words]:
 
     yield _name(fact)
     if fact.contribution:
-        side = "for" if fact.contribution > 0 else "against"
-        yield Words(text=f" speaks {side} {findings.predicted} with ")
+        verb = "does not surely speak for or against"
+        if fact.share.low > 0 or fact.share.high < 0:
+            verb = "speaks for" if fact.contribution > 0 else "speaks against"
+        yield Words(text=f" {verb} {findings.predicted}, with ")
         evidence = f"{_share(fact.share)} of the evidence"
         yield linked(evidence, "explanation.h5: object/patch_contribution")
     else:
