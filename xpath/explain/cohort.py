@@ -76,7 +76,8 @@ class BenefitRow:
     slides: int
     """Slides that hold the object. Those without it count with 0."""
     benefit: float
-    """Mean excess towards the slide's own class, classes weighing the same."""
+    """Mean of ``ObjectImportance.needs`` towards the slide's own class, classes weighing the
+    same."""
     p: float
     """One-sided: how often as large a benefit comes if patients swap their classes."""
     q: float
@@ -143,7 +144,7 @@ def class_benefit(
             f" a label: {unknown[:5]}"
         )
     test = label_exchange_test(
-        np.stack([slide.excesses for slide in slides]),
+        np.stack([slide.needs for slide in slides]),
         np.array([labels[name] for name in names]),
         [(patients or {}).get(name, name) for name in names],
         np.random.default_rng(seed),
