@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
     from xpath.explain.importance import ObjectImportance
 
-__all__ = ["BenefitRow", "ImportanceRow", "class_benefit", "cohort_importance"]
+__all__ = ["BenefitRow", "ImportanceRow", "called", "class_benefit", "cohort_importance"]
 
 RESAMPLES = 2000
+LEVEL = 0.05
+"""q below which a need is taken to go with the class."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +66,11 @@ class ImportanceRow:
     """95 % interval of ``imp``, as that of the effect."""
     median: float
     """Median excess: far from the mean, and a few slides decide."""
+
+    @property
+    def supports(self) -> bool:
+        """Whether the model needs the object for the class: effect and excess are above 0."""
+        return self.effect_low > 0 and self.excess_low > 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,6 +174,22 @@ def class_benefit(
         )
         for rank, j in enumerate(np.argsort(-test.benefit, kind="stable"))
     ]
+
+
+def called(rows: Sequence[ImportanceRow], benefit: Sequence[BenefitRow]) -> set[str]:
+    """Objects that are called: needed for a class, and in keeping with the true class.
+
+    The exchange of classes alone is exact if a slide's needs do not depend on its class in any way.
+    Where only their spread does, as that of an object whose area differs threefold between the
+    classes, 7 % of cohorts have a q below 0.05 instead of 5 %, and dividing by standard errors does
+    not help; few of these have both intervals above 0 as well (4,000 simulations of 7 + 7 slides).
+
+    Args:
+        rows: Of ``cohort_importance``.
+        benefit: Of ``class_benefit``, for the same slides.
+    """
+    needed = {row.object for row in rows if row.supports}
+    return {row.object for row in benefit if row.q < LEVEL and row.object in needed}
 
 
 def _row(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from xpath.mil.checkpoint import Pretrained
     from xpath.mil.cohort import Cohort, CohortConfig
 
-__all__ = ["TrainedClassifier", "model_name", "train_cohort"]
+__all__ = ["TrainedClassifier", "fresh_classifier", "model_name", "train_cohort"]
 
 ENOUGH = 12
 """Validation slides from which a temperature is fitted unasked. Of fewer, were all of them right,
@@ -92,6 +92,30 @@ def train_cohort(
     return trained
 
 
+def fresh_classifier(
+    cohort: Cohort, name: str, split: Split, config: CohortConfig, *, seed: int
+) -> Pretrained:
+    """A classifier trained on a split from first weights of its own, kept nowhere.
+
+    Args:
+        cohort: The slides.
+        name: From ``CLASSIFIERS``.
+        split: Which of them train, and which choose the epoch.
+        config: How it is built and trained.
+        seed: Of first weights, order and dropout, counted from ``train.seed``.
+
+    Raises:
+        DataError: A split that cannot be trained on.
+    """
+    row, settings = CLASSIFIERS[name], config.classifier.settings_of(name)
+    training, bags = _seeded(config, seed), cohort.bags[row.reads]
+    # On the CPU first: so the first weights are the same on every device.
+    model: Pretrained = seeded_build(lambda: row.build(cohort.sizes, settings), training.seed)
+    model.to(config.device)
+    row.fit(model, [bags[i] for i in split.train], [bags[i] for i in split.validation], training)
+    return model
+
+
 def model_name(name: str, fold: int, folds: int) -> str:
     """Folder of a classifier's checkpoint: its name, with the fold where there are several."""
     return name if folds == 1 else f"{name}_{fold}"
@@ -100,9 +124,8 @@ def model_name(name: str, fold: int, folds: int) -> str:
 def _train_one(
     cohort: Cohort, name: str, fold: int, split: Split, config: CohortConfig, output: Path
 ) -> None:
-    row, settings = CLASSIFIERS[name], config.classifier.settings_of(name)
-    bags = cohort.bags[row.reads]
-    training = replace(config.classifier.train, seed=config.classifier.train.seed + fold)
+    settings = config.classifier.settings_of(name)
+    training = _seeded(config, fold)
     slides = {
         split_name: [cohort.slides[i].slide_id for i in indices]
         for split_name, indices in zip(SPLITS, split, strict=True)
@@ -116,19 +139,16 @@ def _train_one(
     )  # fmt: skip
 
     def produce() -> None:
-        # On the CPU first: so the first weights are the same on every device.
-        model: Pretrained = seeded_build(lambda: row.build(cohort.sizes, settings), training.seed)
-        model.to(config.device)
-        row.fit(
-            model,
-            [bags[i] for i in split.train],
-            [bags[i] for i in split.validation],
-            training,
-        )
+        model = fresh_classifier(cohort, name, split, config, seed=fold)
         model.metadata |= {**cohort.about, "slides": slides}
         model.save_pretrained(output)
 
     make_once(output, key, produce)
+
+
+def _seeded(config: CohortConfig, seed: int) -> TrainConfig:
+    """The training of the settings with a seed beyond theirs."""
+    return replace(config.classifier.train, seed=config.classifier.train.seed + seed)
 
 
 def _changed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,13 +16,9 @@ from xpath.explain.cohort import class_benefit, cohort_importance
 from xpath.explain.contributions import class_contrasts, cohort_contributions
 from xpath.explain.explanation import read_explanation
 from xpath.explain.grouping import redundant_groups
-from xpath.explain.head import forward, linear_head
-from xpath.explain.verdict import Evidence, area_alone, evidence, leave_object_out
-from xpath.metrics.bootstrap import difference_interval
-from xpath.mil.classifier import CLASSIFIERS
+from xpath.explain.object_evidence import object_evidence
+from xpath.explain.verdict import Evidence
 from xpath.mil.cohort import read_cohort, split_cohort
-from xpath.mil.cross_validation import seeded_build
-from xpath.mil.fractions import object_fractions
 from xpath.mil.splits import patient_of
 from xpath.store.tables import write_table
 from xpath.study.cohort import cohort_config, labelled_slides
@@ -35,10 +31,6 @@ if TYPE_CHECKING:
 
     from xpath.batch.slides import SlideEntry
     from xpath.explain.explanation import Explanation
-    from xpath.mil.bag import Bag
-    from xpath.mil.cohort import Cohort, CohortConfig
-    from xpath.mil.object_aware import ObjectAwareMIL
-    from xpath.mil.splits import Split
     from xpath.study.study import Study
 
 __all__ = ["tabulate_contributions", "tabulate_evidence", "tabulate_importance"]
@@ -111,8 +103,8 @@ def tabulate_evidence(
 ) -> list[dict[str, Any]]:
     """Four checks and a verdict on each object, ``tables/evidence.csv``. Returns its rows.
 
-    Classifiers are trained again on the training slides of the run, of several folds the first, and
-    asked about its test slides. No rows without test slides of two classes.
+    Classifiers are trained again on the training slides of the run, of each fold, and asked about
+    its test slides. No rows without test slides of two classes.
 
     Args:
         study: Its classifiers are trained.
@@ -124,84 +116,13 @@ def tabulate_evidence(
         models = ("object_aware", "object_fractions")
         config = replace(config, classifier=replace(config.classifier, models=models))
         cohort = read_cohort(labelled_slides(study), config)
-        split = split_cohort(cohort, config.split)[0]
-        labels = np.array([bag.label for bag in cohort.bags["objects"]])
-        if len(np.unique(labels[split.test])) > 1:
-            rows = _evidence(cohort, split, labels, config, importance, seeds)
+        q = {row["object"]: float(row["q"]) for row in importance}
+        needed = {row["object"] for row in importance
+                  if min(row["effect_low"], row["excess_low"]) > 0}  # fmt: skip
+        splits = split_cohort(cohort, config.split)
+        rows = object_evidence(cohort, splits, config, q, needed=needed, seeds=seeds)
     write_table(study.folder.table("evidence"), rows, Evidence)
     return [asdict(row) for row in rows]
-
-
-def _evidence(
-    cohort: Cohort,
-    split: Split,
-    labels: NDArray[np.int64],
-    config: CohortConfig,
-    importance: Sequence[Mapping[str, Any]],
-    seeds: int,
-) -> list[Evidence]:
-    """Evidence on each object, in their order."""
-    bags, train, test = cohort.bags["objects"], split.train, split.test
-    patients = [cohort.patients[i] for i in test]
-    rises, held = [], []
-    for seed in range(seeds):
-        model = _trained_again(cohort, split, config, seed)
-        pooled = np.stack([_object_features(model, bag) for bag in bags])
-        rises.append(leave_object_out(pooled[train], labels[train], pooled[test], labels[test]))
-        weight = linear_head(model).weight.numpy()
-        added = np.einsum("kd,sld->skl", weight, pooled[test])
-        held.append(_distinguishes(added, labels[test], patients))
-    fractions = np.stack([
-        object_fractions(bag.features.float().numpy()) for bag in cohort.bags["coverage"]
-    ])
-    areas = area_alone(
-        fractions[train], labels[train], fractions[test], labels[test],
-        classes=cohort.sizes.classes, patients=patients,
-    )  # fmt: skip
-    q = {row["object"]: float(row["q"]) for row in importance}
-    return [
-        evidence(
-            name,
-            hiding_q=q.get(name, math.nan),
-            rise=np.mean(rises, axis=0)[:, j],
-            area=areas[j],
-            held=[bool(one[j]) for one in held],
-            patients=patients,
-        )
-        for j, name in enumerate(cohort.sizes.objects)
-    ]
-
-
-def _trained_again(cohort: Cohort, split: Split, config: CohortConfig, seed: int) -> ObjectAwareMIL:
-    """The object-aware classifier of the settings, from other first weights."""
-    row, bags = CLASSIFIERS["object_aware"], cohort.bags["objects"]
-    training = replace(config.classifier.train, seed=config.classifier.train.seed + seed)
-    settings = config.classifier.settings_of("object_aware")
-    built = seeded_build(lambda: row.build(cohort.sizes, settings), training.seed)
-    model = cast("ObjectAwareMIL", built)
-    model.to(config.device)
-    row.fit(model, [bags[i] for i in split.train], [bags[i] for i in split.validation], training)
-    return model
-
-
-def _object_features(model: ObjectAwareMIL, bag: Bag) -> NDArray[np.float64]:
-    """Slide features of each object ``(L, D)``, whose sum the last layer reads."""
-    output = forward(model, bag)
-    return np.asarray((output.embedding[0] / output.divisor[0]).numpy())
-
-
-def _distinguishes(
-    added: NDArray[np.float64], labels: NDArray[np.int64], patients: Sequence[str]
-) -> NDArray[np.bool_]:
-    """For each object, whether it adds more to a class on its slides, ``added`` is (T, K, L)."""
-    towards, owner = class_contrasts(added), np.asarray(patients)
-    lows = np.full(added.shape[1:], -np.inf)
-    for k in np.unique(labels):
-        own, rest = labels == k, labels != k
-        groups = owner[own].tolist(), owner[rest].tolist()
-        for j in range(added.shape[2]):
-            lows[k, j] = difference_interval(towards[own, k, j], towards[rest, k, j], groups).low
-    return np.asarray((lows > 0).any(axis=0))
 
 
 def _groups(

@@ -10,9 +10,9 @@ from xpath.explain.cohort import BenefitRow, ImportanceRow
 
 @pytest.fixture(scope="module")
 def benchmark(repository):
-    before = sys.modules.get("planted_truth")
-    found = runpy.run_path(str(repository / "benchmarks/planted_truth.py"))
-    assert sys.modules.get("planted_truth") is before
+    before = sys.modules.get("planted_paintings")
+    found = runpy.run_path(str(repository / "benchmarks/planted_paintings.py"))
+    assert sys.modules.get("planted_paintings") is before
     return found
 
 
