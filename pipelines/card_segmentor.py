@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from xpath.errors import CheckpointError
 from xpath.pathseg.collection import collect
 from xpath.pathseg.record import SourceImage
-from xpath.segment.checkpoints.checkpoint import FILES, SCHEMA
+from xpath.segment.checkpoints.checkpoint import FILES, SCHEMA, SegmentorInfo
 from xpath.segment.evaluation import card
 from xpath.segment.evaluation import validation as scoring
 from xpath.segment.evaluation.presence_calibration import calibrate, untaught_labels
@@ -82,7 +83,7 @@ def measure(weights: Path, args: argparse.Namespace) -> str:
         blank=blank_answers(predictor),
         comparison=card.comparison_table(comparisons) if comparisons else "None was made.",
         sizes=size_table(by_size),
-        labels="\n".join(f"- {label}" for label in predictor.info.labels),
+        labels=label_table(predictor.info, train),
         facts=json.dumps(facts, indent=1),
     )
 
@@ -118,10 +119,17 @@ def refuse_other_files(folder: Path) -> None:
 
 def teach_absence(weights: Path, images: list[SourceImage]) -> None:
     """Learns from training images when to say "not present", and keeps it beside the weights."""
-    predictor = SegmentPredictor.from_pretrained(weights)
+    predictor = SegmentPredictor.from_pretrained(weights, drawn=True)
     strange = untaught_labels(predictor.info.labels)
     asked = tqdm(images, desc="learning what is absent")
     calibrate(predictor, asked, untaught=strange).save(weights / PRESENCE)
+
+
+def label_table(info: SegmentorInfo, images: list[SourceImage]) -> str:
+    """How many real training images show each label."""
+    counts = Counter(mask.label for image in images for mask in image.read().masks)
+    rows = [f"| {label} | {counts[label]} |" for label in (*info.labels, *info.drawn)]
+    return "\n".join(("| | real images |", "|---|---|", *rows))
 
 
 def blank_answers(predictor: SegmentPredictor) -> str:

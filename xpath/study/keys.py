@@ -47,6 +47,7 @@ STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
         "objects.overlap",
         "objects.reduce",
         "objects.competition",
+        "drawn",
     ),
     "objects": ("counting",),
     "features": ("objects.rim_um",),

@@ -87,13 +87,16 @@ class Study:
         Raises:
             CheckpointError: There are no such weights.
         """
-        return read_info(locate(self.config.objects.segmentor or None))
+        info = read_info(locate(self.config.objects.segmentor or None))
+        return info.on_drawn_tissue() if self.config.drawn else info
 
     @cached_property
     def predictor(self) -> SegmentPredictor:
         """The segmentor, loaded when it is first needed."""
         return SegmentPredictor.from_pretrained(
-            self.config.objects.segmentor or None, device=str(self.device)
+            self.config.objects.segmentor or None,
+            device=str(self.device),
+            drawn=self.config.drawn,
         )
 
     @property
