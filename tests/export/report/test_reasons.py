@@ -97,7 +97,9 @@ def test_doubts_are_said():
         doubts(
             report(
                 label="A", split="train", calibration="",
-                probability={"object-aware": {"A": 0.4, "B": 0.6}, "standard": {"A": 0.9, "B": 0.1}},
+                probability={
+                    "object-aware": {"A": 0.4, "B": 0.6}, "standard": {"A": 0.9, "B": 0.1},
+                },
             )
         )
     )  # fmt: skip
