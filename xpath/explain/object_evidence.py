@@ -60,7 +60,8 @@ def object_evidence(
         seeds: Trainings of each fold, from first weights of their own.
 
     Returns:
-        One for each object class, in their order; none without test slides of two classes.
+        One for each object class that some slide has, in their order; none without test slides of
+        two classes.
     """
     labels = np.array([bag.label for bag in cohort.bags["objects"]])
     test = np.concatenate([split.test for split in splits])
@@ -90,6 +91,7 @@ def object_evidence(
             patients=patients,
         )
         for j, name in enumerate(cohort.sizes.objects)
+        if fractions[:, j].any()
     ]
 
 

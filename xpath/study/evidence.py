@@ -50,7 +50,8 @@ def tabulate_importance(study: Study) -> list[dict[str, Any]]:
     """Importance over all explained slides, ``tables/importance.csv``. Returns its rows.
 
     A row is of an object and a class; whether the need goes with the true class (``q``) is of the
-    object over all classes, and not known where the slides are of one.
+    object over all classes, and not known where the slides are of one. Where ``taught`` is false
+    the segmentor never learnt the object, and its masks are guesses.
     """
     slides = [one.explanation.importance for one in _explained(study)]
     patients, settings = _patients(study), study.config.explain
@@ -64,8 +65,11 @@ def tabulate_importance(study: Study) -> list[dict[str, Any]]:
                 slides, labels, patients=patients, resamples=settings.resamples, seed=settings.seed
             )
         }
-    unknown = dict.fromkeys(TESTED, math.nan)
-    table = [asdict(row) | tests.get(row.object, unknown) for row in rows]
+    unknown, guesses = dict.fromkeys(TESTED, math.nan), study.untaught_ids
+    table = [
+        asdict(row) | tests.get(row.object, unknown) | {"taught": row.object not in guesses}
+        for row in rows
+    ]
     write_table(study.folder.table("importance"), table, columns=("object", "class_name"))
     return table
 

@@ -29,9 +29,9 @@ STAGE_VERSIONS = {
     "features": 2,
     "models": 5,
     "explanation": 3,
-    "export": 4,
+    "export": 5,
     "pyramids": 1,
-    "dicom-seg": 1,
+    "dicom-seg": 2,
 }
 """The number of each stage. Raise it when the same slides and settings give another output: an
 algorithm, a constant, a file format or the page was changed, a mistake was mended, or a setting has

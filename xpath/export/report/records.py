@@ -209,6 +209,8 @@ class CohortReport:
     """Rows of ``tables/evidence.csv``."""
     groups: tuple[tuple[str, ...], ...] = ()
     """Names of objects that go together in masks or contributions, two at least in each."""
+    not_found: tuple[str, ...] = ()
+    """Objects that were looked for and are on no slide."""
     examples: tuple[SlideReport, ...]
     """Slides shown side by side."""
     slides: tuple[Mapping[str, str], ...]
