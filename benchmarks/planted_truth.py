@@ -261,7 +261,7 @@ def permuted(one: Prepared, number: int) -> Cohort:
 
     def relabelled(bags: tuple[Bag, ...]) -> tuple[Bag, ...]:
         return tuple(
-            bag._replace(label=int(label)) for bag, label in zip(bags, labels, strict=True)
+            replace(bag, label=int(label)) for bag, label in zip(bags, labels, strict=True)
         )
 
     return cohort._replace(bags={view: relabelled(bags) for view, bags in cohort.bags.items()})

@@ -26,7 +26,7 @@ SMALLEST = {
     "benchmarks/null_bias.py": ["--slides=2 --patches=2 --draws=1 --shares 0.5"],
     "benchmarks/ome_tiff_export.py": ["--size=300 --map=score", "--size=300 --map=colour"],
     "benchmarks/packed_training.py": ["--bags=4 --median=3 --dim=4 --step=2 --repeats=1"],
-    "benchmarks/planted_truth.py": ["--seeds=1 --permutations=1 --slides=8"],
+    "benchmarks/planted_paintings.py": ["--seeds=1 --permutations=1 --slides=8"],
     "benchmarks/presence.py": ["--data={data} --split={data}/split.csv --bag=2 --bags=1"],
     "benchmarks/recognise.py": ["--size=64 --labels=3 --repeats=1"],
     "benchmarks/segment_prompts.py": [
@@ -46,7 +46,8 @@ PROMISES = {
 }
 """Example to what it prints; a benchmark prints JSON last."""
 ELSEWHERE = {
-    f"benchmarks/{name}.py" for name in ("language", "object_counts", "parity_seem", "readers")
+    f"benchmarks/{name}.py"
+    for name in ("language", "object_counts", "parity_seem", "planted_truth", "readers")
 }
 """Run by a test of their own, which makes or finds what they read: ``test_language`` and so on."""
 
