@@ -94,7 +94,9 @@ def test_labels_are_permuted_within_each_split(benchmark):
     from xpath.mil.splits import Split
 
     labels = np.array([0, 1] * 10)
-    bags = tuple(Bag(torch.zeros(1, 2), None, int(label), f"s{i}") for i, label in enumerate(labels))
+    bags = tuple(
+        Bag(torch.zeros(1, 2), None, int(label), f"s{i}") for i, label in enumerate(labels)
+    )
 
     class Small:
         def __init__(self):

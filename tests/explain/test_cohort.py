@@ -238,7 +238,7 @@ def test_a_need_is_no_larger_than_the_effect():
         imp=(1,) * 5,
     )  # fmt: skip
 
-    np.testing.assert_allclose(one.needs[0], [16, 3.7, -0.1, -0.1, 5])
+    np.testing.assert_allclose(one.needs[0], [16, -3.7, -0.1, 0.1, 5])
     np.testing.assert_array_equal(one.needs[1], -one.needs[0])
 
 

@@ -56,6 +56,11 @@ class ImportanceRow:
     excess_low: float
     excess_high: float
     """95 % interval of the excess, as that of the effect."""
+    need: float
+    """The excess, held against the size of the null (``ObjectImportance.needs``)."""
+    need_low: float
+    need_high: float
+    """95 % interval of the need, as that of the effect."""
     area: float
     """Mean share of the slide's patches under its masks."""
     cover: float
@@ -69,8 +74,8 @@ class ImportanceRow:
 
     @property
     def supports(self) -> bool:
-        """Whether the model needs the object for the class: effect and excess are above 0."""
-        return self.effect_low > 0 and self.excess_low > 0
+        """Whether the class needs the object: the intervals of effect and need are above 0."""
+        return self.effect_low > 0 and self.need_low > 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,10 +210,11 @@ def _row(
         return None
     excess = np.array([slide.excess[j] for slide, j in held])
     effect = np.array([slide.effect[j] for slide, j in held])
+    need = np.array([slide.needs[slide.target, j] for slide, j in held])
     log_imp = np.array([np.log(slide.imp[j]) for slide, j in held])
     owner = [patients.get(slide.slide_id, slide.slide_id) for slide, _ in held]
-    of_effect, of_excess, of_imp = (
-        mean_interval(values, owner) for values in (effect, excess, log_imp)
+    of_effect, of_excess, of_need, of_imp = (
+        mean_interval(values, owner) for values in (effect, excess, need, log_imp)
     )
     return ImportanceRow(
         class_name=class_name,
@@ -225,6 +231,9 @@ def _row(
         excess=of_excess.mean,
         excess_low=of_excess.low,
         excess_high=of_excess.high,
+        need=of_need.mean,
+        need_low=of_need.low,
+        need_high=of_need.high,
         median=float(np.median(excess)),
         area=float(np.mean([slide.area[j] for slide, j in held])),
         cover=float(np.mean([slide.cover[j] for slide, j in held])),

@@ -9,9 +9,9 @@ effect / margin on one it gets wrong, so the same effect looks larger in the cla
 better. An excess below 0 means that as much of the rest of its patches matters more, as it does for
 every other object of a patch that holds the decisive one: that alone is no evidence against the
 class. Beside tissue that speaks against the class an excess is above 0 whatever the object is: that
-is no evidence for it either. So ``needs`` are never larger than the effect. An object that covers
-more than half of its patches is compared with all the rest there, scaled to its area; a patch it
-fills, with a patch of the slide that has none of it.
+is no evidence for it either. So verdicts are about ``needs``, which hold an effect against the size
+of the null. An object that covers more than half of its patches is compared with all the rest
+there, scaled to its area; a patch it fills, with a patch of the slide that has none of it.
 
 Axes: N patches, L objects asked about, R random masks, D features, K classes.
 """
@@ -101,14 +101,16 @@ class ObjectImportance:
 
     @property
     def needs(self) -> NDArray[np.float64]:
-        """``(K, L)`` the excess, as far as the effect is as large: what verdicts are about.
+        """``(K, L)`` the excess, held against what random masks do in either direction.
 
-        Where hiding the object does little, hiding the rest may raise or lower the class by much:
-        that says what stands beside the object, and nothing of the object itself. Of masks without
-        a meaning, whose effect is that of the rest, it is the excess, so still 0 on average.
+        It has the effect's sign where hiding the object changes the log-odds by more than hiding as
+        much of the rest does, whichever way, and is never larger than the effect. So an object that
+        does little is not credited with what tissue beside it does. Of masks without a meaning,
+        whose effect is that of the rest, it is the excess, so still 0 on average.
         """
-        most = np.abs(self.effects)
-        return np.asarray(self.excesses.clip(-most, most))
+        effect, null = self.effects, self.random.mean(axis=-1)
+        held = np.where(effect * null < 0, effect + null, self.excesses)
+        return np.asarray(held.clip(-np.abs(effect), np.abs(effect)))
 
     @property
     def p(self) -> NDArray[np.float64]:

@@ -122,7 +122,7 @@ def tabulate_evidence(
         cohort = read_cohort(labelled_slides(study), config)
         q = {row["object"]: float(row["q"]) for row in importance}
         needed = {row["object"] for row in importance
-                  if min(row["effect_low"], row["excess_low"]) > 0}  # fmt: skip
+                  if min(row["effect_low"], row["need_low"]) > 0}  # fmt: skip
         splits = split_cohort(cohort, config.split)
         rows = object_evidence(cohort, splits, config, q, needed=needed, seeds=seeds)
     write_table(study.folder.table("evidence"), rows, Evidence)

@@ -55,6 +55,9 @@ class CohortNeed(NamedTuple):
     excess_low: float
     excess_high: float
     """The same, less that of random masks."""
+    need_low: float
+    need_high: float
+    """The same, held against the size of what random masks do (``ObjectImportance.needs``)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
