@@ -23,7 +23,12 @@ import numpy as np
 from tqdm import tqdm
 
 from xpath.pathseg.collection import collect
-from xpath.segment.evaluation.presence_calibration import ask_presence, untaught_labels
+from xpath.segment.evaluation.presence_calibration import (
+    ask_presence,
+    presence_called,
+    presence_chances,
+    untaught_labels,
+)
 from xpath.segment.predict.competition import slide_presence
 from xpath.segment.predict.known_prompts import UNTAUGHT
 from xpath.segment.predict.predictor import SegmentPredictor
@@ -48,20 +53,15 @@ def main() -> None:
     asked = ask_presence(
         predictor, tqdm(images, "asking"), untaught=untaught_labels(info.labels), seed=1
     )
-    chances, threshold = chances_of(predictor, asked), predictor.calibration.threshold
+    chances = presence_chances(predictor.calibration, asked)
+    threshold = predictor.calibration.threshold
     figures = shares(chances >= threshold, asked.present, asked.untaught)
     figures["met"] = met(figures)
     if info.drawn:
         known = ask_presence(predictor, tqdm(images, "drawn"), untaught=info.drawn, seed=1)
-        figures["drawn"] = mean(chances_of(predictor, known)[known.untaught] >= threshold)
+        figures["drawn"] = mean(presence_called(predictor, known)[known.untaught])
     figures["slides"] = of_bags(asked, chances, threshold, args)
     print(json.dumps({"weights": predictor.info.name, "images": len(images), **figures}))
-
-
-def chances_of(predictor: SegmentPredictor, asked: PresenceQuestions) -> np.ndarray:
-    """Calibrated P(present) of each question ``(n,)``."""
-    names = [UNTAUGHT if u else n for n, u in zip(asked.labels, asked.untaught, strict=True)]
-    return predictor.calibration(asked.statistics, names)
 
 
 def arguments() -> argparse.Namespace:

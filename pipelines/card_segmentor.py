@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from xpath.errors import CheckpointError
 from xpath.pathseg.collection import collect
 from xpath.pathseg.record import SourceImage
-from xpath.segment.checkpoints.checkpoint import FILES, SCHEMA, SegmentorInfo
+from xpath.segment.checkpoints.checkpoint import FILES, SCHEMA
 from xpath.segment.evaluation import card
 from xpath.segment.evaluation import validation as scoring
 from xpath.segment.evaluation.presence_calibration import calibrate, untaught_labels
@@ -69,7 +68,6 @@ def measure(weights: Path, args: argparse.Namespace) -> str:
     for name in FROM_RUN:
         if (args.run / name).exists():
             shutil.copy(args.run / name, weights / name)
-    facts = json.loads(args.facts.read_text()) if args.facts else {}
     classes = scoring.mean_by_label(samples).values()
     template = Path(__file__).with_suffix(".md").read_text()
     return template.format(
@@ -81,10 +79,11 @@ def measure(weights: Path, args: argparse.Namespace) -> str:
         mean=f"{np.mean([dice for count, dice in classes if count >= LEAST]):.3f}",
         presence=card.presence_table(samples),
         blank=blank_answers(predictor),
+        answers=card.presence_answers(predictor, held_out),
         comparison=card.comparison_table(comparisons) if comparisons else "None was made.",
         sizes=size_table(by_size),
-        labels=label_table(predictor.info, train),
-        facts=json.dumps(facts, indent=1),
+        labels=card.label_table(predictor.info, train),
+        facts=json.dumps(json.loads(args.facts.read_text()) if args.facts else {}, indent=1),
     )
 
 
@@ -123,13 +122,6 @@ def teach_absence(weights: Path, images: list[SourceImage]) -> None:
     strange = untaught_labels(predictor.info.labels)
     asked = tqdm(images, desc="learning what is absent")
     calibrate(predictor, asked, untaught=strange).save(weights / PRESENCE)
-
-
-def label_table(info: SegmentorInfo, images: list[SourceImage]) -> str:
-    """How many real training images show each label."""
-    counts = Counter(mask.label for image in images for mask in image.read().masks)
-    rows = [f"| {label} | {counts[label]} |" for label in (*info.labels, *info.drawn)]
-    return "\n".join(("| | real images |", "|---|---|", *rows))
 
 
 def blank_answers(predictor: SegmentPredictor) -> str:
