@@ -41,7 +41,6 @@ from xpath.segment.predict.predictor import PredictorConfig, SegmentPredictor
 
 AGAINST = "samples.csv of another model on the same data; may be given several times"
 BOXES = "a box-prompted model such as MedSAM (folder, hub id, .pth): union and instance boxes"
-PARENTS = "ask labels the weights never learnt as the nearest they did (lymphocyte: inflammatory)"
 PREDICTIONS = "masks of another tool: named as the data's, or label maps beside labels.csv"
 MPP = "microns per pixel of images that say nothing of it (default: pixels as they are)"
 
@@ -82,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--against", action="append", default=[], metavar="NAME=CSV", help=AGAINST)
     add("--boxes", action="append", default=[], metavar="NAME=WEIGHTS", help=BOXES)
     add("--predictions", action="append", default=[], metavar="NAME=DIR", help=PREDICTIONS)
-    add("--parents", action="store_true", help=PARENTS)
+    add("--parents", action="store_true", help="ask untaught labels as the nearest taught ones")
     add("--seed", type=int, default=0, help="of the intervals")
     return parser
 
