@@ -77,8 +77,8 @@ class SamMed2d:
         """Normalised values ``(S, S, 3)``."""
         import cv2
 
-        shown = np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_NEAREST))
-        return _normalised(shown)
+        shown = cv2.resize(image, (side, side), interpolation=cv2.INTER_NEAREST)
+        return _normalised(np.asarray(shown, np.uint8))
 
     def scale(self, size: tuple[int, int], side: int) -> tuple[float, float]:
         """Each axis for itself."""

@@ -55,8 +55,8 @@ def load_sam(path: str | Path) -> LoadedSam:
         ) from error
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file, also from below its key ``model`` or ``state_dict``.
+def read_tensors(path: Path, *keys: str) -> dict[str, Tensor]:
+    """A state dict from a file, also from below its key ``model``, ``state_dict`` or another.
 
     Raises:
         CheckpointError: The file is damaged, or holds something else.
@@ -65,7 +65,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever a damaged file leads to
         raise CheckpointError(f"{path} cannot be read as a file of tensors: {error}") from error
-    for key in ("model", "state_dict"):
+    for key in ("model", "state_dict", *keys):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     tensors = isinstance(state, dict) and all(torch.is_tensor(value) for value in state.values())
@@ -117,8 +117,8 @@ def _from_file(path: Path) -> LoadedSam:
         model = SamModel(config)
         if adapted:
             add_adapters(model)
-    load_fitting(model, state, path, "Segment Anything")
-    return LoadedSam(model.float(), adapted)
+    load_fitting(model, {k: v.float() for k, v in state.items()}, path, "Segment Anything")
+    return LoadedSam(model, adapted)
 
 
 def _config_of(state: Mapping[str, Tensor]) -> Any:
