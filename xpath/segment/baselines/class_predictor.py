@@ -181,7 +181,11 @@ def save_class_model(folder: Path, model: nn.Module, config: ClassConfig, *, car
         config: What it was built from.
         card: The model card, Markdown.
     """
-    state = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    values = model.state_dict().items()
+    state = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in values
+    }
     text = json.dumps({"schema": SCHEMA} | dataclasses.asdict(config), indent=2)
     with atomic(folder) as draft:
         draft.mkdir()

@@ -89,13 +89,19 @@ class DetectorSegmenter:
 
     @classmethod
     def from_pretrained(
-        cls, detector: str | Path, segmenter: str | Path, *, device: str = "cpu"
+        cls,
+        detector: str | Path,
+        segmenter: str | Path,
+        config: DetectorConfig = DetectorConfig(),
+        *,
+        device: str = "cpu",
     ) -> DetectorSegmenter:
         """Reads both models.
 
         Args:
             detector: Folder or hub id in transformers' layout, such as IDEA-Research's.
             segmenter: As ``BoxSegmenter.from_pretrained`` takes it.
+            config: Which boxes count.
             device: Where both run.
 
         Raises:
@@ -111,7 +117,7 @@ class DetectorSegmenter:
                 f"{detector} is no Grounding DINO that can be read or fetched: {error}"
             ) from error
         boxes = BoxSegmenter.from_pretrained(segmenter, device=device)
-        return cls(model, processor, boxes, device=device)
+        return cls(model, processor, boxes, config, device=device)
 
     def encode(self, images: NDArray[np.uint8], *, mpp: float | None = None) -> list[_Encoded]:  # noqa: ARG002
         """Everything about images ``(B, H, W, 3)`` that does not depend on a prompt.
@@ -143,7 +149,7 @@ class DetectorSegmenter:
         sure = scores > self._config.threshold
         boxes, scores = boxes[sure], scores[sure]
         kept = nms(boxes, scores, self._config.overlap)[: self._config.most]
-        corners = boxes[kept].cpu().numpy()
+        corners = boxes[kept].cpu().numpy().round(3)  # else 54.000001 ends at 55
         limits = np.array([width, height])
         start = np.clip(np.floor(corners[:, :2]), 0, limits - 1)
         end = np.clip(np.ceil(corners[:, 2:]), start + 1, limits)
