@@ -65,7 +65,7 @@ class ClassModel(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassConfig:
-    """What a model was built from."""
+    """Settings a model is built from."""
 
     model: str
     """One of ``CLASS_MODELS``."""
@@ -119,7 +119,7 @@ def deeplab(classes: int, *, encoder: str = "resnet101", weights: str | None = N
 
 
 def unet(classes: int, *, encoder: str = "resnet34", weights: str | None = None) -> nn.Module:
-    """U-Net (Ronneberger et al. 2015) on a pretrained way down; arguments as ``deeplab``'s."""
+    """U-Net (Ronneberger et al. 2015) on a backbone. Arguments are those of ``deeplab``."""
     networks = _networks()
     return ConvolutionalModel(networks.Unet(encoder, encoder_weights=weights, classes=classes))
 

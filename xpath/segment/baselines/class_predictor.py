@@ -23,9 +23,9 @@ from xpath.protocols import STRIDE as LOGIT_STRIDE
 from xpath.protocols import Segmentation
 from xpath.segment.baselines.class_models import STRIDE, ClassConfig, build_class_model
 from xpath.segment.baselines.sam_weights import load_fitting
-from xpath.segment.checkpoints.checkpoint import read_safetensors
 from xpath.segment.evaluation.mapping import label_of, nearest_label
 from xpath.segment.predict.images import as_batch, as_pixels, resized, working_size
+from xpath.store.checkpoints import read_safetensors
 from xpath.store.schema import atomic, sha256_of
 
 if TYPE_CHECKING:
@@ -37,9 +37,18 @@ if TYPE_CHECKING:
 
     from xpath.segment.baselines.class_models import ClassModel
 
-__all__ = ["ClassInfo", "ClassPredictor", "class_of", "read_class_config", "save_class_model"]
+__all__ = [
+    "FILES",
+    "ClassInfo",
+    "ClassPredictor",
+    "class_of",
+    "read_class_config",
+    "save_class_model",
+]
 
 SCHEMA = "xpath.class-model/1"
+FILES = ("config.json", "model.safetensors", "README.md")
+"""All that is ever fetched of a hub repository."""
 NOWHERE = -20.0
 """Logit of a label that no output stands for."""
 
@@ -195,7 +204,7 @@ def save_class_model(folder: Path, model: nn.Module, config: ClassConfig, *, car
 
 
 def read_class_config(folder: Path) -> ClassConfig:
-    """What the model of a folder is built from.
+    """The config of the model in a folder.
 
     Raises:
         CheckpointError: ``config.json`` is missing, damaged, or of another schema.

@@ -74,7 +74,7 @@ class ClassStart:
 
 
 def start_training(config: ClassConfig, start: ClassStart) -> tuple[ClassConfig, Trainer]:
-    """What a model is built from, sizes included, and its trainer.
+    """The config of a model, sizes included, and its trainer.
 
     Args:
         config: Model, source and labels.
@@ -217,7 +217,7 @@ def class_loss(
 
 
 def _iou(answer: Tensor, mask: Tensor, known: Tensor) -> Tensor:
-    """``(B, P)`` over the known pixels; 1 where both masks are empty."""
+    """IoU ``(B, P)`` over the known pixels, 1 where both masks are empty."""
     both = (answer * mask * known).sum(dim=(2, 3))
     either = (((answer + mask) > 0) * known).sum(dim=(2, 3))
     return torch.where(either > 0, both / either.clamp(min=1), 1.0)

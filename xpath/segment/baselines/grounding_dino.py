@@ -133,7 +133,7 @@ class DetectorSegmenter:
         found = [[self._answer(one, prompt) for prompt in prompts] for one in embedding]
         masks = np.stack([[mask for mask, _ in row] for row in found])
         scores = np.array([[score for _, score in row] for row in found], np.float32)
-        return Segmentation(masks, scores, scores, masks.any(axis=(2, 3)))
+        return Segmentation(masks, scores, scores, np.asarray(masks.any(axis=(2, 3))))
 
     @torch.inference_mode()
     def boxes(self, encoded: _Encoded, prompt: str) -> DetectedBoxes:

@@ -83,7 +83,7 @@ class LabelValues:
         return any(len(held) > 1 for held in self.combinations)
 
     def paint(self, annotated: Annotated) -> NDArray[np.uint8]:
-        """The label map ``(H, W)``; one more than the last value where nothing is known."""
+        """The label map ``(H, W)``, one more than the last value where nothing is known."""
         shape = annotated.image.shape[:2]
         held = np.zeros(shape, np.uint64)
         for label, mask in annotated.masks:
@@ -313,8 +313,8 @@ class NnuNet:
     ) -> None:
         """Runs a program of nnU-Net, whose words go to a log and whose last words are told."""
         folders = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-        environment = os.environ | {name: str(self.folder / name) for name in folders} | extra
-        environment |= {
+        environment = os.environ | {name: str(self.folder / name) for name in folders}
+        environment |= dict(extra) | {
             "nnUNet_extTrainer": str(Path(__file__).parent / "nnunet_trainer"),
             "nnUNet_n_proc_DA": str(config.processes),  # 0 would crash the planner
             "nnUNet_def_n_proc": str(config.processes),
@@ -338,7 +338,7 @@ class NnuNet:
 
 
 def dataset_json(values: LabelValues, images: int, *, ignored: bool) -> dict[str, Any]:
-    """What nnU-Net must know of exported images."""
+    """Description of exported images as nnU-Net reads it."""
     labels: dict[str, int | list[int]] = {"background": 0}
     for label in values.labels:
         labels[label] = values.values(label) if values.overlap else values.painted(label)

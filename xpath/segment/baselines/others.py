@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Literal
 
 from xpath.errors import CheckpointError, ConfigError, DataError
 from xpath.segment.baselines.box_segmenter import BoxSegmenter, score_boxes
-from xpath.segment.baselines.class_predictor import ClassPredictor
+from xpath.segment.baselines.class_predictor import FILES, ClassPredictor
 from xpath.segment.baselines.grounding_dino import DetectorSegmenter
 from xpath.segment.baselines.nnunet import FACTS, NnuNet, NnuNetConfig
 from xpath.segment.baselines.otsu import OtsuNuclei
 from xpath.segment.evaluation.compared import named_paths
 from xpath.segment.evaluation.evaluate import Evaluation, evaluate_segmentor
 from xpath.segment.evaluation.predictions import MaskFolder, score_masks
+from xpath.store.checkpoints import checkpoint_folder
 
 if TYPE_CHECKING:
     import argparse
@@ -39,7 +40,7 @@ BOXES_HELP = (
     "box-prompted MedSAM or SAM-Med2D (folder, hub id, .pth; sam:WEIGHTS for SAM itself): union and"
     " instance boxes"
 )
-MODELS_HELP = "a run of train_baseline.py, one of its sources, or otsu"
+MODELS_HELP = "a run of train_baseline.py, one of its sources, a hub id, or otsu"
 DETECTORS_HELP = "Grounding DINO, and a box-prompted model for its boxes"
 
 
@@ -126,6 +127,7 @@ def _of_run(
     """Scores of a baseline: of one model, or of each source's own on the images of that source."""
     if str(run) == OTSU:
         return evaluate_segmentor(OtsuNuclei(), questions, config)
+    run = checkpoint_folder(run, FILES)
     if _is_trained(run):
         return _of_model(run, questions, config, others, out)
     trained = {path.name: path for path in sorted(run.glob("*")) if _is_trained(path)}
@@ -134,8 +136,8 @@ def _of_run(
             f"{run} is neither {OTSU!r} nor a run of pipelines/train_baseline.py: no model in it"
         )
     asked: dict[str, dict[Path, Sequence[Question]]] = {}
-    for image, some in questions.items():
-        asked.setdefault(some[0].source, {})[image] = some
+    for image, of_image in questions.items():
+        asked.setdefault(of_image[0].source, {})[image] = of_image
     if not trained.keys() & asked.keys():
         raise DataError(
             f"{run} was trained on {', '.join(trained)}, and the questions are of"
@@ -154,7 +156,7 @@ def _of_run(
 
 
 def _is_trained(folder: Path) -> bool:
-    return (folder / FACTS).is_file() or (folder / WEIGHTS / "config.json").is_file()
+    return any((folder / name).is_file() for name in (FACTS, WEIGHTS + "/config.json", FILES[0]))
 
 
 def _of_model(
@@ -162,7 +164,8 @@ def _of_model(
 ) -> Evaluation:
     """Scores of one trained baseline."""
     if not (folder / FACTS).is_file():
-        predictor = ClassPredictor.from_pretrained(folder / WEIGHTS, device=others.device)
+        weights = folder if (folder / FILES[0]).is_file() else folder / WEIGHTS
+        predictor = ClassPredictor.from_pretrained(weights, device=others.device)
         return evaluate_segmentor(predictor, questions, config)
     model = NnuNet(folder, others.nnunet)
     device = others.device.partition(":")[0]

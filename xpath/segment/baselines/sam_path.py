@@ -154,7 +154,7 @@ def _width(pathology: nn.Module | None) -> int:
 
 
 def _decoder(sam: Any, classes: int) -> nn.Module:
-    """Segment Anything's decoder with a token a class; each starts as its first hypernetwork."""
+    """Segment Anything's decoder with a token and a copy of its first hypernetwork per class."""
     from transformers.models.sam.modeling_sam import SamMaskDecoder
 
     config = deepcopy(sam.config.mask_decoder_config)

@@ -122,7 +122,7 @@ def _from_file(path: Path) -> LoadedSam:
 
 
 def _config_of(state: Mapping[str, Tensor]) -> Any:
-    """Sizes of a model as its tensors show them; heads of the decoder are 8 in every size."""
+    """Sizes of a model as its tensors show them. The decoder has 8 heads in every size."""
     from transformers import SamConfig
 
     _, grid, _, hidden = state["vision_encoder.pos_embed"].shape

@@ -85,7 +85,7 @@ class Loss(Protocol):
 
     @property
     def total(self) -> Tensor:
-        """What is made small."""
+        """The scalar that training makes small."""
         ...
 
     def _asdict(self) -> dict[str, Any]: ...
