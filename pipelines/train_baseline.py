@@ -106,6 +106,7 @@ def _train(
     with tqdm(desc=f"{source}: reading", total=len(images)) as bar:
         if args.model == "nnunet":
             length = {} if args.steps is None else {"steps": args.steps}
+            print(f"{source}: nnU-Net's own words are in {out / 'nnUNetv2_train.log'}")
             settings = NnuNetConfig(minutes=args.minutes, device=args.device, **length)
             return NnuNet(out, args.nnunet).train(images, settings, on_image=bar.update)
         out.mkdir(parents=True, exist_ok=True)

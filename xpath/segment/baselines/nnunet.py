@@ -333,8 +333,11 @@ class NnuNet:
                 check=False,
             )
         if done.returncode:
-            last = " ".join(log.read_text(errors="replace").split()[-40:])
-            raise DataError(f"{program} failed with {done.returncode}: ...{last} (see {log})")
+            lines = log.read_text(errors="replace").splitlines()
+            last = [line.strip() for line in lines if any(map(str.isalpha, line))][-2:]
+            raise DataError(
+                f"{program} failed with {done.returncode}: {' ... '.join(last)} (see {log})"
+            )
 
 
 def dataset_json(values: LabelValues, images: int, *, ignored: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 __all__ = ["XPathTrainer"]
@@ -22,8 +23,15 @@ LATEST = "checkpoint_latest.pth"
 class XPathTrainer(nnUNetTrainer):  # type: ignore[misc]
     """nnU-Net's trainer, for so many epochs of so many steps, or until the time is over."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(  # nnU-Net reads the names of these arguments, and keeps their values
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device,
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = int(os.environ["XPATH_EPOCHS"])
         self.num_iterations_per_epoch = int(os.environ["XPATH_EPOCH_STEPS"])
         self.num_val_iterations_per_epoch = max(1, self.num_iterations_per_epoch // 5)
