@@ -91,6 +91,7 @@ def test_what_nnunet_paints_for_nested_labels_is_read_back(nested):
     assert np.isin(painted, values.values(NUCLEI))[:4].all()
     assert np.isin(painted, values.values(NEOPLASTIC))[:2].all()
     assert not np.isin(painted, values.values(NEOPLASTIC))[2:].any()
+    assert not np.isin(painted, values.values(DEAD) + values.values(TUMOR)).any()
     assert about["labels"]["background"] == 0
     assert about["labels"][NUCLEI] == values.values(NUCLEI)
     assert about["labels"]["ignore"] == 5
