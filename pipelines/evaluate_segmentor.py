@@ -37,7 +37,7 @@ from xpath.segment.evaluation.evaluate import Evaluation, evaluate_segmentor
 from xpath.segment.evaluation.mapping import read_ignore_values
 from xpath.segment.evaluation.questions import EvaluationConfig, Problem, Question, questions_of
 from xpath.segment.evaluation.tables import dice_by, write_tables
-from xpath.segment.predict.predictor import SegmentPredictor
+from xpath.segment.predict.predictor import PredictorConfig, SegmentPredictor
 
 AGAINST = "samples.csv of another model on the same data; may be given several times"
 MPP = "microns per pixel of images that say nothing of it (default: pixels as they are)"
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", default="PathSegmentor", help="name of this model in comparisons")
     add("--against", action="append", default=[], metavar="NAME=CSV", help=AGAINST)
     add_options(parser)
+    add("--parents", action="store_true", help="ask untaught labels as the nearest taught ones")
     add("--seed", type=int, default=0, help="of the intervals")
     return parser
 
@@ -85,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
 def _evaluate(args: argparse.Namespace) -> Evaluation:
     problems: list[Problem] = []
     items = [item for folder in args.data for item in _items(folder, args, problems)]
-    predictor = SegmentPredictor.from_pretrained(args.weights, device=args.device)
+    asked = PredictorConfig(parents=args.parents)
+    predictor = SegmentPredictor.from_pretrained(args.weights, device=args.device, config=asked)
     config = EvaluationConfig(trained=predictor.info.labels, batch=args.batch, absent=args.absent)
     groups = read_table(args.groups, "image", "group") if args.groups else []
     ignore = read_ignore_values(args.mapping) if args.mapping else {}

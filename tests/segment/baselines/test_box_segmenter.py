@@ -15,6 +15,7 @@ from xpath.metrics.boxes import box_cost, fill_boxes
 from xpath.pathseg.biomedparse_data import PromptedMask
 from xpath.segment.baselines.box_segmenter import BoxSegmenter, score_boxes
 from xpath.segment.baselines.sam_names import is_original, rename_sam
+from xpath.segment.baselines.sam_recipes import MedSam, PlainSam, SamMed2d
 from xpath.segment.baselines.sam_weights import Adapter, add_adapters
 from xpath.segment.evaluation.questions import EvaluationConfig, questions_of
 
@@ -115,6 +116,28 @@ def test_a_model_that_fills_its_box_costs_what_the_table_says(items):
         assert [s.dice for s in found.samples] == [getattr(c, f"{way}_dice") for c in costs]
         assert model.encoded == 1
         assert not found.problems
+
+
+def test_each_model_is_shown_its_own_square(image):
+    """MedSAM's least to largest value, SAM-Med2D's nearest pixels, SAM's own processor."""
+    from transformers import SamImageProcessorPil
+
+    tall = np.concatenate((image, image[::-1]))  # 128 pixels high, 32 wide
+
+    own = MedSam().pixels(tall, 64)
+    nearest = tall[::2, np.arange(64) // 2]
+    wanted = (nearest - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
+    processor = SamImageProcessorPil(
+        size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}
+    )
+    shown = processor(tall, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+
+    assert (own.min(), own.max(), own.shape) == (0, 1, (64, 64, 3))
+    assert np.allclose(SamMed2d().pixels(tall, 64), wanted, atol=1e-6)
+    assert np.allclose(PlainSam().pixels(tall, 64), shown, atol=1e-5)
+    assert not PlainSam().pixels(tall, 64)[:, 16:].any()
+    assert PlainSam().scale((128, 32), 64) == (0.5, 0.5)
+    assert SamMed2d().scale((128, 32), 64) == MedSam().scale((128, 32), 64) == (2, 0.5)
 
 
 def saved(state, tmp_path):
