@@ -16,7 +16,7 @@ from xpath.pathseg.biomedparse_data import PromptedMask
 from xpath.segment.baselines.box_segmenter import BoxSegmenter, score_boxes
 from xpath.segment.baselines.sam_names import is_original, rename_sam
 from xpath.segment.baselines.sam_recipes import MedSam, PlainSam, SamMed2d
-from xpath.segment.baselines.sam_weights import Adapter, add_adapters
+from xpath.segment.baselines.sam_weights import Adapter, add_adapters, config_of
 from xpath.segment.evaluation.questions import EvaluationConfig, questions_of
 
 
@@ -138,6 +138,38 @@ def test_each_model_is_shown_its_own_square(image):
     assert not PlainSam().pixels(tall, 64)[:, 16:].any()
     assert PlainSam().scale((128, 32), 64) == (0.5, 0.5)
     assert SamMed2d().scale((128, 32), 64) == MedSam().scale((128, 32), 64) == (2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("side", "vision"),
+    [
+        (1024, {}),
+        (256, {}),
+        (1024, {
+            "hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16,
+            "global_attn_indexes": [7, 15, 23, 31],
+        }),
+    ],
+)  # fmt: skip
+def test_published_sizes_are_told_by_their_shapes(published_names, side, vision):
+    """MedSAM's ViT-B, SAM-Med2D's at 256 pixels, and ViT-H."""
+    from transformers import SamConfig, SamModel
+
+    wanted = SamConfig(
+        vision_config=vision | {"image_size": side}, prompt_encoder_config={"image_size": side}
+    )
+    with torch.device("meta"):
+        state = rename_sam(published_names(SamModel(wanted)))
+        built = SamModel(config_of(state))
+
+    assert {k: v.shape for k, v in built.state_dict().items()} == {
+        k: v.shape for k, v in state.items()
+    }
+    for name in ("num_attention_heads", "global_attn_indexes", "image_size", "window_size"):
+        configs = (built.config.vision_config, wanted.vision_config)
+        ours, theirs = (getattr(config, name) for config in configs)
+        assert np.array_equal(ours, theirs)
+    assert built.config.mask_decoder_config.num_attention_heads == 8
 
 
 def saved(state, tmp_path):

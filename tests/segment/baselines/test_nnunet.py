@@ -11,14 +11,8 @@ from PIL import Image
 
 from xpath.errors import CheckpointError, ConfigError, DataError
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage
-from xpath.segment.baselines.nnunet import (
-    LabelValues,
-    NnuNet,
-    NnuNetConfig,
-    dataset_json,
-    find_nnunet,
-    label_values,
-)
+from xpath.segment.baselines.nnunet import NnuNet, NnuNetConfig, find_nnunet
+from xpath.segment.baselines.nnunet_labels import LabelValues, dataset_json, label_values
 
 NUCLEI = "unspecified-nuclei-nuclei"
 NEOPLASTIC = "unspecified-nuclei-neoplastic"

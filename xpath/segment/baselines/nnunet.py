@@ -1,14 +1,12 @@
 """nnU-Net (Isensee et al. 2021), run as its own programs on exported images.
 
 It lives in whatever environment ``nnUNetv2_train`` is found in, for its dependencies are many and
-its timm is an older one. Labels may overlap: each combination of labels on a pixel has a value of
-its own, and nnU-Net learns the labels as regions. Axes: H W pixels.
+its timm is an older one.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import shutil
@@ -16,26 +14,22 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from xpath.errors import CheckpointError, ConfigError, DataError
+from xpath.errors import CheckpointError, ConfigError, DataError, StoreError
 from xpath.pathseg.image_files import write_png
 from xpath.pathseg.reading import read_image
 from xpath.segment.baselines.class_predictor import class_of
+from xpath.segment.baselines.nnunet_labels import LabelValues, dataset_json, label_values
+from xpath.store.schema import check_schema
 from xpath.store.tables import write_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from xpath.pathseg.record import SourceImage
 
-    from xpath.pathseg.record import Annotated, SourceImage
-
-__all__ = ["LabelValues", "NnuNet", "NnuNetConfig", "find_nnunet", "label_values"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["FACTS", "NnuNet", "NnuNetConfig", "find_nnunet"]
 
 DATASET = "Dataset001_xpath"
 TRAINER, PLANS, FOLD = "XPathTrainer", "nnUNetPlans", "all"
@@ -54,90 +48,9 @@ class NnuNetConfig:
     minutes: float = math.inf
     """Wall time of its training after which it stops, ready to go on."""
     device: str = "cuda"
-    """``cuda``, ``cpu`` or ``mps``."""
+    """``cuda``, ``cpu`` or ``mps``. Of several GPUs ``CUDA_VISIBLE_DEVICES`` chooses."""
     processes: int = 2
     """That prepare, augment and write images."""
-
-
-@dataclass(frozen=True, slots=True)
-class LabelValues:
-    """How overlapping labels become one value per pixel."""
-
-    labels: tuple[str, ...]
-    """In nnU-Net's order: a label after those that hold all of it, small ones after large ones."""
-    combinations: tuple[frozenset[str], ...]
-    """Labels of value 1, 2 and so on."""
-
-    def values(self, label: str) -> list[int]:
-        """All values of pixels that are of a label."""
-        return [n for n, held in enumerate(self.combinations, start=1) if label in held]
-
-    def painted(self, label: str) -> int:
-        """The value nnU-Net paints for a label: that of the fewest labels with it."""
-        fewest = min((held for held in self.combinations if label in held), key=len)
-        return self.combinations.index(fewest) + 1
-
-    @property
-    def overlap(self) -> bool:
-        """Whether some pixel is of several labels."""
-        return any(len(held) > 1 for held in self.combinations)
-
-    def paint(self, annotated: Annotated) -> NDArray[np.uint8]:
-        """The label map ``(H, W)``, one more than the last value where nothing is known."""
-        shape = annotated.image.shape[:2]
-        held = np.zeros(shape, np.uint64)
-        for label, mask in annotated.masks:
-            held[mask] |= np.uint64(1 << self.labels.index(label))
-        painted = np.zeros(shape, np.uint8)
-        for value, combination in enumerate(self.combinations, start=1):
-            painted[held == _bits(combination, self.labels)] = value
-        if annotated.ignore is not None:
-            painted[annotated.ignore & (held == 0)] = len(self.combinations) + 1
-        return painted
-
-
-def label_values(images: Iterable[SourceImage]) -> LabelValues:
-    """Values for all combinations of labels in images, each of which is decoded.
-
-    Raises:
-        DataError: No label, more than 63, or more combinations than a label map can hold.
-    """
-    area: dict[str, int] = {}
-    seen: dict[frozenset[str], int] = {}
-    for image in images:
-        masks = image.read().masks
-        for label, mask in masks:
-            area[label] = area.get(label, 0) + int(mask.sum())
-        for combination, pixels in _combinations(masks):
-            seen[combination] = seen.get(combination, 0) + pixels
-    labels = tuple(sorted(area, key=lambda label: (-area[label], label)))
-    if not labels or len(labels) > 63:
-        raise DataError(f"nnU-Net needs 1 to 63 labels in a data set, got {len(labels)}")
-    for label in labels:  # the value that stands for the label alone, if it ever is alone
-        holders = [held for held in seen if label in held]
-        seen.setdefault(frozenset.intersection(*holders), 0)
-    order = sorted(seen, key=lambda held: (len(held), sorted(labels.index(one) for one in held)))
-    if len(order) > 253:
-        raise DataError(f"labels overlap in {len(order)} ways, a label map holds 253 at most")
-    return LabelValues(labels, tuple(order))
-
-
-def _combinations(masks: Sequence[Any]) -> list[tuple[frozenset[str], int]]:
-    """Labels that share a pixel, and how many pixels."""
-    if not masks:
-        return []
-    held = np.zeros(masks[0].mask.shape, np.uint64)
-    for bit, (_, mask) in enumerate(masks):
-        held[mask] |= np.uint64(1 << bit)
-    values, counts = np.unique(held[held > 0], return_counts=True)
-    return [
-        (frozenset(m.label for bit, m in enumerate(masks) if int(value) >> bit & 1), int(count))
-        for value, count in zip(values, counts, strict=True)
-    ]
-
-
-def _bits(combination: frozenset[str], labels: Sequence[str]) -> np.uint64:
-    return np.uint64(sum(1 << labels.index(label) for label in combination))
 
 
 class NnuNet:
@@ -179,7 +92,7 @@ class NnuNet:
         self._prepare(images, config, on_image)
         if not self._finished():
             length = _length(config)
-            words = [DATASET, "2d", FOLD, "-tr", TRAINER, "-device", config.device]
+            words = [DATASET, "2d", FOLD, "-tr", TRAINER, "-device", _device(config)]
             go_on = ["--c"] if self._checkpoint() else []
             self._run("nnUNetv2_train", *words, *go_on, config=config, extra=length)
         return self._finished()
@@ -209,7 +122,7 @@ class NnuNet:
         for path in images:
             write_png(inputs / f"{path.stem}_0000.png", read_image(path))
         words = ["-i", str(inputs), "-o", str(out), "-d", DATASET, "-c", "2d", "-f", FOLD]
-        words += ["-tr", TRAINER, "-chk", checkpoint, "-device", config.device, "--disable_tta"]
+        words += ["-tr", TRAINER, "-chk", checkpoint, "-device", _device(config), "--disable_tta"]
         workers = ["-npp", "1", "-nps", "1"]
         self._run("nnUNetv2_predict", *words, *workers, config=config, extra=_length(config))
         shutil.rmtree(inputs)
@@ -239,9 +152,10 @@ class NnuNet:
         path = self.folder / FACTS
         try:
             facts = json.loads(path.read_text())
+            check_schema(path, facts["schema"], SCHEMA)
             combinations = tuple(frozenset(held) for held in facts["combinations"])
             return LabelValues(tuple(facts["labels"]), combinations)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, StoreError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
 
     def _prepare(
@@ -283,6 +197,7 @@ class NnuNet:
         on_image: Callable[[], object] | None,
     ) -> None:
         raw = self.folder / "nnUNet_raw" / DATASET
+        shutil.rmtree(raw, ignore_errors=True)  # of a run that was stopped while it exported
         for part in ("imagesTr", "labelsTr"):
             (raw / part).mkdir(parents=True, exist_ok=True)
         ignored = False
@@ -340,24 +255,6 @@ class NnuNet:
             )
 
 
-def dataset_json(values: LabelValues, images: int, *, ignored: bool) -> dict[str, Any]:
-    """Description of exported images as nnU-Net reads it."""
-    labels: dict[str, int | list[int]] = {"background": 0}
-    for label in values.labels:
-        labels[label] = values.values(label) if values.overlap else values.painted(label)
-    if ignored:
-        labels["ignore"] = len(values.combinations) + 1
-    about: dict[str, Any] = {
-        "channel_names": {"0": "R", "1": "G", "2": "B"},
-        "labels": labels,
-        "numTraining": images,
-        "file_ending": ".png",
-    }
-    if values.overlap:
-        about["regions_class_order"] = [values.painted(label) for label in values.labels]
-    return about
-
-
 def find_nnunet(programs: Path | None = None) -> Path:
     """The folder of nnU-Net's programs: the one given, beside this Python, or on the path.
 
@@ -373,6 +270,11 @@ def find_nnunet(programs: Path | None = None) -> Path:
             " pip install nnunetv2 in an environment of its own, and say where with --nnunet BIN"
         )
     return Path(path).parent
+
+
+def _device(config: NnuNetConfig) -> str:
+    """The type of the device, as nnU-Net knows no numbers."""
+    return config.device.partition(":")[0]
 
 
 def _length(config: NnuNetConfig) -> dict[str, str]:

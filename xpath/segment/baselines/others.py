@@ -168,7 +168,6 @@ def _of_model(
         predictor = ClassPredictor.from_pretrained(weights, device=others.device)
         return evaluate_segmentor(predictor, questions, config)
     model = NnuNet(folder, others.nnunet)
-    device = others.device.partition(":")[0]
-    model.predict(list(questions), out, NnuNetConfig(device=device))
+    model.predict(list(questions), out, NnuNetConfig(device=others.device))
     model.write_labels(out, [one.name for some in questions.values() for one in some])
     return score_masks(MaskFolder(out), questions, config)

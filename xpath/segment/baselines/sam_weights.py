@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import SamModel
 
-__all__ = ["Adapter", "LoadedSam", "add_adapters", "load_fitting", "load_sam", "read_tensors"]
+__all__ = [
+    "Adapter",
+    "LoadedSam",
+    "add_adapters",
+    "config_of",
+    "load_fitting",
+    "load_sam",
+    "read_tensors",
+]
 
 PATCH = 16
 """Pixels of a token's side, in every published size."""
@@ -108,7 +116,7 @@ def _from_file(path: Path) -> LoadedSam:
     if is_original(state):
         state = rename_sam(state)
     try:
-        config = _config_of(state)
+        config = config_of(state)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(
             f"{path} is no Segment Anything: a tensor is missing or misshapen ({error})"
@@ -121,7 +129,7 @@ def _from_file(path: Path) -> LoadedSam:
     return LoadedSam(model, adapted)
 
 
-def _config_of(state: Mapping[str, Tensor]) -> Any:
+def config_of(state: Mapping[str, Tensor]) -> Any:
     """Sizes of a model as its tensors show them. The decoder has 8 heads in every size."""
     from transformers import SamConfig
 
