@@ -316,6 +316,7 @@ def test_it_is_scored_by_the_pipeline(sam, items, tmp_path, load_script, monkeyp
     pipeline = load_script("pipelines/evaluate_segmentor.py")
     monkeypatch.setattr(pipeline, "write_figures", lambda *_, **__: None)
     monkeypatch.setattr(pipeline, "draw_examples", lambda *_: None)
+    monkeypatch.setattr(pipeline, "write_comparison_figures", lambda *_: None)
     sam.save_pretrained(tmp_path / "medsam")
     items, _ = items
     index = {
