@@ -14,10 +14,6 @@ from PIL import Image
 SMALLEST = {
     "benchmarks/bookkeeping.py": ["--slides 4 8"],
     "benchmarks/attention_pool.py": ["--patches=20 --dim=8 --forwards=1 --repeats=1"],
-    "benchmarks/baselines/otsu.py": ["--data={data} --split={data}/split.csv --out=otsu"],
-    "benchmarks/baselines/unet.py": [
-        "--data={data} --split={data}/split.csv --out=unet --width=9 --steps=1 --shapes=1x32"
-    ],
     "benchmarks/geojson_export.py": ["--objects=20 --touching=0.5"],
     "benchmarks/gpu/segment_cuda.py": ["--device=cpu --quick --out=cuda.json --commit=abc"],
     "benchmarks/mil_defaults.py": [
