@@ -15,7 +15,6 @@ SMALLEST = {
     "benchmarks/bookkeeping.py": ["--slides 4 8"],
     "benchmarks/attention_pool.py": ["--patches=20 --dim=8 --forwards=1 --repeats=1"],
     "benchmarks/geojson_export.py": ["--objects=20 --touching=0.5"],
-    "benchmarks/gpu/segment_cuda.py": ["--device=cpu --quick --out=cuda.json --commit=abc"],
     "benchmarks/mil_defaults.py": [
         "--rows digits musk --bags=12 --ratios=1 --folds=2 --plain-epochs=1 --set=epochs=1"
     ],
@@ -43,7 +42,16 @@ PROMISES = {
 """Example to what it prints; a benchmark prints JSON last."""
 ELSEWHERE = {
     f"benchmarks/{name}.py"
-    for name in ("language", "object_counts", "parity_seem", "planted_truth", "readers")
+    for name in (
+        "gpu/segmentor",
+        "gpu/suite",
+        "language",
+        "object_counts",
+        "parity_seem",
+        "planted_truth",
+        "readers",
+        "segment_slide",
+    )
 }
 """Run by a test of their own, which makes or finds what they read: ``test_language`` and so on."""
 
