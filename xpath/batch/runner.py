@@ -7,6 +7,7 @@ import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from tqdm import tqdm
@@ -17,7 +18,7 @@ from xpath.errors import DataError
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from xpath.batch.slides import SlideEntry
@@ -100,6 +101,7 @@ def run_stage(
     ledger: Ledger,
     *,
     executor: Executor | None = None,
+    before: Mapping[str, LedgerEntry] = MappingProxyType({}),
     progress: bool = True,
 ) -> StageReport:
     """Does a stage's work on every slide, and waits for slides that other processes work on.
@@ -113,6 +115,7 @@ def run_stage(
         work: As of ``SlideJob``.
         ledger: Where the outcome is kept; a slide that failed before is tried again.
         executor: Where the work is done, by default in this process.
+        before: Earlier entries of slides by name: one that failed since is not tried again.
         progress: Show a bar on stderr.
 
     Raises:
@@ -131,7 +134,7 @@ def run_stage(
             unit="slide",
             disable=not (progress and slides),
         ) as bar:
-            ended = dict(_all_ended(job, slides, executor, bar))
+            ended = dict(_all_ended(job, slides, executor, bar, before))
     finally:
         ledger.merge(stage, names)
     return StageReport(
@@ -142,16 +145,18 @@ def run_stage(
 
 
 def _all_ended(
-    job: SlideJob, slides: Sequence[SlideEntry], executor: Executor, bar: tqdm[None]
+    job: SlideJob,
+    slides: Sequence[SlideEntry],
+    executor: Executor,
+    bar: tqdm[None],
+    before: Mapping[str, LedgerEntry],
 ) -> Iterator[tuple[str, str]]:
     """Name and status of each slide when work on it has come to an end, here or elsewhere."""
-    busy: dict[str, LedgerEntry] = {}
+    waiting = slides
     while True:
-        waiting = [slide for slide in slides if not busy or slide.slide_id in busy]
-        busy_before, busy = busy, {}
-        open_slides = []
+        open_slides, busy = [], {}
         for slide in waiting:
-            if _failed_elsewhere(job, slide, busy_before):
+            if _failed_since(job, slide, before):
                 bar.update()
                 yield slide.slide_id, "failed"
             else:
@@ -164,16 +169,17 @@ def _all_ended(
             yield entry.slide_id, entry.status
         if not busy:
             return
+        waiting, before = [slide for slide in slides if slide.slide_id in busy], busy
         bar.set_postfix_str(f"waiting: {next(iter(busy.values())).reason}")
         time.sleep(POLL_SECONDS)
 
 
-def _failed_elsewhere(job: SlideJob, slide: SlideEntry, busy: dict[str, LedgerEntry]) -> bool:
-    """True if a slide failed in another process while we waited for it, so is not tried again."""
-    if slide.slide_id not in busy:
+def _failed_since(job: SlideJob, slide: SlideEntry, before: Mapping[str, LedgerEntry]) -> bool:
+    """True if a slide failed since its entry was looked at, so is not tried again."""
+    if slide.slide_id not in before:
         return False
     now = job.ledger.entry(slide.slide_id, job.stage)
-    return now.status == "failed" and now.attempts > busy[slide.slide_id].attempts
+    return now.status == "failed" and now.attempts > before[slide.slide_id].attempts
 
 
 def _keep_traceback(path: Path) -> None:
