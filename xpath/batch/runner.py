@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from tqdm import tqdm
 
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 """How often to look at slides that another process is working on."""
+WATCH_SECONDS = 0.5
+"""How often to look how far a slide is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +131,16 @@ def run_stage(
         raise DataError(f"slides are named twice: {twice[:5]}; results go by name, rename them")
     job, executor = SlideJob(stage, work, ledger), executor or InProcess()
     try:
-        with tqdm(
-            total=len(slides),
-            desc=f"{stage:>10}",
-            unit="slide",
-            disable=not (progress and slides),
-        ) as bar:
-            ended = dict(_all_ended(job, slides, executor, bar, before))
+        with (
+            tqdm(
+                total=len(slides),
+                desc=f"{stage:>10}",
+                unit="slide",
+                disable=not (progress and slides),
+            ) as bar,
+            _Watched(bar, ledger) as shown,
+        ):
+            ended = dict(_all_ended(job, slides, executor, shown, before))
     finally:
         ledger.merge(stage, names)
     return StageReport(
@@ -144,11 +150,50 @@ def run_stage(
     )
 
 
+class _Watched:
+    """A bar of slides that names the one begun last and how many of its patches are done."""
+
+    def __init__(self, bar: tqdm[None], ledger: Ledger) -> None:
+        self._bar, self._ledger, self._name = bar, ledger, ""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="xpath bar", daemon=True)
+
+    def __enter__(self) -> Self:
+        if not self._bar.disable:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def begin(self, name: str) -> None:
+        """Work on a slide begins."""
+        self._name = name
+        self._bar.set_postfix_str(name)
+
+    def wait_for(self, reason: str) -> None:
+        """Nothing can be done until another process is through."""
+        self._name = ""
+        self._bar.set_postfix_str(f"waiting: {reason}")
+
+    def ended(self) -> None:
+        """One more slide is through."""
+        self._bar.update()
+
+    def _watch(self) -> None:
+        while not self._over.wait(WATCH_SECONDS):
+            name = self._name
+            if name and (far := self._ledger.under_way(name)):
+                self._bar.set_postfix_str(f"{name} {far}")
+
+
 def _all_ended(
     job: SlideJob,
     slides: Sequence[SlideEntry],
     executor: Executor,
-    bar: tqdm[None],
+    shown: _Watched,
     before: Mapping[str, LedgerEntry],
 ) -> Iterator[tuple[str, str]]:
     """Name and status of each slide when work on it has come to an end, here or elsewhere."""
@@ -157,20 +202,20 @@ def _all_ended(
         open_slides, busy = [], {}
         for slide in waiting:
             if _failed_since(job, slide, before):
-                bar.update()
+                shown.ended()
                 yield slide.slide_id, "failed"
             else:
                 open_slides.append(slide)
-        for entry in executor.run(job, open_slides, bar.set_postfix_str):
+        for entry in executor.run(job, open_slides, shown.begin):
             if entry.status == "busy":
                 busy[entry.slide_id] = entry
                 continue
-            bar.update()
+            shown.ended()
             yield entry.slide_id, entry.status
         if not busy:
             return
         waiting, before = [slide for slide in slides if slide.slide_id in busy], busy
-        bar.set_postfix_str(f"waiting: {next(iter(busy.values())).reason}")
+        shown.wait_for(next(iter(busy.values())).reason)
         time.sleep(POLL_SECONDS)
 
 

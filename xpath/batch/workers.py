@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -155,7 +156,7 @@ class _LocalWorker:
     def __init__(self, job: SlideJob, gpu: str | None) -> None:
         self._job = job
         self._pool = ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), initializer=_take_gpu, initargs=(gpu,)
+            1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(gpu,)
         )
 
     def submit(self, slide: SlideEntry) -> Future[LedgerEntry]:
@@ -165,7 +166,13 @@ class _LocalWorker:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _take_gpu(gpu: str | None) -> None:
-    """Lets this process see one GPU alone, before anything asks for it."""
+def _begin(gpu: str | None) -> None:
+    """Lets this process see one GPU alone, before anything asks for it, and end without a word."""
+    signal.signal(signal.SIGINT, _leave)  # Ctrl-C reaches all processes; the first one speaks
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+
+
+def _leave(*_: object) -> None:
+    """Ends the work on a slide, so that its drafts and locks are removed."""
+    raise SystemExit(130)

@@ -85,7 +85,13 @@ def segment(study: Study, entry: SlideEntry, kept: KeptPatches | None = None) ->
             grid = cut_grid(slide, find_tissue(slide, study.config.tissue), study.config.grid)
             source = kept.start(slide, grid) if kept else slide
             segment_slide(
-                source, grid, study.predictor, study.labels, output, config=study.segment_config
+                source,
+                grid,
+                study.predictor,
+                study.labels,
+                output,
+                config=study.segment_config,
+                on_patches=study.ledger.counter(entry.slide_id, "segment", len(grid)),
             )
 
     made = make_once(output, key, produce)
@@ -126,13 +132,15 @@ def extract(study: Study, entry: SlideEntry, kept: KeptPatches | None = None) ->
 
     def produce() -> None:
         with attempt(output, key), nullcontext(kept) if kept else study.open_slide(entry) as source:
+            found = open_masks(masks)
             features = extract_objects(
                 source,
-                open_masks(masks),
+                found,
                 study.encoder,
                 slide_id=entry.slide_id,
                 batch=study.config.objects.batch,
                 rim_um=study.config.objects.rim_um,
+                on_patches=study.ledger.counter(entry.slide_id, "features", len(found.grid)),
             )
             write_features(output, features)
 
