@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from xpath.batch.slides import SlideEntry
 
-__all__ = ["Executor", "InProcess", "SlideJob", "run_stage"]
+__all__ = ["Executor", "InProcess", "Job", "SlideJob", "run_stage"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,19 @@ POLL_SECONDS = 1.0
 """How often to look at slides that another process is working on."""
 WATCH_SECONDS = 0.5
 """How often to look how far a slide is."""
+
+
+class Job(Protocol):
+    """Work on one slide, or on what stands in for one. Pickles."""
+
+    def __call__(self, slide: SlideEntry) -> LedgerEntry:
+        """Works on one and tells how it went. Only Ctrl-C and the like get out of it."""
+
+    def lost(self, slide: SlideEntry, reason: str) -> LedgerEntry:
+        """The entry of one whose worker ended in the middle of it, for good."""
+
+    def known(self, slide: SlideEntry) -> LedgerEntry:
+        """The last entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +61,7 @@ class SlideJob:
     def __call__(self, slide: SlideEntry) -> LedgerEntry:
         """Works on one slide. Only Ctrl-C and the like get out of it."""
         name, stage, started = slide.slide_id, self.stage, time.monotonic()
-        before = self.ledger.entry(name, stage)
+        before = self.known(slide)
         log = self.ledger.logs / f"{name}.{stage}.log"
         try:
             made = self.work(slide) is not False
@@ -65,6 +78,10 @@ class SlideJob:
         """Writes down that whoever worked on a slide ended in the middle of it, for good."""
         return self._failed(slide.slide_id, reason, 0.0)
 
+    def known(self, slide: SlideEntry) -> LedgerEntry:
+        """The last entry of a slide."""
+        return self.ledger.entry(slide.slide_id, self.stage)
+
     def _failed(self, name: str, reason: str, seconds: float) -> LedgerEntry:
         logger.warning("%s failed in %s: %s", name, self.stage, reason)
         return self.ledger.note(name, self.stage, failure=reason, seconds=seconds)
@@ -74,7 +91,7 @@ class Executor(Protocol):
     """Where slides are worked on."""
 
     def run(
-        self, job: SlideJob, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
+        self, job: Job, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
     ) -> Iterator[LedgerEntry]:
         """Entries of the slides in whatever order they come.
 
@@ -89,7 +106,7 @@ class InProcess:
     """Slides one after the other in this process."""
 
     def run(
-        self, job: SlideJob, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
+        self, job: Job, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
     ) -> Iterator[LedgerEntry]:
         """Entries in the order of the slides."""
         for slide in slides:
@@ -223,7 +240,7 @@ def _failed_since(job: SlideJob, slide: SlideEntry, before: Mapping[str, LedgerE
     """True if a slide failed since its entry was looked at, so is not tried again."""
     if slide.slide_id not in before:
         return False
-    now = job.ledger.entry(slide.slide_id, job.stage)
+    now = job.known(slide)
     return now.status == "failed" and now.attempts > before[slide.slide_id].attempts
 
 

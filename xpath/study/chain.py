@@ -50,6 +50,11 @@ class Batch:
     executor: Executor = field(default_factory=InProcess)
     selection: Selection = field(default_factory=Selection)
 
+    @property
+    def elsewhere(self) -> Executor | None:
+        """The executor, None if it is this process."""
+        return None if isinstance(self.executor, InProcess) else self.executor
+
     def run(
         self,
         stage: str,
@@ -129,14 +134,18 @@ def features_stage(
     return batch.run("features", study, slides, before=before)
 
 
-def train_stage(study: Study) -> Cohort:
+def train_stage(study: Study, batch: Batch = HERE) -> Cohort:
     """Trains the classifiers, one process at a time, on all slides that have features.
+
+    Args:
+        study: The study.
+        batch: Where models are trained.
 
     Raises:
         XPathError: As of ``train_classifiers``.
     """
     with claim_in_turn(study.folder.split):
-        return train_classifiers(study)
+        return train_classifiers(study, batch.elsewhere)
 
 
 def explain_stage(study: Study, batch: Batch = HERE) -> StageReport:
@@ -146,7 +155,7 @@ def explain_stage(study: Study, batch: Batch = HERE) -> StageReport:
     with claim_in_turn(study.folder.table("importance")):
         importance = tabulate_importance(study)
         tabulate_contributions(study)
-        tabulate_evidence(study, importance)
+        tabulate_evidence(study, importance, batch.elsewhere)
     return report
 
 
@@ -195,7 +204,7 @@ def run_chain(study: Study, *, title: str, batch: Batch = HERE) -> bool:
     if batch.selection.is_part:
         logger.warning("part of the slides have features; run without --shard and --only to train")
         return masks.ok and features.ok
-    cohort = train_stage(study)
+    cohort = train_stage(study, batch)
     explained = explain_stage(study, batch)
     exported = export_stage(study, title=title, batch=batch)
     reports = (masks, features, explained, exported)
