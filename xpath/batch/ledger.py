@@ -96,6 +96,10 @@ class Ledger:
         """The table at first sight, for runs of versions that wrote nothing else."""
         return _read(self.path)
 
+    def folder(self, slide_id: str) -> Path:
+        """Where the entries of a slide lie."""
+        return self.path.with_suffix("") / slide_id
+
     def entry(self, slide_id: str, stage: str) -> LedgerEntry:
         """The entry of a slide in a stage, or a new one if there is none."""
         try:
@@ -160,7 +164,7 @@ class Ledger:
 
     def under_way(self, slide_id: str) -> str:
         """How far the work on a slide is, in words. Empty where no stage counts patches now."""
-        for path in self._entry_path(slide_id, "").parent.glob(f".*{PATCHES}"):
+        for path in self.folder(slide_id).glob(f".*{PATCHES}"):
             with suppress(OSError, UnicodeDecodeError):
                 return path.read_text()
         return ""
@@ -192,7 +196,7 @@ class Ledger:
                 yield entry
 
     def _entry_path(self, slide_id: str, stage: str) -> Path:
-        return self.path.with_suffix("") / slide_id / f".{stage}.json"
+        return self.folder(slide_id) / f".{stage}.json"
 
 
 def _read(path: Path) -> dict[tuple[str, str], LedgerEntry]:

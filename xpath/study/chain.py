@@ -50,6 +50,16 @@ class Batch:
     executor: Executor = field(default_factory=InProcess)
     selection: Selection = field(default_factory=Selection)
 
+    def chosen(
+        self, stage: str, study: Study, slides: Sequence[SlideEntry]
+    ) -> Sequence[SlideEntry]:
+        """Those of the slides that are selected. Failed ones that are get a new chance."""
+        chosen = self.selection.of(slides, stage, study.ledger)
+        if self.selection.failed:
+            for slide in chosen:
+                forget_attempts(study.folder.slide(slide.slide_id))
+        return chosen
+
     @property
     def elsewhere(self) -> Executor | None:
         """The executor, None if it is this process."""
@@ -73,10 +83,7 @@ class Batch:
             job: One of ``STAGES`` that does the stage and more, by default the stage itself.
             before: As of ``run_stage``.
         """
-        chosen = self.selection.of(slides, stage, study.ledger)
-        if self.selection.failed:
-            for slide in chosen:
-                forget_attempts(study.folder.slide(slide.slide_id))
+        chosen = self.chosen(stage, study, slides)
         work = StudyJob(job or stage, study)
         return run_stage(stage, chosen, work, study.ledger, executor=self.executor, before=before)
 
@@ -199,7 +206,8 @@ def run_chain(study: Study, *, title: str, batch: Batch = HERE) -> bool:
     """
     before = {s.slide_id: study.ledger.entry(s.slide_id, "features") for s in study.slides}
     masks = segment_stage(study, batch=batch, features=True)
-    some = _those(study, masks.done)
+    again = batch.chosen("features", study, study.slides) if batch.selection.failed else ()
+    some = _those(study, {*masks.done, *(slide.slide_id for slide in again)})
     features = features_stage(study, some, Batch(executor=batch.executor), before=before)
     if batch.selection.is_part:
         logger.warning("part of the slides have features; run without --shard and --only to train")
@@ -216,6 +224,5 @@ def to_explain(study: Study) -> list[SlideEntry]:
     return study.with_features(study.slides_to_explain())
 
 
-def _those(study: Study, slide_ids: Sequence[str]) -> list[SlideEntry]:
-    wanted = set(slide_ids)
-    return [entry for entry in study.slides if entry.slide_id in wanted]
+def _those(study: Study, slide_ids: set[str]) -> list[SlideEntry]:
+    return [entry for entry in study.slides if entry.slide_id in slide_ids]
