@@ -118,8 +118,6 @@ def test_features_that_fail_are_the_slide_s_failure_once(tmp_path, small, slides
 def test_ctrl_c_in_the_features_keeps_the_masks(
     tmp_path, small, slides, monkeypatch, files_of, reads
 ):
-    tmp_path, small, slides, monkeypatch, files_of, reads
-):
     some = slides[:1]
     study = new_study(tmp_path / "run", small, some)
 
