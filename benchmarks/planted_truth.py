@@ -235,7 +235,14 @@ def explained(one: Prepared, cohort: Cohort, seed: int, *, checks: int) -> Train
     if checks:
         q = {row.object: row.q for row in benefit}
         needed = {row.object for row in needs if row.supports}
-        rows = object_evidence(cohort, [one.split], config, q, needed=needed, seeds=checks)
+
+        def again(_: int, number: int) -> ObjectAwareMIL:
+            model = fresh_classifier(cohort, "object_aware", one.split, config, seed=number)
+            return cast("ObjectAwareMIL", model)
+
+        rows = object_evidence(
+            cohort, [one.split], q, needed=needed, seeds=checks, classifier=again
+        )
         verdicts = {row.object: row.verdict for row in rows}
     return Trained(
         evaluate(standard, [patches[i] for i in test]).accuracy,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from xpath.batch.ledger import LedgerEntry
-    from xpath.batch.runner import SlideJob
+    from xpath.batch.runner import Job
     from xpath.batch.slides import SlideEntry
 
 __all__ = ["MOST_LOSSES", "LocalProcesses", "Worker", "Workers", "share_out"]
@@ -50,12 +51,12 @@ class Workers(Protocol):
     def lost(self) -> type[Exception]:
         """Errors a future raises when its worker is lost."""
 
-    def start(self, number: int, job: SlideJob) -> Worker:
+    def start(self, number: int, job: Job) -> Worker:
         """A new worker, number 0 to ``count - 1``."""
 
 
 def share_out(
-    job: SlideJob,
+    job: Job,
     slides: Sequence[SlideEntry],
     workers: Workers,
     on_start: Callable[[str], None],
@@ -80,7 +81,7 @@ def share_out(
 class _Staff:
     """Workers, and which slide each is at."""
 
-    def __init__(self, job: SlideJob, workers: Workers, count: int) -> None:
+    def __init__(self, job: Job, workers: Workers, count: int) -> None:
         self._job, self._workers = job, workers
         self._staff = {number: workers.start(number, job) for number in range(count)}
         self.idle = list(self._staff)
@@ -138,12 +139,12 @@ class LocalProcesses:
     lost = BrokenProcessPool
 
     def run(
-        self, job: SlideJob, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
+        self, job: Job, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
     ) -> Iterator[LedgerEntry]:
         """Entries as they come."""
         return share_out(job, slides, self, on_start)
 
-    def start(self, number: int, job: SlideJob) -> Worker:
+    def start(self, number: int, job: Job) -> Worker:
         """A process that has yet to load its networks."""
         gpu = self.gpus[number % len(self.gpus)] if self.gpus else None
         return _LocalWorker(job, gpu)
@@ -152,10 +153,10 @@ class LocalProcesses:
 class _LocalWorker:
     """A process of its own, so that its end is that of one slide."""
 
-    def __init__(self, job: SlideJob, gpu: str | None) -> None:
+    def __init__(self, job: Job, gpu: str | None) -> None:
         self._job = job
         self._pool = ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), initializer=_take_gpu, initargs=(gpu,)
+            1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(gpu,)
         )
 
     def submit(self, slide: SlideEntry) -> Future[LedgerEntry]:
@@ -165,7 +166,13 @@ class _LocalWorker:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _take_gpu(gpu: str | None) -> None:
-    """Lets this process see one GPU alone, before anything asks for it."""
+def _begin(gpu: str | None) -> None:
+    """Lets this process see one GPU alone, before anything asks for it, and end without a word."""
+    signal.signal(signal.SIGINT, _leave)  # Ctrl-C reaches all processes; the first one speaks
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+
+
+def _leave(*_: object) -> None:
+    """Ends the work on a slide, so that its drafts and locks are removed."""
+    raise SystemExit(130)
