@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     plan = CohortPlan(slides=args.slides, seed=args.seed, planted=args.planted)
     cohort = args.out / "cohort"
     with tqdm(total=plan.slides, desc="      draw", unit="slide") as bar:
-        make_cohort(cohort, plan, on_slide=lambda _: bar.update())
+        make_cohort(cohort, plan, workers=workers, on_slide=lambda _: bar.update())
     slides = with_labels(find_slides([cohort / "slides"]), read_labels(cohort / "labels.csv"))
     study = new_study(args.out, demo_config(), slides)
     title = "xpath demo: a synthetic cohort with a planted cause"
