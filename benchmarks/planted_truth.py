@@ -31,7 +31,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -64,6 +64,7 @@ from xpath.testing.cohort import CohortPlan, make_cohort
 
 if TYPE_CHECKING:
     from xpath.mil.bag import Bag
+    from xpath.mil.object_aware import ObjectAwareMIL
     from xpath.mil.splits import Split
 
 GIVES_WAY = "breast-tissue-stroma"
