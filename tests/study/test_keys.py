@@ -40,6 +40,7 @@ ELSEWHERE = {
     "objects.channels_last": "changes no result",
     "objects.batch": "changes no result",
     "objects.device": "changes no result",
+    "explain.evidence_seeds": "of tables over all slides, which have no key",
     "split.train": "the split of every slide is an input, as of the next five",
     "split.validation": "",
     "split.seed": "",
@@ -113,7 +114,6 @@ DEFAULTS = {
     "explain.feather_um": 2.0,
     "explain.null": "off_object",
     "explain.null_draws": 2,
-    "explain.evidence_seeds": 5,
     "explain.seed": 0,
     "drawn": False,
 }
