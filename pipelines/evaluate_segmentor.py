@@ -37,7 +37,7 @@ from xpath.segment.evaluation.evaluate import Evaluation, evaluate_segmentor
 from xpath.segment.evaluation.mapping import read_ignore_values
 from xpath.segment.evaluation.questions import EvaluationConfig, Problem, Question, questions_of
 from xpath.segment.evaluation.tables import dice_by, write_tables
-from xpath.segment.predict.predictor import SegmentPredictor
+from xpath.segment.predict.predictor import PredictorConfig, SegmentPredictor
 
 AGAINST = "samples.csv of another model on the same data; may be given several times"
 BOXES = "a box-prompted model such as MedSAM (folder, hub id, .pth): union and instance boxes"
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--against", action="append", default=[], metavar="NAME=CSV", help=AGAINST)
     add("--boxes", action="append", default=[], metavar="NAME=WEIGHTS", help=BOXES)
     add("--predictions", action="append", default=[], metavar="NAME=DIR", help=PREDICTIONS)
+    add("--parents", action="store_true", help="ask untaught labels as the nearest taught ones")
     add("--seed", type=int, default=0, help="of the intervals")
     return parser
 
@@ -88,7 +89,8 @@ def _parser() -> argparse.ArgumentParser:
 def _evaluate(args: argparse.Namespace) -> Evaluation:
     problems: list[Problem] = []
     items = [item for folder in args.data for item in _items(folder, args, problems)]
-    predictor = SegmentPredictor.from_pretrained(args.weights, device=args.device)
+    asked = PredictorConfig(parents=args.parents)
+    predictor = SegmentPredictor.from_pretrained(args.weights, device=args.device, config=asked)
     config = EvaluationConfig(trained=predictor.info.labels, batch=args.batch, absent=args.absent)
     groups = read_table(args.groups, "image", "group") if args.groups else []
     ignore = read_ignore_values(args.mapping) if args.mapping else {}

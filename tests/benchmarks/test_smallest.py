@@ -19,7 +19,6 @@ SMALLEST = {
         "--data={data} --split={data}/split.csv --out=unet --width=9 --steps=1 --shapes=1x32"
     ],
     "benchmarks/geojson_export.py": ["--objects=20 --touching=0.5"],
-    "benchmarks/gpu/segment_cuda.py": ["--device=cpu --quick --out=cuda.json --commit=abc"],
     "benchmarks/mil_defaults.py": [
         "--rows digits musk --bags=12 --ratios=1 --folds=2 --plain-epochs=1 --set=epochs=1"
     ],
@@ -47,7 +46,16 @@ PROMISES = {
 }
 """Example to what it prints; a benchmark prints JSON last."""
 ELSEWHERE = {
-    f"benchmarks/{name}.py" for name in ("language", "object_counts", "parity_seem", "readers")
+    f"benchmarks/{name}.py"
+    for name in (
+        "gpu/segmentor",
+        "gpu/suite",
+        "language",
+        "object_counts",
+        "parity_seem",
+        "readers",
+        "segment_slide",
+    )
 }
 """Run by a test of their own, which makes or finds what they read: ``test_language`` and so on."""
 

@@ -24,8 +24,10 @@ from xpath.export.overlay import (
 )
 from xpath.export.report.pages import write_report
 from xpath.export.report.pictures import jpeg_bytes, patch_strips, report_layers
+from xpath.export.report.reasons import reasons
 from xpath.export.report.records import ObjectRow, SlideReport
 from xpath.export.report.tables import (
+    cohort_evidence,
     cohort_needs,
     file_table,
     temperatures,
@@ -39,7 +41,7 @@ from xpath.objects.measure import morphometry
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
-from xpath.store.tables import write_table
+from xpath.store.tables import read_table, write_table
 from xpath.study.findings import export_findings
 from xpath.study.keys import stage_key
 from xpath.study.qupath import write_for_qupath
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 
     from xpath.batch.slides import SlideEntry
     from xpath.explain.explanation import Explanation
+    from xpath.explain.verdict import Evidence
     from xpath.export.report.records import CohortNeed
     from xpath.store.features import SlideFeatures
     from xpath.store.masks import SlideMasks
@@ -91,6 +94,7 @@ def export(study: Study, entry: SlideEntry, split: str) -> bool:
         split,
         # Tables over all slides, parts of which the page shows, change with any slide.
         cohort_needs(study.folder.table("importance"), measured),
+        read_table(study.folder.table("evidence")),
         temperatures(study.folder.table("calibration"), study.fold_of(entry)),
     )
     return make_once(output, key, produce)
@@ -125,10 +129,11 @@ def _export_to(
     )
     figure = (folder / "explanation.png").read_bytes()
     report = slide_report(study, entry, split, explanation, figure)
+    named = {reason.name for reason in reasons(report)}
     report = replace(
         report,
         overview=jpeg_bytes(overview),
-        layers=report_layers(panels, f"slides/{entry.slide_id}"),
+        layers=report_layers(panels, f"slides/{entry.slide_id}", shown=named),
         strips=strips,
         um_per_pixel=panels.um_per_pixel,
         width=overview.shape[1],
@@ -201,6 +206,7 @@ def slide_report(
             explanation,
             _areas(explanation, features),
             needs,
+            cohort_evidence(folder.table("evidence")),
             absent=absent,
             guessed=study.untaught,
         ),
@@ -230,6 +236,7 @@ def _rows(
     explanation: Explanation,
     area: NDArray[np.float32],
     needs: Mapping[str, CohortNeed],
+    verdicts: Mapping[str, Evidence],
     *,
     absent: Sequence[str],
     guessed: Sequence[str],
@@ -241,11 +248,10 @@ def _rows(
         name = by_object.objects[j]
         if name in absent:
             continue
-        guess = " (guess: never learnt)" if short_name(name) in guessed else ""
         e = hidden.get(name)
         rows.append(
             ObjectRow(
-                name="other (no mask)" if name == OTHER else short_name(name) + guess,
+                name="other (no mask)" if name == OTHER else short_name(name),
                 colour=hex_colour(object_colour(name)),
                 area=float(area[j]),
                 contribution=float(by_object.contribution[j]),
@@ -258,6 +264,8 @@ def _rows(
                 random_masks=importance.random.shape[-1],
                 cover=None if e is None else float(importance.cover[e]),
                 cohort=needs.get(name),
+                evidence=verdicts.get(name),
+                guess=short_name(name) in guessed,
             )
         )
     return tuple(rows)
