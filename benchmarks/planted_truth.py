@@ -80,7 +80,7 @@ class Prepared(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What the classifiers of a seed say, or of permuted labels."""
+    """Answers of the classifiers of a seed, or of permuted labels."""
 
     accuracy: float
     benefit: list[BenefitRow]
@@ -207,7 +207,7 @@ def explained(one: Prepared, cohort: Cohort, seed: int, *, checks: int) -> Train
     """Trains both classifiers, and explains the test slides.
 
     Args:
-        one: What no classifier changes.
+        one: The prepared cohort.
         cohort: Its cohort, or the same with other labels.
         seed: Of the training.
         checks: Trainings behind each verdict.
