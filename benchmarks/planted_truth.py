@@ -14,8 +14,9 @@ slides that were held out of each training two things are asked:
   class with intervals above 0 and q below 0.05 that this goes with the true class (``called``)? Is
   any other? What is the verdict of the four checks?
 
-Decoys are all other objects that are asked about and found on a test slide. Of these stroma does depend on the class, because
-it lies where the planted object does not: it counts as a decoy, and is told apart as well.
+Decoys are all other objects that are asked about and found on a test slide. Of these stroma does
+depend on the class, because it lies where the planted object does not: it counts as a decoy, and is
+told apart as well.
 
 With ``--permutations`` the labels are permuted within each split, classifiers learn nonsense, and
 all that is then called is called falsely.
