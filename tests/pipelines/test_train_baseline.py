@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 from pathlib import Path
@@ -98,6 +99,16 @@ def test_a_straight_training_is_the_same_as_a_resumed_one(train, data, tmp_path)
 
     files = [run / "b" / "weights" / "model.safetensors" for run in (straight, resumed)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_whole_images_are_taken_at_any_resolution(train, data, tmp_path):
+    command = [*UNET, "--steps", "1", "--data", str(data), "--out", str(tmp_path)]
+
+    assert train.main([*command, "--sources", "b", "--preset", "paper"]) == 0
+
+    config = json.loads((tmp_path / "b" / "weights" / "config.json").read_text())
+    assert config["mpp_range"] is None
+    assert config["labels"] == ["colon-tissue-gland"]
 
 
 def test_sam_path_starts_from_segment_anything(train, data, tmp_path, capsys):
