@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["demo_config", "run"]
 
+SIDE = 1536
+"""Pixels of a side of a drawn slide, at 0.5 microns a pixel: 36 patches, glass among them."""
 MOST_WORKERS = 4
 """Processes at once unless more are asked for: each takes a gigabyte and seconds to begin."""
 
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     workers = args.workers or min(usable_cores(), MOST_WORKERS)
     batch = Batch(executor=LocalProcesses(workers) if workers > 1 else InProcess())
-    plan = CohortPlan(slides=args.slides, seed=args.seed, planted=args.planted)
+    plan = CohortPlan(slides=args.slides, side=SIDE, seed=args.seed, planted=args.planted)
     cohort = args.out / "cohort"
     with tqdm(total=plan.slides, desc="      draw", unit="slide") as bar:
         make_cohort(cohort, plan, workers=workers, on_slide=lambda _: bar.update())
