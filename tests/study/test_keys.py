@@ -42,6 +42,7 @@ ELSEWHERE = {
     "explain.labels": "an input",
     "explain.splits": "chooses slides",
     "explain.resamples": "of tables over all slides, which have no key",
+    "explain.evidence_seeds": "of tables over all slides, which have no key",
     "default_mpp": "the resolution of a slide is an input",
     "memory_gb": "changes no result",
 }
@@ -104,7 +105,6 @@ DEFAULTS = {
     "explain.feather_um": 2.0,
     "explain.null": "off_object",
     "explain.null_draws": 2,
-    "explain.evidence_seeds": 5,
     "explain.seed": 0,
     "drawn": False,
 }

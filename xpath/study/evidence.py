@@ -5,14 +5,13 @@ Axes: S slides, K classes, L object classes.
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
-from xpath.batch.done import is_done, make_once, read_key
+from xpath.batch.done import is_done
 from xpath.explain.cohort import class_benefit, cohort_importance
 from xpath.explain.contributions import class_contrasts, cohort_contributions
 from xpath.explain.explanation import read_explanation
@@ -24,15 +23,13 @@ from xpath.mil.classifier import CLASSIFIERS
 from xpath.mil.cohort import read_cohort, split_cohort
 from xpath.mil.cross_validation import seeded_build
 from xpath.mil.fractions import object_fractions
-from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.splits import patient_of
-from xpath.store.tables import read_rows, write_table
+from xpath.store.tables import write_table
 from xpath.study.cohort import cohort_config, labelled_slides
-from xpath.study.keys import stage_key
 from xpath.study.slides import explain_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -40,6 +37,7 @@ if TYPE_CHECKING:
     from xpath.explain.explanation import Explanation
     from xpath.mil.bag import Bag
     from xpath.mil.cohort import Cohort, CohortConfig
+    from xpath.mil.object_aware import ObjectAwareMIL
     from xpath.mil.splits import Split
     from xpath.study.study import Study
 
@@ -114,55 +112,40 @@ def tabulate_evidence(
     """Four checks and a verdict on each object, ``tables/evidence.csv``. Returns its rows.
 
     Classifiers are trained again on the training slides of the run, of several folds the first, and
-    asked about its test slides; once, as long as neither they nor the importance change. No rows
-    without test slides of two classes.
+    asked about its test slides. No rows without test slides of two classes.
 
     Args:
         study: Its classifiers are trained.
         importance: Rows of ``tables/importance.csv``.
     """
-    output, trained = study.folder.table("evidence"), study.model_folder("object_aware")
-    q = {row["object"]: float(row["q"]) for row in importance}
-    # the classifier's key holds the features of all slides, the split and the training
-    inputs = read_key(trained), sorted(q.items()), _patients(study)
-
-    def produce() -> None:
-        seeds, models = study.config.explain.evidence_seeds, study.config.classifier.models
-        asked = seeds and "object_aware" in models
-        rows = _evidence_of(study, ObjectAwareMIL.from_pretrained(trained), q) if asked else []
-        write_table(output, rows, Evidence)
-
-    make_once(output, stage_key("evidence", study.config, *inputs), produce)
-    return [asdict(row) for row in read_rows(output, Evidence)]
-
-
-def _evidence_of(study: Study, model: ObjectAwareMIL, q: Mapping[str, float]) -> list[Evidence]:
-    """Evidence on each object, none without test slides of two classes."""
+    seeds, rows = study.config.explain.evidence_seeds, []
     config = cohort_config(study.config, str(study.device))
-    models = ("object_aware", "object_fractions")
-    config = replace(config, classifier=replace(config.classifier, models=models))
-    cohort = read_cohort(labelled_slides(study), config)
-    split = split_cohort(cohort, config.split)[0]
-    labels = np.array([bag.label for bag in cohort.bags["objects"]])
-    if len(np.unique(labels[split.test])) < 2:
-        return []
-    others = range(1, study.config.explain.evidence_seeds)
-    again = (_trained_again(cohort, split, config, seed) for seed in others)
-    return _evidence(cohort, split, labels, itertools.chain([model], again), q)
+    if seeds and "object_aware" in config.classifier.models:
+        models = ("object_aware", "object_fractions")
+        config = replace(config, classifier=replace(config.classifier, models=models))
+        cohort = read_cohort(labelled_slides(study), config)
+        split = split_cohort(cohort, config.split)[0]
+        labels = np.array([bag.label for bag in cohort.bags["objects"]])
+        if len(np.unique(labels[split.test])) > 1:
+            rows = _evidence(cohort, split, labels, config, importance, seeds)
+    write_table(study.folder.table("evidence"), rows, Evidence)
+    return [asdict(row) for row in rows]
 
 
 def _evidence(
     cohort: Cohort,
     split: Split,
     labels: NDArray[np.int64],
-    models: Iterable[ObjectAwareMIL],
-    q: Mapping[str, float],
+    config: CohortConfig,
+    importance: Sequence[Mapping[str, Any]],
+    seeds: int,
 ) -> list[Evidence]:
-    """Evidence on each object, in their order, by a classifier from each of several seeds."""
+    """Evidence on each object, in their order."""
     bags, train, test = cohort.bags["objects"], split.train, split.test
     patients = [cohort.patients[i] for i in test]
     rises, held = [], []
-    for model in models:
+    for seed in range(seeds):
+        model = _trained_again(cohort, split, config, seed)
         pooled = np.stack([_object_features(model, bag) for bag in bags])
         rises.append(leave_object_out(pooled[train], labels[train], pooled[test], labels[test]))
         weight = linear_head(model).weight.numpy()
@@ -175,6 +158,7 @@ def _evidence(
         fractions[train], labels[train], fractions[test], labels[test],
         classes=cohort.sizes.classes, patients=patients,
     )  # fmt: skip
+    q = {row["object"]: float(row["q"]) for row in importance}
     return [
         evidence(
             name,
