@@ -13,7 +13,7 @@ from xpath.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["device_of", "seeded"]
+__all__ = ["device_of", "seeded", "tf32"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,18 @@ def seeded(device: torch.device, seed: int) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:  # noqa: FBT001 - a switch is all it is
+    """Whether a GPU may round float32 to ten bits on the way into products and convolutions."""
+    matrices, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matrices.allow_tf32, convolutions.allow_tf32
+    matrices.allow_tf32 = convolutions.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matrices.allow_tf32, convolutions.allow_tf32 = before
 
 
 def _refusal(name: str, reason: str) -> ConfigError:

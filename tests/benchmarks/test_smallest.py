@@ -33,6 +33,7 @@ SMALLEST = {
         "--model=tiny --size=64 --prompts 1 --repeats=1",
         "--model=mini --size=64 --prompts 1 --flops-only",
     ],
+    "benchmarks/throughput.py": ["--sides 4096 --islands=1 --labels=1 --repeats=1"],
     "benchmarks/training_batches.py": ["--batch=1x32 --fields=1 --steps=1"],
     "examples/glas_bags.py": ["--epochs=1 --folds=2 --reduce=4"],
     "examples/object_aware_mil.py": [""],

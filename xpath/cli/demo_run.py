@@ -6,6 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
+import torch
 from tqdm import tqdm
 
 from xpath.batch.processes import usable_cores
@@ -47,7 +48,10 @@ def run(args: argparse.Namespace) -> int:
     """Makes the cohort, runs the chain and prints where to look."""
     started = time.monotonic()
     workers = args.workers or min(usable_cores(), MOST_WORKERS)
-    batch = Batch(executor=LocalProcesses(workers) if workers > 1 else InProcess())
+    threads = max(1, usable_cores() // workers)
+    torch.set_num_threads(threads)
+    several = LocalProcesses(workers, threads=threads)
+    batch = Batch(executor=several if workers > 1 else InProcess())
     plan = CohortPlan(slides=args.slides, side=SIDE, seed=args.seed, planted=args.planted)
     cohort = args.out / "cohort"
     with tqdm(total=plan.slides, desc="      draw", unit="slide") as bar:
@@ -72,7 +76,7 @@ def demo_config() -> StudyConfig:
     """Settings for a small cohort: all that is drawn, more slides held out, faster steps."""
     tissues = tuple(label for label in LABELS if "-tissue-" in label)
     return StudyConfig(
-        objects=ObjectsConfig(labels=LABELS),
+        objects=ObjectsConfig(labels=LABELS, batch=2),
         split=SplitConfig(train=0.5, validation=0.15),
         classifier=ClassifierConfig(train=TrainConfig(lr=2e-3, epochs=120, patience=30)),
         explain=ExplainConfig(labels=tissues),

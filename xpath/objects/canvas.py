@@ -14,7 +14,7 @@ import numpy as np
 
 from xpath.errors import ConfigError
 from xpath.geometry import Size
-from xpath.store.masks import reduced
+from xpath.store.reduction import reduced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,13 +19,14 @@ from xpath.explain.grouping import redundant_groups
 from xpath.explain.head import forward, linear_head
 from xpath.explain.verdict import Evidence, area_alone, evidence, leave_object_out
 from xpath.metrics.bootstrap import difference_interval
-from xpath.mil.classifier import CLASSIFIERS
 from xpath.mil.cohort import read_cohort, split_cohort
-from xpath.mil.cross_validation import seeded_build
+from xpath.mil.cohort_training import ModelTask, is_trained, train_model
 from xpath.mil.fractions import object_fractions
+from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.splits import patient_of
+from xpath.mil.training_job import train_elsewhere
 from xpath.store.tables import write_table
-from xpath.study.cohort import cohort_config, labelled_slides
+from xpath.study.cohort import cohort_config, labelled_slides, training_job
 from xpath.study.slides import explain_key
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from xpath.batch.runner import Executor
     from xpath.batch.slides import SlideEntry
     from xpath.explain.explanation import Explanation
     from xpath.mil.bag import Bag
     from xpath.mil.cohort import Cohort, CohortConfig
-    from xpath.mil.object_aware import ObjectAwareMIL
     from xpath.mil.splits import Split
     from xpath.study.study import Study
 
@@ -107,27 +108,35 @@ def tabulate_contributions(study: Study) -> list[dict[str, Any]]:
 
 
 def tabulate_evidence(
-    study: Study, importance: Sequence[Mapping[str, Any]]
+    study: Study, importance: Sequence[Mapping[str, Any]], executor: Executor | None = None
 ) -> list[dict[str, Any]]:
     """Four checks and a verdict on each object, ``tables/evidence.csv``. Returns its rows.
 
     Classifiers are trained again on the training slides of the run, of several folds the first, and
-    asked about its test slides. No rows without test slides of two classes.
+    asked about its test slides. No rows without test slides of two classes. What is trained again
+    stays in ``models``, for the next time.
 
     Args:
         study: Its classifiers are trained.
         importance: Rows of ``tables/importance.csv``.
+        executor: Where models are trained again, by default in this process.
     """
     seeds, rows = study.config.explain.evidence_seeds, []
     config = cohort_config(study.config, str(study.device))
     if seeds and "object_aware" in config.classifier.models:
         models = ("object_aware", "object_fractions")
         config = replace(config, classifier=replace(config.classifier, models=models))
-        cohort = read_cohort(labelled_slides(study), config)
-        split = split_cohort(cohort, config.split)[0]
+        slides = labelled_slides(study)
+        cohort = read_cohort(slides, config)
+        splits = split_cohort(cohort, config.split)
         labels = np.array([bag.label for bag in cohort.bags["objects"]])
-        if len(np.unique(labels[split.test])) > 1:
-            rows = _evidence(cohort, split, labels, config, importance, seeds)
+        if len(np.unique(labels[splits[0].test])) > 1:
+            tasks = _tasks(study, cohort, splits[0], config)
+            if executor is not None:
+                job = training_job(slides, config, study.folder, tasks, study.config.memory_gb)
+                train_elsewhere(cohort, splits, job, executor)
+            again = [_trained_again(cohort, task, splits[0], config) for task in tasks.values()]
+            rows = _evidence(cohort, splits[0], labels, again, importance)
     write_table(study.folder.table("evidence"), rows, Evidence)
     return [asdict(row) for row in rows]
 
@@ -136,16 +145,14 @@ def _evidence(
     cohort: Cohort,
     split: Split,
     labels: NDArray[np.int64],
-    config: CohortConfig,
+    models: Sequence[ObjectAwareMIL],
     importance: Sequence[Mapping[str, Any]],
-    seeds: int,
 ) -> list[Evidence]:
     """Evidence on each object, in their order."""
     bags, train, test = cohort.bags["objects"], split.train, split.test
     patients = [cohort.patients[i] for i in test]
     rises, held = [], []
-    for seed in range(seeds):
-        model = _trained_again(cohort, split, config, seed)
+    for model in models:
         pooled = np.stack([_object_features(model, bag) for bag in bags])
         rises.append(leave_object_out(pooled[train], labels[train], pooled[test], labels[test]))
         weight = linear_head(model).weight.numpy()
@@ -172,16 +179,27 @@ def _evidence(
     ]
 
 
-def _trained_again(cohort: Cohort, split: Split, config: CohortConfig, seed: int) -> ObjectAwareMIL:
-    """The object-aware classifier of the settings, from other first weights."""
-    row, bags = CLASSIFIERS["object_aware"], cohort.bags["objects"]
-    training = replace(config.classifier.train, seed=config.classifier.train.seed + seed)
-    settings = config.classifier.settings_of("object_aware")
-    built = seeded_build(lambda: row.build(cohort.sizes, settings), training.seed)
-    model = cast("ObjectAwareMIL", built)
-    model.to(config.device)
-    row.fit(model, [bags[i] for i in split.train], [bags[i] for i in split.validation], training)
-    return model
+def _tasks(
+    study: Study, cohort: Cohort, split: Split, config: CohortConfig
+) -> dict[str, ModelTask]:
+    """The object-aware classifier from other first weights, by the names of the folders.
+
+    The first is the run's own, unless that was trained on other slides than there are now.
+    """
+    tasks = {}
+    for seed in range(study.config.explain.evidence_seeds):
+        own = ModelTask("object_aware", 0, seed, study.model_folder("object_aware"))
+        again = own._replace(output=study.folder.model(f"object_aware_seed_{seed}"))
+        task = again if seed or not is_trained(cohort, own, split, config) else own
+        tasks[task.output.name] = task
+    return tasks
+
+
+def _trained_again(
+    cohort: Cohort, task: ModelTask, split: Split, config: CohortConfig
+) -> ObjectAwareMIL:
+    train_model(cohort, task, split, config)
+    return ObjectAwareMIL.from_pretrained(task.output).to(config.device)
 
 
 def _object_features(model: ObjectAwareMIL, bag: Bag) -> NDArray[np.float64]:
