@@ -113,3 +113,28 @@ def test_features_that_fail_are_the_slide_s_failure_once(tmp_path, small, slides
     assert rows[slides[3].slide_id, "features"]["status"] == "done"
     again = features_stage(open_study(study.folder.root), slides[:1])
     assert again.ok, "the next command tries again"
+
+
+def test_ctrl_c_in_the_features_keeps_the_masks(
+    tmp_path, small, slides, monkeypatch, files_of, reads
+):
+    some = slides[:1]
+    study = new_study(tmp_path / "run", small, some)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SegmentorEncoder, "maps", interrupted)
+        segment_stage(study, features=True)
+    assert study.ledger.entry(some[0].slide_id, "segment").status == "done"
+    about = (study.folder.masks(some[0].slide_id) / "zarr.json").stat()
+    reads.clear()
+
+    assert segment_stage(study, features=True).ok
+    assert features_stage(study).ok
+    assert set(reads.values()) == {1}
+    assert (study.folder.masks(some[0].slide_id) / "zarr.json").stat() == about
+    undisturbed = new_study(tmp_path / "undisturbed", small, some)
+    assert segment_stage(undisturbed, features=True).ok
+    assert files_of(study.folder.root) == files_of(undisturbed.folder.root)

@@ -156,7 +156,7 @@ def test_a_ray_cluster_gives_the_same_bytes(begun, finished, files_of, slides):
     study = open_study(begun)
     batch = Batch(executor=RayCluster(count=2))
 
-    assert segment_stage(study, batch=batch).ok
+    assert segment_stage(study, batch=batch, features=True).ok
     assert features_stage(study, batch=batch).ok
 
     made, expected = files_of(begun / "slides"), files_of(finished / "slides")

@@ -42,7 +42,7 @@ POLL_SECONDS = 0.2
 
 
 class Busy(XPathError):
-    """Another process is working on this; wait for it, or call again later."""
+    """Another process is working on this. Wait for it, or call again later."""
 
 
 class Claimed(NamedTuple):

@@ -49,7 +49,7 @@ class View(NamedTuple):
         )
 
     def part_for(self, inner: View, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-        """Of the pixels that were read, those of another view; None if it reads others."""
+        """Those of the pixels that were read which another view reads, None if it reads others."""
         columns = _within(self.columns, inner.columns)
         rows = _within(self.rows, inner.rows)
         if self.level != inner.level or columns is None or rows is None:

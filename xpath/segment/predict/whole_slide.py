@@ -128,6 +128,8 @@ def segment_slide(
         "competition": config.competition,
         "untaught": json.dumps(list(tally.untaught([label.id for label in labels]))),
     }
+    if isinstance(segmentor, SegmentPredictor) and segmentor.config.precision != "fp32":
+        provenance["precision"] = segmentor.config.precision
     with MaskWriter(
         path,
         grid=grid,
