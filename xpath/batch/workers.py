@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from xpath.batch.processes import clean_processes, usable_cores
+from xpath.batch.processes import clean_processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -138,6 +138,8 @@ class LocalProcesses:
     count: int
     gpus: tuple[str, ...] = ()
     """Numbers of the GPUs. Empty: all processes see what this one sees."""
+    threads: int = 0
+    """Of each process for its arithmetic, 0 for as many as there are cores."""
 
     lost = BrokenProcessPool
 
@@ -150,7 +152,7 @@ class LocalProcesses:
     def start(self, number: int, job: Job) -> Worker:
         """A process that has yet to load its networks."""
         gpu = self.gpus[number % len(self.gpus)] if self.gpus else None
-        return _LocalWorker(job, gpu, threads=max(1, usable_cores() // self.count))
+        return _LocalWorker(job, gpu, self.threads)
 
 
 class _LocalWorker:
@@ -162,7 +164,7 @@ class _LocalWorker:
         self._pool = ProcessPoolExecutor(
             1,
             clean_processes(type(getattr(job, "work", job)).__module__),
-            initializer=_settle,
+            initializer=_begin,
             initargs=(environment, threads),
         )
 
@@ -173,15 +175,16 @@ class _LocalWorker:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _settle(environment: Mapping[str, str], threads: int) -> None:
-    """Gives a new process its environment, a GPU perhaps, and its part of the cores.
+def _begin(environment: Mapping[str, str], threads: int) -> None:
+    """Gives a process its environment, a GPU perhaps, its threads, and a way to end without a word.
 
     The server that forked it has the environment of when it began.
     """
     signal.signal(signal.SIGINT, _leave)  # Ctrl-C reaches all processes; the first one speaks
     os.environ.clear()
     os.environ.update(environment)
-    torch.set_num_threads(min(threads, torch.get_num_threads()))
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def _leave(*_: object) -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
+import torch
 from tqdm import tqdm
 
 from xpath.batch.processes import usable_cores
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["demo_config", "run"]
 
+SIDE = 1536
+"""Pixels of a side of a drawn slide, at 0.5 microns a pixel: 36 patches, glass among them."""
 MOST_WORKERS = 4
 """Processes at once unless more are asked for: each takes a gigabyte and seconds to begin."""
 
@@ -45,8 +48,11 @@ def run(args: argparse.Namespace) -> int:
     """Makes the cohort, runs the chain and prints where to look."""
     started = time.monotonic()
     workers = args.workers or min(usable_cores(), MOST_WORKERS)
-    batch = Batch(executor=LocalProcesses(workers) if workers > 1 else InProcess())
-    plan = CohortPlan(slides=args.slides, seed=args.seed, planted=args.planted)
+    threads = max(1, usable_cores() // workers)
+    torch.set_num_threads(threads)
+    several = LocalProcesses(workers, threads=threads)
+    batch = Batch(executor=several if workers > 1 else InProcess())
+    plan = CohortPlan(slides=args.slides, side=SIDE, seed=args.seed, planted=args.planted)
     cohort = args.out / "cohort"
     with tqdm(total=plan.slides, desc="      draw", unit="slide") as bar:
         make_cohort(cohort, plan, workers=workers, on_slide=lambda _: bar.update())
@@ -67,13 +73,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def demo_config() -> StudyConfig:
-    """Settings for a small cohort: all that is drawn, more slides held out, faster steps."""
+    """Settings for a small cohort: all that is drawn, more slides held out, faster steps.
+
+    One random mask beside each object is enough: the tests are over slides.
+    """
     tissues = tuple(label for label in LABELS if "-tissue-" in label)
     return StudyConfig(
-        objects=ObjectsConfig(labels=LABELS),
+        objects=ObjectsConfig(labels=LABELS, batch=2),
         split=SplitConfig(train=0.5, validation=0.15),
         classifier=ClassifierConfig(train=TrainConfig(lr=2e-3, epochs=120, patience=30)),
-        explain=ExplainConfig(labels=tissues),
+        explain=ExplainConfig(labels=tissues, null_draws=1),
         drawn=True,
     )
 
