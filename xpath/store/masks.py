@@ -165,8 +165,7 @@ class MaskWriter:
 
         Args:
             start: Index of the first of them; batches come in order, without gaps.
-            packed: Bits ``(B, L, H, ceil(W / 8))`` of masks at full resolution, as the file has
-                them: the leftmost of eight neighbours highest, rows filled up with zeros.
+            packed: Bits ``(B, L, H, ceil(W / 8))`` at full resolution, packed as the file has them.
             presence: ``(B, L)`` score of each mask.
 
         Raises:
@@ -174,14 +173,14 @@ class MaskWriter:
             ShapeError: Of another shape, or more patches than the grid has.
             StoreError: The disk is full.
         """
-        known = {"L": len(self._labels), "H": self._given, "w": -(-self._given // 8)}
-        count = check_shape("packed", packed, "B L H w", **known)["B"]
-        check_shape("presence", presence, "B L", B=count, L=len(self._labels))
+        shape = f"B {len(self._labels)} {self._given} {-(-self._given // 8)}"
+        count = check_shape("packed", packed, shape)["B"]
+        check_shape("presence", presence, f"{count} {len(self._labels)}")
         beyond = (1 << -self._given % 8) - 1
         if packed.dtype != np.uint8 or (beyond and (packed[..., -1] & beyond).any()):
             raise DataError(
-                f"{self._path}: bits must be uint8 with zeros beyond the last pixel of a row, got"
-                f" {packed.dtype}; pack them with numpy.packbits(masks, axis=-1)"
+                f"{self._path}: bits must be uint8 with zeros beyond the last pixel of a row;"
+                " pack them with numpy.packbits(masks, axis=-1)"
             )
         if not np.isfinite(presence).all():
             raise DataError(f"{self._path}: presence of patches from {start} on has NaN")
@@ -192,8 +191,7 @@ class MaskWriter:
                 f" {len(self._grid)}, got {start} to {stop}"
             )
         packed = reduced_bits(packed, self._given, self._reduce)
-        self._presence[start:stop] = presence
-        self._area[start:stop] = _area(packed)
+        self._presence[start:stop], self._area[start:stop] = presence, _area(packed)
         while len(packed):
             fitting = packed[: len(self._buffer) - self._buffered]
             self._buffer[self._buffered : self._buffered + len(fitting)] = fitting
@@ -216,16 +214,14 @@ class MaskWriter:
             self._exit.__exit__(error_type, error, trace)
 
     def _finish(self) -> None:
-        if self._written + self._buffered < len(self._grid):
-            count = self._written + self._buffered
+        if (count := self._written + self._buffered) < len(self._grid):
             raise DataError(f"{self._path}: only {count} of {len(self._grid)} patches were written")
         if self._buffered:
             self._flush()
-        coords = np.asarray(self._grid.coords, np.int64)
         small: dict[str, NDArray[Any]] = {
             "presence": self._presence,
             "area": self._area,
-            "coords": coords,
+            "coords": np.asarray(self._grid.coords, np.int64),
         }
         facts = self.facts or unknown_facts(self._area)
         small |= {FACTS[name]: np.asarray(value) for name, value in facts._asdict().items()}

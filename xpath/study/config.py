@@ -71,7 +71,7 @@ class ObjectsConfig:
 
     @property
     def segmentor_precision(self) -> Literal["fp32", "tf32", "bf16"]:
-        """What ``precision`` comes to. By the setting of the device, not by what is here."""
+        """``precision``, with ``auto`` decided by the device that is set, here or not."""
         if self.precision != "auto":
             return self.precision
         return "bf16" if self.device.startswith("cuda") else "fp32"

@@ -11,9 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from xpath.segment.model.segmentor import PathSegmentor
 
-__all__ = ["Chunks", "WorkingSet", "chunks", "working_set"]
+__all__ = ["Chunks", "WorkingSet", "chunks", "tiles", "working_set"]
 
 GIB = 2**30
 MARGIN = 1.2
@@ -75,3 +77,21 @@ def chunks(needs: WorkingSet, memory_gb: float) -> Chunks:
     """How many images and prompts fit into so many GiB, one at least."""
     budget = max(memory_gb, 0) * GIB
     return Chunks(max(1, int(budget // needs.image)), max(1, int(budget // needs.prompt)))
+
+
+def tiles(
+    images: int, prompts: int, fits: int, wide: int | None = None
+) -> Iterator[tuple[slice, slice]]:
+    """Images and prompts to be treated together, all prompts of an image before the next.
+
+    Args:
+        images: Number of images.
+        prompts: Number of prompts.
+        fits: Images times prompts at once.
+        wide: Prompts at once; None for as many as fit.
+    """
+    wide = max(1, wide or min(fits, prompts))
+    high = max(1, fits // wide)
+    for top in range(0, images, high):
+        for left in range(0, prompts, wide):
+            yield slice(top, min(top + high, images)), slice(left, min(left + wide, prompts))

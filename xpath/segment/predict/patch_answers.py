@@ -82,7 +82,7 @@ class StoredPatch(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """What is known of a stored patch without its file."""
+    """A stored patch, but for the arrays in the file."""
 
     labels: list[int]
     rivals: list[int]

@@ -32,7 +32,7 @@ from xpath.segment.predict.known_prompts import (
     taught_labels,
     untaught,
 )
-from xpath.segment.predict.memory import GIB, chunks, working_set
+from xpath.segment.predict.memory import GIB, chunks, tiles, working_set
 from xpath.segment.predict.prompt_features import PromptFeatures
 from xpath.segment.predict.text_cache import TextCache
 
@@ -55,12 +55,8 @@ logger = logging.getLogger(__name__)
 
 PIXELS_ON_CPU, PIXELS_ON_GPU = 2**21, 2**24
 """Pixels of full-size maps made at once: a loop costs a CPU nothing, but a GPU its launches."""
-DTYPES = {
-    "fp32": torch.float32,
-    "tf32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+SINGLE = dict.fromkeys(("fp32", "tf32"), torch.float32)
+DTYPES = {**SINGLE, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -331,7 +327,7 @@ class SegmentPredictor:
         text = self.text(asked.sentences)
         fits = self._at_once(embedding.model_size).decoded
         wide = len(prompts) if coupled else chunk
-        for rows, columns in _tiles(embedding.images, len(prompts), fits, wide):
+        for rows, columns in tiles(embedding.images, len(prompts), fits, wide):
             questions = TextFeatures(*(part[asked.of(columns)] for part in text))
             with self._precision():
                 memory = embedding.rows(rows).memory
@@ -346,7 +342,7 @@ class SegmentPredictor:
         fits = max(1, pixels // (embedding.size[0] * embedding.size[1]))
         for rows, columns, logits in self._decoded(embedding, prompts, chunk, coupled=coupled):
             self.check_finite(logits)
-            for r, c in _tiles(len(logits), logits.shape[1], fits):
+            for r, c in tiles(len(logits), logits.shape[1], fits):
                 chances = embedding.enlarge(logits[r, c]).sigmoid()
                 yield _shifted(r, rows.start), _shifted(c, columns.start), chances
 
@@ -354,9 +350,8 @@ class SegmentPredictor:
         dtype = DTYPES[self.config.precision]
         if dtype != torch.float32:
             return torch.autocast(self.device.type, dtype)
-        if self.device.type != "cuda":
-            return nullcontext()
-        return tf32(self.config.precision == "tf32")
+        cuda = self.device.type == "cuda"
+        return tf32(self.config.precision == "tf32") if cuda else nullcontext()
 
     def _at_once(self, model_size: tuple[int, int]) -> Chunks:
         needs = working_set(self.model, model_size, DTYPES[self.config.precision].itemsize)
@@ -396,24 +391,6 @@ def _check_question(embedding: object, prompts: object) -> None:
     others = [one for one in prompts if not isinstance(one, str)]  # type: ignore[attr-defined]
     if others:
         raise DataError(f"prompts must be sentences, got {others[0]!r}; of a label pass .prompt")
-
-
-def _tiles(
-    images: int, prompts: int, fits: int, wide: int | None = None
-) -> Iterator[tuple[slice, slice]]:
-    """Images and prompts to be treated together, all prompts of an image before the next.
-
-    Args:
-        images: Number of images.
-        prompts: Number of prompts.
-        fits: Images times prompts at once.
-        wide: Prompts at once; None for as many as fit.
-    """
-    wide = max(1, wide or min(fits, prompts))
-    high = max(1, fits // wide)
-    for top in range(0, images, high):
-        for left in range(0, prompts, wide):
-            yield slice(top, min(top + high, images)), slice(left, min(left + wide, prompts))
 
 
 def _shifted(part: slice, start: int) -> slice:

@@ -94,7 +94,7 @@ def arrived(results: Iterable[Results], device: torch.device) -> Iterator[Result
 
 
 def _sent(part: Any, stream: torch.cuda.Stream) -> Any:
-    """A tensor on its way to page-locked memory; anything else as it is."""
+    """A tensor on its way to page-locked memory, or anything else as it is."""
     if not isinstance(part, torch.Tensor) or not part.is_cuda:
         return part
     part.record_stream(stream)

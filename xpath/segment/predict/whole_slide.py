@@ -164,7 +164,7 @@ class _Work(NamedTuple):
 
     @property
     def device(self) -> torch.device:
-        """Where images are sent; to a segmentor of one's own nothing is, it sees to that itself."""
+        """Where images are sent. A segmentor of one's own takes them from the host."""
         if isinstance(self.segmentor, SegmentPredictor):
             return self.segmentor.device
         return torch.device("cpu")
