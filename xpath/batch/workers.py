@@ -7,7 +7,6 @@ and the slide begun again; what was done is not lost, because it lies in the run
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections import Counter, deque
@@ -17,8 +16,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import torch
+
+from xpath.batch.processes import clean_processes
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from xpath.batch.ledger import LedgerEntry
     from xpath.batch.runner import Job
@@ -135,6 +138,8 @@ class LocalProcesses:
     count: int
     gpus: tuple[str, ...] = ()
     """Numbers of the GPUs. Empty: all processes see what this one sees."""
+    threads: int = 0
+    """Of each process for its arithmetic, 0 for as many as there are cores."""
 
     lost = BrokenProcessPool
 
@@ -147,16 +152,20 @@ class LocalProcesses:
     def start(self, number: int, job: Job) -> Worker:
         """A process that has yet to load its networks."""
         gpu = self.gpus[number % len(self.gpus)] if self.gpus else None
-        return _LocalWorker(job, gpu)
+        return _LocalWorker(job, gpu, self.threads)
 
 
 class _LocalWorker:
     """A process of its own, so that its end is that of one slide."""
 
-    def __init__(self, job: Job, gpu: str | None) -> None:
+    def __init__(self, job: Job, gpu: str | None, threads: int) -> None:
         self._job = job
+        environment = dict(os.environ) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
         self._pool = ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(gpu,)
+            1,
+            clean_processes(type(getattr(job, "work", job)).__module__),
+            initializer=_begin,
+            initargs=(environment, threads),
         )
 
     def submit(self, slide: SlideEntry) -> Future[LedgerEntry]:
@@ -166,11 +175,16 @@ class _LocalWorker:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _begin(gpu: str | None) -> None:
-    """Lets this process see one GPU alone, before anything asks for it, and end without a word."""
+def _begin(environment: Mapping[str, str], threads: int) -> None:
+    """Gives a process its environment, a GPU perhaps, its threads, and a way to end without a word.
+
+    The server that forked it has the environment of when it began.
+    """
     signal.signal(signal.SIGINT, _leave)  # Ctrl-C reaches all processes; the first one speaks
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    os.environ.clear()
+    os.environ.update(environment)
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def _leave(*_: object) -> None:

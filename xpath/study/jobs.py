@@ -112,7 +112,13 @@ class StudyJob:
 
 def _job_of(stage: str, root: Path) -> StudyJob:
     about = (root / "run.json").stat()
-    return StudyJob(stage, _opened(root, about.st_ino, about.st_mtime_ns))
+    return _kept(stage, root, about.st_ino, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _kept(stage: str, root: Path, *about: int) -> StudyJob:
+    """The job, made once per process: what it loaded serves all slides the process gets."""
+    return StudyJob(stage, _opened(root, *about))
 
 
 @lru_cache(maxsize=1)
