@@ -98,7 +98,15 @@ def made_run(folder: Path, number: int) -> Study:
 
 def index(study: Study) -> None:
     """Writes a page that lists all slides."""
-    row = {"label": "a", "split": "test", "predicted": "b", "status": "done", "link": ""}
+    row = {
+        "label": "a",
+        "split": "test",
+        "predicted": "b",
+        "probability": "0.90",
+        "doubt": "0.10",
+        "status": "done",
+        "link": "",
+    }
     slides = tuple({"slide_id": entry.slide_id, **row} for entry in study.slides)
     report = CohortReport(
         title="-",

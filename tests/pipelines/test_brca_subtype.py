@@ -309,7 +309,7 @@ def test_slides_and_their_features_give_the_same_five_folds(pipeline, tmp_path):
     assert {row["model"] for row in predictions} == names
     assert len(predictions) == 4 * 10
     assert {row["split"] for row in predictions} == {"test"}
-    for path in out.glob("models/*/model.safetensors"):
-        assert (again / path.relative_to(out)).read_bytes() == path.read_bytes()
+    for path in again.glob("models/*/model.safetensors"):
+        assert (out / path.relative_to(again)).read_bytes() == path.read_bytes()
     assert len(list(again.glob("models/*/model.safetensors"))) == 4 * 5
     assert len(list(out.glob("slides/*/export/report.html"))) == 10

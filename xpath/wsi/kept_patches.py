@@ -35,7 +35,7 @@ CHANNELS = 3
 
 
 class _Source(NamedTuple):
-    """What is read, and where it waits."""
+    """The slide that is read, and the file its patches wait in."""
 
     slide: Slide
     grid: PatchGrid

@@ -27,11 +27,13 @@ class View(NamedTuple):
     level: int
     """Index of the level."""
     across: Span
-    """What is shown, in pixels of the level."""
+    """Columns that are shown, in pixels of the level."""
     down: Span
+    """Rows that are shown."""
     columns: Stretch
-    """What is read."""
+    """Columns that are read."""
     rows: Stretch
+    """Rows that are read."""
     size: Size
     """Pixels of the picture."""
     even: bool
