@@ -32,7 +32,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -65,6 +65,7 @@ from xpath.testing.cohort import CohortPlan, make_cohort
 
 if TYPE_CHECKING:
     from xpath.mil.bag import Bag
+    from xpath.mil.object_aware import ObjectAwareMIL
     from xpath.mil.splits import Split
 
 GIVES_WAY = "breast-tissue-stroma"
@@ -236,7 +237,14 @@ def explained(one: Prepared, cohort: Cohort, seed: int, *, checks: int) -> Train
     if checks:
         q = {row.object: row.q for row in benefit}
         needed = {row.object for row in needs if row.supports}
-        rows = object_evidence(cohort, [one.split], config, q, needed=needed, seeds=checks)
+
+        def again(_: int, number: int) -> ObjectAwareMIL:
+            model = fresh_classifier(cohort, "object_aware", one.split, config, seed=number)
+            return cast("ObjectAwareMIL", model)
+
+        rows = object_evidence(
+            cohort, [one.split], q, needed=needed, seeds=checks, classifier=again
+        )
         verdicts = {row.object: row.verdict for row in rows}
     return Trained(
         evaluate(standard, [patches[i] for i in test]).accuracy,

@@ -4,8 +4,8 @@
 
 RUN is the folder of pipelines/train_segmentor.py. Scores are of the weights as shipped, in half
 precision. DIR and --split are those of the training. --against names samples.csv of other models
-on the same images (benchmarks/baselines/). Out come the checkpoint with README.md, the samples and
-the curves, all or nothing, for everyone to read.
+on the same images, as pipelines/train_baseline.py writes. Out come the checkpoint with README.md,
+the samples and the curves, all or nothing, for everyone to read.
 """
 
 from __future__ import annotations

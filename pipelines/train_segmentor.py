@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -147,4 +148,11 @@ def arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print(
+            "train_segmentor: interrupted; what was saved last is kept, the same command goes on",
+            file=sys.stderr,
+        )
+        sys.exit(130)

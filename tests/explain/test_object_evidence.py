@@ -6,6 +6,7 @@ from xpath.explain.object_evidence import object_evidence
 from xpath.mil.bag import Bag
 from xpath.mil.classifier import ClassifierConfig, FeatureSizes
 from xpath.mil.cohort import Cohort, CohortConfig, CohortSlide
+from xpath.mil.cohort_training import fresh_classifier
 from xpath.mil.splits import Split
 from xpath.mil.training import TrainConfig
 
@@ -45,16 +46,23 @@ def folds(count):
     ]
 
 
+def asked(cohort, splits, q, **options):
+    def trained(fold, seed):
+        return fresh_classifier(cohort, "object_aware", splits[fold], CONFIG, seed=seed)
+
+    return object_evidence(cohort, splits, q, classifier=trained, **options)
+
+
 def test_slides_of_all_folds_are_asked_and_what_is_nowhere_has_no_row(cohort):
     q = {"planted": 0.01, "decoy": 0.9}
 
-    planted, decoy = object_evidence(cohort, folds(2), CONFIG, q, needed={"planted"}, seeds=2)
+    planted, decoy = asked(cohort, folds(2), q, needed={"planted"}, seeds=2)
 
     assert (planted.object, planted.verdict) == ("planted", "supported")
     assert planted.speaking == "hiding, left out, not its area, seeds"
     assert (decoy.object, decoy.verdict) == ("decoy", "not distinguishable")
     assert (planted.seeds_held, decoy.seeds_held, decoy.seeds) == (2, 0, 2)
-    one = object_evidence(cohort, folds(2)[:1], CONFIG, q, needed={"planted"}, seeds=1)
+    one = asked(cohort, folds(2)[:1], q, needed={"planted"}, seeds=1)
     width = [each[0].loss_high - each[0].loss_low for each in (one, [planted])]
     assert width[1] < width[0]  # over 24 patients instead of 12
 
@@ -63,4 +71,4 @@ def test_test_slides_of_one_class_are_no_evidence(cohort):
     split = folds(2)[0]
     alike = Split(split.train, split.validation, split.test[::2])
 
-    assert object_evidence(cohort, [alike], CONFIG, {}, needed=(), seeds=1) == []
+    assert asked(cohort, [alike], {}, needed=(), seeds=1) == []

@@ -6,7 +6,7 @@ Axes: B slides, F folds, T test slides of all folds, K classes, L object classes
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,21 +14,20 @@ from xpath.explain.contributions import class_contrasts
 from xpath.explain.head import forward, linear_head
 from xpath.explain.verdict import area_alone, evidence, leave_object_out
 from xpath.metrics.bootstrap import difference_interval
-from xpath.mil.cohort_training import fresh_classifier
 from xpath.mil.fractions import object_fractions
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from xpath.explain.verdict import Evidence
     from xpath.mil.bag import Bag
-    from xpath.mil.cohort import Cohort, CohortConfig
+    from xpath.mil.cohort import Cohort
     from xpath.mil.object_aware import ObjectAwareMIL
     from xpath.mil.splits import Split
 
-__all__ = ["object_evidence"]
+__all__ = ["held_out_classes", "object_evidence"]
 
 
 class _Training(NamedTuple):
@@ -43,21 +42,21 @@ class _Training(NamedTuple):
 def object_evidence(
     cohort: Cohort,
     splits: Sequence[Split],
-    config: CohortConfig,
     hiding_q: Mapping[str, float],
     *,
     needed: Container[str],
     seeds: int,
+    classifier: Callable[[int, int], ObjectAwareMIL],
 ) -> list[Evidence]:
     """Four checks and a verdict on each object, over the test slides of all folds.
 
     Args:
         cohort: With bags of objects and of coverage.
         splits: One per fold.
-        config: How the object-aware classifier is built and trained.
         hiding_q: By object, of ``class_benefit``; of those that were asked about.
         needed: Objects that a class needs (``ImportanceRow.supports``).
         seeds: Trainings of each fold, from first weights of their own.
+        classifier: The object-aware classifier of a fold and a seed, trained.
 
     Returns:
         One for each object class that some slide has, in their order; none without test slides of
@@ -65,12 +64,15 @@ def object_evidence(
     """
     labels = np.array([bag.label for bag in cohort.bags["objects"]])
     test = np.concatenate([split.test for split in splits])
-    if len(np.unique(labels[test])) < 2:
+    if held_out_classes(cohort, splits) < 2:
         return []
     patients = [cohort.patients[i] for i in test]
     rises, held = [], []
     for seed in range(seeds):
-        trained = [_trained_again(cohort, split, config, labels, seed) for split in splits]
+        trained = [
+            _shown(classifier(fold, seed), cohort, split, labels)
+            for fold, split in enumerate(splits)
+        ]
         rises.append(np.concatenate([one.rise for one in trained]))
         added = np.concatenate([one.added for one in trained])
         held.append(_distinguishes(added, labels[test], patients))
@@ -95,12 +97,17 @@ def object_evidence(
     ]
 
 
-def _trained_again(
-    cohort: Cohort, split: Split, config: CohortConfig, labels: NDArray[np.int64], seed: int
+def held_out_classes(cohort: Cohort, splits: Sequence[Split]) -> int:
+    """How many classes the test slides of all folds have."""
+    bags = cohort.bags["objects"]
+    return len({bags[i].label for split in splits for i in split.test})
+
+
+def _shown(
+    model: ObjectAwareMIL, cohort: Cohort, split: Split, labels: NDArray[np.int64]
 ) -> _Training:
-    """The object-aware classifier of a fold, from other first weights, on its test slides."""
-    again = fresh_classifier(cohort, "object_aware", split, config, seed=seed)
-    model, (train, _, test) = cast("ObjectAwareMIL", again), split
+    """What a classifier shows on the test slides of its fold."""
+    train, _, test = split
     pooled = np.stack([_object_features(model, bag) for bag in cohort.bags["objects"]])
     weight = linear_head(model).weight.numpy()
     added = np.einsum("kd,bld->bkl", weight, pooled)

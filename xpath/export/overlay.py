@@ -156,7 +156,9 @@ def explain_figure(path: Path, panels: Panels) -> None:
     words = f"red speaks for {panels.class_name}, blue against it, no colour is zero"
     figure.text(3 * panel / size[0], 0.55 * bottom, words, fontsize=10.5, ha="center")
     with atomic(path) as draft:
-        figure.savefig(draft, format="png", metadata={"Software": None})
+        figure.savefig(
+            draft, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 3}
+        )
 
 
 def _signed(values: NDArray[np.float64]) -> NDArray[np.uint8]:

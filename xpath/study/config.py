@@ -58,9 +58,24 @@ class ObjectsConfig:
     """Masks are stored at 1/1, 1/2 or 1/4 of the resolution of the patches."""
     batch: int = 8
     """Patches per forward pass."""
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """Floating type the segmentor's products and convolutions are computed in: ``auto`` is ``bf16``
+    where ``device`` is a GPU and ``fp32`` where it is the CPU. Part of what a run's masks depend
+    on, and in them (``PredictorConfig``)."""
+    compile: bool = False
+    """Compile the segmentor when it is first used: minutes once, then faster."""
+    channels_last: bool = False
+    """Keep the channels of a pixel side by side in memory; faster on recent GPUs."""
     device: str = "cpu"
     """Where the networks run and the classifiers train: ``cpu`` or ``cuda``. On a machine without
     it, training and all after it take the CPU, with a warning."""
+
+    @property
+    def segmentor_precision(self) -> Literal["fp32", "tf32", "bf16"]:
+        """What ``precision`` comes to. By the setting of the device, not by what is here."""
+        if self.precision != "auto":
+            return self.precision
+        return "bf16" if self.device.startswith("cuda") else "fp32"
 
     def __post_init__(self) -> None:
         """Makes the path of weights absolute, so that a run can be gone on with from anywhere."""

@@ -16,12 +16,15 @@ from xpath.explain.cohort import class_benefit, cohort_importance
 from xpath.explain.contributions import class_contrasts, cohort_contributions
 from xpath.explain.explanation import read_explanation
 from xpath.explain.grouping import redundant_groups
-from xpath.explain.object_evidence import object_evidence
+from xpath.explain.object_evidence import held_out_classes, object_evidence
 from xpath.explain.verdict import Evidence
 from xpath.mil.cohort import read_cohort, split_cohort
+from xpath.mil.cohort_training import ModelTask, is_trained, train_model
+from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.splits import patient_of
+from xpath.mil.training_job import train_elsewhere
 from xpath.store.tables import write_table
-from xpath.study.cohort import cohort_config, labelled_slides
+from xpath.study.cohort import cohort_config, labelled_slides, training_job
 from xpath.study.slides import explain_key
 
 if TYPE_CHECKING:
@@ -29,8 +32,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from xpath.batch.runner import Executor
     from xpath.batch.slides import SlideEntry
     from xpath.explain.explanation import Explanation
+    from xpath.mil.cohort import Cohort, CohortConfig
+    from xpath.mil.splits import Split
     from xpath.study.study import Study
 
 __all__ = ["tabulate_contributions", "tabulate_evidence", "tabulate_importance"]
@@ -103,30 +109,71 @@ def tabulate_contributions(study: Study) -> list[dict[str, Any]]:
 
 
 def tabulate_evidence(
-    study: Study, importance: Sequence[Mapping[str, Any]]
+    study: Study, importance: Sequence[Mapping[str, Any]], executor: Executor | None = None
 ) -> list[dict[str, Any]]:
     """Four checks and a verdict on each object, ``tables/evidence.csv``. Returns its rows.
 
     Classifiers are trained again on the training slides of the run, of each fold, and asked about
-    its test slides. No rows without test slides of two classes.
+    its test slides. No rows without test slides of two classes. What is trained again stays in
+    ``models``, for the next time.
 
     Args:
         study: Its classifiers are trained.
         importance: Rows of ``tables/importance.csv``.
+        executor: Where models are trained again, by default in this process.
     """
     seeds, rows = study.config.explain.evidence_seeds, []
     config = cohort_config(study.config, str(study.device))
     if seeds and "object_aware" in config.classifier.models:
         models = ("object_aware", "object_fractions")
         config = replace(config, classifier=replace(config.classifier, models=models))
-        cohort = read_cohort(labelled_slides(study), config)
-        q = {row["object"]: float(row["q"]) for row in importance}
-        needed = {row["object"] for row in importance
-                  if min(row["effect_low"], row["need_low"]) > 0}  # fmt: skip
+        slides = labelled_slides(study)
+        cohort = read_cohort(slides, config)
         splits = split_cohort(cohort, config.split)
-        rows = object_evidence(cohort, splits, config, q, needed=needed, seeds=seeds)
+        if held_out_classes(cohort, splits) > 1:
+            tasks = _tasks(study, cohort, splits, config)
+            if executor is not None:
+                by_name = {task.output.name: task for task in tasks.values()}
+                job = training_job(slides, config, study.folder, by_name, study.config.memory_gb)
+                train_elsewhere(cohort, splits, job, executor)
+
+            def classifier(fold: int, seed: int) -> ObjectAwareMIL:
+                return _trained_again(cohort, tasks[fold, seed], splits[fold], config)
+
+            q = {row["object"]: float(row["q"]) for row in importance}
+            needed = {row["object"] for row in importance
+                      if min(row["effect_low"], row["need_low"]) > 0}  # fmt: skip
+            rows = object_evidence(
+                cohort, splits, q, needed=needed, seeds=seeds, classifier=classifier
+            )
     write_table(study.folder.table("evidence"), rows, Evidence)
     return [asdict(row) for row in rows]
+
+
+def _tasks(
+    study: Study, cohort: Cohort, splits: Sequence[Split], config: CohortConfig
+) -> dict[tuple[int, int], ModelTask]:
+    """The object-aware classifier of each fold from several first weights, by fold and seed.
+
+    The first is the run's own, unless that was trained on other slides than there are now.
+    """
+    tasks = {}
+    for fold, split in enumerate(splits):
+        own = study.model_folder("object_aware", fold)
+        for seed in range(study.config.explain.evidence_seeds):
+            number = fold + len(splits) * seed  # the first as in training
+            task = ModelTask("object_aware", fold, number, own)
+            if seed or not is_trained(cohort, task, split, config):
+                task = task._replace(output=own.with_name(f"{own.name}_seed_{seed}"))
+            tasks[fold, seed] = task
+    return tasks
+
+
+def _trained_again(
+    cohort: Cohort, task: ModelTask, split: Split, config: CohortConfig
+) -> ObjectAwareMIL:
+    train_model(cohort, task, split, config)
+    return ObjectAwareMIL.from_pretrained(task.output).to(config.device)
 
 
 def _groups(
