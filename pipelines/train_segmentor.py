@@ -38,7 +38,7 @@ from xpath.segment.training import options
 from xpath.segment.training.batches import BatchConfig, Batches, batch_shapes, stream
 from xpath.segment.training.run import RunConfig, TrainingRun, join_processes, show_step
 from xpath.segment.training.trainer import TrainConfig, Trainer, take_over
-from xpath.testing.crops import drawn_images
+from xpath.testing.crops import DRAWN, drawn_images
 
 
 def main() -> None:
@@ -71,7 +71,9 @@ def main() -> None:
     }
     run = TrainingRun(args.out, trainer, facts, lead=rank == 0)
     name, largest = options.name_of(args.model, args.init), max(size for _, size in args.shapes)
-    info = options.describe(name, crops.labels, views, image_size=largest)
+    info = options.describe(
+        name, crops.labels, views, image_size=largest, drawn=crops.labels_only_of(DRAWN)
+    )
 
     def averaged() -> SegmentPredictor:
         (answering := build_segmentor(config)).load_state_dict(trainer.averaged())

@@ -27,6 +27,7 @@ __all__ = [
     "Panels",
     "explain_figure",
     "grid_picture",
+    "marked_name",
     "objects_rgba",
     "png_bytes",
     "short_name",
@@ -58,6 +59,11 @@ class Panels:
     contribution_names: tuple[str, ...]
     class_name: str
     """The class that is explained."""
+
+
+def marked_name(label: str, *, guess: bool) -> str:
+    """The short name of a label, marked where the segmentor never learnt it."""
+    return short_name(label) + (" (guess: never learnt)" if guess else "")
 
 
 def short_name(label_id: str) -> str:

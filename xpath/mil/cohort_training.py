@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ModelTask",
     "TrainedClassifier",
+    "fresh_classifier",
     "is_trained",
     "model_name",
     "model_tasks",
@@ -113,6 +114,30 @@ def train_cohort(
     return trained
 
 
+def fresh_classifier(
+    cohort: Cohort, name: str, split: Split, config: CohortConfig, *, seed: int
+) -> Pretrained:
+    """A classifier trained on a split from first weights of its own, kept nowhere.
+
+    Args:
+        cohort: The slides.
+        name: From ``CLASSIFIERS``.
+        split: Which of them train, and which choose the epoch.
+        config: How it is built and trained.
+        seed: Of first weights, order and dropout, counted from ``train.seed``.
+
+    Raises:
+        DataError: A split that cannot be trained on.
+    """
+    row, settings = CLASSIFIERS[name], config.classifier.settings_of(name)
+    training, bags = _seeded(config, seed), cohort.bags[row.reads]
+    # On the CPU first: so the first weights are the same on every device.
+    model: Pretrained = seeded_build(lambda: row.build(cohort.sizes, settings), training.seed)
+    model.to(config.device)
+    row.fit(model, [bags[i] for i in split.train], [bags[i] for i in split.validation], training)
+    return model
+
+
 def model_tasks(cohort: Cohort, folds: int, folder: Path) -> dict[str, ModelTask]:
     """Every classifier on every fold, by the name of its folder."""
     return {
@@ -141,20 +166,9 @@ def train_model(cohort: Cohort, task: ModelTask, split: Split, config: CohortCon
         Busy: Another process is training it.
         DataError: A split that cannot be trained on.
     """
-    row, settings = CLASSIFIERS[task.name], config.classifier.settings_of(task.name)
-    bags = cohort.bags[row.reads]
-    training = _training(task, config)
 
     def produce() -> None:
-        # On the CPU first: so the first weights are the same on every device.
-        model: Pretrained = seeded_build(lambda: row.build(cohort.sizes, settings), training.seed)
-        model.to(config.device)
-        row.fit(
-            model,
-            [bags[i] for i in split.train],
-            [bags[i] for i in split.validation],
-            training,
-        )
+        model = fresh_classifier(cohort, task.name, split, config, seed=task.seed)
         model.metadata |= {**cohort.about, "slides": _slides_of(cohort, split)}
         model.save_pretrained(task.output)
 
@@ -167,13 +181,9 @@ def _key(cohort: Cohort, task: ModelTask, split: Split, config: CohortConfig) ->
         task.name, config.version, config.min_coverage, cohort.sizes.classes,
         _slides_of(cohort, split), cohort.sizes.objects,
         _changed(settings, ClassifierConfig().settings_of(task.name)),
-        _changed(asdict(_training(task, config)), asdict(TrainConfig())),
+        _changed(asdict(_seeded(config, task.seed)), asdict(TrainConfig())),
         [(slide.slide_id, slide.label, slide.key) for slide in cohort.slides],
     )  # fmt: skip
-
-
-def _training(task: ModelTask, config: CohortConfig) -> TrainConfig:
-    return replace(config.classifier.train, seed=config.classifier.train.seed + task.seed)
 
 
 def _slides_of(cohort: Cohort, split: Split) -> dict[str, list[str]]:
@@ -182,6 +192,11 @@ def _slides_of(cohort: Cohort, split: Split) -> dict[str, list[str]]:
         split_name: [cohort.slides[i].slide_id for i in indices]
         for split_name, indices in zip(SPLITS, split, strict=True)
     }
+
+
+def _seeded(config: CohortConfig, seed: int) -> TrainConfig:
+    """The training of the settings with a seed beyond theirs."""
+    return replace(config.classifier.train, seed=config.classifier.train.seed + seed)
 
 
 def _changed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from xpath.explain.activation import object_activation, patch_activation
 from xpath.explain.explanation import Explanation, write_explanation
 from xpath.explain.grouping import shared_area
 from xpath.explain.hiding import SegmentedSlide
-from xpath.explain.importance import object_importance
+from xpath.explain.importance import hide_objects, importance_of
 from xpath.explain.perturbation import Blur, PerturbationConfig
 from xpath.mil.bag import Bag, pack
 from xpath.objects.extract import extract_objects
@@ -32,13 +32,13 @@ from xpath.wsi.probe import probe
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
     from xpath.batch.slides import SlideEntry
-    from xpath.explain.importance import ObjectImportance
+    from xpath.explain.importance import HiddenObjects, ObjectImportance
     from xpath.mil.attention_mil import AttentionMIL
     from xpath.mil.object_aware import ObjectAwareMIL
     from xpath.store.features import SlideFeatures
@@ -52,6 +52,8 @@ __all__ = [
     "explain",
     "explain_key",
     "extract",
+    "hidden_objects",
+    "logits_of",
     "objects_of",
     "segment",
     "segment_and_extract",
@@ -226,27 +228,23 @@ def _explanation(
     )
 
 
-def _importance(
-    study: Study, entry: SlideEntry, slide: SlideFeatures, standard: AttentionMIL, predicted: int
-) -> ObjectImportance:
-    """Importance of objects for the true class, or the predicted one where it is not known."""
-    classes, settings = standard.classes, study.config.explain
+def hidden_objects(study: Study, entry: SlideEntry, slide: SlideFeatures) -> HiddenObjects:
+    """A slide with each object hidden that the settings ask about, as any classifier would see it.
 
-    def predict(features: Tensor) -> Tensor:
-        with torch.inference_mode():
-            logits: Tensor = standard(pack([Bag(features)])).logits[0]
-            return logits
-
+    Args:
+        study: Its encoder encodes what is seen.
+        entry: The slide.
+        slide: Its features.
+    """
+    settings = study.config.explain
     with study.open_slide(entry) as opened:
         masks = open_masks(study.folder.masks(entry.slide_id))
-        return object_importance(
-            predict,
+        return hide_objects(
             study.encoder,
             SegmentedSlide(
                 slide_id=entry.slide_id, slide=opened, masks=masks, features=slide.features
             ),
             objects=[name for name in settings.labels if name in slide.objects],
-            target=classes.index(entry.label) if entry.label in classes else predicted,
             perturbation=Blur(settings.sigma_um),
             config=PerturbationConfig(
                 feather_um=settings.feather_um,
@@ -256,3 +254,23 @@ def _importance(
                 seed=settings.seed,
             ),
         )
+
+
+def _importance(
+    study: Study, entry: SlideEntry, slide: SlideFeatures, standard: AttentionMIL, predicted: int
+) -> ObjectImportance:
+    """Importance of objects for the true class, or the predicted one where it is not known."""
+    classes = standard.classes
+    target = classes.index(entry.label) if entry.label in classes else predicted
+    return importance_of(logits_of(standard), hidden_objects(study, entry, slide), target)
+
+
+def logits_of(standard: AttentionMIL) -> Callable[[Tensor], Tensor]:
+    """The standard classifier as a function from patch features ``(N, D)`` to logits ``(K,)``."""
+
+    def predict(features: Tensor) -> Tensor:
+        with torch.inference_mode():
+            logits: Tensor = standard(pack([Bag(features)])).logits[0]
+            return logits
+
+    return predict

@@ -162,8 +162,7 @@ def shared_pixels(packed: Tensor) -> Tensor:
         packed: ``(P, H, W / 8)`` bits.
     """
     if packed.is_cuda:
-        bits = unpack(packed, 8 * packed.shape[-1]).flatten(1).float()
-        return (bits @ bits.T).round().long()  # exact, in TF32 too: zeros and ones
+        return products_of(packed)
     rows = packed.flatten(1).numpy()
     shared = np.zeros((len(rows), len(rows)), np.int64)
     filled = np.flatnonzero(rows.any(axis=1))
@@ -172,6 +171,12 @@ def shared_pixels(packed: Tensor) -> Tensor:
         both = np.bitwise_count(rows[index] & rows[index:]).sum(axis=1, dtype=np.int64)
         shared[here, filled[index:]] = shared[filled[index:], here] = both
     return torch.from_numpy(shared)
+
+
+def products_of(packed: Tensor) -> Tensor:
+    """``shared_pixels`` as a GPU counts them: exactly, also in TF32, for bits are 0 or 1."""
+    bits = unpack(packed, 8 * packed.shape[-1]).flatten(1).float()
+    return (bits @ bits.T).round().long()
 
 
 def _around(logits: Tensor, size: tuple[int, int], corner: int) -> Tensor:

@@ -21,10 +21,17 @@ from xpath.errors import ConfigError, DataError
 from xpath.protocols import STRIDE, Segmentation
 from xpath.segment.checkpoints.checkpoint import load_segmentor, locate, text_digest
 from xpath.segment.model.text_encoder import TextFeatures
+from xpath.segment.predict.asked import AskedSentences
 from xpath.segment.predict.calibration import PRESENCE, PresenceCalibration, mask_facts
 from xpath.segment.predict.embedding import Embedding, joined
 from xpath.segment.predict.images import as_batch, as_pixels, as_square, working_size
-from xpath.segment.predict.known_prompts import in_template, published, taught_labels, untaught
+from xpath.segment.predict.known_prompts import (
+    in_template,
+    nearest_labels,
+    published,
+    taught_labels,
+    untaught,
+)
 from xpath.segment.predict.memory import GIB, chunks, working_set
 from xpath.segment.predict.prompt_features import PromptFeatures
 from xpath.segment.predict.text_cache import TextCache
@@ -58,7 +65,7 @@ DTYPES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictorConfig:
-    """How masks are computed. Nothing here changes what they mean."""
+    """How masks are computed. Only ``parents`` changes what they mean."""
 
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     """Type of matrix products and convolutions; ``tf32`` is float32 rounded to ten bits on the way
@@ -71,6 +78,10 @@ class PredictorConfig:
     memory_gb: float = 4.0
     """Working memory beyond weights, embedding and result, GiB: bounds how many images are encoded
     and how many prompts decoded at once. An estimate; changes no mask."""
+    parents: bool = False
+    """Answer a label the weights never learnt as the nearest one they did, a lymphocyte as an
+    inflammatory cell (``parents.toml``). Otherwise it is asked as it is, and what comes is a guess.
+    """
     text_cache: bool = True
     """Keep encoded prompts on disk, in ``XPATH_CACHE`` or the platform's cache folder."""
 
@@ -144,8 +155,15 @@ class SegmentPredictor:
         *,
         device: str = "cpu",
         config: PredictorConfig = PredictorConfig(),
+        drawn: bool = False,
     ) -> SegmentPredictor:
         """A predictor from a checkpoint folder or hub id, or from the weights that ship.
+
+        Args:
+            path: Checkpoint folder or hub id, None for the weights that ship.
+            device: ``cpu``, ``cuda``, ``cuda:1`` ...
+            config: How masks are computed.
+            drawn: It is shown drawn tissue only, so labels learnt from such are no guesses.
 
         Raises:
             CheckpointError: The checkpoint is missing or does not fit.
@@ -157,7 +175,7 @@ class SegmentPredictor:
         return cls(
             model,
             tokenizer,
-            info,
+            info.on_drawn_tissue() if drawn else info,
             device=device,
             config=config,
             texts=texts,
@@ -254,9 +272,11 @@ class SegmentPredictor:
         present = np.asarray(masks.any(axis=(2, 3)))
         if self.calibration and present.any():
             statistics = mask_facts(masks, presence, peak)
-            labels = taught_labels(prompts, self.info.labels)
-            present &= self.calibration(statistics, labels) >= self.calibration.threshold
-        return Segmentation(masks, presence, peak, present, values, published(prompts))
+            present &= (
+                self.calibration(statistics, self.labels_of(prompts)) >= self.calibration.threshold
+            )
+        known, near = published(prompts), self._nearest(prompts)
+        return Segmentation(masks, presence, peak, present, values, known, near)
 
     @torch.inference_mode()
     def logits(
@@ -294,6 +314,19 @@ class SegmentPredictor:
         """
         return self._prompts([in_template(prompt, self.info.template) for prompt in prompts])
 
+    def labels_of(self, prompts: Sequence[str]) -> tuple[str, ...]:
+        """For each prompt the id of the taught label that answers, ``UNTAUGHT`` for a guess.
+
+        Of several that answer together the first.
+        """
+        own, near = taught_labels(prompts, self.info.labels), self._nearest(prompts)
+        return tuple(ids[0] if ids else name for name, ids in zip(own, near, strict=True))
+
+    def _nearest(self, prompts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        if self.config.parents:
+            return nearest_labels(prompts, self.info.labels)
+        return ((),) * len(prompts)
+
     def _decoded(
         self, embedding: Embedding, prompts: Sequence[str], chunk: int | None, *, coupled: bool
     ) -> Iterator[tuple[slice, slice, Tensor]]:
@@ -301,15 +334,16 @@ class SegmentPredictor:
         if chunk is not None and chunk < 1:
             raise ConfigError(f"chunk must be at least 1 prompt, got {chunk}; None picks one")
         self._warn(prompts)
-        text = self.text(prompts)
+        asked = AskedSentences(prompts, self._nearest(prompts))
+        text = self.text(asked.sentences)
         fits = self._at_once(embedding.model_size).decoded
         wide = len(prompts) if coupled else chunk
         for rows, columns in _tiles(embedding.images, len(prompts), fits, wide):
-            asked = TextFeatures(*(part[columns] for part in text))
+            questions = TextFeatures(*(part[asked.of(columns)] for part in text))
             with self._precision():
                 memory = embedding.rows(rows).memory
-                logits = self._decode(memory, asked, coupled=coupled).logits.float()
-            yield rows, columns, logits
+                logits = self._decode(memory, questions, coupled=coupled).logits.float()
+            yield rows, columns, asked.joined(logits, columns)
 
     def _enlarged(
         self, embedding: Embedding, prompts: Sequence[str], chunk: int | None, *, coupled: bool
@@ -336,9 +370,19 @@ class SegmentPredictor:
         return chunks(needs, self.config.memory_gb - self._reserved / GIB)
 
     def _warn(self, prompts: Sequence[str]) -> None:
-        """Says once which prompts the weights were never taught."""
+        """Says once which prompts the weights were never taught, and what answers for them."""
         new = [p for p in untaught(prompts, self.info.labels) if p not in self._warned]
         self._warned.update(new)
+        near = dict(zip(new, self._nearest(new), strict=True))
+        for prompt, ids in near.items():
+            if ids:
+                logger.warning(
+                    "%r is answered as %s, the nearest that %s was taught",
+                    prompt,
+                    " or ".join(ids),
+                    self.info.name,
+                )
+        new = [prompt for prompt, ids in near.items() if not ids]
         if new:
             logger.warning(
                 "%s was not trained on %d of the prompts, such as %r: what it finds is a guess",
