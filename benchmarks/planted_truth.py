@@ -14,8 +14,9 @@ slides that were held out of each training two things are asked:
   class with intervals above 0 and q below 0.05 that this goes with the true class (``called``)? Is
   any other? What is the verdict of the four checks?
 
-Decoys are all other objects that are asked about. Of these stroma does depend on the class, because
-it lies where the planted object does not: it counts as a decoy, and is told apart as well.
+Decoys are all other objects that are asked about and found on a test slide. Of these stroma does
+depend on the class, because it lies where the planted object does not: it counts as a decoy, and is
+told apart as well.
 
 With ``--permutations`` the labels are permuted within each split, classifiers learn nonsense, and
 all that is then called is called falsely.
@@ -81,7 +82,7 @@ class Prepared(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What the classifiers of a seed say, or of permuted labels."""
+    """Answers of the classifiers of a seed, or of permuted labels."""
 
     accuracy: float
     benefit: list[BenefitRow]
@@ -208,7 +209,7 @@ def explained(one: Prepared, cohort: Cohort, seed: int, *, checks: int) -> Train
     """Trains both classifiers, and explains the test slides.
 
     Args:
-        one: What no classifier changes.
+        one: The prepared cohort.
         cohort: Its cohort, or the same with other labels.
         seed: Of the training.
         checks: Trainings behind each verdict.
@@ -284,20 +285,13 @@ def times_largest_decoy(rows: list[ContributionRow], planted: str) -> float:
 def summary(planted: str, seeds: list[Trained], nonsense: list[Trained]) -> dict[str, object]:
     """The numbers of the last line."""
     ratios = [times_largest_decoy(one.contributions, planted) for one in seeds]
-    decoys = [
-        (row.object, row.object in one.called)
-        for one in seeds
-        for row in one.benefit
-        if row.object != planted
-    ]
+    decoys = [(name, hit) for name, hit, _ in tested(seeds) if name != planted]
     figures = {
         "planted_first": sum(one.contributions[0].object == planted for one in seeds),
         "times_largest_decoy": round(float(np.mean(ratios)), 2),
         "planted_proven": sum(planted in one.called for one in seeds),
         "decoys_called": share([hit for _, hit in decoys]),
-        "permuted_called": share([
-            row.object in one.called for one in nonsense for row in one.benefit
-        ]),
+        "permuted_called": share([hit for _, hit, _ in tested(nonsense)]),
     }
     return {
         "benchmark": "planted_truth",
@@ -310,9 +304,20 @@ def summary(planted: str, seeds: list[Trained], nonsense: list[Trained]) -> dict
         "gives_way_called": sum(hit for name, hit in decoys if name == GIVES_WAY),
         "verdicts": verdicts_of(planted, seeds),
         "permutations": len(nonsense),
+        "permuted_objects": len(tested(nonsense)),
         "permutations_with_a_call": sum(bool(one.called) for one in nonsense),
-        "permuted_q_below_level": share([row.q < LEVEL for one in nonsense for row in one.benefit]),
+        "permuted_q_below_level": share([q < LEVEL for _, _, q in tested(nonsense)]),
     }
+
+
+def tested(trainings: list[Trained]) -> list[tuple[str, bool, float]]:
+    """Of each object that some test slide has: its name, whether it was called, and q."""
+    return [
+        (row.object, row.object in one.called, row.q)
+        for one in trainings
+        for row in one.benefit
+        if row.slides
+    ]
 
 
 def met(figures: dict[str, float | int | None], seeds: int) -> bool:

@@ -31,7 +31,7 @@ __all__ = ["held_out_classes", "object_evidence"]
 
 
 class _Training(NamedTuple):
-    """What a classifier of one fold and seed shows on the fold's test slides."""
+    """Figures of one classifier on the test slides of its fold."""
 
     rise: NDArray[np.float64]
     """``(T, L)`` of ``leave_object_out``."""

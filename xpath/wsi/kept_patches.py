@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from contextlib import ExitStack
 from threading import Lock
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
+from xpath.errors import SlideError
 from xpath.geometry import Box, Size
 from xpath.store.schema import FULL
 
@@ -32,6 +34,16 @@ logger = logging.getLogger(__name__)
 CHANNELS = 3
 
 
+class _Source(NamedTuple):
+    """What is read, and where it waits."""
+
+    slide: Slide
+    grid: PatchGrid
+    numbers: dict[tuple[int, int], int]
+    """Corner of a patch to its position in the grid."""
+    file: IO[bytes]
+
+
 class KeptPatches:
     """Stands in for a slide, and keeps the patches of a grid whose windows are read through it.
 
@@ -47,13 +59,12 @@ class KeptPatches:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Takes the folder for the file, which is gone when this is closed."""
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  by __exit__
-        self._lock = Lock()
-        self._slide: Slide | None = None
-        self._grid: PatchGrid | None = None
-        self._index: dict[tuple[int, int], int] = {}
+        """Takes the folder for a file, which is made by ``start`` and gone when this is closed."""
+        self._folder = folder
+        self._exit = ExitStack()
+        self._started: _Source | None = None
         self._there: set[int] = set()
+        self._lock = Lock()
         self._full = False
 
     def __enter__(self) -> Self:
@@ -62,80 +73,79 @@ class KeptPatches:
 
     def __exit__(self, *_: object) -> None:
         """Removes the file."""
-        self._file.close()
+        self._exit.close()
 
     def start(self, slide: Slide, grid: PatchGrid) -> Self:
         """Takes the slide that is read from, and the grid of the patches to keep."""
-        self._slide, self._grid = slide, grid
-        self._index = {(int(x), int(y)): index for index, (x, y) in enumerate(grid.coords)}
-        self._there = set()
+        file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  closed by __exit__
+        numbers = {(x, y): number for number, (x, y) in enumerate(grid.coords.tolist())}
+        self._started = _Source(slide, grid, numbers, self._exit.enter_context(file))
         return self
 
     @property
     def path(self) -> Path:
         """File of the slide."""
-        return self._opened().path
+        return self._source.slide.path
 
     @property
     def size(self) -> Size:
         """Size of the slide at level 0 in pixels."""
-        return self._opened().size
+        return self._source.slide.size
 
     @property
     def complete(self) -> bool:
         """True if every patch of the grid was kept. Then the slide is not read any more."""
-        return self._grid is not None and len(self._there) == len(self._grid)
+        return self._started is not None and len(self._there) == len(self._started.grid)
 
-    def read(self, box: Box, size: Size | None = None) -> NDArray[np.uint8]:
+    def read(self, box: Box, size: Size) -> NDArray[np.uint8]:
         """As of ``Slide.read``, of a patch that is kept without reading the slide.
 
         Args:
             box: In level-0 pixels. A patch, or a window as far around one on every side.
             size: Pixels to return.
         """
-        slide, grid, size = self._opened(), self._grid, size or box.size
-        if grid is None:
+        slide, grid, numbers, _ = self._source
+        patch, pixels = _amid(box, grid.footprint), Size(grid.pixels, grid.pixels)
+        number = numbers.get((patch.x, patch.y))
+        if number is None or self._full:
             return slide.read(box, size)
-        patch = _amid(box, grid.footprint)
-        index, pixels = self._index.get((patch.x, patch.y)), Size(grid.pixels, grid.pixels)
-        if index is None or self._full:
-            return slide.read(box, size)
+        if number in self._there and (box, size) == (patch, pixels):
+            return self._kept(number)
         if (box, size) == (patch, pixels):
-            return (
-                self._kept(index)
-                if index in self._there
-                else self._keep(index, slide.read(box, size))
-            )
-        window, inner = slide.read_nested(box, size, patch, pixels)
-        self._keep(index, inner)
+            window = inner = slide.read(box, size)
+        else:
+            window, inner = slide.read_nested(box, size, patch, pixels)
+        self._keep(number, inner)
         return window
 
-    def _opened(self) -> Slide:
-        if self._slide is None:
-            raise ValueError("call start() first")
-        return self._slide
+    @property
+    def _source(self) -> _Source:
+        if self._started is None:
+            raise SlideError("there is no slide yet to read patches of; call start() first")
+        return self._started
 
-    def _keep(self, index: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Writes a patch down, and gives it back. On a full disk no more patches are kept."""
+    def _keep(self, number: int, pixels: NDArray[np.uint8]) -> None:
+        """Writes a patch down. On a full disk no more patches are kept, and none of those there."""
+        file = self._source.file
         try:
             with self._lock:
-                self._file.seek(index * pixels.nbytes)
-                self._file.write(pixels.tobytes())
-                self._there.add(index)
+                file.seek(number * pixels.nbytes)
+                file.write(pixels.tobytes())
+                file.flush()
+                self._there.add(number)
         except OSError as error:
             if error.errno not in FULL:
                 raise
             self._full = True
-            self._file.truncate(0)
+            self._there.clear()
             logger.info("no room to keep patches of %s: it will be read twice", self.path.name)
-        return pixels
 
-    def _kept(self, index: int) -> NDArray[np.uint8]:
-        side = self._grid.pixels if self._grid else 0
+    def _kept(self, number: int) -> NDArray[np.uint8]:
+        side, file = self._source.grid.pixels, self._source.file
         length = side * side * CHANNELS
         with self._lock:
-            self._file.seek(index * length)
-            stored = self._file.read(length)
+            file.seek(number * length)
+            stored = file.read(length)
         return np.frombuffer(stored, np.uint8).reshape(side, side, CHANNELS)
 
 

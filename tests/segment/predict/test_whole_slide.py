@@ -479,6 +479,21 @@ def test_every_batch_is_finalised_and_written_packed_once(
     assert starts[-1] == 36
 
 
+def test_windows_that_are_held_count_in_the_segmentors_memory(
+    predictor, slide, labels, tmp_path, monkeypatch
+):
+    reserved, reserving = [], predictor.reserving
+    monkeypatch.setattr(
+        predictor, "reserving", lambda memory: reserved.append(memory) or reserving(memory)
+    )
+    grid = make_grid([[x, y] for y in (128, 192) for x in (128, 192)])
+    segment_slide(slide, grid, predictor, labels, tmp_path / "masks.zarr")
+
+    # four windows of 32 x 32 positions in half precision, four fields of 18 x 18 in single
+    assert reserved == [len(labels) * 4 * (32 * 32 * 2 + 18 * 18 * 4)]
+    assert predictor._reserved == 0
+
+
 def test_another_competition_is_refused():
     with pytest.raises(ConfigError, match="exclusive, independent"):
         SegmentConfig(competition="greedy")

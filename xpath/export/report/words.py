@@ -119,7 +119,7 @@ def evidence_in_words(row: Evidence) -> str:
     """The verdict on an object, the checks that speak for it, and what they found."""
     area = "alone predicts" if row.area_low > 0.5 else "alone does not predict"
     found = (
-        f"without it the loss rises by {signed(row.loss_without)}"
+        f"without it (its last layer trained again) the loss rises by {signed(row.loss_without)}"
         f" [{signed(row.loss_low)}, {signed(row.loss_high)}]; its area {area} the class (AUC"
         f" {row.area_auc:.2f}); its contribution distinguishes the classes in {row.seeds_held} of"
         f" {row.seeds} trainings"

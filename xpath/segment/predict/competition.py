@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from xpath.device import side_by_side
 from xpath.objects.rule import ObjectConfig
 from xpath.objects.separate import separated_ids
 from xpath.protocols import STRIDE
@@ -101,7 +102,6 @@ class Contest(NamedTuple):
     margin: int
     """Positions of a field around its patch, so that nuclei across its border are seen whole."""
 
-    @torch.inference_mode()
     def resolved(self, patches: Sequence[StoredPatch]) -> Resolved:
         """Masks of patches after their labels competed. Who met no sibling keeps what it had."""
         shape = (len(patches), len(self.presence))
@@ -109,13 +109,22 @@ class Contest(NamedTuple):
             np.zeros((*shape, self.pixels, -(-self.pixels // 8)), np.uint8),
             np.zeros(shape, np.float32),
         )
-        for patch, packed, presence in zip(patches, *answer, strict=True):
-            there = np.flatnonzero(self.presence[patch.labels] > 0)
-            kept = np.asarray(patch.labels, np.int64)[there]
-            packed[kept], presence[kept] = patch.packed[there], patch.presence[there]
-            for group in self.groups:
-                self._decide(patch.fields, group, packed, presence)
+        side_by_side(
+            lambda n: self._resolve(patches[n], answer.packed[n], answer.presence[n]),
+            range(len(patches)),
+        )
         return answer
+
+    @torch.inference_mode()
+    def _resolve(
+        self, patch: StoredPatch, packed: NDArray[np.uint8], presence: NDArray[np.float32]
+    ) -> None:
+        """Puts the masks of a patch, and how sure they are, where they go."""
+        there = np.flatnonzero(self.presence[patch.labels] > 0)
+        kept = np.asarray(patch.labels, np.int64)[there]
+        packed[kept], presence[kept] = patch.packed[there], patch.presence[there]
+        for group in self.groups:
+            self._decide(patch.fields, group, packed, presence)
 
     def _decide(
         self,
