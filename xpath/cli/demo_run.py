@@ -48,10 +48,8 @@ def run(args: argparse.Namespace) -> int:
     """Makes the cohort, runs the chain and prints where to look."""
     started = time.monotonic()
     workers = args.workers or min(usable_cores(), MOST_WORKERS)
-    threads = max(1, usable_cores() // workers)
-    torch.set_num_threads(threads)
-    several = LocalProcesses(workers, threads=threads)
-    batch = Batch(executor=several if workers > 1 else InProcess())
+    torch.set_num_threads(max(1, usable_cores() // workers))  # as in each of the workers
+    batch = Batch(executor=LocalProcesses(workers) if workers > 1 else InProcess())
     plan = CohortPlan(slides=args.slides, side=SIDE, seed=args.seed, planted=args.planted)
     cohort = args.out / "cohort"
     with tqdm(total=plan.slides, desc="      draw", unit="slide") as bar:

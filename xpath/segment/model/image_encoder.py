@@ -72,7 +72,7 @@ class ImageEncoder(nn.Module):
         return [norm(x) for norm, x in zip(self.norms, maps, strict=True)]
 
     def reader(self, strides: Sequence[int]) -> Callable[[Tensor], list[Tensor]]:
-        """A function that gives the maps at some strides only; later stages are not computed.
+        """A function that gives the maps at some strides only, without what comes after them.
 
         Args:
             strides: Of 4, 8, 16 and 32, finest first.
