@@ -45,8 +45,8 @@ FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".zarr")
 KNOWN = (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES, ".ome")
 MISSING = frozenset((
     "", "na", "n/a", "n.a.", "nan", "-nan", "none", "null", "<null>", "nil", "-", "--", "\u2013",
-    "\u2014", "<na>", "nat", "#n/a", "#n/a n/a", "#na", "#null!", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan",
-    "\\n",
+    "\u2014", "<na>", "nat", "#n/a", "#n/a n/a", "#na", "#null!", "1.#ind", "-1.#ind", "1.#qnan",
+    "-1.#qnan", "\\n",
 ))  # fmt: skip
 """In lower case: what R, pandas, databases and spreadsheets write where there is no value."""
 SHOWN = 10

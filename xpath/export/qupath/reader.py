@@ -96,7 +96,8 @@ def _inside(rings: Sequence[NDArray[np.float64]], height: int, width: int) -> ND
 
     Every edge that passes a row of pixel centres switches inside and outside from there on.
     """
-    x0, y0, x1, y1 = np.concatenate([np.hstack((ring[:-1], ring[1:])) for ring in rings]).T
+    edges = np.concatenate([np.hstack((ring[:-1], ring[1:])) for ring in rings])
+    x0, y0, x1, y1 = edges.T
     first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(np.int64)
     stop = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(np.int64)
     times = stop - first
