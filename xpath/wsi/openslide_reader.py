@@ -31,8 +31,15 @@ PICTURES = {
     b"MM\0+": TIFF,
     b"\x89PNG": "PNG is a picture, not a slide",
     b"\xff\xd8": "JPEG is a picture, not a slide",
+    b"\x00\x00\x00\x0cjP": "JPEG 2000 is a picture, not a slide",
+    b"\xff\x4f\xff\x51": "JPEG 2000 is a picture, not a slide",
+    b"RIFF": "WebP is a picture, not a slide",
+    b"BM": "BMP is a picture, not a slide",
+    b"GIF8": "GIF is a picture, not a slide",
 }
 """Forms of files by their first bytes."""
+FOREIGN = frozenset((".czi", ".isyntax", ".lif", ".nd2", ".oir", ".qptiff", ".vsi", ".zvi"))
+"""Slides that Bio-Formats reads, and OpenSlide not, or not all of them."""
 
 
 class OpenSlideReader:
@@ -150,8 +157,13 @@ def _open(path: Path) -> Any:
 def _advice(path: Path) -> str:
     """Advice on a file that is complete, but of a form OpenSlide does not read."""
     with path.open("rb") as file:
-        head = file.read(4)
+        head = file.read(8)
     form = next((form for start, form in PICTURES.items() if head.startswith(start)), "")
+    if path.suffix.lower() in FOREIGN:
+        return (
+            " If so: it is of a scanner that OpenSlide does not read; convert it to OME-TIFF, for"
+            f" example in QuPath, or with `bfconvert {path.name} {path.stem}.ome.tiff`"
+        )
     if not form:
         return ""
     return (
