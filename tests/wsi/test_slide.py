@@ -197,6 +197,17 @@ def test_pictures_and_slides_of_others_come_with_the_way_to_convert_them(
         Slide.open(tmp_path / name)
 
 
+def test_a_slide_that_claims_more_pixels_than_its_bytes_can_hold_is_refused(tmp_path, picture):
+    path = tmp_path / "boast.tiff"
+    with tifffile.TiffWriter(path) as file:
+        file.write(picture, tile=(64, 64), photometric="rgb")
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["ImageLength"].overwrite(2**24)
+
+    with pytest.raises(SlideError, match=r"boast.tiff claims to have \d+ x 16777216 pixels, in"):
+        Slide.open(path)
+
+
 def test_a_file_of_another_form_comes_with_the_way_to_convert_it(tmp_path, picture):
     tifffile.imwrite(tmp_path / "strips.tif", picture, photometric="rgb", rowsperstrip=16)
     cv2.imwrite(str(tmp_path / "picture.png"), picture)
