@@ -21,7 +21,10 @@ Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
-REFUSED = {"mps": "GPUs of Apple have no double precision, in which scores are summed"}
+REFUSED = {
+    "mps": "GPUs of Apple have no double precision, in which scores are summed",
+    "meta": "it computes nothing",
+}
 
 
 def device_of(name: str, *, else_cpu: bool = False) -> torch.device:
@@ -42,9 +45,9 @@ def device_of(name: str, *, else_cpu: bool = False) -> torch.device:
         raise _refusal(name, REFUSED[device.type])
     try:
         torch.zeros((), device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch was built without it
         if not else_cpu:
-            raise _refusal(name, str(error).partition("\n")[0]) from error
+            raise _refusal(name, str(error).partition("\n")[0].partition(". ")[0]) from error
         logger.warning("device %r is not here, so the CPU does its work: slower, else alike", name)
         return torch.device("cpu")
     return device

@@ -113,7 +113,7 @@ def test_labels_without_a_slide_are_named(folder, write, caplog):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("slide,label\na,b\n", r"columns slide_id.*\['label', 'slide'\]"),
+        ("slide,label\na,b\n", "columns slide_id.*slide, label and 1 rows"),
         ("slide_id,label\n", "0 rows"),
         ("", "needs the columns"),
         ("slide_id,label\na,x\na,y\n", r"\['a'\]"),
@@ -121,7 +121,12 @@ def test_labels_without_a_slide_are_named(folder, write, caplog):
         ("slide_id,label,mpp\na,x,40x\n", "mpp of a .* got '40x'"),
         ("slide_id,label,mpp\na,x,-1\n", "often 0.25"),
         ("slide_id,label,mpp\na,x,0\n", "often 0.25"),
+        ("slide_id,label,mpp\na,x,inf\n", "often 0.25"),
         ("slide_id,label,Label\na,x,y\n", "several columns named label"),
+        ("slide_id,label\na,IDC, NOS\n", "3 cells in the row of 'a', but 2 columns"),
+        ('slide_id,label\n"a,x\nb,y\n', "cannot be read"),
+        ("PATIENT,FILENAME\np,a.h5\n", "name FILENAME slide_id"),
+        ("PK\x03\x04", "workbook of Excel"),
     ],
 )
 def test_wrong_tables_are_refused(write, text, words):
@@ -132,10 +137,35 @@ def test_wrong_tables_are_refused(write, text, words):
 def test_tables_that_cannot_be_read(write, tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         read_labels(tmp_path / "nothing.csv")
-    with pytest.raises(DataError, match="UTF-8"):
-        read_labels(write("slide_id,label\na,Lobulär\n", encoding="latin-1"))
+    for encoding in ("cp1252", "latin-1", "cp932"):
+        with pytest.raises(DataError, match=r"line 2 has letters that are not UTF-8, near.*iconv"):
+            read_labels(write("slide_id,label\na,\xb4\n", encoding=encoding))
     with pytest.raises(DataError, match="slide_id, label and"):
         read_labels(write("slide_id\na\n"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_unicode_is_read_in_every_form(write, encoding):
+    labels = read_labels(write("slide_id,label\nMüller,Lobulär\n", encoding=encoding))
+
+    assert {name: row.label for name, row in labels.items()} == {"Müller": "Lobulär"}
+
+
+@pytest.mark.parametrize("text", ["sep=;\nslide_id;label\na;x\n", "slide_id|label\na|x\n"])
+def test_cells_are_separated_as_spreadsheets_do(write, text):
+    assert read_labels(write(text))["a"].label == "x"
+
+
+@pytest.mark.parametrize("name", ["0f3a-uuid/a.svs", "C:\\slides\\a.svs", "/data/x/a.h5"])
+def test_folders_are_no_part_of_a_name(write, name):
+    assert list(read_labels(write(f"slide_id,label\n{name},x\n"))) == ["a"]
+
+
+def test_two_rows_that_mean_one_slide_are_refused(tmp_path, write):
+    labels = read_labels(write("slide_id,label\n108,x\n108.0,y\n"))
+
+    with pytest.raises(DataError, match=r"'108' and '108\.0' both mean '108'"):
+        with_labels([SlideEntry(slide_id="108", path=tmp_path / "108.svs")], labels)
 
 
 def test_labels_are_added_by_name(folder, write):
@@ -197,7 +227,21 @@ def test_labels_of_an_earlier_table_are_dropped(folder, write, caplog):
     assert "2 of 3 slides have no label: b, c" in caplog.text
 
 
-GAPS = ["", "NA", "N/A", "nan", "NaN", "None", "null", "-", "<NA>"]
+GAPS = [
+    "",
+    "NA",
+    "N/A",
+    "nan",
+    "NaN",
+    "None",
+    "null",
+    "-",
+    "<NA>",
+    "n.a.",
+    "#N/A",
+    "NULL",
+    "\u2013",
+]
 
 
 @pytest.mark.parametrize("gap", GAPS)

@@ -20,6 +20,7 @@ from xpath.export.qupath.geojson import (
 from xpath.geometry import Box, PatchGrid, Size
 from xpath.objects.find import find_objects
 from xpath.objects.rule import ObjectConfig
+from xpath.store.geojson import read_areas
 from xpath.store.masks import MaskWriter, open_masks
 from xpath.study.config import StudyConfig
 from xpath.study.study import new_study
@@ -37,12 +38,16 @@ def run(tmp_path_factory):
     Lymphocytes: x 64 to 128 and y 64 to 96, across the seam of two patches, and 8 x 8 pixels at
     (40, 140). Tumor: the whole patch at (96, 96).
     """
-    folder = tmp_path_factory.mktemp("compare")
+    whole = np.zeros((2, 256, 256), np.bool_)
+    whole[0, 64:96, 64:128] = whole[0, 140:148, 40:48] = whole[1, 96:160, 96:160] = True
+    return run_of(whole, tmp_path_factory.mktemp("compare"))
+
+
+def run_of(whole, folder):
+    """A run whose masks are cut out of ``(L, 256, 256)``."""
     slide = folder / "case-7.tiff"
     write_slide(slide, np.full((256, 256, 3), 200, np.uint8), mpp=0.5, levels=1)
     study = new_study(folder / "run", StudyConfig(), [SlideEntry(slide_id="case-7", path=slide)])
-    whole = np.zeros((2, 256, 256), np.bool_)
-    whole[0, 64:96, 64:128] = whole[0, 140:148, 40:48] = whole[1, 96:160, 96:160] = True
     grid = PatchGrid(
         coords=np.array(COORDS),
         footprint=64,
@@ -144,11 +149,13 @@ def as_hierarchy(features):
     ]
 
 
-@pytest.mark.parametrize("form", ["detections", "cells", "annotations", "hierarchy"])
-def test_the_runs_objects_through_every_form_of_qupath(run, compared, tmp_path, form):
+FORMS = ["detections", "cells", "annotations", "hierarchy"]
+
+
+def exported_as(form, run, path, label):
+    """The objects of a label of a run, in one of the forms that QuPath writes."""
     masks = open_masks(run / "slides" / "case-7" / "masks.zarr")
-    exported = object_features(find_objects(masks), [ObjectNumbers(label=LYMPHOCYTE)])
-    path = tmp_path / "a.geojson"
+    exported = object_features(find_objects(masks), [ObjectNumbers(label=label)])
     write_geojson(path, exported, slide_id="case-7", bounds=BOUNDS)
     features = json.loads(path.read_text())["features"]
     features = {
@@ -158,10 +165,42 @@ def test_the_runs_objects_through_every_form_of_qupath(run, compared, tmp_path, 
         "hierarchy": as_hierarchy(features),
     }[form]
     path.write_text(json.dumps(features))
+    return path
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_runs_objects_through_every_form_of_qupath(run, compared, tmp_path, form):
+    path = exported_as(form, run, tmp_path / "a.geojson", LYMPHOCYTE)
 
     row = compared(path)[LYMPHOCYTE]
 
     assert numbers(row, "dice", "corrected_area") == [1.0, (2048 + 64) / 4]
+
+
+@pytest.fixture(scope="module")
+def porous(tmp_path_factory):
+    """A run whose objects have holes, and islands in them, also over the seams of patches."""
+    y, x = np.indices((256, 256)) // 2  # blocks of 2 pixels, each a pixel of the masks
+    rings = np.hypot(y - 48, x - 48) % 16 < 8
+    sieve = (y // 3 % 2 == 0) | (x // 5 % 2 == 0)
+    return run_of(np.stack((rings, sieve)), tmp_path_factory.mktemp("porous"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("label", [LYMPHOCYTE, TUMOR])
+def test_objects_with_holes_through_every_form_of_qupath(porous, tmp_path, form, label):
+    if (form, label) == ("cells", TUMOR):
+        pytest.skip("a tissue has no nuclei: its cells are compared whole")
+    path = exported_as(form, porous, tmp_path / "a.geojson", label)
+    holes = [rings for each in read_areas(path) for rings in each.polygons if len(rings) > 1]
+
+    assert main(["compare", str(porous), str(path), "--out", str(tmp_path / "out.csv")]) == 0
+
+    with (tmp_path / "out.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert holes
+    assert numbers(row, "dice", "iou") == [1.0, 1.0]
+    assert float(row["model_area"]) == float(row["corrected_area"]) > 0
 
 
 def test_a_hole_of_an_annotation_is_left_out(drawn, compared):

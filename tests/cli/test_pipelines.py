@@ -91,6 +91,16 @@ def test_the_doctor_survives_missing_packages(monkeypatch, capsys):
     assert "FAIL device" in out and "machine" in out
 
 
+def test_a_command_without_its_packages_names_the_doctor(monkeypatch, capsys):
+    def absent(_):
+        raise ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn")
+
+    monkeypatch.setattr(doctor, "packages", lambda: absent(0))
+
+    assert main(["doctor"]) == 1
+    assert "torch.nn'; xpath doctor lists all that is missing" in capsys.readouterr().err
+
+
 def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
     def interrupted(_):
         raise KeyboardInterrupt

@@ -275,6 +275,7 @@ def main(target, seed, count, folder):
     case = TARGETS[target](folder, rng)
     outcome, raw = Counter(), []
     for number in range(count):
+        sys.stderr.write(f"{target}, seed {seed}, case {number}\n")  # the last one, if it ends us
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         try:
             case()

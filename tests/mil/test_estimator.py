@@ -244,7 +244,7 @@ def test_what_stands_where_an_object_is_absent_does_not_matter():
     np.testing.assert_array_equal(bare, paired)
 
 
-@pytest.mark.parametrize("device", ["mps", "gpu", "xpu", "meta", "cuda:99"])
+@pytest.mark.parametrize("device", ["mps", "gpu", "xpu", "hpu", "vulkan", "meta", "cuda:99"])
 def test_a_device_that_is_not_there_is_a_setting_that_cannot_be(device):
     with pytest.raises(ConfigError, match=f"device '{device}' cannot be used"):
         AttentionMILClassifier(device=device, epochs=1).fit(*slides(8))
@@ -291,6 +291,16 @@ def test_what_is_no_array_is_named(slide):
         AttentionMILClassifier(epochs=1).fit([*x[:3], slide, *x[4:]], y)
 
 
+@pytest.mark.parametrize("form", [torch.Tensor.to_sparse, lambda x: x * 1j])
+def test_what_is_no_dense_tensor_of_real_numbers_is_named(form):
+    x, y = slides(8)
+    odd = form(torch.tensor(x[3]))
+
+    for slide in (odd, odd.numpy() if odd.is_complex() else odd):
+        with pytest.raises(DataError, match=r"X\[3\] is no .*numbers"):
+            AttentionMILClassifier(epochs=1).fit([*x[:3], slide, *x[4:]], y)
+
+
 @pytest.mark.parametrize("gap", [None, float("nan"), pd.NA, pd.NaT])
 def test_gaps_are_no_class_and_a_patient_of_its_own(gap):
     x, y = slides(8)
@@ -319,6 +329,9 @@ def test_seeds_as_scikit_learn_has_them():
     x, y = slides(8)
     AttentionMILClassifier(epochs=1, random_state=None).fit(x, y)
     AttentionMILClassifier(epochs=1, random_state=np.random.RandomState(0)).fit(x, y)
+    for seed in (-1, 2**64, 2.0):
+        with pytest.raises(ConfigError, match="random_state must be"):
+            AttentionMILClassifier(epochs=1, random_state=seed).fit(x, y)
     with pytest.raises(ConfigError, match="random_state must be"):
         AttentionMILClassifier(epochs=1, random_state=1.5).fit(x, y)
 

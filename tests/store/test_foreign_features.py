@@ -149,7 +149,7 @@ def test_wsidata_of_several_encoders_asks_which(tmp_path):
     assert read_patch_features(path, table="resnet50_tiles").encoder == "resnet50"
     with pytest.raises(StoreError, match=r"no table 'cells_features'"):
         read_patch_features(path, table="cells_features")
-    with pytest.raises(StoreError, match="no table ''"):
+    with pytest.raises(StoreError, match="no table of tile features; it has agg"):
         read_patch_features(wsidata(tmp_path / "s2.zarr", ()))
 
 
@@ -319,6 +319,28 @@ def test_the_subfolders_of_stamp_are_searched_and_one_name_is_one_slide(tmp_path
     write_h5(tmp_path / "other" / "b.h5", feats=FEATURES)
     with pytest.raises(DataError, match="both features of 'b'"):
         find_feature_files(tmp_path)
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    write_h5(tmp_path / "a.h5", feats=FEATURES)
+    for name in ("loop", "again"):  # each in the other, without end
+        (tmp_path / name).symlink_to(tmp_path, target_is_directory=True)
+
+    assert list(find_feature_files(tmp_path)) == ["a"]
+
+
+@pytest.mark.parametrize("suffix", [".H5", ".hdf5", ".HDF5"])
+def test_suffixes_of_hdf5_are_spelt_in_many_ways(tmp_path, suffix):
+    path = write_h5(tmp_path / f"a{suffix}", feats=FEATURES)
+
+    assert find_feature_files(tmp_path) == {"a": path}
+    np.testing.assert_array_equal(read_patch_features(path).features, FEATURES)
+
+
+def test_a_tensor_that_is_a_view_is_read(tmp_path):
+    torch.save(torch.tensor(FEATURES).neg()._neg_view(), tmp_path / "a.pt")
+
+    np.testing.assert_array_equal(read_patch_features(tmp_path / "a.pt").features, FEATURES)
 
 
 def test_a_store_of_others_is_never_to_be_removed(tmp_path):

@@ -179,6 +179,35 @@ def test_files_that_are_no_slides(tmp_path, content):
         Slide.open(tmp_path / "case.svs")
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "words"),
+    [
+        ("a.jp2", b"\0\0\0\x0cjP  ", "JPEG 2000 is a picture.*vips tiffsave a.jp2"),
+        ("a.webp", b"RIFF", "WebP is a picture"),
+        ("a.lif", b"p\0\0\0", "bfconvert a.lif a.ome.tiff"),
+        ("a.czi", b"ZISRAWFILE", "QuPath"),
+    ],
+)
+def test_pictures_and_slides_of_others_come_with_the_way_to_convert_them(
+    tmp_path, name, start, words
+):
+    (tmp_path / name).write_bytes(start + bytes(500))
+
+    with pytest.raises(SlideError, match=words):
+        Slide.open(tmp_path / name)
+
+
+def test_a_slide_that_claims_more_pixels_than_its_bytes_can_hold_is_refused(tmp_path, picture):
+    path = tmp_path / "boast.tiff"
+    with tifffile.TiffWriter(path) as file:
+        file.write(picture, tile=(64, 64), photometric="rgb")
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["ImageLength"].overwrite(2**24)
+
+    with pytest.raises(SlideError, match=r"boast.tiff claims to have \d+ x 16777216 pixels, in"):
+        Slide.open(path)
+
+
 def test_a_file_of_another_form_comes_with_the_way_to_convert_it(tmp_path, picture):
     tifffile.imwrite(tmp_path / "strips.tif", picture, photometric="rgb", rowsperstrip=16)
     cv2.imwrite(str(tmp_path / "picture.png"), picture)

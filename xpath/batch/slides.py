@@ -192,7 +192,10 @@ def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
     Raises:
         DataError: Unreadable, without rows or a wanted column, or a slide without name or twice.
     """
-    table = read_user_table(path, *columns)
+    try:
+        table = read_user_table(path, *columns)
+    except DataError as error:
+        raise DataError(f"{error}{_stamp_hint(error)}") from error
     empty = [number for number, row in enumerate(table, start=2) if not row["slide_id"]]
     if empty:
         raise DataError(f"{path} has no slide_id in lines {empty[:5]}; name or remove them")
@@ -201,6 +204,12 @@ def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
     if twice:
         raise DataError(f"{path}: several rows are named {twice[:5]}; a slide has one row")
     return named
+
+
+def _stamp_hint(error: DataError) -> str:
+    """A word for those who come from STAMP, whose slides are in another table than the labels."""
+    hint = "; of STAMP's tables, join the two and name FILENAME slide_id, PATIENT patient"
+    return hint if "filename" in str(error) else ""
 
 
 def _labels_of(
@@ -238,7 +247,7 @@ def _mpp(row: Mapping[str, str], path: Path) -> float | None:
         mpp = None if is_missing(text) else parse_number(text)
     except ValueError:
         mpp = math.nan
-    if mpp is not None and not mpp > 0:
+    if mpp is not None and not 0 < mpp < math.inf:
         raise DataError(
             f"{path}: mpp of {row['slide_id']} must be microns per pixel, often 0.25 (40x),"
             f" got {text!r}"

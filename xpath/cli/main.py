@@ -79,6 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except XPathError as error:
         print(f"xpath: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in doctor.PACKAGES:
+            raise  # a fault of ours, not of the environment
+        print(f"xpath: {error}; xpath doctor lists all that is missing", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # `xpath labels | head`: nobody reads any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -116,8 +116,6 @@ class _Estimator:
         from sklearn.exceptions import ConvergenceWarning
 
         device, seed = device_of(self.device), _seed(self.random_state)
-        if device.type == "meta":
-            raise ConfigError("device 'meta' cannot be used, it computes nothing; wanted cpu, cuda")
         classes, index = _classes(y, len(X))
         bags = self._bags(X, index.tolist())
         words = [str(classes[i]) for i in index]
@@ -338,9 +336,13 @@ def _bag(slide: Any, label: int | None, name: str, *, objects: bool) -> Bag:
 def _tensor(given: Any, name: str) -> torch.Tensor:
     """A tensor of any array-like: frames, lists, mapped files, other byte orders and strides."""
     if isinstance(given, torch.Tensor):
+        if given.layout != torch.strided or given.is_complex():
+            raise DataError(f"{name} is no dense tensor of real numbers; wanted (N, D)")
         return given
     try:
         array = np.asarray(given)
+        if array.dtype.kind == "c":
+            raise TypeError("it has complex numbers")
         if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
             array = array.astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -391,8 +393,12 @@ def _seed(random_state: Any) -> int:
 
         return int(check_random_state(random_state).randint(2**31 - 1))
     try:
-        return operator.index(random_state)
-    except TypeError as error:
+        seed = operator.index(random_state)
+    except TypeError:
+        seed = -1
+    if not 0 <= seed < 2**63:
         raise ConfigError(
-            f"random_state must be a whole number, a RandomState or None, got {random_state!r}"
-        ) from error
+            f"random_state must be a whole number from 0, a RandomState or None, got"
+            f" {random_state!r}"
+        )
+    return seed

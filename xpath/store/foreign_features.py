@@ -107,7 +107,7 @@ def find_feature_files(folder: Path) -> dict[str, Path]:
         path
         for pattern in ("features_*", "patch_features_*", "*/features_*", "*/patch_features_*")
         for path in sorted(folder.glob(pattern))
-        if path.is_dir() and path.suffix not in FEATURE_SUFFIXES
+        if path.is_dir() and path.suffix.lower() not in FEATURE_SUFFIXES
     ]
     if not subfolders and len(nested) > 1:
         names = [str(path.relative_to(folder)) for path in nested]
@@ -122,14 +122,20 @@ def find_feature_files(folder: Path) -> dict[str, Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Feature files in a folder and its sub-folders, which STAMP takes over from the slides."""
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.suffix in FEATURE_SUFFIXES:
-            yield path
-        elif path.is_dir():
-            yield from _below(path)
+    """Feature files in a folder and its sub-folders, which STAMP takes over from the slides.
+
+    Links are followed, but no folder is entered twice.
+    """
+    waiting, entered = [folder], {folder.resolve()}
+    while waiting:
+        for path in waiting.pop().iterdir():
+            if path.name.startswith("."):
+                continue
+            if path.suffix.lower() in FEATURE_SUFFIXES:
+                yield path
+            elif path.is_dir() and path.resolve() not in entered:
+                entered.add(path.resolve())
+                waiting.append(path)
 
 
 def _by_name(files: Iterable[Path]) -> dict[str, Path]:
@@ -139,9 +145,9 @@ def _by_name(files: Iterable[Path]) -> dict[str, Path]:
         DataError: Two files of one suffix are of one slide.
     """
     by_name: dict[str, Path] = {}
-    for path in sorted(files, key=lambda path: (FEATURE_SUFFIXES.index(path.suffix), path)):
+    for path in sorted(files, key=lambda path: (FEATURE_SUFFIXES.index(path.suffix.lower()), path)):
         other = by_name.setdefault(plain_name(path.name), path)
-        if other != path and other.suffix == path.suffix:
+        if other != path and other.suffix.lower() == path.suffix.lower():
             raise DataError(
                 f"{other} and {path} are both features of {plain_name(path.name)!r}; pass the"
                 " folder of one encoder, or rename or remove one of them"
@@ -163,14 +169,15 @@ def read_patch_features(path: Path, *, table: str | None = None) -> PatchFeature
     """
     if not path.exists():
         raise StoreError(f"{path} does not exist; check the path")
-    if path.suffix not in FEATURE_SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in FEATURE_SUFFIXES:
         raise StoreError(
             f"{path} is no feature file; known suffixes are {', '.join(FEATURE_SUFFIXES)}"
         )
     with damage_refused(path, REMEDY, passed_on=XPathError):
-        if path.suffix == ".pt":
+        if suffix == ".pt":
             return _read_pt(path)
-        if path.suffix == ".zarr":
+        if suffix == ".zarr":
             return _read_wsidata(path, table)
         return _read_h5(path)
 
@@ -199,7 +206,8 @@ def _read_pt(path: Path) -> PatchFeatures:
         )
     _refuse_bomb(path, content.numel() * content.element_size())
     numpy_has_it = content.dtype in (torch.float16, torch.float32, torch.float64)
-    plain = content.detach() if numpy_has_it else content.detach().float()
+    plain = content.detach().resolve_neg()
+    plain = plain if numpy_has_it else plain.float()
     return PatchFeatures(
         slide_id=plain_name(path.name), layout="clam", features=plain.contiguous().numpy()
     )
@@ -292,7 +300,10 @@ def _read_wsidata(path: Path, table: str | None) -> PatchFeatures:
         )
     chosen = table or (known[0] if known else "")
     if chosen not in known:
-        raise StoreError(f"{path} has no table {chosen!r} of tile features; it has {known}")
+        raise StoreError(
+            f"{path} has no {f'table {table!r}' if table else 'table'} of tile features; it has"
+            f" {', '.join(known or sorted(tables)) or 'no tables'}"
+        )
     tiles = str(tables[chosen].attrs["region"])
     features = np.asarray(_values(path, tables[chosen]["X"]))
     side = _tile_side(root, tiles)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import re
 import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from shapely import Geometry
 
 __all__ = ["Polygon", "Region", "load_features", "read_areas", "union_area"]
 
@@ -31,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 Polygon = tuple["NDArray[np.float64]", ...]
 GEOMETRIES = frozenset((
-    "Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon",
+    "Point", "MultiPoint", "LineString", "LinearRing", "MultiLineString", "Polygon", "MultiPolygon",
     "GeometryCollection",
 ))  # fmt: skip
 TYPES = {
@@ -42,6 +45,10 @@ TYPES = {
     "tmacore": "tmaCore",
     "root": "root",
 }
+FLAT = 1e-6
+"""Square pixels; what is smaller is no area but the rounding of one."""
+FARTHEST = 1e9
+"""Pixels from the origin. No slide is so large, and areas would overflow."""
 LARGEST = 1 << 30
 """Bytes of a packed file once unpacked; a few kilobytes can unpack to the whole memory."""
 CHUNK = 1 << 20
@@ -79,12 +86,19 @@ def union_area(regions: Sequence[Region]) -> float:
     """Square pixels that any of the regions covers, each filled by the even-odd rule."""
     import shapely
 
-    polygons = [
-        shapely.make_valid(shapely.Polygon(rings[0], rings[1:]))  # its lines, even-odd
-        for region in regions
-        for rings in region.polygons
-    ]
+    polygons = [_even_odd(rings) for region in regions for rings in region.polygons]
     return float(shapely.union_all(polygons).area)
+
+
+def _even_odd(rings: Polygon) -> Geometry:
+    """Inside of the outline and not of the holes, each even-odd, also where they cross or touch."""
+    import shapely
+
+    polygon = shapely.Polygon(rings[0], rings[1:])
+    if polygon.is_valid:
+        return polygon
+    outline, *holes = (shapely.make_valid(shapely.Polygon(ring)) for ring in rings)
+    return shapely.difference(outline, reduce(shapely.symmetric_difference, holes, shapely.Point()))
 
 
 def load_features(path: Path) -> list[dict[str, Any]]:
@@ -164,11 +178,16 @@ def _properties(feature: dict[str, Any]) -> dict[str, Any]:
 
 
 def _children(path: Path, feature: dict[str, Any]) -> list[dict[str, Any]]:
-    """Child objects, under either of the two names QuPath reads."""
-    properties = _properties(feature)
-    children = properties.get("childObjects") or properties.get("children") or []
-    if isinstance(children, list) and all(isinstance(each, dict) for each in children):
-        return children
+    """Child objects, under either of the two names QuPath reads, once if under both."""
+    holders = (_properties(feature), feature)
+    given = [holder.get(name) for holder in holders for name in ("childObjects", "children")]
+    lists: list[Any] = []
+    for each in given:
+        children = each.get("features") if isinstance(each, dict) else each
+        if children and children not in lists:
+            lists.append(children)
+    if all(isinstance(c, list) and all(isinstance(f, dict | None) for f in c) for c in lists):
+        return [child for children in lists for child in children if child]
     raise DataError(
         f"{path}: childObjects of feature {feature.get('id')!r} are not a list of features; export"
         " it again, or remove them"
@@ -176,7 +195,8 @@ def _children(path: Path, feature: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _nucleus(feature: dict[str, Any]) -> list[Polygon]:
-    return list(_polygons(feature.get("nucleusGeometry") or {}, Counter()))
+    nucleus = feature.get("nucleusGeometry") or _properties(feature).get("nucleusGeometry")
+    return list(_polygons(nucleus or {}, Counter()))
 
 
 def _polygons(geometry: Any, passed_over: Counter[str]) -> Iterator[Polygon]:
@@ -221,25 +241,34 @@ def _polygon(rings: Any, passed_over: Counter[str]) -> Iterator[Polygon]:
 
 
 def _ring(what: str, ring: Any) -> NDArray[np.float64] | None:
-    """A closed ring ``(K, 2)``, None if it has fewer than three different points."""
+    """A closed ring ``(K, 2)``, None if all its points are on one line."""
     try:
         points = np.array([[float(x), float(y)] for x, y, *_ in ring], np.float64).reshape(-1, 2)
     except (TypeError, ValueError) as error:
         raise ValueError(f"has an {what} that is no list of finite x, y pairs") from error
-    if not np.isfinite(points).all():
+    if not (np.abs(points) < FARTHEST).all():
         raise ValueError(f"has an {what} that is no list of finite x, y pairs")
-    if len(np.unique(points, axis=0)) < 3:
+    if _on_a_line(points):
         return None
     if (points[0] != points[-1]).any():
         raise ValueError(f"has an {what} of {len(points)} points that does not end where it begins")
     return points
 
 
+def _on_a_line(points: NDArray[np.float64]) -> bool:
+    """Whether points ``(K, 2)`` span no area, and so do all polygons through them."""
+    if not len(points):
+        return True
+    x, y = (points - points[0]).T
+    far = np.argmax(x * x + y * y)
+    return bool(np.abs(x * y[far] - y * x[far]).max() < FLAT)
+
+
 def _type(properties: Mapping[str, Any]) -> str:
     """Object type by the first alias QuPath looks for, an annotation if it is unknown."""
     for key in ("objectType", "object_type", "type"):
         if key in properties:
-            plain = str(properties[key]).lower().replace("_", "")
+            plain = re.sub(r"[\s_-]", "", str(properties[key]).lower())
             return TYPES.get(plain.removeprefix("path").removesuffix("object"), "annotation")
     return "annotation"
 
@@ -247,16 +276,19 @@ def _type(properties: Mapping[str, Any]) -> str:
 def _class(classification: Any) -> tuple[str, tuple[int, int, int] | None]:
     """Name and colour of a class, a word or a mapping. The empty mapping is no class."""
     if not isinstance(classification, dict):
-        return str(classification or ""), None
-    names = classification.get("names")
-    parts = names if isinstance(names, list) else [names] if names else []
-    name = str(classification.get("name") or "") or ": ".join(map(str, parts))
+        return _joined(classification), None
+    name = _joined(classification.get("name")) or _joined(classification.get("names"))
     colour = classification.get("color", classification.get("colorRGB"))
     if isinstance(colour, int):
         return name, (colour >> 16 & 255, colour >> 8 & 255, colour & 255)
     if isinstance(colour, list) and len(colour) >= 3 and all(isinstance(c, int) for c in colour):
         return name, (colour[0], colour[1], colour[2])
     return name, None
+
+
+def _joined(names: Any) -> str:
+    """Name of a class, also of one that is derived from others and given as a list."""
+    return ": ".join(map(str, names)) if isinstance(names, list) else str(names or "")
 
 
 def _measurements(given: Any, passed_over: Counter[str]) -> dict[str, float]:

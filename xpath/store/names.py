@@ -10,6 +10,8 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from xpath.errors import DataError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
@@ -38,18 +40,24 @@ SLIDE_SUFFIXES = frozenset((
     ".czi",
     ".dcm",
 ))
-FEATURE_SUFFIXES = (".h5", ".pt", ".zarr")
+FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".zarr")
 """In the order in which they are preferred: coordinates are in CLAM's .h5, not in its .pt."""
 KNOWN = (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES, ".ome")
 MISSING = frozenset((
-    "", "na", "n/a", "nan", "none", "null", "-", "<na>", "nat", "#n/a", "#na",
+    "", "na", "n/a", "n.a.", "nan", "-nan", "none", "null", "<null>", "nil", "-", "--", "\u2013",
+    "\u2014", "<na>", "nat", "#n/a", "#n/a n/a", "#na", "#null!", "1.#ind", "-1.#ind", "1.#qnan",
+    "-1.#qnan", "\\n",
 ))  # fmt: skip
 """In lower case: what R, pandas, databases and spreadsheets write where there is no value."""
 SHOWN = 10
 
 
 def plain_name(name: str) -> str:
-    """A slide's name of that of its slide or feature file: ``a`` of ``a.svs.h5``, ``a.ome.tif``."""
+    """A slide's name of that of its slide or feature file: ``a`` of ``a.svs.h5``, ``a.ome.tif``.
+
+    Folders before it, as some tables have them, are no part of it.
+    """
+    name = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
     while (dot := name.rfind(".")) > 0 and name[dot:].lower() in KNOWN:
         name = name[:dot]
     return name
@@ -74,6 +82,9 @@ def match_names(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
 
     A name means itself, else the one that is equal without suffixes, else the only one that is the
     same whole number (``108.0`` for ``108``, as spreadsheets and pandas write it).
+
+    Raises:
+        DataError: Two names mean the same one.
     """
     given = dict.fromkeys(names)
     exact, plain, numbers = set(known), _unique(plain_name, known), _unique(_number, known)
@@ -83,6 +94,10 @@ def match_names(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
         fit = name if name in exact else plain.get(plain_name(name)) or numbers.get(number or "")
         if fit is not None:
             meant[name] = fit
+    by_meaning: dict[str, str] = {}
+    for name, fit in meant.items():
+        if (other := by_meaning.setdefault(fit, name)) != name:
+            raise DataError(f"{other!r} and {name!r} both mean {fit!r}; leave one row of each")
     return meant
 
 

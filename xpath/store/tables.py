@@ -43,6 +43,10 @@ __all__ = [
 T = TypeVar("T")
 FORMULA = re.compile(r"(?![+-]?[\d.]+(e[+-]?\d+)?$|[+-]?(inf|nan)$)'*[=+\-@\t\r]", re.IGNORECASE)
 """Text that spreadsheets run: it begins with one of these signs and is no number."""
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""How files of Excel begin: today's are archives."""
+MOST_SHOWN = 300
+"""Letters of the names of columns in a message."""
 GUARDED = re.compile(r"'+[=+\-@\t\r]")
 
 
@@ -140,40 +144,39 @@ def read_rows(path: Path, row: type[T]) -> list[T]:
 def read_user_table(path: Path, *columns: str) -> list[dict[str, str]]:
     """Rows of a table that a user or another program wrote, all as text.
 
-    Cells are separated by commas, semicolons or tabs. Names of columns come in lower case, all
-    without blanks around them, and gaps as ``""``. Rows of nothing but gaps are left out.
+    Cells are separated by commas, semicolons, tabs or bars. Names of columns come in lower case,
+    all without blanks around them, and gaps as ``""``. Rows of nothing but gaps are left out.
 
     Args:
-        path: The file, in UTF-8.
+        path: The file, in UTF-8 or UTF-16.
         columns: Names that must be there, in any case.
 
     Raises:
-        DataError: It cannot be read, lacks a column, has one twice or has no row.
+        DataError: It cannot be read, lacks a column, has one twice, has no row, or has a row with
+            more cells than there are columns.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        head = text.partition("\n")[0]
-        comma = max(",;\t", key=head.count)  # spreadsheets of some countries write semicolons
-        table = list(csv.reader(StringIO(text, newline=""), delimiter=comma))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}); pass a CSV file in UTF-8 (Excel: save as CSV UTF-8)"
-        ) from error
-    names = [name.strip().lower() for name in table[0]] if table else []
+    table = _user_cells(path)
+    names = [name.lower() for name in table[0]] if table else []
     twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
         raise DataError(
             f"{path} has several columns named {', '.join(twice)} (capitals make no difference);"
             " leave the one that is meant"
         )
-    cells = [[_unguarded(cell.strip()) for cell in row] for row in table[1:]]
-    rows = [dict(zip_longest(names, row[: len(names)], fillvalue="")) for row in cells if any(row)]
-    if not rows or not {name.lower() for name in columns} <= set(names):
+    cells = [[_unguarded(cell) for cell in row] for row in table[1:] if any(row)]
+    longer = next((row for row in cells if any(row[len(names) :])), None)
+    if not cells or not {name.lower() for name in columns} <= set(names):
         raise DataError(
             f"{path} needs the columns {', '.join(columns)} and at least one row, got the"
-            f" columns {sorted(names)} and {len(rows)} rows"
+            f" columns {', '.join(names)[:MOST_SHOWN] or 'none'} and {len(cells)} rows;"
+            " rename the columns, or add what is missing"
         )
-    return rows
+    if longer:
+        raise DataError(
+            f"{path} has {len(longer)} cells in the row of {longer[0]!r}, but {len(names)} columns;"
+            " put text with a comma in it in quotes"
+        )
+    return [dict(zip_longest(names, row[: len(names)], fillvalue="")) for row in cells]
 
 
 def parse_number(text: str) -> float:
@@ -183,6 +186,51 @@ def parse_number(text: str) -> float:
         ValueError: It is none.
     """
     return float(text if "." in text else text.replace(",", "."))
+
+
+def _user_cells(path: Path) -> list[list[str]]:
+    """Cells without blanks around them, however they are separated.
+
+    Raises:
+        DataError: No text, in an encoding that is only guessed, or quotes that do not end.
+    """
+    try:
+        text = _user_text(path)
+        first, _, rest = text.partition("\n")
+        if first.strip().lower().startswith("sep="):  # as Excel writes to itself
+            text, first = rest, rest.partition("\n")[0]
+        comma = max(",;\t|", key=first.count)  # spreadsheets of some countries write semicolons
+        table = csv.reader(StringIO(text, newline=""), delimiter=comma, strict=True)
+        return [[cell.strip() for cell in row] for row in table]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}); pass a CSV file in UTF-8 (Excel: save as CSV UTF-8)"
+        ) from error
+
+
+def _user_text(path: Path) -> str:
+    """The text of a file in UTF-8 or UTF-16.
+
+    Encodings of one byte a letter are not guessed: a name read wrongly would be another name.
+
+    Raises:
+        ValueError: It is in another encoding, or a workbook of Excel.
+    """
+    content = path.read_bytes()
+    if content.startswith(WORKBOOKS):
+        raise ValueError("it is a workbook of Excel, or another archive")
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    if b"\0" in content[:2]:  # a letter of two bytes, without a mark before it
+        encoding = "utf-16-be" if content[0] == 0 else "utf-16-le"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        near = content[max(0, error.start - 10) : error.end + 5].split(b"\n")
+        raise ValueError(
+            f"line {line} has letters that are not {encoding.removesuffix('-sig').upper()}, near"
+            f" {near[0]!r}; of Windows' own encoding: iconv -f WINDOWS-1252 -t UTF-8"
+        ) from error
 
 
 def _guarded(value: Any) -> Any:

@@ -31,8 +31,19 @@ PICTURES = {
     b"MM\0+": TIFF,
     b"\x89PNG": "PNG is a picture, not a slide",
     b"\xff\xd8": "JPEG is a picture, not a slide",
+    b"\x00\x00\x00\x0cjP": "JPEG 2000 is a picture, not a slide",
+    b"\xff\x4f\xff\x51": "JPEG 2000 is a picture, not a slide",
+    b"RIFF": "WebP is a picture, not a slide",
+    b"BM": "BMP is a picture, not a slide",
+    b"GIF8": "GIF is a picture, not a slide",
 }
 """Forms of files by their first bytes."""
+LARGE = 2**28
+"""Pixels that are read in seconds, whether they are there or not."""
+MOST_PIXELS_A_BYTE = 1000
+"""Blank glass as JPEG has about 100."""
+FOREIGN = frozenset((".czi", ".isyntax", ".lif", ".nd2", ".oir", ".qptiff", ".vsi", ".zvi"))
+"""Slides that Bio-Formats reads, and OpenSlide not, or not all of them."""
 
 
 class OpenSlideReader:
@@ -140,18 +151,41 @@ def _open(path: Path) -> Any:
     if path.is_dir():
         raise SlideError(f"{path} is a folder, not a slide; pass one of the files in it")
     try:
-        return openslide.OpenSlide(path)
+        handle = openslide.OpenSlide(path)
+        _refuse_boast(path, *handle.dimensions)
+        return handle
     except (openslide.OpenSlideError, OSError) as error:
         raise SlideError(
             f"{path} is no slide OpenSlide can read ({error}); is the file complete?{_advice(path)}"
         ) from error
 
 
+def _refuse_boast(path: Path, width: int, height: int) -> None:
+    """Refuses a TIFF that claims to be so large that reading what is not there takes minutes.
+
+    Raises:
+        SlideError: No compression of pixels could make the file so small.
+    """
+    with path.open("rb") as file:
+        is_tiff = PICTURES.get(file.read(4)) == TIFF  # others have their pixels in further files
+    held = path.stat().st_size
+    if is_tiff and width * height > max(LARGE, MOST_PIXELS_A_BYTE * held):
+        raise SlideError(
+            f"{path.name} claims to have {width} x {height} pixels, in {held} bytes; the file is"
+            " damaged or cut: copy or convert it again"
+        )
+
+
 def _advice(path: Path) -> str:
     """Advice on a file that is complete, but of a form OpenSlide does not read."""
     with path.open("rb") as file:
-        head = file.read(4)
+        head = file.read(8)
     form = next((form for start, form in PICTURES.items() if head.startswith(start)), "")
+    if path.suffix.lower() in FOREIGN:
+        return (
+            " If so: it is of a scanner that OpenSlide does not read; convert it to OME-TIFF, for"
+            f" example in QuPath, or with `bfconvert {path.name} {path.stem}.ome.tiff`"
+        )
     if not form:
         return ""
     return (

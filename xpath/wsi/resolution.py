@@ -25,6 +25,7 @@ OBJECTIVE_TIMES_MPP = (7.0, 15.0)
 MICRON = "\u00b5m"
 """With the micro sign, as OME writes it. Others take the Greek letter, or a u."""
 MICRONS = {
+    "km": 1e9,
     "m": 1e6,
     "dm": 1e5,
     "cm": 1e4,
@@ -32,16 +33,21 @@ MICRONS = {
     MICRON: 1.0,
     "\u03bcm": 1.0,
     "um": 1.0,
+    "micron": 1.0,
+    "microns": 1.0,
     "nm": 1e-3,
     "pm": 1e-6,
+    "fm": 1e-9,
     "Å": 1e-4,
     "thou": 25.4,
+    "mil": 25.4,
     "li": 25_400 / 12,
     "in": 25_400.0,
+    "inch": 25_400.0,
     "ft": 304_800.0,
     "pt": 25_400 / 72,
 }
-"""Units of length in OME-XML, in microns."""
+"""Units of length in OME-XML, and as other programs write them there, in microns."""
 
 
 class PixelSize(NamedTuple):
@@ -135,7 +141,7 @@ def _microns(pixels: ET.Element, axis: str) -> float:
 
 def _number(text: str | None) -> float:
     try:
-        return float(text or "nan")
+        return float((text or "nan").replace(",", "."))
     except ValueError:
         return math.nan
 

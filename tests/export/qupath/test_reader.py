@@ -201,6 +201,7 @@ def test_broken_files_are_named(tmp_path, content, message):
 
 
 POINT = {"type": "Point", "coordinates": [1, 2]}
+ON_A_LINE = {"type": "Polygon", "coordinates": [[[0, 0], [5, 5], [10, 10], [0, 0]]]}
 TWO_POINTS = {"type": "Polygon", "coordinates": [[[0, 0], [5, 5], [0, 0]]]}
 
 
@@ -212,6 +213,7 @@ TWO_POINTS = {"type": "Polygon", "coordinates": [[[0, 0], [5, 5], [0, 0]]]}
         (drawn({"type": "GeometryCollection", "geometries": []}), "1 objects without geometry"),
         (drawn(POINT), "1 points and lines"),
         (drawn(TWO_POINTS), "1 outlines without area"),
+        (drawn(ON_A_LINE), "1 outlines without area"),
     ],
 )
 def test_what_is_no_area_is_passed_over_and_counted(tmp_path, caplog, odd, counted):
@@ -254,12 +256,32 @@ def test_a_root_is_only_its_children(tmp_path, caplog, key, geometry):
     assert not caplog.records
 
 
+def test_children_are_found_wherever_they_stand_and_once(tmp_path):
+    leaf, twig = drawn(classification="A"), drawn(classification="B")
+    inside = drawn(classification="C", childObjects=[leaf], children=[leaf])
+    beside = drawn(classification="D") | {
+        "childObjects": {"type": "FeatureCollection", "features": [None, twig]}
+    }
+
+    regions = read_regions(written(tmp_path, [inside, beside]), bounds=BOUNDS)
+
+    assert [region.label for region in regions] == ["C", "A", "D", "B"]
+
+
+@pytest.mark.parametrize("classification", [["Tumor", "Positive"], {"name": ["Tumor", "Positive"]}])
+def test_a_derived_class_may_be_a_list(tmp_path, classification):
+    path = written(tmp_path, drawn(classification=classification))
+
+    assert read_regions(path, bounds=BOUNDS)[0].label == "Tumor: Positive"
+
+
 @pytest.mark.parametrize(
     ("spelling", "type_"),
     [
         ("tma_core", "tmaCore"),
         ("TMACoreObject", "tmaCore"),
         ("tmaCore", "tmaCore"),
+        ("TMA core", "tmaCore"),
         ("PathDetectionObject", "detection"),
         ("Cell", "cell"),
     ],
@@ -308,6 +330,24 @@ def test_areas_are_those_of_even_odd_masks_and_of_unions(tmp_path):
     assert cross.area == 32  # two triangles of 8 x 4 / 2
     assert union_area([square, other]) == 150
     assert union_area([square, square]) == 100
+
+
+@pytest.mark.parametrize(
+    ("hole", "area"),
+    [
+        ([[0, 0], [5, 0], [5, 5], [0, 5], [0, 0]], 75),  # along the outline
+        (SQUARE, 0),
+        ([[20, 0], [25, 0], [25, 5], [20, 5], [20, 0]], 100),  # beside it
+        ([[5, 5], [15, 5], [15, 15], [5, 15], [5, 5]], 75),  # over its corner
+        ([[2, 2], [8, 8], [8, 2], [2, 8], [2, 2]], 82),  # two triangles
+    ],
+)
+def test_areas_of_holes_are_those_of_the_mask(tmp_path, hole, area):
+    path = written(tmp_path, drawn({"type": "Polygon", "coordinates": [SQUARE, hole]}))
+
+    (region,) = read_regions(path, bounds=Box(0, 0, 90, 90))
+
+    assert region.area == area == region_mask([region], Box(0, 0, 30, 30), Size(30, 30)).sum()
 
 
 def test_a_packed_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):

@@ -77,19 +77,27 @@ def region_mask(regions: Iterable[Region], box: Box, size: Size) -> NDArray[np.b
 
 
 def _fill(canvas: NDArray[np.bool_], rings: Sequence[NDArray[np.float64]]) -> None:
-    """Adds pixels whose centre is inside a polygon, its rings taken even-odd.
-
-    Every edge that passes a row of pixel centres switches inside and outside from there on.
-    """
+    """Adds pixels whose centre is inside the outline, and not in the holes, each even-odd."""
     corners = rings[0]
     left, top = np.maximum(0, np.floor(corners.min(axis=0))).astype(int).tolist()
     right, bottom = (np.ceil(corners.max(axis=0))).astype(int).tolist()
     window = canvas[top : max(top, bottom), left : max(left, right)]
-    height, width = window.shape
     if not window.size:
         return
+    outline, *holes = (ring - (left, top) for ring in rings)
+    inside = _inside([outline], *window.shape)
+    if holes:
+        inside &= ~_inside(holes, *window.shape)
+    window |= inside
+
+
+def _inside(rings: Sequence[NDArray[np.float64]], height: int, width: int) -> NDArray[np.bool_]:
+    """Pixels whose centre is inside an odd number of rings.
+
+    Every edge that passes a row of pixel centres switches inside and outside from there on.
+    """
     edges = np.concatenate([np.hstack((ring[:-1], ring[1:])) for ring in rings])
-    x0, y0, x1, y1 = (edges - (left, top, left, top)).T
+    x0, y0, x1, y1 = edges.T
     first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(np.int64)
     stop = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(np.int64)
     times = stop - first
@@ -100,7 +108,7 @@ def _fill(canvas: NDArray[np.bool_], rings: Sequence[NDArray[np.float64]]) -> No
     column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
     switches = np.bincount(row * (width + 1) + column, minlength=height * (width + 1))
     inside = switches.reshape(height, width + 1).cumsum(axis=1) % 2
-    window |= inside[:, :width].astype(np.bool_)
+    return inside[:, :width].astype(np.bool_)
 
 
 def _plain(name: str) -> str:
