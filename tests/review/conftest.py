@@ -160,6 +160,7 @@ class Client:
     """Asks a server, connection by connection."""
 
     def __init__(self, server):
+        self.server = server
         self.port = server.server_address[1]
 
     def ask(self, path, method="GET", body=None, **headers):
@@ -194,6 +195,12 @@ def serving(service, token=""):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.fixture(scope="session")
+def by_hand():
+    """Serves a run."""
+    return serving
 
 
 @pytest.fixture(scope="session")
