@@ -102,7 +102,8 @@ def main() -> None:
 @contextmanager
 def served(run: Path) -> Iterator[Server]:
     """``xpath review`` of a run at a free port."""
-    command = [sys.executable, "-u", "-m", "xpath", "review", str(run), "--port", "0"]
+    start = "import sys; from xpath.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-u", "-c", start, "review", str(run), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             first = process.stdout.readline() if process.stdout else ""

@@ -46,7 +46,8 @@ PROMISES = {
 }
 """Example to what it prints; a benchmark prints JSON last."""
 ELSEWHERE = {
-    f"benchmarks/{name}.py" for name in ("language", "object_counts", "parity_seem", "readers")
+    f"benchmarks/{name}.py"
+    for name in ("language", "object_counts", "parity_seem", "readers", "review_server")
 }
 """Run by a test of their own, which makes or finds what they read: ``test_language`` and so on."""
 

@@ -36,8 +36,8 @@ FULL = 255
 """Share of a pixel that lies wholly in a mask."""
 PAINTED = round(0.35 * FULL)
 """Share above which a pixel is painted in the colour of an object."""
-KEPT_BYTES = 128 << 20
-"""Reduced masks that are kept, at most."""
+KEPT_BYTES = 48 << 20
+"""Reduced masks of a slide that are kept, at most."""
 
 
 class _Shares(NamedTuple):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReviewService"]
 
-VIEWS = 4
+VIEWS = 12
 """Slides whose numbers are kept in memory."""
 TEXTS = ("verdict", "reviewer", "comment", "instead")
 """What a reviewer chooses or types."""
