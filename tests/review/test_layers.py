@@ -40,8 +40,8 @@ def test_outlines_are_the_borders_of_the_objects(opened):
 
 def test_a_mask_is_read_once_for_all_tiles_layers_and_toggles(opened, monkeypatch):
     masks, explanation = opened
-    reads, read = [], masks.read
-    monkeypatch.setattr(masks, "read", lambda patch: reads.append(int(patch)) or read(patch))
+    reads, packed = [], masks._packed
+    monkeypatch.setattr(masks, "_packed", lambda index: reads.extend(index) or packed(index))
     painter, pyramid = LayerPainter(masks, explanation), Pyramid(Size(512, 384))
 
     for layer in ("objects", "outlines", "object_map", "local_map"):
@@ -49,7 +49,7 @@ def test_a_mask_is_read_once_for_all_tiles_layers_and_toggles(opened, monkeypatc
             for column, row in ((0, 0), (1, 0), (0, 1), (1, 1)):
                 painter.paint(layer, pyramid.tile(9, column, row), classes)
 
-    assert sorted(reads) == sorted(set(reads))
+    assert 0 < len(reads) == len(set(reads))
 
 
 def test_tiles_are_the_picture_cut(opened):

@@ -14,7 +14,7 @@ import numpy as np
 from xpath.errors import XPathError
 from xpath.explain.explanation import read_explanation
 from xpath.export.colour import hex_colour, object_colour
-from xpath.export.overlay import short_name
+from xpath.export.overlay import marked_name
 from xpath.export.report.tables import temperatures
 from xpath.geometry import Size
 from xpath.metrics.calibration import scaled_probability
@@ -140,10 +140,9 @@ class SlideView:
         row: dict[str, Any] = {
             "index": j,
             "label": label,
-            "name": short_name(label),
+            "name": marked_name(label, guess=masked and not self.masks.facts.taught[j]),
             "colour": hex_colour(object_colour(label)),
             "masked": masked,
-            "guess": masked and not bool(self.masks.facts.taught[j]),
             "count": self.objects.counts[label] if masked else None,
             "value": float(by_object.bars[j]),
             "centres": self._strongest(j) if masked else [],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from xpath.export.report.records import ObjectRow, SlideReport
 from xpath.export.report.tables import (
     cohort_evidence,
     cohort_needs,
-    file_table,
+    morphometry_table,
     temperatures,
     training_sentences,
 )
@@ -79,7 +79,8 @@ def export(study: Study, entry: SlideEntry, split: str) -> bool:
     def produce() -> None:
         objects = objects_of(study, entry)
         if objects.grid.slide_mpp is not None:
-            rows = morphometry(objects, slide_id=entry.slide_id)
+            measures, guesses = morphometry(objects, slide_id=entry.slide_id), study.untaught_ids
+            rows = [asdict(row) | {"taught": row.label not in guesses} for row in measures]
             write_table(study.folder.morphometry(entry.slide_id), rows)
         with atomic(output) as draft:
             draft.mkdir()
@@ -222,7 +223,7 @@ def slide_report(
         measured=measured,
         calibration=f"logits divided by a temperature, {calibrated}" if calibrated else "",
         training=training_sentences(study.model_folder("object_aware", fold), folder.split),
-        morphometry=file_table(folder.morphometry(entry.slide_id), folder.root),
+        morphometry=morphometry_table(folder.morphometry(entry.slide_id), folder.root),
     )
 
 

@@ -29,9 +29,9 @@ STAGE_VERSIONS = {
     "features": 2,
     "models": 5,
     "explanation": 3,
-    "export": 4,
+    "export": 5,
     "pyramids": 1,
-    "dicom-seg": 1,
+    "dicom-seg": 2,
 }
 """The number of each stage. Raise it when the same slides and settings give another output: an
 algorithm, a constant, a file format or the page was changed, a mistake was mended, or a setting has
@@ -47,6 +47,7 @@ STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
         "objects.overlap",
         "objects.reduce",
         "objects.competition",
+        "drawn",
     ),
     "objects": ("counting",),
     "features": ("objects.rim_um",),
@@ -75,7 +76,14 @@ STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
 """The settings each stage depends on, as in ``--set``, or whole tables. Labels, weights, resolution
 and splits are inputs of the keys instead. Devices and sizes of batches change no result."""
 
-DECIDE_NOTHING = ("objects.device", "objects.batch", "memory_gb", "explain.splits")
+DECIDE_NOTHING = (
+    "objects.device",
+    "objects.batch",
+    "objects.compile",
+    "objects.channels_last",
+    "memory_gb",
+    "explain.splits",
+)
 """Settings that change how fast, or for how many slides, results are made, but no result."""
 
 
@@ -108,9 +116,13 @@ def settings_that_differ(
     """Settings that decide a result and have another value, before and after, by dotted name.
 
     Where the resolution of slides that store none was not given before, none of them is finished,
-    so giving it decides nothing that was made.
+    so giving it decides nothing that was made. A precision is compared by what it comes to: on
+    another device ``auto`` is another.
     """
-    old, new = _flat(asdict(before)), _flat(asdict(after))
+    old, new = (
+        _flat(asdict(it)) | {"objects.precision": it.objects.segmentor_precision}
+        for it in (before, after)
+    )
     free = {*DECIDE_NOTHING, *([] if before.default_mpp else ["default_mpp"])}
     return {
         name: (old[name], value)

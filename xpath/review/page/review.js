@@ -186,8 +186,7 @@ function listClasses() {
     let visit = 0;
     const counted = one.masked ? `${one.count} ${one.count === 1 ? "object" : "objects"}` : "what no mask covers";
     const name = make("button", { type: "button", className: "name", title: `${one.label}; ${counted}. Click: to the patches where it counts most` }, one.name);
-    if (one.guess) name.append(make("small", { className: "guess", textContent: "a guess: the weights never learnt it" }));
-    else if (one.area === 0 && one.value) name.append(make("small", { textContent: "not found: its absence counts" }));
+    if (one.area === 0 && one.value) name.append(make("small", { textContent: "not found: its absence counts" }));
     name.disabled = !one.centres.length;
     name.addEventListener("click", () => { const [x, y] = one.centres[visit++ % one.centres.length]; choose(null); viewer.go(x, y, Math.max(viewer.scale, 0.5)); });
     const covers = make("span", { className: "value", textContent: !one.masked ? "" : one.mm2 === undefined ? percent(one.area) : area(one.mm2), title: one.masked ? `objects.h5: label_pixels; ${percent(one.area)} of the analysed area` : "" });
@@ -231,7 +230,7 @@ function choose(object) {
   });
   byId("object").replaceChildren(...[
     others.length > 1 ? make("div", { className: "others" }, ...others) : null,
-    make("h3", {}, swatchOf(itsClass), itsClass.name), itsClass.guess ? make("p", { className: "hint", textContent: "A guess: the segmentor's weights never learnt this label." }) : null,
+    make("h3", {}, swatchOf(itsClass), itsClass.name),
     says(object), numberTable(object), object.hiding ? make("p", { className: "hint", textContent: object.hiding }) : null,
   ].filter(Boolean));
   showSwatches();

@@ -202,7 +202,7 @@ class Viewer {
     }
   }
 
-  paintAnalysed() {  // what lies outside was never looked at: veiled, behind a dotted line
+  paintAnalysed() {  // what lies outside was never looked at: veiled, behind a dashed line
     const { context, slide } = this;
     this.trace([[[0, 0], [slide.width, 0], [slide.width, slide.height], [0, slide.height]], ...this.analysed]);
     context.fillStyle = "rgb(120 120 120 / 0.22)";

@@ -130,6 +130,7 @@ def recognise(
         return _nothing((), np.zeros(0), image.shape[:2])
     embedding = predictor.encode(image, mpp=mpp)
     logits = predictor.logits(embedding, [label.prompt for label in asked])[0]
+    predictor.check_finite(logits)
     return resolve(logits, image, asked, model_size=embedding.model_size, rules=rules, score=score)
 
 
