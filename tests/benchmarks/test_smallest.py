@@ -51,6 +51,7 @@ ELSEWHERE = {
         "parity_seem",
         "planted_truth",
         "readers",
+        "review_server",
         "segment_slide",
     )
 }

@@ -1,6 +1,7 @@
 """The report and the review page as a person uses them, in headless Chromium."""
 
 import importlib.util
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from xpath.export.report.pages import write_index, write_report
 from xpath.export.report.pictures import jpeg_bytes, patch_strips, report_layers
 from xpath.export.report.records import CohortReport, ObjectRow, SlideReport
 from xpath.geometry import Size
+from xpath.review.layers import LayerPainter
 from xpath.review.service import ReviewService
 from xpath.store.masks import open_masks
 from xpath.wsi.slide import Slide
@@ -51,9 +53,10 @@ def test_a_finding_is_stored_and_is_there_after_a_reload(review):
     click_on_slide(page, 70, 50)
     page.until("!byId('finding').hidden")
     assert "tumor (tissue)" in page.run("byId('object').textContent")
-    assert "If it were not there" in page.run("byId('object').textContent")
+    assert "what its class on the slide changes" in page.run("byId('object').textContent")
 
     page.press("d")  # disagree, by key
+    page.type("#instead", "fibrosis")
     page.type("#comment", "this is <i>fibrosis</i>")
     page.type("#reviewer", "R. V.")
     page.click("#save")
@@ -64,27 +67,42 @@ def test_a_finding_is_stored_and_is_there_after_a_reload(review):
     assert "this is <i>fibrosis</i>" in page.run("byId('findings').textContent")
     page.click("#findings li button:not(.mine)")
     page.until("byId('comment').value === 'this is <i>fibrosis</i>'")
+    assert page.run("byId('instead').value") == "fibrosis"
     assert page.run("byId('reviewer').value") == "R. V."
     (kept,) = review.client.json("/api/slide/one/findings")[1]
-    assert (kept["verdict"], kept["reviewer"]) == ("disagree", "R. V.")
+    assert (kept["verdict"], kept["instead"]) == ("disagree", "fibrosis")
+    assert kept["reviewer"] == "R. V."
     assert page.complaints() == []
+
+
+def until_loaded(page, address):
+    """Waits until all tiles in view are there, some of them of this address."""
+    page.until(
+        "viewer.tiles.wanted.length === 0 && [...viewer.tiles.kept]"
+        f".some(([address, tile]) => tile && address.includes({address!r}))"
+    )
+
+
+def pixel(page, x, y):
+    """Colour of the canvas over a place in level-0 pixels, painted anew."""
+    return page.run(
+        f"(() => {{ viewer.paint(); const [x, y] = viewer.toCanvas({x}, {y}), c = byId('canvas');"
+        " return [...c.getContext('2d').getImageData(x, y, 1, 1).data].slice(0, 3); })()"
+    )
 
 
 def test_layers_are_switched_and_the_slide_is_seen(review):
     page = review.page
-    page.until("[...viewer.tiles].some(([a, i]) => a.startsWith('tile/') && i.naturalWidth)")
-    page.until("[...viewer.tiles].some(([a, i]) => a.includes('/objects/') && i.naturalWidth)")
-    pixel = (
-        "(() => { viewer.paint(); const c = byId('canvas'), [x, y] = viewer.toCanvas(70, 50);"
-        " return [...c.getContext('2d').getImageData(x, y, 1, 1).data].slice(0, 3); })()"
-    )
-    with_objects = page.run(pixel)
+    until_loaded(page, "tile/")
+    until_loaded(page, "/outlines/")
+    with_objects = pixel(page, 60.5, 65)
 
     page.click("#layer-objects")
-    page.until(f"JSON.stringify({pixel}) !== '{str(with_objects).replace(' ', '')}'")
+    page.until("!LAYERS[0].on && viewer.tiles.wanted.length === 0")
+    assert pixel(page, 60.5, 65) != with_objects
     assert page.run("byId('legend').hidden")
     page.press("3")
-    page.until("[...viewer.tiles].some(([a, i]) => a.includes('/object_map/') && i.naturalWidth)")
+    until_loaded(page, "/object_map/")
     assert not page.run("byId('legend').hidden")
     page.click("#layer-patch_map")
     assert not page.run("byId('layer-object_map').checked")  # one signed map at a time
@@ -97,6 +115,85 @@ def test_layers_are_switched_and_the_slide_is_seen(review):
     assert page.complaints() == []
 
 
+def test_swatches_are_what_is_painted(review):
+    """Outlines and fills in the colour of their swatch, fills as transparent as it."""
+    page = review.page
+    swatch = (
+        "(document.querySelector('[data-object-class=\"0\"]').parentElement"
+        ".querySelector('.swatch').style.background.match(/[\\d.]+/g).map(Number))"
+    )
+    page.run("viewer.go(100, 65, 4)")
+    until_loaded(page, "/outlines/")
+    assert pixel(page, 60.5, 65) == page.run(swatch)  # the left border of the tumour
+    inside = pixel(page, 80, 65)
+    assert inside != page.run(swatch)
+
+    page.press("h")
+    tissue = pixel(page, 80, 65)
+    assert inside == tissue
+    assert "hidden" in page.run("byId('loading').textContent")
+    page.press("h")
+    page.press("o")
+    until_loaded(page, "/objects/")
+    *colour, alpha = page.run(swatch)
+    assert alpha == pytest.approx(0.5, abs=0.01)
+    mixed = [alpha * one + (1 - alpha) * other for one, other in zip(colour, tissue, strict=True)]
+    assert pixel(page, 80, 65) == pytest.approx(mixed, abs=3)
+    page.run("byId('opacity-objects').value = 100")
+    page.run("byId('opacity-objects').dispatchEvent(new Event('input'))")
+    assert pixel(page, 80, 65) == page.run(swatch)
+
+
+def test_tiles_that_left_the_view_are_not_waited_for_and_a_click_is_answered(review, monkeypatch):
+    """Layers whose tiles never come: the click is answered, and switched off they are dropped."""
+    held = threading.Event()
+    paint = LayerPainter.paint
+
+    def slow(self, layer, tile, classes):
+        if layer == "object_map":
+            held.wait(20)
+        return paint(self, layer, tile, classes)
+
+    monkeypatch.setattr(LayerPainter, "paint", slow)
+    page = review.page
+    until_loaded(page, "/outlines/")
+    page.run("viewer.go(256, 192, 4)")
+    page.press("3")
+    page.until("[...viewer.tiles.fetching.keys()].some((a) => a.includes('/object_map/'))")
+    assert "Loading" in page.run("byId('loading').textContent")
+    assert page.run("viewer.tiles.fetching.size") <= 4
+
+    click_on_slide(page, 280, 210)
+    page.until("!byId('finding').hidden")
+    page.press("3")
+    page.until("!viewer.tiles.wanted.some((a) => a.includes('/object_map/'))")
+    assert not page.run("[...viewer.tiles.fetching.keys()].some((a) => a.includes('/object_map/'))")
+    held.set()
+    page.until("byId('loading').hidden")
+
+
+def test_slides_are_listed_by_doubt_with_errors_marked(run_folder, new_page):
+    table = run_folder.root / "tables" / "predictions.csv"
+    table.parent.mkdir(exist_ok=True)
+    table.write_text(
+        "model,slide_id,predicted,p A,p B\nobject_aware,one,A,0.9,0.1\n"
+        "object_aware,two words,B,0.4,0.6\nattention,one,A,0.5,0.5\n"
+    )
+    with _by_hand.serving(ReviewService(run_folder.study)) as client:
+        page = new_page()
+        page.open(f"http://127.0.0.1:{client.port}/")
+        page.until("document.querySelectorAll('#slide-list button').length === 3")
+        rows = page.run(
+            "[...document.querySelectorAll('#slide-list button')]"
+            ".map((b) => [b.dataset.slide, b.querySelector('.sure').textContent, b.className])"
+        )
+        assert rows == [["two words", "60.0 %", "error"], ["one", "90.0 %", ""], ["third", "", ""]]
+        page.until("state.slide && state.slide.id === 'two words'")
+        page.press("]")
+        page.until("state.slide.id === 'one'")
+        assert page.run("document.querySelector('[aria-current=true]').dataset.slide") == "one"
+
+
 def test_a_slide_that_was_moved_away_is_said_and_objects_stay(review):
     (review.slides / "two words.tiff").unlink()
     page = review.page
@@ -106,9 +203,7 @@ def test_a_slide_that_was_moved_away_is_said_and_objects_stay(review):
 
     assert "not where it was" in page.run("byId('notice').textContent")
     page.until("document.querySelectorAll('#object-classes li').length === 4")
-    page.until(
-        "[...viewer.tiles].some(([a, i]) => a.includes('two%20words/objects/') && i.naturalWidth)"
-    )
+    until_loaded(page, "two%20words/outlines/")
     click_on_slide(page, 70, 50)
     page.until("!byId('finding').hidden")
 

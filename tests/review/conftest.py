@@ -35,6 +35,7 @@ from xpath.testing.slides import write_slide
 LABELS = ("breast-tissue-tumor", "breast-tissue-stroma", "breast-nuclei-lymphocyte")
 SIDE, ACROSS, DOWN = 128, 4, 3  # pixels of a patch, patches
 SLIDES = ("one", "two words")
+MIN_COVERAGE = 0.001
 TOKEN = "a-token-that-nobody-guesses"
 
 
@@ -77,7 +78,7 @@ def write_masks(path, grid, masks):
 
 
 def explanation_of(slide, standard, aware):
-    patches, objects = bags_of(slide, None, 0.001)
+    patches, objects = bags_of(slide, None, MIN_COVERAGE)
     by_object = object_activation(aware, objects)
     importance = ObjectImportance(
         slide_id=slide.slide_id,
@@ -139,7 +140,8 @@ def study_in(home):
         SlideEntry(slide_id=slide_id, path=home / "slides" / f"{name}.tiff", label=label)
         for slide_id, (name, label) in names.items()
     ]
-    return new_study(home / "run", StudyConfig(objects=ObjectsConfig(labels=LABELS)), entries)
+    config = StudyConfig(objects=ObjectsConfig(labels=LABELS, min_coverage=MIN_COVERAGE))
+    return new_study(home / "run", config, entries)
 
 
 @pytest.fixture
@@ -158,6 +160,7 @@ class Client:
     """Asks a server, connection by connection."""
 
     def __init__(self, server):
+        self.server = server
         self.port = server.server_address[1]
 
     def ask(self, path, method="GET", body=None, **headers):
@@ -192,6 +195,12 @@ def serving(service, token=""):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.fixture(scope="session")
+def by_hand():
+    """Serves a run."""
+    return serving
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ import io
 import json
 import sqlite3
 import threading
+import time
 import uuid
 from dataclasses import replace
 
@@ -90,8 +91,35 @@ def test_files_of_strangers_and_of_other_versions_are_refused(tmp_path, findings
     base = sqlite3.connect(findings.path)
     base.execute("PRAGMA user_version=7")
     base.close()
-    with pytest.raises(StoreError, match="version 7, wanted 1"):
+    with pytest.raises(StoreError, match="version 7, wanted 2"):
         Findings(findings.path)
+
+
+def test_findings_of_version_1_are_kept(findings, finding):
+    saved = findings.save(finding)
+    base = sqlite3.connect(findings.path)
+    base.execute("ALTER TABLE findings DROP COLUMN instead")
+    base.execute("PRAGMA user_version=1")
+    base.close()
+
+    assert Findings(findings.path).read() == [saved]
+    assert Findings(findings.path).save(replace(finding, instead="fat")).instead == "fat"
+
+
+def test_a_file_that_another_program_holds_is_said_and_not_waited_for(findings, finding):
+    findings.save(finding)
+    base = sqlite3.connect(findings.path, isolation_level=None)
+    base.execute("PRAGMA locking_mode=EXCLUSIVE")
+    base.execute("BEGIN EXCLUSIVE")
+    base.execute("UPDATE findings SET comment = ''")
+
+    started = time.monotonic()
+    with pytest.raises(Refused, match="nothing is lost") as refused:
+        findings.read()
+    assert refused.value.status == 503
+    assert time.monotonic() - started < 5
+    base.close()
+    assert len(findings.read()) == 1
 
 
 def test_the_table_has_every_number_and_no_formula(finding):

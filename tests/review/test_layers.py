@@ -28,9 +28,33 @@ def test_objects_are_painted_to_the_pixel_small_ones_on_top(opened):
     assert picture[50, 70, :3].tolist() == list(object_colour("breast-tissue-tumor"))
 
 
+def test_outlines_are_the_borders_of_the_objects(opened):
+    painter = LayerPainter(*opened)
+    filled, picture = (painter.paint(layer, WHOLE, [0]) for layer in ("objects", "outlines"))
+
+    assert (picture[40:90, 60, 3] == 255).all()
+    assert (picture[89, 60:220, :3] == object_colour("breast-tissue-tumor")).all()
+    assert not picture[42:88, 62:218, 3].any()  # also not where patches meet
+    assert not picture[..., 3][filled[..., 3] == 0].any()
+
+
+def test_a_mask_is_read_once_for_all_tiles_layers_and_toggles(opened, monkeypatch):
+    masks, explanation = opened
+    reads, packed = [], masks._packed
+    monkeypatch.setattr(masks, "_packed", lambda index: reads.extend(index) or packed(index))
+    painter, pyramid = LayerPainter(masks, explanation), Pyramid(Size(512, 384))
+
+    for layer in ("objects", "outlines", "object_map", "local_map"):
+        for classes in ([0], [0, 1], [2]):
+            for column, row in ((0, 0), (1, 0), (0, 1), (1, 1)):
+                painter.paint(layer, pyramid.tile(9, column, row), classes)
+
+    assert 0 < len(reads) == len(set(reads))
+
+
 def test_tiles_are_the_picture_cut(opened):
     painter, pyramid = LayerPainter(*opened), Pyramid(Size(512, 384))
-    for layer in ("objects", "patch_map", "object_map", "local_map"):
+    for layer in ("objects", "patch_map", "object_map", "local_map"):  # outlines end at tiles
         whole = painter.paint(layer, WHOLE, [0, 1])
 
         right = painter.paint(layer, pyramid.tile(9, 1, 1), [0, 1])

@@ -18,8 +18,9 @@ __all__ = ["COMMAND"]
 DESCRIPTION = """\
 Serves a finished run as a page for the browser: the slides at full resolution, objects and maps
 over them, what each object adds and what the model would say without it. Reviewers agree or
-disagree object by object; their findings are kept in RUN/review/findings.sqlite and can be fetched
-as a table or for QuPath. Only this machine can reach the page, unless --host says otherwise.
+disagree object by object and say what it is instead; their findings are kept in
+RUN/review/findings.sqlite and can be fetched as a table, data, text, a page or for QuPath. Only
+this machine can reach the page, unless --host says otherwise.
 """
 
 

@@ -20,16 +20,20 @@ if TYPE_CHECKING:
 __all__ = ["VERDICTS", "Finding", "Findings"]
 
 VERDICTS = ("agree", "disagree", "unsure")
-LONGEST = {"reviewer": 80, "comment": 4000}
+LONGEST = {"reviewer": 80, "comment": 4000, "instead": 200}
 """Characters of what a reviewer types."""
-WAIT = 15.0
-"""Seconds to wait while another reviewer writes."""
-SCHEMA = 1
+TO_WRITE, TO_READ = 10.0, 1.0
+"""Seconds to wait while another program holds the file."""
+SCHEMA = 2
 
+LOCKED = "another program holds the file of the findings; nothing is lost, try again in a moment"
+_ADDED = "ALTER TABLE findings ADD COLUMN instead TEXT NOT NULL DEFAULT ''"
+"""Makes version 2 of version 1."""
 _TABLE = """
 CREATE TABLE IF NOT EXISTS findings (
   id TEXT PRIMARY KEY, slide_id TEXT NOT NULL, object TEXT NOT NULL, label TEXT NOT NULL,
   reviewer TEXT NOT NULL, verdict TEXT NOT NULL, comment TEXT NOT NULL,
+  instead TEXT NOT NULL DEFAULT '',
   x REAL NOT NULL, y REAL NOT NULL, origin_x INTEGER NOT NULL, origin_y INTEGER NOT NULL,
   rings TEXT NOT NULL, numbers TEXT NOT NULL, changed TEXT NOT NULL,
   UNIQUE (slide_id, object, reviewer))
@@ -48,6 +52,8 @@ class Finding:
     reviewer: str
     verdict: str
     comment: str
+    instead: str = ""
+    """What the object is in the eyes of the reviewer, in their words; empty if not said."""
     x: float
     """Point that was clicked, level-0 pixels."""
     y: float
@@ -80,22 +86,23 @@ class Findings:
         self.path = path
         with self._file_named():
             path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as base:
+        with self._locked_named(), self._open() as base:
             version = base.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, SCHEMA):
+            if version not in (0, 1, SCHEMA):
                 raise StoreError(
                     f"{path} has version {version}, wanted {SCHEMA}: use the version of xpath that"
                     " wrote it, or move it away to start anew"
                 )
             base.execute("PRAGMA journal_mode=WAL")  # readers do not wait for a writer
-            base.execute(_TABLE)
+            base.execute(_ADDED if version == 1 else _TABLE)
             base.execute(f"PRAGMA user_version={SCHEMA}")
 
     def save(self, finding: Finding) -> Finding:
         """Keeps a finding, in place of the same reviewer's earlier one on this object.
 
         Raises:
-            Refused: An unknown verdict, no reviewer, or texts that are too long.
+            Refused: An unknown verdict, no reviewer, texts that are too long, or another program
+                holds the file.
             StoreError: The file cannot be written.
         """
         _check(finding)
@@ -112,13 +119,14 @@ class Findings:
         """Findings, by slide, object and reviewer.
 
         Raises:
+            Refused: Another program holds the file.
             StoreError: The file cannot be read.
         """
         query = (
             "SELECT * FROM findings WHERE (?1 IS NULL OR slide_id = ?1)"
             " AND (?2 IS NULL OR id = ?2) ORDER BY slide_id, object, reviewer"
         )
-        with self._open() as base:
+        with self._open(TO_READ) as base:
             return [_finding(row) for row in base.execute(query, (slide_id, finding_id))]
 
     def remove(self, finding_id: str, reviewer: str) -> bool:
@@ -131,16 +139,24 @@ class Findings:
 
     def count(self) -> dict[str, int]:
         """Number of findings by slide, without slides that have none."""
-        with self._open() as base:
+        with self._open(TO_READ) as base:
             rows = base.execute("SELECT slide_id, COUNT(*) FROM findings GROUP BY slide_id")
             return {row[0]: row[1] for row in rows}
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._file_named(), closing(sqlite3.connect(self.path, timeout=WAIT)) as base:
+    def _open(self, wait: float = TO_WRITE) -> Iterator[sqlite3.Connection]:
+        with self._file_named(), closing(sqlite3.connect(self.path, timeout=wait)) as base:
             base.row_factory = sqlite3.Row
             with base:  # one transaction
                 yield base
+
+    @contextmanager
+    def _locked_named(self) -> Iterator[None]:
+        """Makes the refusal of a request an error of the run."""
+        try:
+            yield
+        except Refused as refused:
+            raise StoreError(f"{self.path}: {refused.reason}") from refused
 
     @contextmanager
     def _file_named(self) -> Iterator[None]:
@@ -148,6 +164,8 @@ class Findings:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                raise Refused(503, LOCKED) from error
             raise StoreError(
                 f"{self.path} cannot be used ({error}); is the disk full, or the folder read-only?"
             ) from error

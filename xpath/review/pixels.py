@@ -38,13 +38,14 @@ QUALITY = 85
 class Recent(Generic[Value]):
     """The last few answers, shared by all threads of the server.
 
-    Two threads that ask for the same new answer may both make it: cheaper than to let all wait.
+    An answer is made once, however many ask for it at a time; others do not wait for it.
     """
 
     def __init__(self, most: int) -> None:
         """Remembers ``most`` answers."""
         self._most = most
         self._kept: OrderedDict[Hashable, Value] = OrderedDict()
+        self._gates: dict[Hashable, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
@@ -53,10 +54,19 @@ class Recent(Generic[Value]):
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        made = make()
+            gate = self._gates.setdefault(key, threading.Lock())
+        with gate:
+            if key in self._kept:  # while this thread waited
+                return self.get(key, make)
+            try:
+                return self._keep(key, make())
+            finally:
+                with self._lock:
+                    self._gates.pop(key, None)
+
+    def _keep(self, key: Hashable, value: Value) -> Value:
         with self._lock:
-            value = self._kept.setdefault(key, made)
-            self._kept.move_to_end(key)
+            self._kept[key] = value
             while len(self._kept) > self._most:
                 self._kept.popitem(last=False)
         return value

@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from xpath.errors import XPathError
 from xpath.review.access import COOKIE, file_of_run
+from xpath.review.connections import Connections
 from xpath.review.refusal import Refused
 
 if TYPE_CHECKING:
@@ -34,9 +35,15 @@ __all__ = ["Answer", "ReviewServer"]
 logger = logging.getLogger(__name__)
 
 LONGEST_BODY = 32_768
-"""Bytes of a finding or question that is sent; more is refused unread."""
+"""Bytes of a finding or question that is sent; more is refused."""
+DISCARDED = 16 << 20
+"""Bytes of a refused request that are read nevertheless, as few clients hear an answer before."""
+CONNECTIONS = 256
+"""Connections at a time; each takes a thread."""
+BACKLOG = 128
+"""Connections that may wait to be taken."""
 PATIENCE = 30.0
-"""Seconds a client may be silent in the middle of a request."""
+"""Seconds until a request must be complete, and in which an answer must be taken."""
 PENALTY = 0.3
 """Seconds a wrong token waits for its answer."""
 
@@ -71,6 +78,9 @@ class Question(NamedTuple):
 class ReviewServer(ThreadingHTTPServer):
     """Serves one run, with a thread per connection.
 
+    As many tiles are made at once as there are processors, and none for a client that has hung up.
+    Everything else is answered at once, so that a click never waits behind tiles.
+
     Example::
 
         with ReviewServer(service, Access(host="127.0.0.1"), port=0) as server:
@@ -80,12 +90,14 @@ class ReviewServer(ThreadingHTTPServer):
 
     daemon_threads = True
     allow_reuse_address = os.name == "posix"
+    request_queue_size = BACKLOG
 
     def __init__(self, service: ReviewService, access: Access, *, port: int) -> None:
         """Binds to the address, at a free port for port 0."""
         self.service, self.access = service, access
         self.address_family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
-        self.painting = threading.BoundedSemaphore(2 + (os.cpu_count() or 1))
+        self.painting = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self.connections = Connections(CONNECTIONS, PATIENCE)
         super().__init__((access.host, port), _Handler)
 
     @property
@@ -96,6 +108,22 @@ class ReviewServer(ThreadingHTTPServer):
         host = f"[{host}]" if ":" in host else host
         token = f"?token={self.access.token}" if self.access.token else ""
         return f"http://{host}:{self.server_address[1]}/{token}"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Starts a thread for a connection if there is room."""
+        if self.connections.enter(request):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Closes a connection."""
+        self.connections.leave(request)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Ends slow connections, twice a second."""
+        self.connections.end_slow()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """A browser that goes away in the middle of an answer is nothing to shout about."""
@@ -132,6 +160,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, method: str) -> None:
         try:
+            self._try(method)
+        finally:
+            self.server.connections.wait(self.connection)
+
+    def _try(self, method: str) -> None:
+        try:
             answer = self._ask(method)
         except Refused as refused:
             self._refuse(refused)
@@ -161,20 +195,46 @@ class _Handler(BaseHTTPRequestHandler):
             match = re.fullmatch(pattern, path)
             if match and wanted == method:
                 body = self._body() if method != "GET" else {}
-                with self.server.painting:
-                    return make(self.server.service, Question(match.groupdict(), query, body))
+                self.server.connections.answer(self.connection)
+                question = Question(match.groupdict(), query, body)
+                if make in (_tile, _layer):
+                    return self._in_turn(make, question)
+                return make(self.server.service, question)
         raise Refused(404, "there is no such page")
 
+    def _in_turn(
+        self, make: Callable[[ReviewService, Question], Answer], question: Question
+    ) -> Answer:
+        """A tile, when a processor is free and if it is still wanted then."""
+        with self.server.painting:
+            if self._is_gone():
+                raise ConnectionAbortedError("nobody waits for this tile any more")
+            return make(self.server.service, question)
+
+    def _is_gone(self) -> bool:
+        """Whether the client has hung up, as a browser does that needs a tile no longer."""
+        self.connection.setblocking(False)
+        try:
+            return not self.connection.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:  # nothing has come, so it waits
+            return False
+        finally:
+            self.connection.settimeout(self.timeout)
+
     def _body(self) -> dict[str, Any]:
-        if self.headers.get_content_type() != "application/json":
-            raise Refused(415, "send JSON")
         length = self.headers.get("Content-Length", "")
-        if not re.fullmatch(r"\d{1,9}", length):
+        if not re.fullmatch(r"\d{1,12}", length):
             raise Refused(411, "say how long the request is")
         if int(length) > LONGEST_BODY:
+            left = min(int(length), DISCARDED)
+            while left and (read := self.rfile.read(min(left, LONGEST_BODY))):
+                left -= len(read)
             raise Refused(413, f"a request may have {LONGEST_BODY} bytes")
+        body = self.rfile.read(int(length))
+        if self.headers.get_content_type() != "application/json":
+            raise Refused(415, "send JSON")
         try:
-            content = json.loads(self.rfile.read(int(length)))
+            content = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise Refused(400, "this is no JSON") from error
         if not isinstance(content, dict):

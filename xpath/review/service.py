@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from xpath.errors import StoreError
+from xpath.export.overlay import short_name
 from xpath.review.findings import Finding, Findings
-from xpath.review.findings_files import findings_csv, findings_geojson
+from xpath.review.findings_files import (
+    findings_csv,
+    findings_geojson,
+    findings_html,
+    findings_json,
+    findings_text,
+)
 from xpath.review.layers import LAYERS
 from xpath.review.pixels import Recent, SlidePixels, encoded
 from xpath.review.questions import Questions
 from xpath.review.refusal import Refused
 from xpath.review.slide_view import SlideView, open_view
 from xpath.store.schema import atomic
-from xpath.study.folder import slide_predictions, slide_splits
+from xpath.study.folder import slide_predictions, slide_probabilities, slide_splits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ReviewService"]
 
-VIEWS = 4
+VIEWS = 12
 """Slides whose numbers are kept in memory."""
+TEXTS = ("verdict", "reviewer", "comment", "instead")
+"""What a reviewer chooses or types."""
 POINTS = 20_000
 """Most points of an outline that are sent to the page."""
 
@@ -51,29 +61,45 @@ class ReviewService:
         self.questions = Questions(study, self._pixels)
 
     def run(self) -> dict[str, Any]:
-        """The slides of the run."""
+        """The slides of the run, those whose prediction is in doubt first."""
         folder = self.study.folder
         splits, predicted = slide_splits(folder), slide_predictions(folder)
-        count = self.findings.count()
+        probability = slide_probabilities(folder)
+        count, unread = self._count()
         return {
             "run": folder.root.name,
             "classes": self.study.classes,
             "report": folder.index.exists(),
             "regions": self.questions.regions,
+            "names": [short_name(label) for label in self.study.config.objects.labels],
+            "unread": unread,
             "slides": [
                 {
                     "id": entry.slide_id,
                     "label": entry.label,
                     "split": splits.get(entry.slide_id, ""),
                     "predicted": predicted.get(entry.slide_id, ""),
+                    "probability": _of_predicted(entry.slide_id, predicted, probability),
                     "explained": folder.explanation(entry.slide_id).exists(),
                     "report": (folder.exports(entry.slide_id) / "report.html").exists(),
                     "sentences": (folder.exports(entry.slide_id) / "findings.html").exists(),
                     "findings": count.get(entry.slide_id, 0),
                 }
-                for entry in self.study.slides
+                for entry in sorted(
+                    self.study.slides,
+                    key=lambda it: _of_predicted(it.slide_id, predicted, probability) or 1.0,
+                )
             ],
         }
+
+    def _count(self) -> tuple[dict[str, int], str]:
+        """Findings by slide, and why they cannot be read, so that all else can be looked at."""
+        try:
+            return self.findings.count(), ""
+        except Refused as refused:
+            return {}, refused.reason
+        except StoreError:
+            return {}, "the findings cannot be read; is review/findings.sqlite damaged?"
 
     def slide(self, slide_id: str) -> dict[str, Any]:
         """One slide, with the reason why its pixels cannot be shown as ``missing``."""
@@ -118,19 +144,19 @@ class ReviewService:
 
         Args:
             slide_id: The slide.
-            content: ``x``, ``y``, ``object_class``, ``verdict``, ``reviewer`` and ``comment``.
-                Outline and numbers are not taken from the page but from the run.
+            content: ``x``, ``y``, ``object_class``, ``verdict``, ``reviewer``, ``comment`` and
+                ``instead``. Outline and numbers are not taken from the page but from the run.
         """
         entry = self._entry(slide_id)
         view = self._view(entry)
         try:
             x, y, j = float(content["x"]), float(content["y"]), int(content["object_class"])
-            texts = {name: content.get(name, "") for name in ("verdict", "reviewer", "comment")}
+            texts = {name: content.get(name, "") for name in TEXTS}
         except (KeyError, TypeError, ValueError) as error:
             message = "a finding needs x, y, object_class, verdict and reviewer"
             raise Refused(400, message) from error
         if not all(isinstance(text, str) for text in texts.values()):
-            raise Refused(400, "verdict, reviewer and comment must be texts")
+            raise Refused(400, f"{', '.join(TEXTS)} must be texts")
         shown = self.object_at(view, x, y, j)
         try:
             origin = self._pixels.origin(entry)
@@ -181,9 +207,15 @@ class ReviewService:
         return findings_csv(self.findings.read())
 
     def write_findings(self, folder: Path) -> list[Path]:
-        """Writes ``findings.csv`` and a GeoJSON file per slide that has findings."""
-        written = {folder / "findings.csv": self.csv()}
-        for slide_id in sorted({finding.slide_id for finding in self.findings.read()}):
+        """Writes ``findings.csv``, ``.json``, ``.txt``, ``.html``, and GeoJSON of each slide."""
+        findings = self.findings.read()
+        written = {
+            folder / "findings.csv": findings_csv(findings),
+            folder / "findings.json": findings_json(findings),
+            folder / "findings.txt": findings_text(findings),
+            folder / "findings.html": findings_html(findings, self.study.folder.root.name),
+        }
+        for slide_id in sorted({finding.slide_id for finding in findings}):
             path = folder / f"{slide_id}.findings.geojson"
             written[path] = findings_geojson(self.findings.read(slide_id))
         for path, text in written.items():
@@ -225,11 +257,21 @@ class ReviewService:
             "object_class": shown.object_class,
             "label": shown.label,
             "numbers": shown.numbers,
+            "hiding": shown.hiding,
             "rings": [ring[::step].tolist() for ring in shown.rings],
             "explained": view.classes[view.explanation.target],
         }
 
 
+def _of_predicted(
+    slide_id: str, predicted: Mapping[str, str], probability: Mapping[str, Mapping[str, float]]
+) -> float | None:
+    """Calibrated probability of the predicted class, None before training."""
+    return probability.get(slide_id, {}).get(predicted.get(slide_id, ""))
+
+
 def _short(finding: Finding) -> dict[str, Any]:
-    names = ("slide_id", "object", "label", "reviewer", "verdict", "comment", "x", "y", "changed")
-    return {"id": finding.id} | {name: getattr(finding, name) for name in names}
+    names = [field.name for field in fields(finding)]
+    hidden = ("origin_x", "origin_y", "rings", "numbers")
+    values = {name: getattr(finding, name) for name in names if name not in hidden}
+    return {"id": finding.id} | values

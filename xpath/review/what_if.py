@@ -16,6 +16,7 @@ import numpy as np
 
 from xpath.explain.activation import object_activation
 from xpath.explain.head import forward, log_odds
+from xpath.metrics.calibration import scaled_probability
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class Without(NamedTuple):
     log_odds: float
     """Change of the class's log-odds; below 0: the object spoke for it."""
     probability: float
-    """Of the class."""
+    """Of the class, calibrated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
@@ -50,6 +51,8 @@ class WhatIf:
     """``(K,)``."""
     present_only: bool
     """Whether the mean is over the object classes that are present."""
+    temperature: float = 1.0
+    """By which logits are divided before they are made probabilities."""
 
     def logits(self) -> NDArray[np.float64]:
         """``(K,)`` as it is."""
@@ -74,10 +77,10 @@ class WhatIf:
             terms *= count / max(1, count - 1)
         after = terms.sum(axis=0) + self.bias
         change = float(log_odds(after, target) - log_odds(self.logits(), target))
-        return Without(change, 1 / (1 + float(np.exp(-log_odds(after, target)))))
+        return Without(change, float(scaled_probability(after, self.temperature)[target]))
 
 
-def what_if_of(model: ObjectAwareMIL, bag: Bag) -> WhatIf:
+def what_if_of(model: ObjectAwareMIL, bag: Bag, temperature: float = 1.0) -> WhatIf:
     """The terms of the model's logits on a slide, by patch, object class and slide class.
 
     Raises:
@@ -89,4 +92,5 @@ def what_if_of(model: ObjectAwareMIL, bag: Bag) -> WhatIf:
         terms=np.stack([term.patch_contribution for term in terms], axis=-1),
         bias=np.array([term.bias for term in terms]),
         present_only=model.config.average == "present",
+        temperature=temperature,
     )

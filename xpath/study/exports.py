@@ -29,7 +29,7 @@ from xpath.export.report.records import ObjectRow, SlideReport
 from xpath.export.report.tables import (
     cohort_evidence,
     cohort_needs,
-    file_table,
+    morphometry_table,
     temperatures,
     training_sentences,
 )
@@ -223,7 +223,7 @@ def slide_report(
         measured=measured,
         calibration=f"logits divided by a temperature, {calibrated}" if calibrated else "",
         training=training_sentences(study.model_folder("object_aware", fold), folder.split),
-        morphometry=file_table(folder.morphometry(entry.slide_id), folder.root),
+        morphometry=morphometry_table(folder.morphometry(entry.slide_id), folder.root),
     )
 
 

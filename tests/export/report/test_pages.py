@@ -27,7 +27,7 @@ from xpath.export.report.records import (
 )
 from xpath.export.report.tables import (
     cohort_needs,
-    file_table,
+    morphometry_table,
     temperatures,
     training_sentences,
 )
@@ -43,9 +43,11 @@ from xpath.export.report.words import (
     summary,
 )
 from xpath.geometry import PatchGrid, Size
+from xpath.objects.measure import LabelMorphometry
+from xpath.store.tables import write_table
 
 PIXEL = np.zeros((2, 2, 3), np.uint8)
-SOURCES = ("slides/s/explanation.h5", "slides/s/features.h5", "tables/")
+SOURCES = ("slides/s/explanation.h5", "slides/s/features.h5", "slides/s/morphometry.csv", "tables/")
 
 
 class Reader(HTMLParser):
@@ -374,18 +376,26 @@ def test_an_object_that_only_speaks_against_has_no_top_patch(four_patches):
     assert len(strip.bottom) == 3
 
 
-def test_tables_of_the_run_are_shown_as_they_are(tmp_path):
-    (tmp_path / "slides").mkdir()
+def test_morphometry_is_shown_rounded_with_units(tmp_path):
     path = tmp_path / "slides" / "morphometry.csv"
-    path.write_text("object,area um2,rule\n" + "tumor,1234.56789,by edges\n" * 50)
+    values = dict.fromkeys(LabelMorphometry.__dataclass_fields__, math.nan) | {
+        "slide_id": "s", "label": "breast-tissue-tumor", "area_um2": 236616.04, "count": 1079,
+        "area_fraction": 0.058929, "density_mm2": 14611.6, "area_median_um2": 36050.2,
+        "length_um": 38.07, "width_um": 13.34, "rule": "by edges",
+    }  # fmt: skip
+    write_table(path, [LabelMorphometry(**values)] * 50, LabelMorphometry)
 
-    table = file_table(path, tmp_path, most=2)
+    table = morphometry_table(path, tmp_path, most=2)
 
-    assert table == FileTable(
-        columns=("object", "area um2"), rows=(("tumor", "1235"),) * 2,
-        source="slides/morphometry.csv", cut=48, rule="by edges",
-    )  # fmt: skip
-    assert file_table(tmp_path / "none.csv", tmp_path) is None
+    name, *numbers = table.rows[0]
+    assert name == "tumor (tissue)"
+    assert numbers[:5] == ["1,079", "0.237", "5.9", "14,612", "36,050"]
+    assert numbers[5].split(" \N{MULTIPLICATION SIGN} ") == ["38.1", "13.3"]
+    assert numbers[6:] == 3 * ["\N{EN DASH}"]
+    assert len(table.rows) == 2
+    assert len(table.columns) == len(table.rows[0])
+    assert (table.source, table.cut, table.rule) == ("slides/morphometry.csv", 48, "by edges")
+    assert morphometry_table(tmp_path / "none.csv", tmp_path) is None
 
 
 def test_temperatures_are_read_and_nonsense_is_refused(tmp_path):

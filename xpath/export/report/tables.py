@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpath.errors import StoreError
 from xpath.explain.verdict import Evidence
+from xpath.export.overlay import short_name
 from xpath.export.report.records import CohortNeed, FileTable
 from xpath.store.tables import read_rows, read_table
 
@@ -16,24 +17,61 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["cohort_evidence", "cohort_needs", "file_table", "temperatures", "training_sentences"]
+__all__ = [
+    "cohort_evidence",
+    "cohort_needs",
+    "morphometry_table",
+    "temperatures",
+    "training_sentences",
+]
 
 MOST_ROWS = 40
+
+
+class _Measure(NamedTuple):
+    """A column of the table of morphometry on a page."""
+
+    title: str
+    columns: tuple[str, ...]
+    """Of ``morphometry.csv``."""
+    digits: int
+    """Behind the point."""
+    scale: float = 1.0
+
+
+MORPHOMETRY = (
+    _Measure("objects", ("count",), 0),
+    _Measure("area, mm\N{SUPERSCRIPT TWO}", ("area_um2",), 3, 1e-6),
+    _Measure("of the tissue, %", ("area_fraction",), 1, 100),
+    _Measure("objects per mm\N{SUPERSCRIPT TWO}", ("density_mm2",), 0),
+    _Measure("median area, \N{GREEK SMALL LETTER MU}m\N{SUPERSCRIPT TWO}", ("area_median_um2",), 0),
+    _Measure("length and width, \N{GREEK SMALL LETTER MU}m", ("length_um", "width_um"), 1),
+    _Measure("circularity (1: round)", ("circularity",), 2),
+    _Measure("to the nearest, \N{GREEK SMALL LETTER MU}m", ("nearest_um",), 1),
+    _Measure("spacing (1: random, less: clustered)", ("clark_evans",), 2),
+)
 INTERVALS = {"object": str, "class_name": str} | dict.fromkeys(CohortNeed._fields, float)
 
 
-def file_table(path: Path, root: Path, *, most: int = MOST_ROWS) -> FileTable | None:
-    """The first rows of a CSV file as they are, None where the run has no such file."""
-    rows = read_table(path)
+def morphometry_table(path: Path, root: Path, *, most: int = MOST_ROWS) -> FileTable | None:
+    """The first rows of ``morphometry.csv`` as they are read, None where the run has no such file.
+
+    Raises:
+        StoreError: The file lacks a column.
+    """
+    columns = {name: float for spec in MORPHOMETRY for name in spec.columns}
+    rows = read_table(path, label=str, rule=str, **columns)
     if not rows:
         return None
-    columns = tuple(name for name in rows[0] if name != "rule")
     return FileTable(
-        columns=columns,
-        rows=tuple(tuple(_short(row[column]) for column in columns) for row in rows[:most]),
+        columns=("object", *(spec.title for spec in MORPHOMETRY)),
+        rows=tuple(
+            (short_name(row["label"]), *(_measured(spec, row) for spec in MORPHOMETRY))
+            for row in rows[:most]
+        ),
         source=path.relative_to(root).as_posix(),
         cut=max(0, len(rows) - most),
-        rule=rows[0].get("rule", ""),
+        rule=rows[0]["rule"],
     )
 
 
@@ -98,10 +136,9 @@ def training_sentences(model: Path, split: Path) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _short(text: str) -> str:
-    """Numbers to four significant digits."""
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    return text if len(text) <= 6 or not math.isfinite(value) else f"{value:.4g}"
+def _measured(spec: _Measure, row: Mapping[str, Any]) -> str:
+    """Numbers of a row in their unit, a dash where one is unknown."""
+    values = [row[name] * spec.scale for name in spec.columns]
+    if not all(map(math.isfinite, values)):
+        return "\N{EN DASH}"
+    return " \N{MULTIPLICATION SIGN} ".join(f"{value:,.{spec.digits}f}" for value in values)

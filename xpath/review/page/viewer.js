@@ -1,16 +1,73 @@
 // Pan and zoom of a slide in tiles, with layers over it. Coordinates are level-0 pixels.
 "use strict";
 
+class Tiles {  // pictures by address: few are fetched at a time, and those that left the view no longer
+  constructor(onChange) {
+    this.onChange = onChange;
+    this.kept = new Map();     // address to picture, null where there is none; the longest unused first
+    this.fetching = new Map(); // address to what ends it
+    this.wanted = [];
+  }
+
+  get(address) {
+    const known = this.kept.get(address);
+    if (!known) return null;
+    this.kept.delete(address);
+    this.kept.set(address, known);
+    return known;
+  }
+
+  want(addresses) {  // the most urgent first
+    this.wanted = addresses.filter((address) => !this.kept.has(address));
+    const still = new Set(this.wanted);
+    for (const [address, end] of this.fetching) if (!still.has(address)) { end.abort(); this.fetching.delete(address); }
+    this.fetchNext();
+  }
+
+  fetchNext() {  // a browser has six connections: clicks need one
+    for (const address of this.wanted) {
+      if (this.fetching.size >= 4) return;
+      if (!this.fetching.has(address)) this.fetch(address);
+    }
+  }
+
+  async fetch(address) {
+    const end = new AbortController();
+    this.fetching.set(address, end);
+    let picture = null;
+    try {
+      const answer = await fetch(address, { signal: end.signal });
+      if (answer.ok) picture = await createImageBitmap(await answer.blob());
+    } catch (error) {
+      if (end.signal.aborted) return;
+    }
+    if (this.fetching.get(address) !== end) return;
+    this.fetching.delete(address);
+    this.kept.set(address, picture);
+    if (this.kept.size > 800) this.kept.delete(this.kept.keys().next().value);
+    this.wanted = this.wanted.filter((other) => other !== address);
+    this.fetchNext();
+    this.onChange();
+  }
+
+  clear() {
+    this.want([]);
+    this.kept.clear();
+  }
+}
+
 class Viewer {
   constructor(canvas, onChange) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
     this.onChange = onChange;
     this.onPick = () => {};
-    this.tiles = new Map();  // address to image, the longest unused first
+    this.tiles = new Tiles(() => this.draw());
     this.layers = [];        // {url(level, column, row), opacity}, from the lowest up
     this.outlines = [];      // {rings, colour, width}
     this.answers = [];       // the same, of a question, below the outlines
+    this.analysed = [];      // rings around what was looked at
+    this.hidden = false;     // all that lies over the tissue
     this.frame = null;       // [x, y, width, height] that was looked at
     this.marks = [];         // {x, y, colour, text}
     this.slide = null;
@@ -19,9 +76,10 @@ class Viewer {
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
 
-  open(slide) {  // {width, height, tile, last}
+  open(slide) {  // {width, height, tile, last, analysed}
     this.slide = slide;
     this.tiles.clear();
+    this.analysed = slide.analysed;
     this.outlines = [];
     this.answers = [];
     this.frame = null;
@@ -81,36 +139,45 @@ class Viewer {
     context.fillStyle = "#fff";
     context.fillRect(left, top, slide.width * this.scale, slide.height * this.scale);
     const level = Math.max(0, Math.min(slide.last, Math.ceil(slide.last + Math.log2(this.scale * ratio) - 0.3)));
-    for (const layer of this.layers) {
+    this.missing = [];  // [address, distance from the centre]
+    this.layers.slice(0, this.hidden ? 1 : undefined).forEach((layer, depth) => {
       context.globalAlpha = layer.opacity;
-      if (layer.opacity > 0) this.paintLayer(layer, level);
-    }
+      if (layer.opacity > 0) this.paintLayer(layer, level, depth);
+    });
     context.globalAlpha = 1;
+    this.tiles.want(this.missing.sort((one, other) => one[1] - other[1]).map(([address]) => address));
+    if (!this.hidden) this.paintOver();
+    this.onChange(this);
+  }
+
+  paintOver() {
+    this.paintAnalysed();
     if (this.frame) this.paintFrame(this.frame);
     this.answers.forEach((outline) => this.paintOutline(outline));
     this.outlines.forEach((outline) => this.paintOutline(outline));
     this.marks.forEach((mark) => this.paintMark(mark));
-    this.onChange(this);
   }
 
-  paintLayer(layer, level) {
+  paintLayer(layer, level, depth) {
     const span = this.slide.tile * 2 ** (this.slide.last - level);  // level-0 pixels of a tile
     const [x0, y0] = this.toSlide(0, 0), [x1, y1] = this.toSlide(this.canvas.clientWidth, this.canvas.clientHeight);
     const columns = Math.ceil(this.slide.width / span), rows = Math.ceil(this.slide.height / span);
     for (let row = Math.max(0, Math.floor(y0 / span)); row < Math.min(rows, y1 / span); row++) {
       for (let column = Math.max(0, Math.floor(x0 / span)); column < Math.min(columns, x1 / span); column++) {
-        this.paintTile(layer, level, column, row);
+        this.paintTile(layer, level, column, row, depth);
       }
     }
   }
 
-  paintTile(layer, level, column, row) {
-    const own = this.image(layer.url(level, column, row), true);
+  paintTile(layer, level, column, row, depth) {
+    const address = layer.url(level, column, row), own = this.tiles.get(address);
     const step = 2 ** (this.slide.last - level), span = this.slide.tile * step;
     if (own) return this.place(own, 0, 0, own.width, own.height, column * span, row * span, own.width * step, own.height * step);
+    const away = Math.hypot((column + 0.5) * span - this.x, (row + 0.5) * span - this.y);
+    this.missing.push([address, depth * (this.slide.width + this.slide.height) + away]);  // tissue first
     for (let up = 1; up <= level; up++) {  // meanwhile a coarser one
       const whole = 2 ** up;
-      const image = this.image(layer.url(level - up, Math.floor(column / whole), Math.floor(row / whole)), false);
+      const image = this.tiles.get(layer.url(level - up, Math.floor(column / whole), Math.floor(row / whole)));
       if (!image) continue;
       const side = this.slide.tile / whole, left = (column % whole) * side, top = (row % whole) * side;
       const width = Math.min(side, image.width - left), height = Math.min(side, image.height - top);
@@ -126,30 +193,34 @@ class Viewer {
     this.context.drawImage(image, left, top, width, height, px, py, qx - px, qy - py);
   }
 
-  image(address, load) {
-    const known = this.tiles.get(address);
-    if (known) {
-      this.tiles.delete(address);
-      this.tiles.set(address, known);
-      return known.complete && known.naturalWidth ? known : null;
+  trace(rings) {
+    const { context } = this;
+    context.beginPath();
+    for (const ring of rings) {
+      ring.forEach(([x, y], index) => { const [px, py] = this.toCanvas(x, y); index ? context.lineTo(px, py) : context.moveTo(px, py); });
+      context.closePath();
     }
-    if (!load) return null;
-    const image = new Image();
-    image.onload = () => this.draw();
-    image.src = address;
-    this.tiles.set(address, image);
-    if (this.tiles.size > 800) this.tiles.delete(this.tiles.keys().next().value);
-    return null;
+  }
+
+  paintAnalysed() {  // what lies outside was never looked at: veiled, behind a dashed line
+    const { context, slide } = this;
+    this.trace([[[0, 0], [slide.width, 0], [slide.width, slide.height], [0, slide.height]], ...this.analysed]);
+    context.fillStyle = "rgb(120 120 120 / 0.22)";
+    context.fill("evenodd");
+    this.trace(this.analysed);
+    context.lineWidth = 1.5;
+    for (const [colour, start] of [["#fff", 0], ["#222", 5]]) {
+      context.setLineDash([5, 5]);
+      context.lineDashOffset = start;
+      context.strokeStyle = colour;
+      context.stroke();
+    }
+    context.setLineDash([]);
   }
 
   paintOutline({ rings, colour, width }) {
     const { context } = this;
-    context.beginPath();
-    for (const [number, ring] of rings.entries()) {
-      if (number && this.isSpeck(ring)) continue;
-      ring.forEach(([x, y], index) => { const [px, py] = this.toCanvas(x, y); index ? context.lineTo(px, py) : context.moveTo(px, py); });
-      context.closePath();
-    }
+    this.trace(rings.filter((ring, number) => !number || !this.isSpeck(ring)));
     for (const [stroke, thick] of [["#fff", width + 2.5], [colour, width]]) {
       context.strokeStyle = stroke;
       context.lineWidth = thick;

@@ -1,0 +1,57 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from xpath.geometry import Mpp, PatchGrid, Size
+from xpath.review.slide_view import analysed_rings
+
+
+def grid_of(coords, footprint, size):
+    return PatchGrid(
+        coords=np.array(coords, np.int64), footprint=footprint, pixels=footprint, mpp=Mpp(0.5),
+        overlap=0, slide_size=Size(*size), slide_mpp=0.5,
+    )  # fmt: skip
+
+
+def area(ring):
+    (x, y), (u, v) = ring[:-1].T, ring[1:].T
+    return float((x * v - u * y).sum() / 2)
+
+
+def test_the_analysed_area_is_outlined_with_its_holes():
+    """Eight patches around one that is left out, and one apart."""
+    around = [(64 * c, 64 * r) for r in range(3) for c in range(3) if (c, r) != (1, 1)]
+    masks = SimpleNamespace(grid=grid_of([*around, (320, 0)], 64, (400, 300)))
+
+    rings = analysed_rings(masks)
+
+    assert sorted(abs(area(ring)) for ring in rings) == [64**2, 64**2, 192**2]
+    assert sum(area(ring) for ring in rings) in (9 * 64**2, -9 * 64**2)  # a hole turns back
+
+
+def test_uneven_steps_leave_no_seam():
+    """At 0.499 mpp patches of 257 pixels begin 256 or 257 pixels apart."""
+    starts = np.rint(np.arange(6) * 256.5).astype(int).tolist()
+    grid = grid_of([(x, y) for y in starts for x in starts], 257, (2000, 2000))
+
+    (ring,) = analysed_rings(SimpleNamespace(grid=grid))
+
+    assert abs(area(ring)) == pytest.approx((starts[-1] + 257) ** 2, rel=0.05)
+
+
+def test_a_label_that_was_never_taught_is_a_guess(service):
+    view = service._view(service._entry("one"))
+    view.masks.facts.taught[1] = False
+
+    names = [one["name"] for one in view.describe()["object_classes"]]
+
+    assert ["guess" in name for name in names] == [False, True, False, False]
+
+
+def test_areas_are_of_the_analysed_tissue(service):
+    tumor = service.slide("one")["object_classes"][0]
+
+    pixels = 50 * 160 + 10 * 40
+    assert tumor["area"] == pixels / (512 * 384)
+    assert tumor["mm2"] == pytest.approx(pixels * 0.25 / 1e6)
