@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from xpath.export.overlay import Panels
 
-__all__ = ["activation_figure", "importance_figure", "leading"]
+__all__ = ["activation_figure", "importance_figure", "leading", "save_for_print"]
 
 STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
@@ -82,7 +82,7 @@ def activation_figure(stem: Path, slides: Sequence[Panels]) -> tuple[Path, Path]
         figure.subplots_adjust(0.01, 0.45 / high, 0.99, 1 - 0.36 / high, 0.05, between)
         for row, panels in zip(axes, slides, strict=True):
             _activation_row(row, panels)
-        return _save(figure, stem)
+        return save_for_print(figure, stem)
 
 
 def importance_figure(
@@ -122,7 +122,7 @@ def importance_figure(
             _intervals(right, heights, chosen, colour, name)
         _finish(left, right, objects)
         figure.subplots_adjust(0.27, 0.55 / height, 0.985, 1 - 0.32 / height, 0.06)
-        return _save(figure, stem)
+        return save_for_print(figure, stem)
 
 
 def _activation_row(axes: Sequence[Any], panels: Panels) -> None:
@@ -238,7 +238,7 @@ def _largest(rows: Sequence[Mapping[str, Any]], name: str) -> float:
     return max(float(row["excess"]) for row in rows if row["object"] == name)
 
 
-def _save(figure: Any, stem: Path) -> tuple[Path, Path]:
+def save_for_print(figure: Any, stem: Path) -> tuple[Path, Path]:
     """PDF and PNG without date or program, so that equal runs give equal files."""
     paths = stem.with_name(f"{stem.name}.pdf"), stem.with_name(f"{stem.name}.png")
     nothing = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}}

@@ -5,7 +5,7 @@ Axes: B slides, F folds.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpath.batch.done import key_of, make_once
@@ -43,6 +43,9 @@ class TrainedClassifier(NamedTuple):
     slides is left out."""
     temperatures: tuple[float | None, ...]
     """``(F,)``; None where there were too few validation slides to fit one."""
+    repeats: tuple[OutOfFold, ...] = ()
+    """Of the test slides, by each seed; the first is that of ``predictions``. Empty without test
+    slides."""
 
 
 def train_cohort(
@@ -59,8 +62,10 @@ def train_cohort(
     Args:
         cohort: The slides.
         splits: One per fold.
-        config: How classifiers are built and trained; fold f with seed ``train.seed + f``.
-        folder: For the checkpoints, ``<name>``, or with folds ``<name>_<fold>``.
+        config: How classifiers are built and trained; of F folds fold f with seed
+            ``train.seed + f``, and again ``classifier.seeds - 1`` times with F more each.
+        folder: For the checkpoints, ``<name>``, or with folds ``<name>_<fold>``, and of further
+            seeds ``<name>_<fold>_seed<number>``.
         on_model: Called with name and fold when a model is trained.
 
     Returns:
@@ -70,65 +75,93 @@ def train_cohort(
         DataError: A split that cannot be trained on, or nothing to calibrate on.
     """
     trained = []
+    trainer = _Trainer(
+        cohort=cohort, splits=splits, config=config, folder=folder, on_model=on_model
+    )
     for name in cohort.models:
-        models, temperatures = [], []
-        bags = cohort.bags[CLASSIFIERS[name].reads]
-        for fold, split in enumerate(splits):
-            output = folder / model_name(name, fold, len(splits))
-            _train_one(cohort, name, fold, split, config, output)
-            model = CLASSIFIERS[name].model.from_pretrained(output)
+        bags, temperatures = cohort.bags_for(name), []
+        seeds = [trainer.models(name, bags, seed) for seed in range(config.classifier.seeds)]
+        for model, split in zip(seeds[0], splits, strict=True):
             held = [bags[i] for i in split.validation]
             temperatures.append(_temperature(model, held, config.classifier.calibrate))
-            models.append(model.to(config.device))
-            if on_model:
-                on_model(name, fold)
         used = [(t if config.classifier.calibrate else None) or 1.0 for t in temperatures]
         predictions = {
-            split_name: predict_held_out(models, bags, [split[number] for split in splits], used)
-            for number, split_name in enumerate(SPLITS)
-            if (len(splits) == 1 or split_name == "test") and len(splits[0][number])
+            split_name: predict_held_out(seeds[0], bags, [split[n] for split in splits], used)
+            for n, split_name in enumerate(SPLITS)
+            if (len(splits) == 1 or split_name == "test") and len(splits[0][n])
         }
-        trained.append(TrainedClassifier(name, predictions, tuple(temperatures)))
+        repeats: tuple[OutOfFold, ...] = ()
+        if "test" in predictions:
+            held_out, plain = [split.test for split in splits], [1.0] * len(splits)
+            others = [predict_held_out(models, bags, held_out, plain) for models in seeds[1:]]
+            repeats = (predictions["test"], *others)
+        trained.append(TrainedClassifier(name, predictions, tuple(temperatures), repeats))
     return trained
 
 
-def model_name(name: str, fold: int, folds: int) -> str:
-    """Folder of a classifier's checkpoint: its name, with the fold where there are several."""
-    return name if folds == 1 else f"{name}_{fold}"
+def model_name(name: str, fold: int, folds: int, seed: int = 0) -> str:
+    """Folder of a classifier's checkpoint: its name, with fold and seed where there are several."""
+    of_fold = name if folds == 1 else f"{name}_{fold}"
+    return f"{of_fold}_seed{seed}" if seed else of_fold
 
 
-def _train_one(
-    cohort: Cohort, name: str, fold: int, split: Split, config: CohortConfig, output: Path
-) -> None:
-    row, settings = CLASSIFIERS[name], config.classifier.settings_of(name)
-    bags = cohort.bags[row.reads]
-    training = replace(config.classifier.train, seed=config.classifier.train.seed + fold)
-    slides = {
-        split_name: [cohort.slides[i].slide_id for i in indices]
-        for split_name, indices in zip(SPLITS, split, strict=True)
-    }
-    key = key_of(
-        name, config.version, config.min_coverage, cohort.sizes.classes, slides,
-        cohort.sizes.objects,
-        _changed(settings, ClassifierConfig().settings_of(name)),
-        _changed(asdict(training), asdict(TrainConfig())),
-        [(slide.slide_id, slide.label, slide.key) for slide in cohort.slides],
-    )  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class _Trainer:
+    """Trains models of a cohort into a folder."""
 
-    def produce() -> None:
-        # On the CPU first: so the first weights are the same on every device.
-        model: Pretrained = seeded_build(lambda: row.build(cohort.sizes, settings), training.seed)
-        model.to(config.device)
-        row.fit(
-            model,
-            [bags[i] for i in split.train],
-            [bags[i] for i in split.validation],
-            training,
-        )
-        model.metadata |= {**cohort.about, "slides": slides}
-        model.save_pretrained(output)
+    cohort: Cohort
+    splits: Sequence[Split]
+    config: CohortConfig
+    folder: Path
+    on_model: Callable[[str, int], None] | None
 
-    make_once(output, key, produce)
+    def models(self, name: str, bags: Sequence[Bag], seed: int) -> list[Pretrained]:
+        """The model of every fold from one seed, trained now or before."""
+        models = []
+        for fold, split in enumerate(self.splits):
+            output = self.folder / model_name(name, fold, len(self.splits), seed)
+            self._train_one(name, bags, fold + seed * len(self.splits), split, output)
+            model = CLASSIFIERS[name].model.from_pretrained(output)
+            models.append(model.to(self.config.device))
+            if self.on_model:
+                self.on_model(name, fold)
+        return models
+
+    def _train_one(
+        self, name: str, bags: Sequence[Bag], number: int, split: Split, output: Path
+    ) -> None:
+        """Trains one model, its seed the run's and ``number`` more."""
+        cohort, config = self.cohort, self.config
+        row, settings = CLASSIFIERS[name], config.classifier.settings_of(name)
+        training = replace(config.classifier.train, seed=config.classifier.train.seed + number)
+        slides = {
+            split_name: [cohort.slides[i].slide_id for i in indices]
+            for split_name, indices in zip(SPLITS, split, strict=True)
+        }
+        key = key_of(
+            name, config.version, config.min_coverage, cohort.sizes.classes, slides,
+            cohort.sizes.objects,
+            _changed(settings, ClassifierConfig().settings_of(name)),
+            _changed(asdict(training), asdict(TrainConfig())),
+            [(slide.slide_id, slide.label, slide.key) for slide in cohort.slides],
+        )  # fmt: skip
+
+        def produce() -> None:
+            # On the CPU first: so the first weights are the same on every device.
+            model: Pretrained = seeded_build(
+                lambda: row.build(cohort.sizes, settings), training.seed
+            )
+            model.to(config.device)
+            row.fit(
+                model,
+                [bags[i] for i in split.train],
+                [bags[i] for i in split.validation],
+                training,
+            )
+            model.metadata |= {**cohort.about, "slides": slides}
+            model.save_pretrained(output)
+
+        make_once(output, key, produce)
 
 
 def _changed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

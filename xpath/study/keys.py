@@ -29,7 +29,8 @@ STAGE_VERSIONS = {
     "features": 2,
     "models": 5,
     "explanation": 3,
-    "export": 4,
+    "export": 5,
+    "attributions": 1,
     "pyramids": 1,
     "dicom-seg": 1,
 }
@@ -61,6 +62,7 @@ STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
         "objects.min_coverage",
     ),
     "explanation": (
+        "explain.hide",
         "explain.sigma_um",
         "explain.feather_um",
         "explain.null",
@@ -69,14 +71,22 @@ STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
         "objects.min_coverage",
     ),
     "export": ("drawn",),
+    "attributions": ("explain.methods", "explain.seed"),
     "pyramids": (),
     "dicom-seg": (),
 }
 """The settings each stage depends on, as in ``--set``, or whole tables. Labels, weights, resolution
 and splits are inputs of the keys instead. Devices and sizes of batches change no result."""
 
-DECIDE_NOTHING = ("objects.device", "objects.batch", "memory_gb", "explain.splits")
-"""Settings that change how fast, or for how many slides, results are made, but no result."""
+DECIDE_NOTHING = (
+    "objects.device",
+    "objects.batch",
+    "memory_gb",
+    "explain.splits",
+    "explain.methods",
+)
+"""Settings that change how fast, for how many slides or by how many methods results are made, but
+no result that is there."""
 
 
 def stage_key(stage: str, config: StudyConfig, *inputs: object) -> str:

@@ -13,7 +13,7 @@ from xpath.explain.explanation import Explanation, write_explanation
 from xpath.explain.grouping import shared_area
 from xpath.explain.hiding import SegmentedSlide
 from xpath.explain.importance import object_importance
-from xpath.explain.perturbation import Blur, PerturbationConfig
+from xpath.explain.perturbation import PerturbationConfig, perturbation_of
 from xpath.mil.bag import Bag, pack
 from xpath.objects.extract import extract_objects
 from xpath.objects.find import find_objects
@@ -199,7 +199,7 @@ def _importance(
             ),
             objects=[name for name in settings.labels if name in slide.objects],
             target=classes.index(entry.label) if entry.label in classes else predicted,
-            perturbation=Blur(settings.sigma_um),
+            perturbation=perturbation_of(settings.hide, settings.sigma_um),
             config=PerturbationConfig(
                 feather_um=settings.feather_um,
                 null=settings.null,
