@@ -187,11 +187,18 @@ def _ratios(
     colour: str,
     width: float,
 ) -> None:
-    """Bars from 1, where hiding changes nothing, on a logarithmic axis."""
+    """Bars from 1, where hiding changes nothing, on a logarithmic axis.
+
+    Bars are geometric means over slides, diamonds the ratio of mean losses.
+    """
     known = [(y, float(row["imp"])) for y, row in zip(heights, rows, strict=True) if row]
     for y, value in known:
         if math.isfinite(value) and value > 0:
             axis.barh(y, value - 1, left=1, height=0.9 * width, color=colour)
+    for y, row in zip(heights, rows, strict=True):
+        of_means = float(row.get("imp_of_means", math.nan)) if row else math.nan
+        if math.isfinite(of_means) and of_means > 0:
+            axis.plot([of_means], [y], "D", mfc="white", mec="black", mew=0.6, ms=3.2)
 
 
 def _intervals(
@@ -221,7 +228,7 @@ def _finish(left: Any, right: Any, objects: Sequence[str]) -> None:
     left.axvline(1, color="black", linewidth=0.8)
     right.axvline(0, color="black", linewidth=0.8)
     left.set_yticks(range(len(objects)), [short_name(name) for name in objects])
-    left.set_xlabel("importance, Eq. 12 (1: no change)")
+    left.set_xlabel("importance, Eq. 12 (1: no change; diamond: of mean losses)")
     right.set_xlabel("excess fall of log-odds, 95 % (0: none)")
     for handle in right.legend(
         frameon=False, fontsize=7, loc="lower center", ncols=3, bbox_to_anchor=(0.5, 1.0)

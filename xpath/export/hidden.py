@@ -102,8 +102,9 @@ def hidden_figure(
     rows = [(title, pictures[:IN_PRINT]) for title, pictures in slides if pictures]
     if not rows:
         return None
-    figure = Figure(figsize=(2 * IN_PRINT * (INCHES + 0.12), len(rows) * (INCHES + 0.75)))
-    axes = figure.subplots(len(rows), 2 * IN_PRINT, squeeze=False)
+    pairs = max(len(pictures) for _, pictures in rows)
+    figure = Figure(figsize=(2 * pairs * (INCHES + 0.12), len(rows) * (INCHES + 0.75)))
+    axes = figure.subplots(len(rows), 2 * pairs, squeeze=False)
     figure.subplots_adjust(0.01, 0.3 / (2 * len(rows)), 0.99, 1 - 0.5 / (2 * len(rows)), 0.05, 0.6)
     for line, (title, pictures) in zip(axes, rows, strict=True):
         for axis in line:
@@ -116,17 +117,17 @@ def hidden_figure(
 
 def _pair(plain: Any, hidden: Any, one: HiddenPicture) -> None:
     """A patch as it is on one axis, and hidden on the next."""
-    for axis, picture, loss in (
-        (plain, one.plain, one.loss),
-        (hidden, one.hidden, one.hidden_loss),
-    ):
+    sides = (
+        ("as it is", plain, one.plain, one.loss),
+        ("hidden", hidden, one.hidden, one.hidden_loss),
+    )
+    for words, axis, picture, loss in sides:
         axis.imshow(picture)
         axis.text(
-            0.5, -0.06, f"loss {loss:.3g}", fontsize=7, ha="center", va="top",
+            0.5, -0.06, f"{words}: loss {loss:.3g}", fontsize=7, ha="center", va="top",
             transform=axis.transAxes,
         )  # fmt: skip
     plain.text(0, 1.06, one.name, fontsize=7.5, color=one.colour, transform=plain.transAxes)
-    hidden.text(0, 1.06, "hidden", fontsize=7, transform=hidden.transAxes)
 
 
 def _hidden(

@@ -17,6 +17,9 @@ from xpath.segment.predict.images import resized, square_corner
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from xpath.segment.model.decoder import ImageMemory
 
 __all__ = ["Embedding", "joined"]
@@ -33,6 +36,8 @@ class Embedding(NamedTuple):
     """Height and width at which the model saw them."""
     square: bool = False
     """Whether the model saw them in the middle of a square."""
+    pixels: NDArray[np.uint8] | None = None
+    """``(B, H, W, 3)`` the images themselves, for judges of presence that look at colours."""
 
     @property
     def images(self) -> int:
@@ -41,7 +46,9 @@ class Embedding(NamedTuple):
 
     def rows(self, rows: slice) -> Embedding:
         """Some of the images, sharing their memory."""
-        return self._replace(memory=_merge(lambda parts: parts[0][rows], [self.memory]))
+        pixels = None if self.pixels is None else self.pixels[rows]
+        memory = _merge(lambda parts: parts[0][rows], [self.memory])
+        return self._replace(memory=memory, pixels=pixels)
 
     def enlarge(self, logits: Tensor) -> Tensor:
         """Logits ``(B, P, h, w)`` of the model at the size of the images, ``(B, P, H, W)``.

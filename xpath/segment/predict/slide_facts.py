@@ -5,6 +5,7 @@ Axes: N patches, L labels, H W pixels.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -14,7 +15,7 @@ import torch
 from xpath.segment.predict.blending import LIMIT, BlendedPatch
 from xpath.segment.predict.competition import overlaps_of, slide_presence
 from xpath.segment.predict.known_prompts import UNTAUGHT, taught_labels
-from xpath.segment.predict.presence import MaskStatistics
+from xpath.segment.predict.presence import MaskStatistics, PresenceModel
 from xpath.store.label_facts import LabelFacts
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from xpath.protocols import Segmentor
 
 __all__ = ["Decided", "PatchStore", "SlideTally", "decided"]
+
+logger = logging.getLogger(__name__)
 
 
 class Decided(NamedTuple):
@@ -68,6 +71,13 @@ class SlideTally:
         taught = getattr(segmentor.info, "labels", ())
         self._names = taught_labels(prompts, taught)
         self._calibration = getattr(segmentor, "calibration", None)
+        if isinstance(self._calibration, PresenceModel):
+            logger.warning(
+                "the tests of presence of %s look at the colours of an image and say nothing about"
+                " slides; labels are taken as present wherever they have a pixel",
+                segmentor.info.name,
+            )
+            self._calibration = None
         self._rows: list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]] = []
         self._before = np.zeros((len(prompts), len(prompts)), np.int64)
         self._after = np.zeros_like(self._before)
