@@ -39,7 +39,7 @@ from xpath.segment.evaluation.questions import EvaluationConfig, Problem, Questi
 from xpath.segment.evaluation.recognised import recognise_images
 from xpath.segment.evaluation.tables import dice_by, write_tables
 from xpath.segment.predict.calibration import load_presence
-from xpath.segment.predict.predictor import SegmentPredictor
+from xpath.segment.predict.predictor import PredictorConfig, SegmentPredictor
 
 AGAINST = "samples.csv of another model on the same data; may be given several times"
 BOXES = "a box-prompted model such as MedSAM (folder, hub id, .pth): union and instance boxes"
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--against", action="append", default=[], metavar="NAME=CSV", help=AGAINST)
     add("--boxes", action="append", default=[], metavar="NAME=WEIGHTS", help=BOXES)
     add("--predictions", action="append", default=[], metavar="NAME=DIR", help=PREDICTIONS)
+    add("--parents", action="store_true", help="ask untaught labels as the nearest taught ones")
     add("--seed", type=int, default=0, help="of the intervals")
     return parser
 
@@ -93,8 +94,11 @@ def _parser() -> argparse.ArgumentParser:
 def _evaluate(args: argparse.Namespace) -> Evaluation:
     where = {"split": args.split, "mapping": args.mapping, "mpp": args.mpp, "limit": args.limit}
     items, problems = read_folders(args.data, **where)
-    predictor = SegmentPredictor.from_pretrained(args.weights, device=args.device)
-    predictor.calibration = load_presence(args.presence) if args.presence else predictor.calibration
+    predictor = SegmentPredictor.from_pretrained(
+        args.weights, device=args.device, config=PredictorConfig(parents=args.parents)
+    )
+    if args.presence:
+        predictor.calibration = load_presence(args.presence)
     asked = {"absent": args.absent, "invalid": args.invalid}
     config = EvaluationConfig(trained=predictor.info.labels, batch=args.batch, **asked)
     groups = read_table(args.groups, "image", "group") if args.groups else []

@@ -62,6 +62,9 @@ class Segmentation(NamedTuple):
     """``(B, P, H, W)`` per pixel, if it was asked for."""
     published: tuple[bool, ...] = ()
     """For each prompt: is it the sentence of one of the 160 published labels?"""
+    answered_as: tuple[tuple[str, ...], ...] = ()
+    """For each prompt the ids of taught labels whose union answered in its place, none where it
+    was asked as it is."""
     score: NDArray[np.float64] | None = None
     """``(B, P)`` what ``present`` was decided by, such as a probability or a p-value; None where
     the segmentor tells nothing beyond ``presence``."""

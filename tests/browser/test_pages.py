@@ -151,6 +151,7 @@ def test_the_report_works_alone_and_asks_nobody(report, new_page):
 
     shown = "document.querySelectorAll('.stage img')[{}].style.opacity"
     assert page.run(shown.format(1)) == "0"  # the patch map
+    page.click(".layers summary")
     page.click("[data-key='1']")
     assert float(page.run(shown.format(1))) == pytest.approx(0.8)
     page.press("1")
@@ -170,7 +171,9 @@ def test_the_report_prints_on_paper(report, new_page):
     page = new_page()
     page.open(report.as_uri())
     page.call("Emulation.setEmulatedMedia", media="print")
+    page.run("dispatchEvent(new Event('beforeprint'))")
 
+    assert page.run("[...document.querySelectorAll('details')].every((one) => one.open)")
     hidden = "getComputedStyle(document.querySelector('{}')).display"
     assert page.run(hidden.format(".controls input")) == "none"
     assert page.run(hidden.format(".stage")) != "none"
@@ -185,6 +188,8 @@ def test_an_index_of_a_thousand_slides_opens_at_once_and_is_searched(tmp_path, n
             "split": "test",
             "predicted": "IDC",
             "status": "explained",
+            "probability": f"{0.5 + number / 2000:.4f}",
+            "doubt": f"{0.5 - number / 2000:.4f}" if number else "",
             "link": "",
         }
         for number in range(1000)
@@ -215,3 +220,12 @@ def test_an_index_of_a_thousand_slides_opens_at_once_and_is_searched(tmp_path, n
     page.type("#pager input", "ilc 099")
     page.until("document.querySelector('#pager [role=status]').textContent.startsWith('1 of 1000')")
     assert page.run(shown) == ["TCGA-0990"]
+
+    page.run("document.querySelector('#pager input').value = ''")
+    page.click("#slides th:nth-child(6) button")  # by doubt, the largest first
+    assert page.run(shown)[:2] == ["TCGA-0001", "TCGA-0002"]
+    page.click("#slides th:nth-child(6) button")
+    assert page.run(shown)[0] == "TCGA-0999"
+    page.type("#pager input", "wrong")
+    page.until("document.querySelector('#pager [role=status]').textContent.startsWith('100 of')")
+    assert page.run(shown)[-1] == "TCGA-0500"  # ILC that was called IDC, still by doubt

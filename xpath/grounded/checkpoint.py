@@ -16,14 +16,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from xpath.errors import CheckpointError
 from xpath.grounded.config import GroundedConfig, GroundingSizes, LanguageSizes, VisionSizes
 from xpath.grounded.model import GroundedModel, empty_grounded
 from xpath.grounded.names import renaming, to_ours, to_published
 from xpath.grounded.prompts import GroundedTokenizer
+from xpath.store.checkpoints import checkpoint_folder, read_safetensors
 from xpath.store.schema import atomic, sha256_of
 
 if TYPE_CHECKING:
@@ -74,14 +74,14 @@ def load_grounded(path: str | Path, config: GroundedConfig | None = None) -> Loa
         CheckpointError: A file is missing or unreadable, or the weights do not fit; every
             difference is named.
     """
-    folder = _locate(path)
+    folder = checkpoint_folder(path, FILES)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(
             f"{folder} holds no *.safetensors; weights in other formats are not read: save them as"
             " safetensors"
         )
-    state = {name: value for file in files for name, value in _read(file).items()}
+    state = {name: value for file in files for name, value in read_safetensors(file).items()}
     tokenizer = GroundedTokenizer.from_folder(folder)
     known, name = _read_config(folder)
     config = config or known or _published_sizes(state)
@@ -168,34 +168,6 @@ def load_fitting(model: GroundedModel, state: Mapping[str, Tensor], path: Path) 
         parts = ", ".join(f"{part}* ({count})" for part, count in sorted(left_out.items()))
         logger.info("%s: left out what serves video only: %s", path, parts)
     model.load_state_dict({name: value.float() for name, value in ours.items()}, assign=True)
-
-
-def _locate(path: str | Path) -> Path:
-    """The folder of a checkpoint. Hub ids are looked up through huggingface_hub."""
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or str(path).count("/") != 1:
-        raise CheckpointError(
-            f"{path} is no folder; pass a checkpoint folder or a hub id owner/name"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(str(path), allow_patterns=list(FILES)))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is no folder here and could not be fetched from the hub ({error}); without a"
-            " network, pass the folder of a checkpoint that was downloaded before"
-        ) from error
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}") from error
 
 
 def _read_config(folder: Path) -> tuple[GroundedConfig | None, str]:

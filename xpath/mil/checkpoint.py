@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from xpath.errors import CheckpointError
+from xpath.store.checkpoints import read_safetensors
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Pretrained(nn.Module):
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{folder / 'config.json'} cannot be used: {error}") from error
         weights = folder / "model.safetensors"
-        state = _read_weights(weights)
+        state = read_safetensors(weights)
         _check_fit(model, state, weights)
         model.load_state_dict(state, assign=True)  # assign: keep the stored precision
         model.metadata = content["metadata"]
@@ -138,16 +139,6 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path} cannot be read ({error!r}); a slide classifier is a folder with config.json"
             " and model.safetensors"
         ) from error
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
 def _refuse_other_files(folder: Path) -> None:

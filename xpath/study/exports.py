@@ -26,8 +26,10 @@ from xpath.export.overlay import (
 )
 from xpath.export.report.pages import write_report
 from xpath.export.report.pictures import jpeg_bytes, patch_strips, report_layers
+from xpath.export.report.reasons import reasons
 from xpath.export.report.records import ComparedMethods, ObjectRow, SlideReport
 from xpath.export.report.tables import (
+    cohort_evidence,
     cohort_needs,
     file_table,
     temperatures,
@@ -41,7 +43,7 @@ from xpath.objects.measure import morphometry
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
-from xpath.store.tables import write_table
+from xpath.store.tables import read_table, write_table
 from xpath.study.attributions import attributions_key
 from xpath.study.findings import export_findings
 from xpath.study.keys import stage_key
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 
     from xpath.batch.slides import SlideEntry
     from xpath.explain.explanation import Explanation
+    from xpath.explain.verdict import Evidence
     from xpath.export.report.records import CohortNeed, HiddenPicture
     from xpath.store.features import SlideFeatures
     from xpath.store.masks import SlideMasks
@@ -95,6 +98,7 @@ def export(study: Study, entry: SlideEntry, split: str) -> bool:
         split,
         # Tables over all slides, parts of which the page shows, change with any slide.
         cohort_needs(study.folder.table("importance"), measured),
+        read_table(study.folder.table("evidence")),
         temperatures(study.folder.table("calibration"), study.fold_of(entry)),
         *_attributed(study, entry),
     )
@@ -138,10 +142,11 @@ def _export_to(
     )
     figure = (folder / "explanation.png").read_bytes()
     report = slide_report(study, entry, split, explanation, figure)
+    named = {reason.name for reason in reasons(report)}
     report = replace(
         report,
         overview=jpeg_bytes(overview),
-        layers=report_layers(panels, f"slides/{entry.slide_id}"),
+        layers=report_layers(panels, f"slides/{entry.slide_id}", shown=named),
         strips=strips,
         hidden=hidden,
         um_per_pixel=panels.um_per_pixel,
@@ -229,6 +234,7 @@ def slide_report(
             explanation,
             _areas(explanation, features),
             needs,
+            cohort_evidence(folder.table("evidence")),
             absent=absent,
             guessed=study.untaught,
         ),
@@ -272,6 +278,7 @@ def _rows(
     explanation: Explanation,
     area: NDArray[np.float32],
     needs: Mapping[str, CohortNeed],
+    verdicts: Mapping[str, Evidence],
     *,
     absent: Sequence[str],
     guessed: Sequence[str],
@@ -283,11 +290,10 @@ def _rows(
         name = by_object.objects[j]
         if name in absent:
             continue
-        guess = " (guess: never learnt)" if short_name(name) in guessed else ""
         e = hidden.get(name)
         rows.append(
             ObjectRow(
-                name="other (no mask)" if name == OTHER else short_name(name) + guess,
+                name="other (no mask)" if name == OTHER else short_name(name),
                 colour=hex_colour(object_colour(name)),
                 area=float(area[j]),
                 contribution=float(by_object.contribution[j]),
@@ -300,6 +306,8 @@ def _rows(
                 random_masks=importance.random.shape[-1],
                 cover=None if e is None else float(importance.cover[e]),
                 cohort=needs.get(name),
+                evidence=verdicts.get(name),
+                guess=short_name(name) in guessed,
             )
         )
     return tuple(rows)

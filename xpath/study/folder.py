@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xpath.store.tables import read_table
 
-__all__ = ["RunFolder", "slide_predictions", "slide_splits"]
+__all__ = ["RunFolder", "slide_predictions", "slide_probabilities", "slide_splits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +105,23 @@ def slide_predictions(folder: RunFolder, model: str = "object_aware") -> dict[st
     """
     rows = read_table(folder.table("predictions"), model=str, slide_id=str, predicted=str)
     return {row["slide_id"]: row["predicted"] for row in rows if row["model"] == model}
+
+
+def slide_probabilities(
+    folder: RunFolder, model: str = "object_aware"
+) -> dict[str, dict[str, float]]:
+    """Calibrated probability of each class, by slide id, empty before training.
+
+    Raises:
+        StoreError: ``tables/predictions.csv`` lacks a column.
+    """
+    rows = read_table(folder.table("predictions"), model=str, slide_id=str)
+    return {
+        row["slide_id"]: {
+            column.removeprefix("p "): float(value)
+            for column, value in row.items()
+            if column.startswith("p ") and value
+        }
+        for row in rows
+        if row["model"] == model
+    }

@@ -17,6 +17,7 @@ from xpath.export.figures import activation_figure, importance_figure
 from xpath.export.hidden import hidden_figure
 from xpath.export.overlay import short_name
 from xpath.export.report.pages import write_index
+from xpath.export.report.reasons import prediction_doubt
 from xpath.export.report.records import CohortReport, FileTable, SlideReport
 from xpath.export.report.tables import file_table
 from xpath.export.report.words import cohort_need, doubt_in_words, need
@@ -25,7 +26,7 @@ from xpath.mil.classifier import CONTROLS
 from xpath.store.masks import open_masks
 from xpath.store.tables import read_rows, read_table
 from xpath.study.exports import OVERVIEW, hidden_of, panels_of, slide_report
-from xpath.study.folder import slide_predictions, slide_splits
+from xpath.study.folder import slide_predictions, slide_probabilities, slide_splits
 from xpath.study.slides import EXPLAINED, explain_key
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export_index"]
 
+NO_DOUBT = {"probability": "", "doubt": ""}
 SCORES = ("auc", "auc_low", "auc_high", "balanced_accuracy", "f1")
 """Columns of ``tables/metrics.csv`` that the page shows."""
 
@@ -50,7 +52,11 @@ def export_index(
 ) -> None:
     """Writes ``index.html`` and ``figures/``."""
     splits, predicted = slide_splits(study.folder), slide_predictions(study.folder)
-    slides = tuple(_slide_row(study, entry, splits, predicted) for entry in study.slides)
+    doubt = _doubts(study)
+    slides = tuple(
+        _slide_row(study, entry, splits, predicted) | doubt.get(entry.slide_id, NO_DOUBT)
+        for entry in study.slides
+    )
     metrics = read_table(study.folder.table("metrics"), **dict.fromkeys(SCORES, float))
     rows = tuple(
         {
@@ -106,6 +112,19 @@ def _faithfulness(study: Study) -> FileTable | None:
         columns=tuple(table.columns[i] for i in kept),
         rows=tuple(tuple(row[i] for i in kept) for row in table.rows),
     )
+
+
+def _doubts(study: Study) -> dict[str, dict[str, str]]:
+    """Probability of the predicted class and doubt in it, as printed, by slide id."""
+    standard = slide_probabilities(study.folder, "attention")
+    return {
+        name: {
+            "probability": f"{max(chances.values()):.2f}",
+            "doubt": f"{prediction_doubt(chances, standard.get(name, {})):.2f}",
+        }
+        for name, chances in slide_probabilities(study.folder).items()
+        if chances
+    }
 
 
 def _groups(contributions: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:

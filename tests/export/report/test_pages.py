@@ -160,6 +160,7 @@ def test_the_index_names_the_files_of_its_tables_and_asks_nobody(tmp_path, repor
     row |= {"imp": 2.0, "slides": 4, "area": 0.1, "cover": 0.6, "least_q": 0.001}
     row |= {"effect_low": 0.6, "effect_high": 1.4}
     slide = {"slide_id": "s", "label": "A", "split": "test", "predicted": "B", "status": "done"}
+    slide |= {"probability": "0.90", "doubt": "0.20"}
     metrics = {"model": "m", "split": "test", "slides": 4, "auc": 1.0, "f1": 1.0}
     metrics |= {"auc_low": 0.5, "auc_high": 1.0}
     cohort = CohortReport(
@@ -344,7 +345,7 @@ def four_patches():
 def test_top_and_bottom_patches_are_signed_sorted_and_outlined(four_patches):
     slide, masks = four_patches
     values = np.array([[0.1, 0], [-0.4, 0], [0.3, 0], [-0.2, 0]])
-    by_object = SimpleNamespace(contribution=values.sum(axis=0), patch_contribution=values)
+    by_object = SimpleNamespace(bars=values.sum(axis=0), patch_contribution=values)
 
     (strip,) = patch_strips(slide, masks, SimpleNamespace(object=by_object), each=3)
 
@@ -359,7 +360,7 @@ def test_top_and_bottom_patches_are_signed_sorted_and_outlined(four_patches):
 
 def test_an_object_that_only_speaks_against_has_no_top_patch(four_patches):
     values = np.full((4, 2), -0.1)
-    by_object = SimpleNamespace(contribution=values.sum(axis=0), patch_contribution=values)
+    by_object = SimpleNamespace(bars=values.sum(axis=0), patch_contribution=values)
 
     (strip,) = patch_strips(*four_patches, SimpleNamespace(object=by_object))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from xpath.errors import DataError
 from xpath.export.overlay import short_name
 from xpath.export.report.pictures import jpeg_bytes
+from xpath.export.report.reasons import cohort_reasons, doubts, reasons
 from xpath.export.report.words import (
     cohort_need,
     evidence_in_words,
@@ -65,6 +66,8 @@ def write_report(path: Path, report: SlideReport) -> None:
         path,
         "slide.html",
         report=report,
+        reasons=reasons(report),
+        doubts=tuple(doubts(report)),
         widest=widest,
         sentence=summary(report),
         bar=scale_bar(report.um_per_pixel, report.width),
@@ -76,7 +79,8 @@ def write_index(path: Path, report: CohortReport) -> None:
     ends = [abs(row[end]) for row in report.importance for end in ("excess_low", "excess_high")]
     ends += [abs(row["excess"]) for row in report.importance]
     widest = max((end for end in ends if math.isfinite(end)), default=1.0)
-    _write(path, "index.html", report=report, widest=widest or 1.0)
+    reasons = cohort_reasons(report)
+    _write(path, "index.html", report=report, reasons=reasons, widest=widest or 1.0)
 
 
 def _write(path: Path, template: str, **values: Any) -> None:

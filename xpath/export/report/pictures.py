@@ -16,7 +16,7 @@ from xpath.export.report.records import Layer, PatchPicture, PatchStrip
 from xpath.geometry import Size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,12 +37,15 @@ SIDE = 168
 """Pixels of a patch's picture."""
 
 
-def report_layers(panels: Panels, source: str) -> tuple[Layer, ...]:
-    """Maps, then a layer per object class that is there. Objects are shown at first.
+def report_layers(
+    panels: Panels, source: str, *, shown: Container[str] | None = None
+) -> tuple[Layer, ...]:
+    """Maps, then a layer per object class that is there.
 
     Args:
         panels: The slide at the size of its overview.
         source: The folder of the slide in the run.
+        shown: Short names of the objects to show at first; all without them.
     """
     explanation = f"{source}/explanation.h5"
     maps = (
@@ -64,7 +67,7 @@ def report_layers(panels: Panels, source: str) -> tuple[Layer, ...]:
             Layer(
                 name=short_name(panels.objects[label]),
                 png=object_layer(panels.shares[label], colour),
-                shown=True,
+                shown=shown is None or short_name(panels.objects[label]) in shown,
                 colour=hex_colour(colour),
                 source=f"{source}/masks.zarr",
                 value=adds.get(panels.objects[label]),
@@ -115,7 +118,7 @@ def patch_strips(
         SlideError: A patch cannot be read.
     """
     strips = []
-    size = np.abs(explanation.object.contribution[: len(masks.labels)])
+    size = np.abs(explanation.object.bars[: len(masks.labels)])
     chosen = [j for j in np.argsort(-size, kind="stable")[:objects] if masks.area[:, j].any()]
     for j in chosen:
         values = explanation.object.patch_contribution[:, j]

@@ -91,6 +91,15 @@ class ObjectRow:
     """The paper's Eq. 12."""
     cohort: CohortNeed | None = None
     """Over the patients of the measured class."""
+    evidence: Evidence | None = None
+    """The cohort's verdict on it as a reason of the classifiers."""
+    guess: bool = False
+    """True for a label that the segmentor's weights never learnt."""
+
+    @property
+    def title(self) -> str:
+        """The name, with a mark if it is a guess."""
+        return f"{self.name} (guess: never learnt)" if self.guess else self.name
 
     @property
     def value(self) -> float:
@@ -248,7 +257,7 @@ class CohortReport:
     examples: tuple[SlideReport, ...]
     """Slides shown side by side."""
     slides: tuple[Mapping[str, str], ...]
-    """Rows: slide_id, label, predicted, split, status, link."""
+    """Rows: slide_id, label, predicted, probability, doubt, split, status, link."""
     facts: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
     untaught: tuple[str, ...] = ()

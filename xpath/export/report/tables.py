@@ -8,14 +8,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from xpath.errors import StoreError
+from xpath.explain.verdict import Evidence
 from xpath.export.report.records import CohortNeed, FileTable
-from xpath.store.tables import read_table
+from xpath.store.tables import read_rows, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["cohort_needs", "file_table", "temperatures", "training_sentences"]
+__all__ = ["cohort_evidence", "cohort_needs", "file_table", "temperatures", "training_sentences"]
 
 MOST_ROWS = 40
 INTERVALS = {"object": str, "class_name": str} | dict.fromkeys(CohortNeed._fields, float)
@@ -59,6 +60,11 @@ def cohort_needs(path: Path, class_name: str) -> dict[str, CohortNeed]:
         for row in read_table(path, **INTERVALS)
         if row["class_name"] == class_name
     }
+
+
+def cohort_evidence(path: Path) -> dict[str, Evidence]:
+    """The verdict on each object as a reason of the classifiers, from ``tables/evidence.csv``."""
+    return {row.object: row for row in read_rows(path, Evidence)}
 
 
 def training_sentences(model: Path, split: Path) -> tuple[str, ...]:

@@ -220,7 +220,7 @@ def summary(report: SlideReport) -> str:
 
 def _listed(rows: Sequence[ObjectRow]) -> str:
     return ", ".join(
-        f"{row.name if row.area > 0 else f'no {row.name}'} ({signed(row.value)})" for row in rows
+        f"{row.title if row.area > 0 else f'no {row.title}'} ({signed(row.value)})" for row in rows
     )
 
 

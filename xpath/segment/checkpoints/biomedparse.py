@@ -11,9 +11,10 @@ import torch
 from xpath.errors import CheckpointError, ConfigError
 from xpath.segment.checkpoints.biomedparse_names import bare_name, rename_biomedparse, renaming
 from xpath.segment.checkpoints.biomedparse_sizes import config_from_state
-from xpath.segment.checkpoints.checkpoint import load_fitting, read_safetensors
+from xpath.segment.checkpoints.checkpoint import load_fitting
 from xpath.segment.model.segmentor import PIXEL_MEAN, PIXEL_STD, PathSegmentor
 from xpath.segment.model.variants import SegmentorConfig, empty_segmentor
+from xpath.store.checkpoints import read_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

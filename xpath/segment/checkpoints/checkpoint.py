@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from xpath.errors import CheckpointError, ConfigError
 from xpath.labels import PAPER_TEMPLATE
 from xpath.segment.model.tokenizer import PromptTokenizer
 from xpath.segment.model.variants import SegmentorConfig, empty_segmentor
+from xpath.store.checkpoints import checkpoint_folder, read_safetensors
 from xpath.store.schema import atomic, sha256_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ __all__ = [
     "locate",
     "read_config",
     "read_info",
-    "read_safetensors",
     "save_segmentor",
     "text_digest",
 ]
@@ -172,23 +171,7 @@ def locate(path: str | Path | None) -> Path:
     """
     if path is None:
         return DEFAULT_WEIGHTS
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or str(path).count("/") != 1:
-        raise CheckpointError(
-            f"{path} is no folder; pass a checkpoint folder or a hub id owner/name"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(str(path), allow_patterns=list(FILES)))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is no folder here and could not be fetched from the hub ({error}); without a"
-            " network, pass the folder of a checkpoint that was downloaded before"
-        ) from error
+    return checkpoint_folder(path, FILES)
 
 
 def text_digest(model: PathSegmentor, tokenizer: PromptTokenizer) -> str:
@@ -203,18 +186,6 @@ def text_digest(model: PathSegmentor, tokenizer: PromptTokenizer) -> str:
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU.
-
-    Raises:
-        CheckpointError: The file is missing or damaged.
-    """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 
 def load_fitting(model: PathSegmentor, state: Mapping[str, Tensor], path: Path) -> None:

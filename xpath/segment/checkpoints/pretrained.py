@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xpath.errors import CheckpointError, ConfigError
-from xpath.segment.checkpoints.checkpoint import read_safetensors
 from xpath.segment.model.timm_image_encoder import TimmImageEncoder
+from xpath.store.checkpoints import read_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

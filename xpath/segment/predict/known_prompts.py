@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING
 from xpath.errors import LabelError
 from xpath.labels import PAPER_TEMPLATE, Label, load_labels
 from xpath.pathseg.sentences import template_label
+from xpath.segment.predict.parents import nearest_taught
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["UNTAUGHT", "in_template", "published", "taught_labels", "untaught"]
+__all__ = [
+    "UNTAUGHT",
+    "in_template",
+    "nearest_labels",
+    "published",
+    "taught_labels",
+    "untaught",
+]
 
 UNTAUGHT = "untaught"
 """Name of all labels the weights never learnt, where a calibration keeps one."""
@@ -49,6 +57,24 @@ def taught_labels(prompts: Sequence[str], labels: Iterable[str]) -> tuple[str, .
     """
     ids = {_sentence(label): label for label in labels}
     return tuple(ids.get(_plain(prompt), UNTAUGHT) for prompt in prompts) if ids else tuple(prompts)
+
+
+def nearest_labels(prompts: Sequence[str], labels: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """For each prompt the taught labels that answer in its place (``nearest_taught``).
+
+    Empty where the prompt was taught, is no label's sentence, or has no taught parent.
+
+    Args:
+        prompts: Sentences.
+        labels: Label ids the weights were trained on.
+    """
+    taught = frozenset(labels)
+    asked = (template_label(prompt) for prompt in prompts)
+    found = (nearest_taught(label, taught) if label else () for label in asked)
+    return tuple(
+        () if own != UNTAUGHT else near
+        for own, near in zip(taught_labels(prompts, taught), found, strict=True)
+    )
 
 
 def in_template(prompt: str, template: str) -> str:

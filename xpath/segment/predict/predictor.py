@@ -21,10 +21,17 @@ from xpath.errors import ConfigError, DataError
 from xpath.protocols import STRIDE, Segmentation
 from xpath.segment.checkpoints.checkpoint import load_segmentor, locate, text_digest
 from xpath.segment.model.text_encoder import TextFeatures
+from xpath.segment.predict.asked import AskedSentences
 from xpath.segment.predict.calibration import PRESENCE, load_presence, mask_facts
 from xpath.segment.predict.embedding import Embedding, joined
 from xpath.segment.predict.images import as_batch, as_pixels, as_square, working_size
-from xpath.segment.predict.known_prompts import in_template, published, taught_labels, untaught
+from xpath.segment.predict.known_prompts import (
+    in_template,
+    nearest_labels,
+    published,
+    taught_labels,
+    untaught,
+)
 from xpath.segment.predict.mask_colours import MaskColours
 from xpath.segment.predict.memory import chunks, working_set
 from xpath.segment.predict.prompt_features import PromptFeatures
@@ -56,7 +63,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictorConfig:
-    """How masks are computed. Nothing here changes what they mean."""
+    """How masks are computed. Only ``parents`` changes what they mean."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Type of matrix products and convolutions. Prompts, cosines, resizing and probabilities are
@@ -68,6 +75,10 @@ class PredictorConfig:
     memory_gb: float = 4.0
     """Working memory beyond weights, embedding and result, GiB: bounds how many images are encoded
     and how many prompts decoded at once. An estimate; changes no mask."""
+    parents: bool = False
+    """Answer a label the weights never learnt as the nearest one they did, a lymphocyte as an
+    inflammatory cell (``parents.toml``). Otherwise it is asked as it is, and what comes is a guess.
+    """
     text_cache: bool = True
     """Keep encoded prompts on disk, in ``XPATH_CACHE`` or the platform's cache folder."""
 
@@ -243,9 +254,10 @@ class SegmentPredictor:
         present, score = np.asarray(masks.any(axis=(2, 3))), None
         if self.calibration:
             statistics = colours.statistics if colours else mask_facts(masks, presence, peak)
-            score = self.calibration(statistics, taught_labels(prompts, self.info.labels))
+            score = self.calibration(statistics, self.labels_of(prompts))
             present &= score >= self.calibration.threshold
-        return Segmentation(masks, presence, peak, present, values, published(prompts), score)
+        known, near = published(prompts), self._nearest(prompts)
+        return Segmentation(masks, presence, peak, present, values, known, near, score)
 
     @torch.inference_mode()
     def logits(
@@ -270,6 +282,19 @@ class SegmentPredictor:
         """
         return self._prompts([in_template(prompt, self.info.template) for prompt in prompts])
 
+    def labels_of(self, prompts: Sequence[str]) -> tuple[str, ...]:
+        """For each prompt the id of the taught label that answers, ``UNTAUGHT`` for a guess.
+
+        Of several that answer together the first.
+        """
+        own, near = taught_labels(prompts, self.info.labels), self._nearest(prompts)
+        return tuple(ids[0] if ids else name for name, ids in zip(own, near, strict=True))
+
+    def _nearest(self, prompts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        if self.config.parents:
+            return nearest_labels(prompts, self.info.labels)
+        return ((),) * len(prompts)
+
     def _decoded(
         self, embedding: Embedding, prompts: Sequence[str], chunk: int | None, *, coupled: bool
     ) -> Iterator[tuple[slice, slice, Tensor]]:
@@ -277,20 +302,21 @@ class SegmentPredictor:
         if chunk is not None and chunk < 1:
             raise ConfigError(f"chunk must be at least 1 prompt, got {chunk}; None picks one")
         self._warn(prompts)
-        text = self.text(prompts)
+        asked = AskedSentences(prompts, self._nearest(prompts))
+        text = self.text(asked.sentences)
         fits = self._at_once(embedding.model_size).decoded
         wide = len(prompts) if coupled else chunk
         for rows, columns in _tiles(embedding.images, len(prompts), fits, wide):
-            asked = TextFeatures(*(part[columns] for part in text))
+            questions = TextFeatures(*(part[asked.of(columns)] for part in text))
             with self._precision():
                 memory = embedding.rows(rows).memory
-                logits = self._decode(memory, asked, coupled=coupled).logits.float()
+                logits = self._decode(memory, questions, coupled=coupled).logits.float()
             if not logits.isfinite().all():
                 raise DataError(
                     f"the model gave values that are not finite at {self.config.precision}; fp16"
                     " ends at 65504: use bf16 or fp32. If it is fp32, the weights are damaged"
                 )
-            yield rows, columns, logits
+            yield rows, columns, asked.joined(logits, columns)
 
     def _enlarged(
         self, embedding: Embedding, prompts: Sequence[str], chunk: int | None, *, coupled: bool
@@ -312,9 +338,19 @@ class SegmentPredictor:
         return chunks(working_set(self.model, model_size, itemsize), self.config.memory_gb)
 
     def _warn(self, prompts: Sequence[str]) -> None:
-        """Says once which prompts the weights were never taught."""
+        """Says once which prompts the weights were never taught, and what answers for them."""
         new = [p for p in untaught(prompts, self.info.labels) if p not in self._warned]
         self._warned.update(new)
+        near = dict(zip(new, self._nearest(new), strict=True))
+        for prompt, ids in near.items():
+            if ids:
+                logger.warning(
+                    "%r is answered as %s, the nearest that %s was taught",
+                    prompt,
+                    " or ".join(ids),
+                    self.info.name,
+                )
+        new = [prompt for prompt, ids in near.items() if not ids]
         if new:
             logger.warning(
                 "%s was not trained on %d of the prompts, such as %r: what it finds is a guess",

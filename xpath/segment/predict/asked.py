@@ -1,0 +1,49 @@
+"""Prompts as the sentences that are asked for them: several where classes answer together.
+
+Axes: B images, P prompts, S sentences, h w positions of the logits.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import torch
+
+from xpath.labels import load_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+__all__ = ["AskedSentences"]
+
+
+class AskedSentences:
+    """The sentences of P prompts, prompt by prompt.
+
+    Args:
+        prompts: Sentences.
+        answered_as: For each prompt the ids of the labels to ask in its place, none for itself.
+    """
+
+    def __init__(self, prompts: Sequence[str], answered_as: Sequence[Sequence[str]]) -> None:
+        groups = [
+            [load_labels().parse(label, allow_new=True).prompt for label in ids] or [prompt]
+            for prompt, ids in zip(prompts, answered_as, strict=True)
+        ]
+        self.sentences = [sentence for group in groups for sentence in group]
+        self._counts = [len(group) for group in groups]
+        self._starts = [0, *accumulate(self._counts)]
+
+    def of(self, prompts: slice) -> slice:
+        """Where the sentences of some prompts are."""
+        return slice(self._starts[prompts.start], self._starts[prompts.stop])
+
+    def joined(self, logits: Tensor, prompts: slice) -> Tensor:
+        """Logits ``(B, P, h, w)`` of prompts from ``(B, S, h, w)``, the highest counting."""
+        counts = self._counts[prompts]
+        if len(counts) == logits.shape[1]:
+            return logits
+        return torch.stack([part.amax(dim=1) for part in logits.split(counts, dim=1)], dim=1)
