@@ -24,15 +24,15 @@ from xpath.study.config import StudyConfig
 
 BAGS, PATCHES, WIDTH = 40, 8, 4
 OBJECTS = ("breast-tissue-tumor", "breast-tissue-stroma", "breast-tissue-fat")
-FOLDS, SEEDS = 4, 2
+FOLDS, SEEDS = 3, 2
 SETTINGS = (
     "classifier.models=['attention', 'object_aware']",
     f"split.folds={FOLDS}",
     f"classifier.seeds={SEEDS}",
     "split.train=0.6",
     "split.validation=0.3",
-    "classifier.train.epochs=30",
-    "classifier.train.lr=0.01",
+    "classifier.train.epochs=12",
+    "classifier.train.lr=0.03",
 )
 
 

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 def _pictures(
     args: argparse.Namespace, drawn: Drawn, absent: tuple[str, ...]
 ) -> Iterator[tuple[Annotated, float]]:
-    """What was drawn on, and its microns per pixel.
+    """Annotated pictures, each with its microns per pixel.
 
     Raises:
         ConfigError: An image of unknown resolution, or a slide without a region.

@@ -70,7 +70,7 @@ class MethodScores:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectShare:
-    """What one object class is worth to the logit, as a player among the object classes."""
+    """Worth of one object class to the logit, as a player among the object classes."""
 
     object: str
     shapley: float

@@ -96,7 +96,7 @@ def draw_panels(folder: Path, samples: Sequence[Sample], models: Mapping[str, Ma
 
 
 def samples_over(samples: Sequence[Sample], trait: str) -> list[Sample]:
-    """Samples from low to high values of a trait, each once; of equals the median one by Dice."""
+    """Samples from low to high values of a trait, each once."""
     present = [s for s in samples if s.present and np.isfinite(getattr(s.traits, trait))]
     order = sorted(present, key=lambda sample: (getattr(sample.traits, trait), sample.dice))
     chosen = [order[round(q * (len(order) - 1))] for q in QUANTILES] if order else []

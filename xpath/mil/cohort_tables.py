@@ -205,7 +205,7 @@ def _table19(
 
 
 def _mean_and_deviation(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Of those that are numbers; the deviation, over n - 1, of two at least."""
+    """Mean of those that are numbers, and their deviation over n - 1, NaN of fewer than two."""
     known = values[np.isfinite(values)]
     mean = float(known.mean()) if len(known) else math.nan
     return mean, float(known.std(ddof=1)) if len(known) > 1 else math.nan

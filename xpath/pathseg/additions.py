@@ -179,7 +179,7 @@ def _inside(ring: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """What was added before, by name of the picture."""
+    """Pictures that were added before, by name."""
     if not path.exists():
         return {}
     try:

@@ -93,7 +93,7 @@ def tabulate_faithfulness(study: Study) -> list[dict[str, Any]]:
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean and interval of every score; NaN where no slide has it."""
+    """Mean and interval of every score, NaN where no slide has it."""
     means: dict[str, float] = {}
     for column in AVERAGED:
         known = [row for row in rows if np.isfinite(row[column])]

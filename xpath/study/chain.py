@@ -115,7 +115,7 @@ def explain_stage(study: Study, batch: Batch = HERE) -> StageReport:
 
 
 def attributions_stage(study: Study, batch: Batch = HERE) -> StageReport:
-    """The explained slides by every method of ``explain.methods``, compared; none without methods.
+    """Explained slides attributed by every method of ``explain.methods``, and the table of these.
 
     Raises:
         StoreError: There are no trained classifiers.

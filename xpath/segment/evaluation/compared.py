@@ -181,7 +181,7 @@ def improvement_rows(compared: Compared) -> list[Row]:
 
 
 class ModelSize(NamedTuple):
-    """What a user must keep to segment all that was asked."""
+    """Size of all that a user must keep of a model to segment what was asked."""
 
     parameters: float
     """Of all its models together, millions."""

@@ -38,7 +38,7 @@ OVERALL = "overall"
 
 
 class RecognisedImage(NamedTuple):
-    """What was recognised in an image, against what is there."""
+    """Labels recognised in an image, against those that are there."""
 
     image: Path
     group: str
@@ -52,7 +52,7 @@ class RecognisedImage(NamedTuple):
 
     @property
     def scores(self) -> tuple[float, float, float]:
-        """Precision, recall and F1 of the labels; precision is NaN where nothing was kept."""
+        """Precision, recall and F1 of the labels, precision NaN where nothing was kept."""
         right = len(set(self.there) & set(self.recognised))
         precision = right / len(self.recognised) if self.recognised else math.nan
         total = len(self.there) + len(self.recognised)
