@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from scipy.io import savemat
@@ -123,6 +124,8 @@ def weights():
         mask_decoder_config=small | {"iou_head_hidden_dim": 8},
     )  # fmt: skip
     SamModel(sam).save_pretrained("medsam_vit_b.pth")  # a folder of transformers' will do
+    small_vit = timm.create_model("test_vit", num_classes=0)
+    torch.save({f"visual.trunk.{n}": v for n, v in small_vit.state_dict().items()}, "conch.bin")
     taught = ("colon-tissue-gland", "colon-cell-inflammatory")
     info = SegmentorInfo(name="tiny", mpp=0.25, image_size=SIDE, labels=taught, licence="CC0-1.0",
                          synthetic_only=True)  # fmt: skip
@@ -203,9 +206,7 @@ def call(command, load_script):
     added = [more for name, more in ADDED.items() if name in command]
     if "--bert" in command:
         added = [ADDED["--bert"]]
-    words = [word for word in words if word != "conch.bin"] if "conch.bin" in words else words
     words += [word for more in added for word in more]
-    words = [w for w in words if w != "--encoder"]
     if words[0] == "xpath":
         return main(words[1:])
     script = load_script(words[1])
@@ -216,12 +217,21 @@ def call(command, load_script):
         return script.main() or 0
 
 
+def short(command):
+    """Its script or sub-commands, and the folder it writes."""
+    told = re.search(r"(?:xpath ((?:[a-z]+ ?)+)|pipelines/(\w+))", command)
+    out = re.search(r"--(?:out|tables|figures) (\S+)", command)
+    words = [told[1] or told[2], *(out.groups() if out else ())]
+    return "-".join(word.strip().replace(" ", "-") for word in words)
+
+
 @pytest.mark.parametrize(
     "command",
     [
         pytest.param(c, marks=pytest.mark.slow) if any(word in c for word in SLOW) else c
         for c in COMMANDS
     ],
+    ids=map(short, COMMANDS),
 )
 def test_the_command_runs(command, done):
     assert done(command) == 0

@@ -82,7 +82,7 @@ def box_figure(
     Args:
         path: A PNG.
         groups: Name of a group to name of a model to values; values that are not finite are left
-            out. Groups are drawn by the median of the first model, best first.
+            out. Groups stand by falling median of the first model.
         title: What is measured.
         limit: Upper end of the axis, None for that of the values.
     """
