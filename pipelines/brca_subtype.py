@@ -3,7 +3,6 @@
     xpath run SLIDES LABELS.csv --out RUN          (or python pipelines/brca_subtype.py ...)
     python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN --folds 5 --by site --device cuda
     python pipelines/brca_subtype.py --features FEATURES --labels LABELS.csv --out RUN
-    python pipelines/brca_subtype.py --features FEATURES --labels LABELS.csv --out RUN --folds 5
     python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN --preset paper --encoder FILE
 
 SLIDES is a folder of whole-slide images (TCGA-BRCA, say), LABELS.csv has the columns slide_id (file
@@ -35,12 +34,12 @@ import sys
 from pathlib import Path
 
 from xpath.batch.slides import labels_without_slide, read_labels
-from xpath.cli.batch_options import add_batch_options, batch_from, show_plan
+from xpath.cli.batch_options import add_batch_options, batch_from, executor_from, show_plan
 from xpath.cli.stages import add_keep_na, add_study_options, print_end, study_from
 from xpath.config import load_config
 from xpath.errors import ConfigError, XPathError
 from xpath.mil.classifier import ClassifierConfig
-from xpath.study.chain import run_chain
+from xpath.study.chain import Batch, run_chain
 from xpath.study.cohort import train_on_features
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder
@@ -50,6 +49,7 @@ SETTINGS = {
     "folds": ("split.folds",),
     "by": ("split.by",),
     "calibrate": ("classifier.calibrate",),
+    "controls": ("classifier.models",),
     "seeds": ("classifier.seeds",),
     "encoder": ("objects.encoder_weights",),
     "epochs": ("classifier.train.epochs",),
@@ -63,10 +63,8 @@ SETTINGS = {
 def main(arguments: list[str] | None = None) -> int:
     """From arguments to pages; 1 if a slide failed or nothing could be done."""
     args = _parser().parse_args(arguments)
+    args.preset = StudyConfig.paper() if args.preset else None
     given = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
-    if args.controls:
-        models = ClassifierConfig().with_controls().models
-        args.set = [f"classifier.models={json.dumps(models)}", *args.set]
     args.set = [
         *(f"{key}={json.dumps(value)}" for name, value in given.items() for key in SETTINGS[name]),
         *args.set,
@@ -96,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     add_batch_options(parser)
     add("--preset", choices=("paper",), help="settings of the paper: 1024 px, CONCH, plain loss")
     add("--encoder", metavar="FILE", help="weights of the encoder (default: fetched from its hub)")
-    add("--controls", action="store_true", help="also classifiers without names, without objects")
+    every, about = ClassifierConfig().with_controls().models, "also models without names or objects"
+    add("--controls", action="store_const", const=every, help=about)
     add("--split", help="CLAM's splits_k.csv (default: 7 to 1 to 2, by label)")
     add("--folds", type=int, help="cross-validation instead of one split")
     add("--seeds", type=int, help="train every classifier so often, for table19.csv (default: 1)")
@@ -114,8 +113,7 @@ def _on_slides(args: argparse.Namespace) -> int:
     if args.slides is None or labels is None:
         raise ConfigError("pass SLIDES and LABELS.csv, or --features DIR and --labels LABELS.csv")
     args.slides = [args.slides]
-    preset = StudyConfig.paper() if args.preset else None
-    study = study_from(args, labels=labels, save=not args.dry_run, preset=preset)
+    study = study_from(args, labels=labels, save=not args.dry_run, preset=args.preset)
     batch = batch_from(args, study)
     if args.dry_run:
         return show_plan(study, "segment", batch) + show_plan(study, "features", batch)
@@ -135,11 +133,16 @@ def _on_features(args: argparse.Namespace) -> int:
         raise ConfigError("--objects and --mpp were decided when the features were made; leave out")
     if args.device:
         args.set.append(f"objects.device={json.dumps(args.device)}")
-    base = StudyConfig.paper() if args.preset else None
-    config = load_config(StudyConfig, args.config, args.set, base=base)
+    config = load_config(StudyConfig, args.config, args.set, base=args.preset)
     folder = RunFolder(args.out)
     cohort = train_on_features(
-        args.features, args.labels, config, folder, table=args.table_name, keep_na=args.keep_na
+        args.features,
+        args.labels,
+        config,
+        folder,
+        table=args.table_name,
+        keep_na=args.keep_na,
+        executor=Batch(executor=executor_from(args, config, folder)).elsewhere,
     )
     print(folder.table("metrics").read_text(encoding="utf-8"), end="")
     print(f"see {args.out}; {len(cohort.slides)} slides, {len(cohort.left_out)} left out")

@@ -416,3 +416,31 @@ def test_a_killed_writer_is_no_folder_and_is_swept(tmp_path, write, python):
 
     write(path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("size", [SIZE, 24])
+def test_packed_masks_are_written_as_they_are(tmp_path, make_grid, rng, size):
+    masks = rng.random((20, 2, size, size)) > 0.5
+    settings = {"grid": make_grid(20), "labels": LABELS, "size": size, "provenance": {}}
+    with MaskWriter(tmp_path / "m.zarr", **settings) as writer:
+        for start in (0, 7):
+            stop = min(start + 13, 7 if not start else 20)
+            bits = np.packbits(masks[start:stop], axis=-1)
+            writer.write_packed(start, bits, np.ones((stop - start, 2), np.float32))
+
+    opened = open_masks(tmp_path / "m.zarr")
+
+    np.testing.assert_array_equal(opened.read(slice(None)), masks)
+    np.testing.assert_array_equal(opened.area, masks.sum(axis=(2, 3)))
+
+
+def test_bits_beyond_the_border_are_refused(tmp_path, make_grid):
+    """They would be counted as pixels."""
+    settings = {"grid": make_grid(1), "labels": "a", "size": 12, "provenance": {}}
+    bits = np.zeros((1, 1, 12, 2), np.uint8)
+    for wrong in (bits + np.uint8(8), bits.astype(np.int64)):
+        with (
+            pytest.raises(DataError, match="zeros beyond the last pixel"),
+            MaskWriter(tmp_path / "m.zarr", **settings) as writer,
+        ):
+            writer.write_packed(0, wrong, np.ones((1, 1), np.float32))

@@ -17,7 +17,13 @@ from xpath.errors import StoreError
 from xpath.study.chain import run_chain
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder
-from xpath.study.keys import STAGE_SETTINGS, STAGE_VERSIONS, changed_settings, stage_key
+from xpath.study.keys import (
+    STAGE_SETTINGS,
+    STAGE_VERSIONS,
+    changed_settings,
+    settings_that_differ,
+    stage_key,
+)
 from xpath.study.study import Study, new_study, open_study
 from xpath.testing.slides import write_slide
 from xpath.wsi.tissue import TissueConfig
@@ -30,8 +36,12 @@ ELSEWHERE = {
     "objects.encoder_options": "",
     "objects.encoder_size": "",
     "objects.encoder_precision": "",
+    "objects.precision": "what it comes to is an input of the masks",
+    "objects.compile": "changes no result",
+    "objects.channels_last": "changes no result",
     "objects.batch": "changes no result",
     "objects.device": "changes no result",
+    "explain.evidence_seeds": "of tables over all slides, which have no key",
     "split.train": "the split of every slide is an input, as of the next five",
     "split.validation": "",
     "split.seed": "",
@@ -44,7 +54,6 @@ ELSEWHERE = {
     "explain.labels": "an input",
     "explain.splits": "chooses slides",
     "explain.resamples": "of tables over all slides, which have no key",
-    "explain.evidence_seeds": "of tables over all slides, which have no key",
     "default_mpp": "the resolution of a slide is an input",
     "memory_gb": "changes no result",
 }
@@ -157,7 +166,7 @@ def test_a_default_does_not_change_unnoticed():
 def test_only_settings_that_differ_are_in_a_key():
     config = load_config(StudyConfig, None, ["tissue.ink=30", "objects.overlap=32", "drawn=true"])
 
-    assert changed_settings(config, "masks") == {"tissue.ink": 30}
+    assert changed_settings(config, "masks") == {"tissue.ink": 30, "drawn": True}
     assert changed_settings(config, "export") == {"drawn": True}
     assert changed_settings(config, "features") == {}
 
@@ -181,6 +190,48 @@ def test_a_resolution_given_later_is_for_the_slides_that_store_none(study):
     assert after["stored"] == before["stored"]
     assert after["bare"] != before["bare"]
     assert keys(study, default_mpp=0.4)["bare"] != after["bare"]
+
+
+def test_masks_depend_on_what_the_precision_comes_to(study):
+    """On the device a run was begun for; speed alone is in no key."""
+    before = keys(study)
+
+    def made(*settings):
+        chosen = load_config(StudyConfig, None, [f"objects.{each}" for each in settings])
+        return keys(study, objects=chosen.objects)
+
+    assert made("precision=fp32") == before == made("compile=true", "channels_last=true")
+    half = made("precision=bf16")
+    assert half == made("device=cuda") == made("device=cuda:1", "compile=true")
+    assert made("precision=fp32", "device=cuda") == before
+    tf32 = made("precision=tf32", "device=cuda")
+    assert len({key["stored"] for key in (before, half, tf32)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "different"),
+    [
+        (["precision=fp32"], {}),
+        (["compile=true", "channels_last=true"], {}),
+        (["precision=bf16"], {"objects.precision": ("fp32", "bf16")}),
+        (["device=cuda"], {"objects.precision": ("fp32", "bf16")}),
+        (["device=cuda", "precision=fp32"], {}),
+    ],
+)
+def test_another_device_that_means_another_precision_is_told(settings, different):
+    after = load_config(StudyConfig, None, [f"objects.{each}" for each in settings])
+    assert settings_that_differ(StudyConfig(), after) == different
+
+
+def test_the_settings_reach_the_segmentor_and_the_run(tmp_path):
+    overrides = ["objects.precision=bf16", "objects.channels_last=true"]
+    new_study(tmp_path / "run", load_config(StudyConfig, None, overrides), [])
+
+    study = open_study(tmp_path / "run")
+
+    assert study.config.objects.precision == "bf16"
+    settings = study.predictor.config
+    assert (settings.precision, settings.channels_last, settings.compile) == ("bf16", True, False)
 
 
 def test_the_same_resolution_gives_the_same_key_wherever_it_comes_from(study):

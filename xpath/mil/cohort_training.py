@@ -5,10 +5,10 @@ Axes: B slides, F folds.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xpath.batch.done import key_of, make_once
+from xpath.batch.done import is_done, key_of, make_once
 from xpath.mil.classifier import CLASSIFIERS, ClassifierConfig
 from xpath.mil.cross_validation import (
     OutOfFold,
@@ -27,11 +27,32 @@ if TYPE_CHECKING:
     from xpath.mil.checkpoint import Pretrained
     from xpath.mil.cohort import Cohort, CohortConfig
 
-__all__ = ["TrainedClassifier", "model_name", "train_cohort"]
+__all__ = [
+    "ModelTask",
+    "TrainedClassifier",
+    "fresh_classifier",
+    "is_trained",
+    "model_name",
+    "model_tasks",
+    "train_cohort",
+    "train_model",
+]
 
 ENOUGH = 12
 """Validation slides from which a temperature is fitted unasked. Of fewer, were all of them right,
 it would be too low."""
+
+
+class ModelTask(NamedTuple):
+    """A classifier to train."""
+
+    name: str
+    """Its type, from ``CLASSIFIERS``."""
+    fold: int
+    seed: int
+    """Added to the seed of the settings."""
+    output: Path
+    """Folder of the checkpoint."""
 
 
 class TrainedClassifier(NamedTuple):
@@ -74,29 +95,90 @@ def train_cohort(
     Raises:
         DataError: A split that cannot be trained on, or nothing to calibrate on.
     """
-    trained = []
-    trainer = _Trainer(
-        cohort=cohort, splits=splits, config=config, folder=folder, on_model=on_model
-    )
+    trained, seeds = [], config.classifier.seeds
+    tasks = model_tasks(cohort, len(splits), folder, seeds)
     for name in cohort.models:
-        bags, temperatures = cohort.bags_for(name), []
-        seeds = [trainer.models(name, bags, seed) for seed in range(config.classifier.seeds)]
-        for model, split in zip(seeds[0], splits, strict=True):
-            held = [bags[i] for i in split.validation]
-            temperatures.append(_temperature(model, held, config.classifier.calibrate))
+        bags = cohort.bags_for(name)
+        models: list[list[Pretrained]] = []
+        for seed in range(seeds):
+            of_seed = [tasks[model_name(name, f, len(splits), seed)] for f in range(len(splits))]
+            models.append([_model(cohort, task, splits, config, on_model) for task in of_seed])
+        temperatures = [
+            _temperature(model, [bags[i] for i in split.validation], config.classifier.calibrate)
+            for model, split in zip(models[0], splits, strict=True)
+        ]
         used = [(t if config.classifier.calibrate else None) or 1.0 for t in temperatures]
         predictions = {
-            split_name: predict_held_out(seeds[0], bags, [split[n] for split in splits], used)
+            split_name: predict_held_out(models[0], bags, [split[n] for split in splits], used)
             for n, split_name in enumerate(SPLITS)
             if (len(splits) == 1 or split_name == "test") and len(splits[0][n])
         }
-        repeats: tuple[OutOfFold, ...] = ()
-        if "test" in predictions:
-            held_out, plain = [split.test for split in splits], [1.0] * len(splits)
-            others = [predict_held_out(models, bags, held_out, plain) for models in seeds[1:]]
-            repeats = (predictions["test"], *others)
+        repeats = _repeats(models, bags, splits, predictions.get("test"))
         trained.append(TrainedClassifier(name, predictions, tuple(temperatures), repeats))
     return trained
+
+
+def _model(
+    cohort: Cohort,
+    task: ModelTask,
+    splits: Sequence[Split],
+    config: CohortConfig,
+    on_model: Callable[[str, int], None] | None,
+) -> Pretrained:
+    """The model of a task, trained now or before."""
+    train_model(cohort, task, splits[task.fold], config)
+    if on_model:
+        on_model(task.name, task.fold)
+    return CLASSIFIERS[task.name].model.from_pretrained(task.output).to(config.device)
+
+
+def _repeats(
+    models: Sequence[Sequence[Pretrained]],
+    bags: Sequence[Bag],
+    splits: Sequence[Split],
+    first: OutOfFold | None,
+) -> tuple[OutOfFold, ...]:
+    """Predictions of the test slides by the models of each seed."""
+    if first is None:
+        return ()
+    held, plain = [split.test for split in splits], [1.0] * len(splits)
+    return (first, *(predict_held_out(several, bags, held, plain) for several in models[1:]))
+
+
+def fresh_classifier(
+    cohort: Cohort, name: str, split: Split, config: CohortConfig, *, seed: int
+) -> Pretrained:
+    """A classifier trained on a split from first weights of its own, kept nowhere.
+
+    Args:
+        cohort: The slides.
+        name: From ``CLASSIFIERS``.
+        split: Which of them train, and which choose the epoch.
+        config: How it is built and trained.
+        seed: Of first weights, order and dropout, counted from ``train.seed``.
+
+    Raises:
+        DataError: A split that cannot be trained on.
+    """
+    row, settings = CLASSIFIERS[name], config.classifier.settings_of(name)
+    training, bags = _seeded(config, seed), cohort.bags_for(name)
+    # On the CPU first: so the first weights are the same on every device.
+    model: Pretrained = seeded_build(lambda: row.build(cohort.sizes, settings), training.seed)
+    model.to(config.device)
+    row.fit(model, [bags[i] for i in split.train], [bags[i] for i in split.validation], training)
+    return model
+
+
+def model_tasks(cohort: Cohort, folds: int, folder: Path, seeds: int = 1) -> dict[str, ModelTask]:
+    """Every classifier on every fold and from every seed, by the name of its folder."""
+    return {
+        (own := model_name(name, fold, folds, seed)): ModelTask(
+            name, fold, fold + seed * folds, folder / own
+        )
+        for name in cohort.models
+        for seed in range(seeds)
+        for fold in range(folds)
+    }
 
 
 def model_name(name: str, fold: int, folds: int, seed: int = 0) -> str:
@@ -105,63 +187,49 @@ def model_name(name: str, fold: int, folds: int, seed: int = 0) -> str:
     return f"{of_fold}_seed{seed}" if seed else of_fold
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Trainer:
-    """Trains models of a cohort into a folder."""
+def is_trained(cohort: Cohort, task: ModelTask, split: Split, config: CohortConfig) -> bool:
+    """True if the checkpoint is done with these slides, settings and features."""
+    return is_done(task.output, _key(cohort, task, split, config))
 
-    cohort: Cohort
-    splits: Sequence[Split]
-    config: CohortConfig
-    folder: Path
-    on_model: Callable[[str, int], None] | None
 
-    def models(self, name: str, bags: Sequence[Bag], seed: int) -> list[Pretrained]:
-        """The model of every fold from one seed, trained now or before."""
-        models = []
-        for fold, split in enumerate(self.splits):
-            output = self.folder / model_name(name, fold, len(self.splits), seed)
-            self._train_one(name, bags, fold + seed * len(self.splits), split, output)
-            model = CLASSIFIERS[name].model.from_pretrained(output)
-            models.append(model.to(self.config.device))
-            if self.on_model:
-                self.on_model(name, fold)
-        return models
+def train_model(cohort: Cohort, task: ModelTask, split: Split, config: CohortConfig) -> None:
+    """Trains a classifier on one split, unless its checkpoint is done.
 
-    def _train_one(
-        self, name: str, bags: Sequence[Bag], number: int, split: Split, output: Path
-    ) -> None:
-        """Trains one model, its seed the run's and ``number`` more."""
-        cohort, config = self.cohort, self.config
-        row, settings = CLASSIFIERS[name], config.classifier.settings_of(name)
-        training = replace(config.classifier.train, seed=config.classifier.train.seed + number)
-        slides = {
-            split_name: [cohort.slides[i].slide_id for i in indices]
-            for split_name, indices in zip(SPLITS, split, strict=True)
-        }
-        key = key_of(
-            name, config.version, config.min_coverage, cohort.sizes.classes, slides,
-            cohort.sizes.objects,
-            _changed(settings, ClassifierConfig().settings_of(name)),
-            _changed(asdict(training), asdict(TrainConfig())),
-            [(slide.slide_id, slide.label, slide.key) for slide in cohort.slides],
-        )  # fmt: skip
+    Raises:
+        Busy: Another process is training it.
+        DataError: A split that cannot be trained on.
+    """
 
-        def produce() -> None:
-            # On the CPU first: so the first weights are the same on every device.
-            model: Pretrained = seeded_build(
-                lambda: row.build(cohort.sizes, settings), training.seed
-            )
-            model.to(config.device)
-            row.fit(
-                model,
-                [bags[i] for i in split.train],
-                [bags[i] for i in split.validation],
-                training,
-            )
-            model.metadata |= {**cohort.about, "slides": slides}
-            model.save_pretrained(output)
+    def produce() -> None:
+        model = fresh_classifier(cohort, task.name, split, config, seed=task.seed)
+        model.metadata |= {**cohort.about, "slides": _slides_of(cohort, split)}
+        model.save_pretrained(task.output)
 
-        make_once(output, key, produce)
+    make_once(task.output, _key(cohort, task, split, config), produce)
+
+
+def _key(cohort: Cohort, task: ModelTask, split: Split, config: CohortConfig) -> str:
+    settings = config.classifier.settings_of(task.name)
+    return key_of(
+        task.name, config.version, config.min_coverage, cohort.sizes.classes,
+        _slides_of(cohort, split), cohort.sizes.objects,
+        _changed(settings, ClassifierConfig().settings_of(task.name)),
+        _changed(asdict(_seeded(config, task.seed)), asdict(TrainConfig())),
+        [(slide.slide_id, slide.label, slide.key) for slide in cohort.slides],
+    )  # fmt: skip
+
+
+def _slides_of(cohort: Cohort, split: Split) -> dict[str, list[str]]:
+    """Names of the slides of each split."""
+    return {
+        split_name: [cohort.slides[i].slide_id for i in indices]
+        for split_name, indices in zip(SPLITS, split, strict=True)
+    }
+
+
+def _seeded(config: CohortConfig, seed: int) -> TrainConfig:
+    """The training of the settings with a seed beyond theirs."""
+    return replace(config.classifier.train, seed=config.classifier.train.seed + seed)
 
 
 def _changed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

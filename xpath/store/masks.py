@@ -28,6 +28,7 @@ from xpath.errors import ConfigError, DataError, StoreError
 from xpath.shapes import check_shape
 from xpath.store.grids import grid_attributes, grid_from_attributes
 from xpath.store.label_facts import LabelFacts, unknown_facts
+from xpath.store.reduction import reduced_bits
 from xpath.store.schema import (
     FULL,
     MASKS,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
     from xpath.geometry import PatchGrid
 
-__all__ = ["REDUCTIONS", "MaskWriter", "SlideMasks", "open_masks", "reduced"]
+__all__ = ["REDUCTIONS", "MaskWriter", "SlideMasks", "open_masks"]
 
 FACTS = {
     "probability": "label_probability",
@@ -72,7 +73,7 @@ class MaskWriter:
     Example::
 
         with MaskWriter(path, grid=grid, labels=ids, size=256, provenance={}) as writer:
-            writer.write(0, masks, presence)
+            writer.write_packed(0, numpy.packbits(masks, axis=-1), presence)
     """
 
     def __init__(
@@ -151,23 +152,37 @@ class MaskWriter:
         return self
 
     def write(self, start: int, masks: NDArray[np.bool_], presence: NDArray[np.float32]) -> None:
+        """Adds the next patches, whose masks ``(B, L, H, W)`` are boolean, as ``write_packed``."""
+        check_shape("masks", masks, "B L H W", L=len(self._labels), H=self._given, W=self._given)
+        if masks.dtype != np.bool_:
+            raise DataError(f"{self._path}: masks must be bool, got {masks.dtype}; threshold them")
+        self.write_packed(start, np.packbits(masks, axis=-1), presence)
+
+    def write_packed(
+        self, start: int, packed: NDArray[np.uint8], presence: NDArray[np.float32]
+    ) -> None:
         """Adds the next patches.
 
         Args:
             start: Index of the first of them; batches come in order, without gaps.
-            masks: ``(B, L, H, W)`` boolean, at full resolution.
+            packed: Bits ``(B, L, H, ceil(W / 8))`` of masks at full resolution, as the file has
+                them: the leftmost of eight neighbours highest, rows filled up with zeros.
             presence: ``(B, L)`` score of each mask.
 
         Raises:
-            DataError: Out of order, not boolean, NaN presence.
+            DataError: Out of order, not bits, NaN presence.
             ShapeError: Of another shape, or more patches than the grid has.
             StoreError: The disk is full.
         """
-        known = {"L": len(self._labels), "H": self._given, "W": self._given}
-        count = check_shape("masks", masks, "B L H W", **known)["B"]
+        known = {"L": len(self._labels), "H": self._given, "w": -(-self._given // 8)}
+        count = check_shape("packed", packed, "B L H w", **known)["B"]
         check_shape("presence", presence, "B L", B=count, L=len(self._labels))
-        if masks.dtype != np.bool_:
-            raise DataError(f"{self._path}: masks must be bool, got {masks.dtype}; threshold them")
+        beyond = (1 << -self._given % 8) - 1
+        if packed.dtype != np.uint8 or (beyond and (packed[..., -1] & beyond).any()):
+            raise DataError(
+                f"{self._path}: bits must be uint8 with zeros beyond the last pixel of a row, got"
+                f" {packed.dtype}; pack them with numpy.packbits(masks, axis=-1)"
+            )
         if not np.isfinite(presence).all():
             raise DataError(f"{self._path}: presence of patches from {start} on has NaN")
         wanted, stop = self._written + self._buffered, start + count
@@ -176,7 +191,7 @@ class MaskWriter:
                 f"{self._path}: patches must come in order, {wanted} is next of"
                 f" {len(self._grid)}, got {start} to {stop}"
             )
-        packed = np.packbits(reduced(masks, self._reduce), axis=-1)
+        packed = reduced_bits(packed, self._given, self._reduce)
         self._presence[start:stop] = presence
         self._area[start:stop] = _area(packed)
         while len(packed):
@@ -376,17 +391,6 @@ def _storage() -> dict[str, Any]:
         "compressors": ZstdCodec(level=3, checksum=True),
         "config": {"write_empty_chunks": True},  # so that a missing file is told from an empty one
     }
-
-
-def reduced(masks: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
-    """Masks ``(..., H / factor, W / factor)``: in where at least half of the pixels are."""
-    if factor == 1:
-        return masks
-    count = np.zeros((*masks.shape[:-2], *(side // factor for side in masks.shape[-2:])), np.uint8)
-    for row in range(factor):
-        for column in range(factor):
-            count += masks[..., row::factor, column::factor]
-    return np.asarray(2 * count >= factor**2)
 
 
 def _area(packed: NDArray[np.uint8]) -> NDArray[np.int64]:

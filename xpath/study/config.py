@@ -29,8 +29,9 @@ class ObjectsConfig:
 
     labels: tuple[str, ...] = ()
     """Labels that are segmented; empty for those of the paper's 21 breast objects (Table 20) that
-    the segmentor's weights were taught. Any other may be asked for and is marked as a guess. A
-    label may carry words of one's own: ``breast-nuclei-lymphocyte=plump dark round cells``."""
+    the segmentor's weights were taught on real images. Any other may be asked for and is marked as
+    a guess. A label may carry words of one's own: ``breast-nuclei-lymphocyte=plump dark round
+    cells``."""
     segmentor: str = ""
     """Checkpoint folder or hub id, empty for the weights that ship."""
     encoder: str = "segmentor"
@@ -61,9 +62,24 @@ class ObjectsConfig:
     """Masks are stored at 1/1, 1/2 or 1/4 of the resolution of the patches."""
     batch: int = 8
     """Patches per forward pass."""
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """Floating type the segmentor's products and convolutions are computed in: ``auto`` is ``bf16``
+    where ``device`` is a GPU and ``fp32`` where it is the CPU. Part of what a run's masks depend
+    on, and in them (``PredictorConfig``)."""
+    compile: bool = False
+    """Compile the segmentor when it is first used: minutes once, then faster."""
+    channels_last: bool = False
+    """Keep the channels of a pixel side by side in memory; faster on recent GPUs."""
     device: str = "cpu"
     """Where the networks run and the classifiers train: ``cpu`` or ``cuda``. On a machine without
     it, training and all after it take the CPU, with a warning."""
+
+    @property
+    def segmentor_precision(self) -> Literal["fp32", "tf32", "bf16"]:
+        """What ``precision`` comes to. By the setting of the device, not by what is here."""
+        if self.precision != "auto":
+            return self.precision
+        return "bf16" if self.device.startswith("cuda") else "fp32"
 
     def __post_init__(self) -> None:
         """Makes the path of weights absolute, so that a run can be gone on with from anywhere."""
@@ -121,7 +137,8 @@ class StudyConfig:
     memory_gb: float = 8.0
     """Most memory for features while the classifiers are trained. The rest is kept on disk."""
     drawn: bool = False
-    """The classifiers learn from drawn tissue: every page says that nothing on it is a finding."""
+    """The slides are drawn: what the segmentor learnt from drawn tissue is no guess on them, and
+    every page says that nothing on it is a finding."""
 
     @classmethod
     def paper(cls) -> StudyConfig:

@@ -32,7 +32,7 @@ STAGE_VERSIONS = {
     "export": 5,
     "attributions": 1,
     "pyramids": 1,
-    "dicom-seg": 1,
+    "dicom-seg": 2,
 }
 """The number of each stage. Raise it when the same slides and settings give another output: an
 algorithm, a constant, a file format or the page was changed, a mistake was mended, or a setting has
@@ -48,6 +48,7 @@ STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
         "objects.overlap",
         "objects.reduce",
         "objects.competition",
+        "drawn",
     ),
     "objects": ("counting",),
     "features": ("objects.rim_um",),
@@ -81,6 +82,8 @@ and splits are inputs of the keys instead. Devices and sizes of batches change n
 DECIDE_NOTHING = (
     "objects.device",
     "objects.batch",
+    "objects.compile",
+    "objects.channels_last",
     "memory_gb",
     "explain.splits",
     "explain.methods",
@@ -118,9 +121,13 @@ def settings_that_differ(
     """Settings that decide a result and have another value, before and after, by dotted name.
 
     Where the resolution of slides that store none was not given before, none of them is finished,
-    so giving it decides nothing that was made.
+    so giving it decides nothing that was made. A precision is compared by what it comes to: on
+    another device ``auto`` is another.
     """
-    old, new = _flat(asdict(before)), _flat(asdict(after))
+    old, new = (
+        _flat(asdict(it)) | {"objects.precision": it.objects.segmentor_precision}
+        for it in (before, after)
+    )
     free = {*DECIDE_NOTHING, *([] if before.default_mpp else ["default_mpp"])}
     return {
         name: (old[name], value)

@@ -27,7 +27,7 @@ from xpath.segment.checkpoints.checkpoint import SegmentorInfo, locate, read_inf
 from xpath.segment.predict.calibration import PRESENCE
 from xpath.segment.predict.known_prompts import untaught
 from xpath.segment.predict.patch_features import SegmentorEncoder
-from xpath.segment.predict.predictor import SegmentPredictor
+from xpath.segment.predict.predictor import PredictorConfig, SegmentPredictor
 from xpath.segment.predict.whole_slide import SegmentConfig
 from xpath.store.schema import atomic, check_schema, sha256_of
 from xpath.store.tables import read_table
@@ -87,13 +87,22 @@ class Study:
         Raises:
             CheckpointError: There are no such weights.
         """
-        return read_info(locate(self.config.objects.segmentor or None))
+        info = read_info(locate(self.config.objects.segmentor or None))
+        return info.on_drawn_tissue() if self.config.drawn else info
 
     @cached_property
     def predictor(self) -> SegmentPredictor:
         """The segmentor, loaded when it is first needed."""
+        objects = self.config.objects
         return SegmentPredictor.from_pretrained(
-            self.config.objects.segmentor or None, device=str(self.device)
+            objects.segmentor or None,
+            device=str(self.device),
+            drawn=self.config.drawn,
+            config=PredictorConfig(
+                precision=objects.segmentor_precision,
+                compile=objects.compile,
+                channels_last=objects.channels_last,
+            ),
         )
 
     @property
@@ -252,12 +261,14 @@ class Study:
             content = fingerprint(entry.path)
         except OSError as error:
             raise SlideError(f"{entry.path} cannot be read: {error}") from error
+        precision = self.config.objects.segmentor_precision
         return stage_key(
             "masks",
             self.config,
             [entry.path.name, content, self.mpp_of(entry)],
             [label.setting if label.sentence else label.prompt for label in self.labels],
             [self.segmentor.digest, self._presence_digest],
+            *([precision] if precision != "fp32" else []),  # as keys were before it was a setting
         )
 
     @cached_property

@@ -14,19 +14,19 @@ from xpath.segment.kernels.triton_kernel import TILE, finalise_kernel
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
-for dtype, cells in (("fp32", ("i32", "i32")), ("bf16", ("constexpr", "constexpr"))):
+for dtype, bands in (("fp32", 0), ("bf16", 0), ("bf16", 2)):
     signature = {
         "logits": f"*{dtype}",
         "results": ("*u8", "*i32", "*fp32", "*i32"),
         "low_size": ("i32", "i32"),
+        "corner": "i32",
         "size": ("i32", "i32"),
-        "cells": cells,
-        "threshold": "fp32",
+        "cells": ("i32", "i32") if bands else ("constexpr", "constexpr"),
         "TILE": "constexpr",
     }
-    constants = {(6,): (*TILE, 2)}
-    if cells[0] == "constexpr":  # as Triton treats a 1, the default
-        constants |= {(4, 0): 1, (4, 1): 1}
+    constants = {(6,): (*TILE, bands)}
+    if not bands:  # Triton makes a constant of a 1, the default
+        constants |= {(5, 0): 1, (5, 1): 1}
     source = ASTSource(finalise_kernel, signature, constexprs=constants)
     compiled = triton.compile(
         source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False}
@@ -37,5 +37,5 @@ for dtype, cells in (("fp32", ("i32", "i32")), ("bf16", ("constexpr", "constexpr
         report = subprocess.run(
             [CUOBJDUMP, "-res-usage", str(binary)], check=True, capture_output=True, text=True
         ).stdout
-    (stack,) = re.findall(r"STACK:(\d+)", report)
-    sys.stdout.write(f"{dtype} {stack} spilt\n")
+    (registers,), (stack,) = re.findall(r"REG:(\d+)", report), re.findall(r"STACK:(\d+)", report)
+    sys.stdout.write(f"{dtype} {bands} {registers} {stack}\n")

@@ -37,8 +37,8 @@ def blended(grid, answer, *, overlap=OVERLAP, order=None):
     for index in blender.order if order is None else order:
         blender.add(index, answer(blender.windows, index))
         most = max(most, len(blender))
-        for patch in blender.finished():
-            found[patch.position] = patch.logits.numpy()
+        batch = blender.finished()
+        found |= dict(enumerate(batch.logits.numpy(), batch.start))
     assert list(found) == list(range(len(grid)))  # in the order of the grid
     assert not len(blender)
     return np.stack(list(found.values())), most
@@ -223,8 +223,34 @@ def test_wrong_answers_are_refused():
 
     with pytest.raises(ShapeError, match="window 0"):
         blender.add(0, logits[:, :12])
-    with pytest.raises(DataError, match="NaN"):
-        blender.add(0, logits * torch.nan)
     blender.add(0, logits)
     with pytest.raises(DataError, match="before"):
         blender.add(0, logits)
+
+
+def test_what_is_no_number_makes_no_field_a_number():
+    """Seen when the fields are on the host: nobody waits for a GPU in between."""
+    for wrong in (torch.nan, torch.inf, -torch.inf):
+        blender = SeamBlender(make_grid([[0, 0], [256, 0]]), overlap=OVERLAP)
+        for index in blender.order:
+            logits = torch.zeros(1, 16, 16)
+            logits[0, 8, 8] = wrong if index else 0.0
+            blender.add(index, logits)
+
+        fields = blender.finished().fields
+        assert fields.isfinite().flatten(1).all(dim=1).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_the_memory_of_blending_is_known_before(batch):
+    grid = make_grid(lattice(6, 5))
+    blender = SeamBlender(grid, overlap=OVERLAP, margin=3)
+    held, windows = [], blender.windows.pixels // 4
+    for start in range(0, len(blender.order), batch):
+        for index in blender.order[start : start + batch]:
+            blender.add(index, torch.zeros(2, windows, windows))
+        alive = len(blender)
+        fields = blender.finished().fields
+        held.append(alive * 2 * windows**2 * 2 + fields.numel() * 4)
+
+    assert SeamBlender(grid, overlap=OVERLAP, margin=3).most_held(2, batch=batch) == max(held)

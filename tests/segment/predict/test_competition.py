@@ -15,7 +15,6 @@ from xpath.objects.separate import separated_ids
 from xpath.segment.predict.competition import (
     Siblings,
     compete,
-    overlaps_of,
     siblings,
     slide_presence,
 )
@@ -167,15 +166,6 @@ def test_nuclei_stay_in_their_tissue():
     logits = drawn(tissue, nucleus, levels=(SURE, UNSURE))
 
     assert torch.equal(compete(logits, siblings(labels), np.ones(2), mpp=0.5), logits > 0)
-
-
-def test_overlaps_are_counted_pair_by_pair(rng):
-    masks = rng.random((4, 12, 13)) > 0.5
-    masks[2] = False
-    counted = overlaps_of(torch.from_numpy(masks))
-
-    expected = [[int((one & other).sum()) for other in masks] for one in masks]
-    np.testing.assert_array_equal(counted, expected)
 
 
 def test_presence_on_a_slide_is_weighted_by_area_and_does_not_rise_with_patches():

@@ -5,14 +5,16 @@ import numpy as np
 import pytest
 import torch
 
+from xpath.device import tf32
 from xpath.errors import CheckpointError, ConfigError, DataError, ResolutionError
 from xpath.labels import load_labels
 from xpath.segment.checkpoints.checkpoint import save_segmentor
 from xpath.segment.model.variants import build_segmentor
 from xpath.segment.predict.images import working_size
-from xpath.segment.predict.memory import WorkingSet, chunks, working_set
+from xpath.segment.predict.memory import GIB, WorkingSet, chunks, working_set
 from xpath.segment.predict.patch_features import SegmentorEncoder
 from xpath.segment.predict.predictor import PredictorConfig, SegmentPredictor
+from xpath.segment.predict.recognition import recognise
 
 PROMPTS = [
     "nuclei-level lymphocyte in breast pathology.",
@@ -271,6 +273,55 @@ def test_values_that_are_not_finite_are_never_a_mask(predictor, image):
 
     with pytest.raises(DataError, match="not finite at fp32"):
         predictor.masks(predictor.encode(image), PROMPTS)
+
+
+def test_a_recognition_of_no_numbers_is_refused(predictor, image):
+    with torch.no_grad():
+        predictor.model.decoder.mask_projector[-1].bias.fill_(torch.nan)
+
+    with pytest.raises(DataError, match="not finite at fp32"):
+        recognise(predictor, image, region="breast")
+
+
+def test_images_may_be_tensors(predictor, image):
+    wanted = predictor.masks(predictor.encode(image), PROMPTS)
+    found = predictor.masks(predictor.encode(torch.from_numpy(image)), PROMPTS)
+
+    np.testing.assert_array_equal(found.masks, wanted.masks)
+    with pytest.raises(DataError, match="uint8"):
+        predictor.encode(torch.zeros(64, 64, 3))
+
+
+def test_memory_that_others_hold_is_left_to_them(predictor, image, monkeypatch):
+    """Half of it reserved, half as many prompts are decoded at once; all of it, one by one."""
+    asked = [f"{word} in breast pathology." for word in "abcdefgh"]
+    embedding = predictor.encode(image)
+    need = working_set(predictor.model, image.shape[:2], 4).prompt
+    monkeypatch.setattr(predictor, "config", PredictorConfig(memory_gb=4.5 * need / GIB))
+    sizes = []
+    decode = predictor._decode
+
+    def spied(memory, text, **options):
+        sizes.append(len(text.sentence))
+        return decode(memory, text, **options)
+
+    monkeypatch.setattr(predictor, "_decode", spied)
+    wanted = predictor.logits(embedding, asked)
+    for reserved in (2.25 * need, 9 * need):
+        with predictor.reserving(int(reserved)):
+            assert torch.allclose(predictor.logits(embedding, asked), wanted, atol=1e-5)
+    predictor.logits(embedding, asked)
+
+    assert sizes == [4, 4] + [2] * 4 + [1] * 8 + [4, 4]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_float32_is_rounded_on_a_gpu_only_where_it_is_asked_for(wanted):
+    matrices, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matrices.allow_tf32, convolutions.allow_tf32
+    with tf32(wanted):
+        assert (matrices.allow_tf32, convolutions.allow_tf32) == (wanted, wanted)
+    assert (matrices.allow_tf32, convolutions.allow_tf32) == before
 
 
 def test_channels_last_and_compile_change_no_mask(model, tokenizer, info, image, monkeypatch):

@@ -20,10 +20,11 @@ from xpath.objects.find import find_objects
 from xpath.objects.pool import cover
 from xpath.objects.rule import ObjectConfig
 from xpath.protocols import Segmentation
+from xpath.segment.predict import patch_answers
 from xpath.segment.predict.blending import SeamBlender
 from xpath.segment.predict.calibration import PresenceCalibration
 from xpath.segment.predict.whole_slide import SegmentConfig, segment_slide
-from xpath.store.masks import open_masks
+from xpath.store.masks import MaskWriter, open_masks
 from xpath.testing.masks import grid_at
 from xpath.testing.slides import write_slide
 from xpath.wsi.slide import Slide
@@ -423,7 +424,7 @@ def test_independent_masks_are_those_of_the_blended_logits_bit_for_bit(
         window = slide.read(Box(x, y, blender.windows.footprint, blender.windows.footprint),
                             Size(blender.windows.pixels, blender.windows.pixels))  # fmt: skip
         blender.add(index, predictor.logits(predictor.encode(window[None]), labels)[0])
-        expected += [(patch.logits > 0).numpy() for patch in blender.finished()]
+        expected += (blender.finished().logits > 0).numpy().tolist()
 
     np.testing.assert_array_equal(masks.read(slice(None)), expected)
     assert masks.provenance["competition"] == "independent"
@@ -446,6 +447,51 @@ def test_a_label_that_is_not_on_the_slide_has_no_mask_and_takes_none_from_others
     assert not masks.area[:, 1].any()
     assert (painted(masks) != disc).mean() < 0.01
     assert 0 < masks.facts.probability[1] < 0.9 < masks.facts.probability[0]
+
+
+@pytest.mark.parametrize("competition", ["exclusive", "independent"])
+@pytest.mark.parametrize("overlap", [0, 32])
+def test_every_batch_is_finalised_and_written_packed_once(
+    segmented, monkeypatch, competition, overlap
+):
+    """And nothing is packed, or written unpacked, beside."""
+    finalised, written = [], []
+    finalise, write = patch_answers.finalise, MaskWriter.write_packed
+
+    def spied_finalise(logits, size, **options):
+        finalised.append(len(logits))
+        return finalise(logits, size, **options)
+
+    def spied_write(writer, start, packed, presence):
+        written.append((start, len(packed)))
+        write(writer, start, packed, presence)
+
+    monkeypatch.setattr(patch_answers, "finalise", spied_finalise)
+    monkeypatch.setattr(MaskWriter, "write_packed", spied_write)
+    monkeypatch.setattr(MaskWriter, "write", lambda *_: pytest.fail("unpacked masks"))
+    monkeypatch.setattr(np, "packbits", lambda *_, **__: pytest.fail("packed on the host"))
+    segmented(overlap=overlap, batch=7, competition=competition)
+
+    assert len(finalised) == len(written) == 6  # 36 windows in batches of 7
+    assert [count for _, count in written] == finalised
+    starts = np.cumsum([0, *finalised]).tolist()
+    assert [start for start, _ in written] == starts[:-1]
+    assert starts[-1] == 36
+
+
+def test_windows_that_are_held_count_in_the_segmentors_memory(
+    predictor, slide, labels, tmp_path, monkeypatch
+):
+    reserved, reserving = [], predictor.reserving
+    monkeypatch.setattr(
+        predictor, "reserving", lambda memory: reserved.append(memory) or reserving(memory)
+    )
+    grid = make_grid([[x, y] for y in (128, 192) for x in (128, 192)])
+    segment_slide(slide, grid, predictor, labels, tmp_path / "masks.zarr")
+
+    # four windows of 32 x 32 positions in half precision, four fields of 18 x 18 in single
+    assert reserved == [len(labels) * 4 * (32 * 32 * 2 + 18 * 18 * 4)]
+    assert predictor._reserved == 0
 
 
 def test_another_competition_is_refused():

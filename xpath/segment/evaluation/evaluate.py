@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from xpath.protocols import Segmentor
+    from xpath.protocols import ImageSegmentor
     from xpath.segment.evaluation.questions import Asked, EvaluationConfig
 
 __all__ = ["Answers", "Evaluation", "Sample", "ask", "evaluate_segmentor", "sample_of"]
@@ -92,7 +92,7 @@ class Answers(NamedTuple):
 
 
 def evaluate_segmentor(
-    segmentor: Segmentor,
+    segmentor: ImageSegmentor,
     questions: Mapping[Path, Sequence[Question]],
     config: EvaluationConfig,
     *,
@@ -121,7 +121,7 @@ def evaluate_segmentor(
 
 
 def ask(
-    segmentor: Segmentor,
+    segmentor: ImageSegmentor,
     images: NDArray[np.uint8],
     prompts: Sequence[str],
     *,
@@ -161,7 +161,7 @@ def ask(
 
 
 def _answered(
-    segmentor: Segmentor,
+    segmentor: ImageSegmentor,
     batch: Sequence[Asked],
     config: EvaluationConfig,
     threads: ThreadPoolExecutor,

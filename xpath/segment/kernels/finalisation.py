@@ -4,7 +4,7 @@ The logits of 22 prompts on a 1024 px image are 92 MB once enlarged; what anybod
 bits and a few numbers, is 3 MB. On CUDA one Triton kernel makes it in one pass
 (``xpath.segment.kernels.triton_kernel``); everywhere else the reference below does, mask by mask.
 
-Axes: N masks, h w positions of the logits, H W pixels, i j cells of the coverage.
+Axes: B images, P prompts, h w positions of the logits, H W pixels, i j cells of the coverage.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from xpath.device import side_by_side
 from xpath.errors import DataError, ShapeError
 from xpath.objects.pool import cover
 from xpath.protocols import STRIDE
@@ -24,73 +25,132 @@ from xpath.segment.kernels.finalised import Finalised
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["enlarged", "finalise", "finalise_reference", "unpack"]
+__all__ = [
+    "enlarged",
+    "finalise",
+    "finalise_reference",
+    "measured",
+    "pack",
+    "shared_pixels",
+    "unpack",
+]
+
+GATHER = 0x8040201008040201 - (1 << 64)
+"""Times eight bytes of 0 or 1, as one little-endian integer: their bits in its highest byte, the
+first byte's on top."""
 
 
 def finalise(
     logits: Tensor,
     size: tuple[int, int],
     *,
+    corner: int = 0,
     cells: tuple[int, int] = (1, 1),
-    threshold: float = 0.0,
 ) -> Finalised:
-    """Masks of logits: enlarged four times, cut at a threshold, packed and measured.
+    """Masks of logits: enlarged four times, cut at 0, packed and measured.
 
     Enlarging is bilinear between the centres of positions, exactly ``interpolate(scale_factor=4,
-    mode="bilinear", align_corners=False)``, computed in float32 whatever the logits are.
+    mode="bilinear", align_corners=False)``, computed in float32 whatever the logits are. A pixel is
+    in the mask if its logit is above 0, its probability above one half. No step waits for a GPU.
 
     Args:
-        logits: ``(N, h, w)`` float32, float16 or bfloat16; any N, 0 included.
-        size: Height H and width W of the image, at most ``4 h`` and ``4 w``: what the model
-            padded right and below is cut off.
+        logits: ``(B, P, h, w)`` float32, float16 or bfloat16; any B and P, 0 included.
+        size: Height H and width W of the image, in pixels. What the model padded right and below
+            is cut off.
+        corner: Positions above and to the left of the image, as in the fields of ``SeamBlender``.
         cells: Rows and columns of the grid of ``coverage``, at most H and W.
-        threshold: A pixel is in the mask if its logit is above; 0 is a probability of one half.
 
     Raises:
         DataError: Logits that are no floats.
         ShapeError: Another shape, an image larger than the logits, or cells smaller than a pixel.
     """
-    _check(logits, size, cells)
-    if logits.is_cuda and _has_triton() and len(logits):
+    _check(logits, size, corner, cells)
+    if logits.is_cuda and _has_triton() and logits.shape[0] * logits.shape[1]:
         from xpath.segment.kernels.triton_kernel import finalise_triton
 
-        return finalise_triton(logits, size, cells=cells, threshold=threshold)
-    return finalise_reference(logits, size, cells=cells, threshold=threshold)
+        return finalise_triton(logits, size, corner=corner, cells=cells)
+    return finalise_reference(logits, size, corner=corner, cells=cells)
 
 
 def finalise_reference(
     logits: Tensor,
     size: tuple[int, int],
     *,
+    corner: int = 0,
     cells: tuple[int, int] = (1, 1),
-    threshold: float = 0.0,
 ) -> Finalised:
-    """The answer of ``finalise``, in plain torch on any device."""
-    _check(logits, size, cells)
-    rows = [_measured(plane, plane > threshold, cells) for plane in enlarged(logits, size)] or [
-        _measured(*_nothing(logits, size), cells)
-    ]
-    stacked = Finalised(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
-    return Finalised(*(part[: len(logits)] for part in stacked))
+    """The answer of ``finalise``, in plain torch on any device.
 
-
-def enlarged(logits: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
-    """Logits ``(H, W)`` float32 at full resolution of ``(N, h, w)``, one mask after the other.
-
-    One at a time they stay in the cache, which makes this faster than all at once.
+    One mask at a time stays in the cache, which is several times as fast as all at once, and on the
+    CPU they are made side by side. A mask whose logits are nowhere above 0 is empty without a look:
+    between two positions lies no more than at the higher one.
     """
-    height, width = size
-    rows, columns = -(-height // STRIDE) + 1, -(-width // STRIDE) + 1  # one more, to lean on
-    for plane in logits[:, :rows, :columns].float():
-        large = functional.interpolate(
-            plane[None, None], scale_factor=STRIDE, mode="bilinear", align_corners=False
-        )
-        yield large[0, 0, :height, :width]
+    _check(logits, size, corner, cells)
+    (images, prompts), (height, width) = logits.shape[:2], size
+    count, device = images * prompts, logits.device
+    answer = Finalised(
+        torch.zeros(count, height, -(-width // 8), dtype=torch.uint8, device=device),
+        torch.zeros(count, dtype=torch.int64, device=device),
+        torch.zeros(count, *cells, device=device),
+        torch.zeros(count, device=device),
+        torch.zeros(count, device=device),
+    )
+    near = _around(logits.detach().flatten(0, 1), size, corner)
+    filled = (near.amax(dim=(1, 2)) > 0).nonzero()[:, 0].tolist() if count else []
+
+    def one(index: int) -> tuple[Tensor, ...]:
+        plane = enlarged(near[index : index + 1], size, min(corner, 1))[0]
+        return measured(plane, plane > 0, cells)
+
+    rows = map(one, filled) if device.type != "cpu" else side_by_side(one, filled)
+    for index, row in zip(filled, rows, strict=True):
+        for part, value in zip(answer, row, strict=True):
+            part[index] = value
+    return Finalised(*(part.unflatten(0, (images, prompts)) for part in answer))
+
+
+def enlarged(logits: Tensor, size: tuple[int, int], corner: int = 0) -> Tensor:
+    """Logits ``(n, H, W)`` float32 at full resolution, of ``(n, h, w)``.
+
+    Args:
+        logits: With at least ``corner`` positions before the image.
+        size: Height and width of the image.
+        corner: Positions above and to the left of the image.
+    """
+    top, (height, width) = STRIDE * corner, size
+    # one channel each: three at a time torch rounds otherwise
+    large = functional.interpolate(logits[:, None].float(), scale_factor=STRIDE, mode="bilinear")
+    return large[:, 0, top : top + height, top : top + width]
+
+
+def measured(
+    plane: Tensor, inside: Tensor, cells: tuple[int, int] = (1, 1)
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The parts of ``Finalised`` for one mask: bits, area, coverage, probability and its peak.
+
+    Args:
+        plane: Logits ``(H, W)``, float32.
+        inside: ``(H, W)`` boolean; need not be where logits are above 0.
+        cells: As ``finalise`` takes it.
+    """
+    packed, area = pack(inside), inside.sum()
+    if cells == (1, 1):
+        coverage = (area.double() / inside.numel()).float().reshape(1, 1)
+    else:
+        coverage = cover(inside[None, None], cells)[0, 0]
+    chances = plane.contiguous().sigmoid()
+    sure = (chances * inside).flatten()
+    # summed beside itself: alone, torch splits it, and the sum depends on the number of threads
+    total = sure.expand(2, -1).sum(dim=1)[0]
+    return packed, area, coverage, total, chances.max() * (area > 0)
+
+
+def pack(masks: Tensor) -> Tensor:
+    """Bits uint8 ``(..., H, ceil(W / 8))`` of masks ``(..., H, W)``, as ``numpy.packbits``."""
+    octets = functional.pad(masks, (0, -masks.shape[-1] % 8)).contiguous()
+    return (octets.view(torch.int64) * GATHER >> 56).to(torch.uint8)
 
 
 def unpack(packed: Tensor, width: int) -> Tensor:
@@ -100,45 +160,42 @@ def unpack(packed: Tensor, width: int) -> Tensor:
     return bits.flatten(-2)[..., :width].bool()
 
 
-def _measured(plane: Tensor, inside: Tensor, cells: tuple[int, int]) -> tuple[Tensor, ...]:
-    """The parts of ``Finalised`` for one mask."""
-    bits: NDArray[np.uint8] = np.packbits(inside.cpu().numpy(), axis=-1)
-    return (
-        torch.from_numpy(bits).to(plane.device),
-        inside.sum(),
-        _box(inside),
-        cover(inside[None, None], cells)[0, 0],
-        plane[inside].sigmoid_().sum(),
-        plane.max().sigmoid(),
-    )
+def shared_pixels(packed: Tensor) -> Tensor:
+    """Pixels that belong to both of two masks, int64 ``(P, P)``. Areas on the diagonal.
+
+    Args:
+        packed: ``(P, H, W / 8)`` bits.
+    """
+    if packed.is_cuda:
+        return products_of(packed)
+    rows = packed.flatten(1).numpy()
+    shared = np.zeros((len(rows), len(rows)), np.int64)
+    filled = np.flatnonzero(rows.any(axis=1))
+    rows = rows[filled]
+    for index, here in enumerate(filled):
+        both = np.bitwise_count(rows[index] & rows[index:]).sum(axis=1, dtype=np.int64)
+        shared[here, filled[index:]] = shared[filled[index:], here] = both
+    return torch.from_numpy(shared)
 
 
-def _box(inside: Tensor) -> Tensor:
-    """Left, top, right, bottom of a mask ``(H, W)``."""
-    left, right = _extent(inside.any(dim=0))
-    top, bottom = _extent(inside.any(dim=1))
-    return torch.stack((left, top, right, bottom))
+def products_of(packed: Tensor) -> Tensor:
+    """``shared_pixels`` as a GPU counts them: exactly, also in TF32, for bits are 0 or 1."""
+    bits = unpack(packed, 8 * packed.shape[-1]).flatten(1).float()
+    return (bits @ bits.T).round().long()
 
 
-def _extent(line: Tensor) -> tuple[Tensor, Tensor]:
-    """The first True and the index after the last, both 0 if there is none."""
-    line = line.long()
-    first = line.argmax()
-    last = (len(line) - line.flip(0).argmax()) * line.max()
-    return first, last
+def _around(logits: Tensor, size: tuple[int, int], corner: int) -> Tensor:
+    """The positions that pixels of the image lean on: one more on every side, where there is."""
+    first = max(corner - 1, 0)
+    rows, columns = (slice(first, corner + -(-pixels // STRIDE) + 1) for pixels in size)
+    return logits[:, rows, columns]
 
 
-def _nothing(logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """An empty mask, to give an empty answer its shapes."""
-    plane = torch.zeros(size, device=logits.device)
-    return plane, plane > 0
-
-
-def _check(logits: Tensor, size: tuple[int, int], cells: tuple[int, int]) -> None:
-    sizes = check_shape("logits", logits, "N h w")
+def _check(logits: Tensor, size: tuple[int, int], corner: int, cells: tuple[int, int]) -> None:
+    sizes = check_shape("logits", logits, "B P h w")
     if not logits.is_floating_point():
         raise DataError(f"logits must be floats, got {logits.dtype}; pass them before any cut")
-    reach = (STRIDE * sizes["h"], STRIDE * sizes["w"])
+    reach = tuple(STRIDE * (sizes[axis] - corner) for axis in "hw")
     if not all(0 < pixels <= most for pixels, most in zip(size, reach, strict=True)):
         raise ShapeError(
             f"the image is {size} px, but logits {tuple(logits.shape)} reach {reach};"

@@ -1,9 +1,9 @@
 """Mask finalisation on the GPU, in one pass over the logits.
 
 A program makes one tile of one mask. It reads the few logits below the tile, interpolates in
-registers, and writes bits; area, box, probability and peak of the tile go to a small table that
-torch sums up, so that the sums do not depend on the order of programs. Coverage is counted in
-whole numbers, which may be added in any order: see ``_add_coverage``.
+registers, and writes bits; area, probability and peak of the tile go to a small table that torch
+sums up, so that the sums do not depend on the order of programs. Coverage is counted in whole
+numbers, which may be added in any order: see ``_add_coverage``.
 
 Imported only where there is Triton, 3.6 or newer.
 """
@@ -28,33 +28,35 @@ TILE = (16, 128)
 
 
 def finalise_triton(
-    logits: Tensor, size: tuple[int, int], *, cells: tuple[int, int], threshold: float
+    logits: Tensor, size: tuple[int, int], *, corner: int, cells: tuple[int, int]
 ) -> Finalised:
     """The answer of ``xpath.segment.kernels.finalisation.finalise``, which checks the arguments."""
-    (count, h, w), (height, width), device = logits.shape, size, logits.device
+    (images, prompts, h, w), (height, width), device = logits.shape, size, logits.device
+    count = images * prompts
     tiles = triton.cdiv(height, TILE[0]) * triton.cdiv(width, TILE[1])
     packed = torch.empty(count, height, triton.cdiv(width, 8), dtype=torch.uint8, device=device)
-    whole = torch.empty(count, tiles, 5, dtype=torch.int32, device=device)
+    areas = torch.empty(count, tiles, dtype=torch.int32, device=device)
     real = torch.empty(count, tiles, 2, dtype=torch.float32, device=device)
     covered = torch.zeros(count, *cells, dtype=torch.int32, device=device)
-    bands = triton.cdiv(TILE[0] * cells[0], height) + 1
+    whole = cells == (1, 1)  # then area says it all
+    bands = 0 if whole else triton.cdiv(TILE[0] * cells[0], height) + 1
     with torch.cuda.device_of(logits):  # Triton launches on the current device
         finalise_kernel[count * tiles,](
             logits.contiguous(),
-            (packed, whole, real, covered),
+            (packed, areas, real, covered),
             (h, w),
+            corner,
             (height, width),
             cells,
-            float(threshold),
             (*TILE, bands),
             enable_fp_fusion=False,  # rounded as on the CPU
         )
-    area = whole[..., 0].sum(dim=1)
-    start, stop = whole[..., 1:3].amin(dim=1), whole[..., 3:5].amax(dim=1)
-    box = torch.cat((start, stop), dim=1).long() * (area > 0)[:, None]
-    coverage = covered.double().div_(height * width).float()
-    total, peak = real[..., 0].sum(dim=1), real[..., 1].amax(dim=1)
-    return Finalised(packed, area, box, coverage, total, peak.sigmoid())
+    area = areas.sum(dim=1)
+    shares = area.reshape(-1, 1, 1) if whole else covered
+    coverage = shares.double().div_(height * width).float()
+    total, peak = real[..., 0].sum(dim=1), real[..., 1].amax(dim=1).sigmoid() * (area > 0)
+    answer = (packed, area, coverage, total, peak)
+    return Finalised(*(part.unflatten(0, (images, prompts)) for part in answer))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -62,25 +64,25 @@ def finalise_kernel(
     logits: tl.tensor,
     results: tl.tuple,
     low_size: tl.tuple,
+    corner: tl.tensor,
     size: tl.tuple,
     cells: tl.tuple,
-    threshold: tl.tensor,
     TILE: tl.constexpr,
 ) -> None:
     """One tile of one mask.
 
     Args:
-        logits: ``(N, h, w)``.
-        results: Packed masks; areas and boxes, probabilities and peaks by tile; covered cells.
+        logits: ``(B P, h, w)``.
+        results: Packed masks; areas, then probabilities and peaks by tile; covered cells.
         low_size: h and w.
+        corner: Positions before the image.
         size: H and W.
         cells: Rows and columns of the coverage.
-        threshold: Of a logit.
-        TILE: Rows and columns of a tile, and how many rows of cells one may touch.
+        TILE: Rows and columns of a tile, and how many rows of cells one may touch; 0 counts none.
     """
     ROWS: tl.constexpr = TILE[0]
     COLUMNS: tl.constexpr = TILE[1]
-    packed, whole, real, covered = results
+    packed, areas, real, covered = results
     height, width = size
     program = tl.program_id(0).to(tl.int64)
     across = tl.cdiv(width, COLUMNS)
@@ -89,9 +91,11 @@ def finalise_kernel(
     top, left = (tile // across) * ROWS, (tile % across) * COLUMNS
     y, x = top + tl.arange(0, ROWS), left + tl.arange(0, COLUMNS)
 
-    value = _interpolated(logits + n * low_size[0] * low_size[1], low_size, y, x)
+    value = _interpolated(
+        logits + n * low_size[0] * low_size[1], low_size, y + 4 * corner, x + 4 * corner
+    )
     valid = (y < height)[:, None] & (x < width)[None, :]
-    inside = valid & (value > threshold)
+    inside = valid & (value > 0.0)
     ones = inside.to(tl.int32)
 
     bits = tl.reshape(ones, (ROWS, COLUMNS // 8, 8)) << (7 - tl.arange(0, 8))[None, None, :]
@@ -102,7 +106,7 @@ def finalise_kernel(
     tl.store(target, tl.sum(bits, axis=2).to(tl.uint8), mask=kept)
 
     _add_coverage(covered + n * cells[0] * cells[1], ones, (y, x), size, cells, TILE[2])
-    _store_extent(whole + program * 5, ones, y, x)
+    tl.store(areas + program, tl.sum(tl.sum(ones, axis=1), axis=0))
     sure = tl.where(inside, tl.sigmoid(value), 0.0)
     tl.store(real + program * 2, tl.sum(tl.sum(sure, axis=1), axis=0))
     best = tl.where(valid, value, float("-inf"))
@@ -160,15 +164,3 @@ def _add_coverage(
         cell = covered + i * across + j
         tl.atomic_add(cell, column * here, mask=column > 0)
         tl.atomic_add(cell + 1, column * rest, mask=(column > 0) & (rest > 0))
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _store_extent(table: tl.tensor, ones: tl.tensor, y: tl.tensor, x: tl.tensor) -> None:
-    """Stores area, left, top, right and bottom of a tile, neutral values for an empty one."""
-    far = 2147483647
-    row, column = tl.max(ones, axis=1) > 0, tl.max(ones, axis=0) > 0
-    tl.store(table, tl.sum(tl.sum(ones, axis=1), axis=0))
-    tl.store(table + 1, tl.min(tl.where(column, x, far), axis=0))
-    tl.store(table + 2, tl.min(tl.where(row, y, far), axis=0))
-    tl.store(table + 3, tl.max(tl.where(column, x + 1, 0), axis=0))
-    tl.store(table + 4, tl.max(tl.where(row, y + 1, 0), axis=0))

@@ -18,54 +18,50 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from xpath.errors import ConfigError, DataError
 from xpath.protocols import STRIDE
+from xpath.segment.kernels.finalisation import enlarged
+from xpath.segment.predict.transfers import on_device
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
     from torch import Tensor
 
     from xpath.geometry import PatchGrid
 
-__all__ = ["BlendedPatch", "SeamBlender", "check_overlap", "enlarged", "taper", "widened"]
+__all__ = ["LIMIT", "BlendedBatch", "SeamBlender", "check_overlap", "taper", "widened"]
 
 SMALLEST = 2 * STRIDE
 """Of an overlap: enlarging looks one position beyond the patch, where weights must not be 0."""
 EXACT = 1e-6
 """Places nearer to each other than this are the same."""
+HALF, FLOAT = 2, 4
+"""Bytes of a logit in a window, and in a field."""
 LIMIT = 20.0
 """A logit of 20 is as sure as can be; more would let one window outvote the others."""
 
 
-class BlendedPatch(NamedTuple):
-    """A patch all of whose windows have been added."""
+class BlendedBatch(NamedTuple):
+    """Patches all of whose windows have been added, B of them."""
 
-    position: int
-    """In the grid."""
-    field: Tensor
-    """``(P, h, w)``, float32: logits at a quarter of the resolution, one position and the margin
+    start: int
+    """Index of the first of them in the grid; the others follow."""
+    fields: Tensor
+    """``(B, P, h, w)``, float32: logits at a quarter of the resolution, one position and the margin
     beyond the patch on every side."""
     pixels: int
-    """Side of the patch."""
-    margin: int = 0
-    """Positions of the surroundings that were blended too."""
+    """Side of the patches."""
+    corner: int
+    """Positions of a field before its patch."""
 
     @property
     def logits(self) -> Tensor:
-        """``(P, H, W)``. A pixel belongs to the object above 0."""
-        edge = self.margin
-        inner = self.field[:, edge : -edge or None, edge : -edge or None]
-        return enlarged(inner, self.pixels)
-
-    @property
-    def surroundings(self) -> Tensor:
-        """``(P, H + 8 m, W + 8 m)`` logits of the patch and of a margin of m positions."""
-        return enlarged(self.field, self.pixels + 2 * STRIDE * self.margin)
+        """``(B, P, H, W)``. A pixel belongs to the object above 0."""
+        flat = self.fields.flatten(0, 1)
+        large = enlarged(flat, (self.pixels, self.pixels), self.corner)
+        return large.reshape(*self.fields.shape[:2], self.pixels, self.pixels)
 
 
 class SeamBlender:
@@ -79,8 +75,7 @@ class SeamBlender:
         blender = SeamBlender(grid, overlap=64)
         for index in blender.order:
             blender.add(index, logits_of(blender.windows, index))
-            for patch in blender.finished():
-                ...
+            batch = blender.finished()
     """
 
     def __init__(self, grid: PatchGrid, *, overlap: int, margin: int = 0) -> None:
@@ -101,6 +96,8 @@ class SeamBlender:
         self.windows = widened(grid, overlap)
         """The windows to read and to segment: window k is patch k with its surroundings."""
         self._grid, self._overlap, self._margin = grid, overlap, margin
+        self._side = -(-grid.pixels // STRIDE) + 2 + 2 * margin  # of a field
+        self._positions = -(-self.windows.pixels // STRIDE)
         self._needs = _touching(grid, self.windows)
         self.order: list[int] = list(dict.fromkeys(np.concatenate(self._needs).tolist()))
         """Windows in the order in which patches need them; the one to add them in."""
@@ -114,43 +111,61 @@ class SeamBlender:
         """Windows that are held."""
         return len(self._alive)
 
+    def most_held(self, prompts: int, *, batch: int = 1) -> int:
+        """Bytes that are held at most, fields included, if windows come a batch at a time."""
+        held = most = done = 0
+        coming = dict(zip(self.order, range(len(self.order)), strict=True))
+        ready = [max(coming[int(window)] for window in needs) for needs in self._needs]
+        for start in range(0, len(self.order), batch):
+            stop = min(start + batch, len(self.order))
+            held, first = held + stop - start, done
+            while done < len(ready) and ready[done] < stop:
+                done += 1
+            windows = HALF * held * self._positions**2
+            most = max(most, windows + FLOAT * (done - first) * self._side**2)
+            held -= sum(len(self._leaving.get(patch, ())) for patch in range(first, done))
+        return most * prompts
+
     def add(self, index: int, logits: Tensor) -> None:
         """Takes the logits of a window.
 
         Args:
             index: Which window; each comes once.
             logits: ``(P, h, w)`` at stride 4 from the window's top left corner; positions beyond
-                its end (padding) are left alone.
+                its end (padding) are left alone. Where they are not finite, fields are NaN.
 
         Raises:
-            DataError: NaN, or a window that has been added before.
+            DataError: A window that has been added before.
             ShapeError: Fewer positions than the window has.
         """
         if index in self._seen:
             raise DataError(f"window {index} was added before; each is segmented once")
-        positions = -(-self.windows.pixels // STRIDE)
+        positions = self._positions
         sizes = check_shape(f"logits of window {index}", logits, "P h w")
         if min(sizes["h"], sizes["w"]) < positions:
             check_shape(f"logits of window {index}", logits, f"P {positions} {positions}")
-        if not torch.isfinite(logits).all():
-            raise DataError(
-                f"the segmentor answers NaN or infinity at patch {index}; its weights may be"
-                " damaged, or its precision too low: use float32"
-            )
+        seen = logits[:, :positions, :positions]
+        seen = seen.where(seen.isfinite(), torch.nan)  # a GPU need not be waited for
         # A copy: a view would keep the whole batch in memory.
-        self._alive[index] = logits[:, :positions, :positions].clamp(-LIMIT, LIMIT).half()
+        self._alive[index] = seen.clamp(-LIMIT, LIMIT).half()
         self._seen.add(index)
 
-    def finished(self) -> Iterator[BlendedPatch]:
+    def finished(self) -> BlendedBatch:
         """Patches whose windows have all come, each once, in the order of the grid."""
+        some = next(iter(self._alive.values()), torch.empty(0))
+        first, fields = self._next, []
         while self._next < len(self._grid) and self._seen.issuperset(self._needs[self._next]):
-            index = self._next
-            field = self._blend(index)
-            blended = BlendedPatch(index, field, self._grid.pixels, self._margin)
-            for window in self._leaving.pop(index, ()):
+            fields.append(self._blend(self._next))
+            for window in self._leaving.pop(self._next, ()):
                 del self._alive[window]
             self._next += 1
-            yield blended
+        none = some.new_empty(0, len(some), self._side, self._side, dtype=torch.float32)
+        return BlendedBatch(
+            first,
+            torch.stack(fields) if fields else none,
+            self._grid.pixels,
+            1 + self._margin,
+        )
 
     def _blend(self, index: int) -> Tensor:
         """Field ``(P, h, w)`` of one patch and its margin: weighted mean of its windows."""
@@ -165,9 +180,8 @@ class SeamBlender:
             sampled = _sampled(_sampled(logits, down, -2), across, -1)
             weight = torch.outer(down.weight, across.weight)
             if total is None or weights is None:
-                side = -(-self._grid.pixels // STRIDE) + 2 + 2 * self._margin
-                total = sampled.new_zeros(len(sampled), side, side)
-                weights = sampled.new_zeros(side, side)
+                total = sampled.new_zeros(len(sampled), self._side, self._side)
+                weights = sampled.new_zeros(self._side, self._side)
             total[:, down.part, across.part] += weight * sampled
             weights[down.part, across.part] += weight
         if total is None or weights is None:
@@ -275,9 +289,9 @@ def _line(axis: _Axis, offset: int, device: torch.device) -> _Line | None:
     share = np.clip(at - first, 0, 1).astype(np.float32)
     return _Line(
         part=slice(int(inside[0]), int(inside[-1]) + 1),
-        first=torch.from_numpy(first).to(device),
-        share=torch.from_numpy(share).to(device) if share.max() > EXACT else None,
-        weight=torch.from_numpy(weight[inside].astype(np.float32)).to(device),
+        first=on_device(first, device),
+        share=on_device(share, device) if share.max() > EXACT else None,
+        weight=on_device(weight[inside].astype(np.float32), device),
     )
 
 
@@ -314,9 +328,3 @@ def _sampled(logits: Tensor, line: _Line, axis: int) -> Tensor:
     second = (line.first + 1).clamp(max=logits.shape[axis] - 1)
     share = line.share[:, None] if axis == -2 else line.share
     return torch.lerp(lower, logits.index_select(axis, second).float(), share)
-
-
-def enlarged(field: Tensor, side: int) -> Tensor:
-    """``(P, side, side)`` of positions that begin one before the patch and end one after it."""
-    large = functional.interpolate(field[None], scale_factor=STRIDE, mode="bilinear")[0]
-    return large[:, STRIDE : STRIDE + side, STRIDE : STRIDE + side]

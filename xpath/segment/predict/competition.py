@@ -13,7 +13,7 @@ decided on its own. Nuclei and cells are decided whole: the union of the sibling
 apart into nuclei, and each goes to the label with the highest mean claim over it. Equal claims go
 to the label that was asked first. Structures stay nested: a nucleus lies in tissue as before.
 
-Axes: N patches, L labels, H W pixels.
+Axes: N patches, B of them, L labels, H W pixels.
 """
 
 from __future__ import annotations
@@ -23,19 +23,31 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from xpath.device import side_by_side
 from xpath.objects.rule import ObjectConfig
 from xpath.objects.separate import separated_ids
+from xpath.protocols import STRIDE
+from xpath.segment.kernels.finalisation import enlarged, measured
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
     from xpath.labels import Label
+    from xpath.segment.predict.patch_answers import StoredPatch
 
-__all__ = ["COMPETITION", "Siblings", "compete", "overlaps_of", "siblings", "slide_presence"]
+__all__ = [
+    "COMPETITION",
+    "Contest",
+    "Resolved",
+    "Siblings",
+    "compete",
+    "siblings",
+    "slide_presence",
+]
 
 COMPETITION = ("exclusive", "independent")
 """Whether siblings compete, or each keeps its own mask as in the paper."""
@@ -66,6 +78,75 @@ def siblings(labels: Sequence[Label]) -> tuple[Siblings, ...]:
         for (_, structure), indices in groups.items()
         if len(indices) > 1
     )
+
+
+class Resolved(NamedTuple):
+    """The masks of patches after their labels competed."""
+
+    packed: NDArray[np.uint8]
+    """``(B, L, H, W / 8)`` bits."""
+    presence: NDArray[np.float32]
+    """``(B, L)`` mean probability in each mask, 0 where it is empty."""
+
+
+class Contest(NamedTuple):
+    """All that decides between the labels of a slide."""
+
+    groups: tuple[Siblings, ...]
+    presence: NDArray[np.float32]
+    """``(L,)`` P(the label is on the slide); one of 0 has an empty mask."""
+    mpp: float
+    """Microns per pixel, by which nuclei that touch are separated."""
+    pixels: int
+    """Side of a patch."""
+    margin: int
+    """Positions of a field around its patch, so that nuclei across its border are seen whole."""
+
+    def resolved(self, patches: Sequence[StoredPatch]) -> Resolved:
+        """Masks of patches after their labels competed. Who met no sibling keeps what it had."""
+        shape = (len(patches), len(self.presence))
+        answer = Resolved(
+            np.zeros((*shape, self.pixels, -(-self.pixels // 8)), np.uint8),
+            np.zeros(shape, np.float32),
+        )
+        side_by_side(
+            lambda n: self._resolve(patches[n], answer.packed[n], answer.presence[n]),
+            range(len(patches)),
+        )
+        return answer
+
+    @torch.inference_mode()
+    def _resolve(
+        self, patch: StoredPatch, packed: NDArray[np.uint8], presence: NDArray[np.float32]
+    ) -> None:
+        """Puts the masks of a patch, and how sure they are, where they go."""
+        there = np.flatnonzero(self.presence[patch.labels] > 0)
+        kept = np.asarray(patch.labels, np.int64)[there]
+        packed[kept], presence[kept] = patch.packed[there], patch.presence[there]
+        for group in self.groups:
+            self._decide(patch.fields, group, packed, presence)
+
+    def _decide(
+        self,
+        fields: Mapping[int, Tensor],
+        group: Siblings,
+        packed: NDArray[np.uint8],
+        presence: NDArray[np.float32],
+    ) -> None:
+        """Replaces the masks of siblings that meet in a patch."""
+        rivals = [label for label in group.indices if label in fields and self.presence[label] > 0]
+        if len(rivals) < 2:
+            return
+        margin = self.margin if group.whole else 0  # tissue is decided pixel by pixel
+        edge, side = STRIDE * margin, self.pixels + 2 * STRIDE * margin
+        stacked = torch.stack([fields[label] for label in rivals])
+        logits = enlarged(stacked, (side, side), 1 + self.margin - margin)
+        those = Siblings(tuple(range(len(rivals))), group.whole)
+        masks = compete(logits, (those,), self.presence[rivals], mpp=self.mpp)
+        inner = (slice(edge, edge + self.pixels), slice(edge, edge + self.pixels))
+        for label, plane, mask in zip(rivals, logits, masks, strict=True):
+            bits, area, _, total, _ = measured(plane[inner], mask[inner])
+            packed[label], presence[label] = bits.numpy(), total / area.clamp(min=1)
 
 
 def slide_presence(
@@ -112,17 +193,6 @@ def compete(
         numbers = torch.arange(len(here), device=logits.device)[:, None, None]
         masks[here] = owner == numbers
     return masks
-
-
-def overlaps_of(masks: Tensor) -> NDArray[np.int64]:
-    """``(L, L)`` pixels that belong to both of two masks ``(L, H, W)``. Areas on the diagonal."""
-    flat = masks.flatten(1)
-    shared = np.zeros((len(masks), len(masks)), np.int64)
-    filled = flat.any(dim=1).nonzero()[:, 0]
-    some = flat[filled].float()
-    index = filled.cpu().numpy()
-    shared[np.ix_(index, index)] = (some @ some.T).round().long().cpu().numpy()
-    return shared
 
 
 def _pixel_owner(masks: Tensor, claims: Tensor) -> Tensor:

@@ -17,9 +17,6 @@ from xpath.segment.predict.images import resized, square_corner
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from xpath.segment.model.decoder import ImageMemory
 
 __all__ = ["Embedding", "joined"]
@@ -36,7 +33,7 @@ class Embedding(NamedTuple):
     """Height and width at which the model saw them."""
     square: bool = False
     """Whether the model saw them in the middle of a square."""
-    pixels: NDArray[np.uint8] | None = None
+    pixels: Tensor | None = None
     """``(B, H, W, 3)`` the images themselves, for judges of presence that look at colours."""
 
     @property

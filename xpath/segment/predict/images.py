@@ -26,16 +26,28 @@ SAME = 1e-3
 """Resolutions nearer than this, relatively, are one: nothing is gained by resampling."""
 
 
-def as_batch(images: object) -> NDArray[np.uint8]:
-    """Images as ``(B, H, W, 3)``.
+def as_batch(images: object) -> Tensor:
+    """Images as a tensor ``(B, H, W, 3)``, where they are.
 
     Args:
-        images: RGB ``(H, W, 3)`` or ``(B, H, W, 3)``, uint8.
+        images: RGB ``(H, W, 3)`` or ``(B, H, W, 3)``, uint8, an array or a tensor.
 
     Raises:
         DataError: No array, not uint8 (so never NaN), or without a single pixel.
         ShapeError: Of another shape.
     """
+    pixels = images if isinstance(images, torch.Tensor) else _as_tensor(images)
+    if pixels.dtype != torch.uint8:
+        raise DataError(f"images must be uint8 RGB in 0..255, got {pixels.dtype}")
+    batch = pixels[None] if pixels.ndim == 3 else pixels
+    check_shape("images", batch, "B H W 3")
+    if not batch.numel():
+        raise DataError(f"images must have at least one pixel, got shape {tuple(pixels.shape)}")
+    return batch
+
+
+def _as_tensor(images: object) -> Tensor:
+    """An array of uint8 as a tensor."""
     if not isinstance(images, np.ndarray):
         raise DataError(
             f"images must be a uint8 array of RGB, got {type(images).__name__};"
@@ -46,11 +58,8 @@ def as_batch(images: object) -> NDArray[np.uint8]:
             f"images must be uint8 RGB in 0..255, got {images.dtype}{_nonsense(images)};"
             f" convert {_advice(images.dtype)}"
         )
-    batch = images[None] if images.ndim == 3 else images
-    check_shape("images", batch, "B H W 3")
-    if not batch.size:
-        raise DataError(f"images must have at least one pixel, got shape {images.shape}")
-    return batch
+    # numpy arrays may run backwards or be read-only, and torch takes neither
+    return torch.from_numpy(np.require(images, requirements=["C", "W"]))
 
 
 def _advice(dtype: np.dtype[Any]) -> str:
@@ -73,14 +82,12 @@ def _nonsense(images: NDArray[np.generic]) -> str:
     return " with values that are NaN or infinite (find out where they come from)"
 
 
-def as_pixels(batch: NDArray[np.uint8], size: tuple[int, int], device: torch.device) -> Tensor:
+def as_pixels(batch: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:
     """Float RGB ``(B, 3, H, W)`` in 0..255 at another size, on the device."""
-    # numpy arrays may run backwards or be read-only, and torch takes neither
-    whole = np.require(batch, requirements=["C", "W"])
-    return resized(torch.from_numpy(whole).to(device).permute(0, 3, 1, 2).float(), size)
+    return resized(batch.to(device).permute(0, 3, 1, 2).float(), size)
 
 
-def as_square(batch: NDArray[np.uint8], side: int, device: torch.device) -> Tensor:
+def as_square(batch: Tensor, side: int, device: torch.device) -> Tensor:
     """Float RGB ``(B, 3, side, side)`` in 0..255: black borders to a square, then bicubic.
 
     As BiomedParse reads its images: equal borders on both sides, cubic splines with antialiasing,

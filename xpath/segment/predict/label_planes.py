@@ -10,19 +10,19 @@ Axes: P labels, h w positions of the logits, H W pixels.
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
+from xpath.device import side_by_side
 from xpath.errors import ShapeError
 from xpath.protocols import STRIDE
 from xpath.segment.predict.images import resized
 from xpath.segment.predict.presence import PEAK, plane_sums
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -32,7 +32,6 @@ __all__ = ["LabelPlanes", "Measures"]
 BAND = 64
 """Places in a band: of an image 1024 wide, a megabyte of logits."""
 
-Result = TypeVar("Result")
 Window = tuple[slice, slice]
 """Rows and columns of the image."""
 
@@ -108,7 +107,7 @@ class LabelPlanes:
             channels: Image ``(3, H, W)``.
             level: Logit above which a pixel is a candidate of a label.
         """
-        bands = self._by_band(lambda band: self._measured(band, channels, level))
+        bands = side_by_side(lambda band: self._measured(band, channels, level), self._bands)
         sums = np.sum([band.sums for band in bands], axis=0)
         sums[:, PEAK] = np.max([band.sums[:, PEAK] for band in bands], axis=0)
         return Measures(
@@ -136,16 +135,8 @@ class LabelPlanes:
                 # a later label has the higher number: no need to write under a mask, which is slow
                 np.maximum(first, ahead.view(np.uint8) * dtype(index + 1), out=first)
 
-        self._by_band(compete)
+        side_by_side(compete, self._bands)
         return winner
-
-    def _by_band(self, work: Callable[[slice], Result]) -> list[Result]:
-        """Results of all bands, in as many threads as torch may use."""
-        threads = min(torch.get_num_threads(), len(self._bands))
-        if threads < 2:
-            return [work(band) for band in self._bands]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(work, self._bands))
 
     def _measured(self, band: slice, channels: NDArray[np.uint8], level: float) -> Measures:
         """Every label in one band."""

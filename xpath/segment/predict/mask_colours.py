@@ -39,7 +39,7 @@ class MaskColours:
         """None where the judge does not look at colours."""
         if not isinstance(judge, PresenceModel) or embedding.pixels is None:
             return None
-        return cls(embedding.pixels, shape)
+        return cls(embedding.pixels.cpu().numpy(), shape)
 
     def add(self, rows: slice, columns: slice, chances: Tensor) -> None:
         """Takes probabilities ``(b, p, H, W)`` of some images and prompts."""

@@ -72,6 +72,6 @@ def working_set(model: PathSegmentor, model_size: tuple[int, int], itemsize: int
 
 
 def chunks(needs: WorkingSet, memory_gb: float) -> Chunks:
-    """How many images and prompts fit into so many GiB."""
-    budget = memory_gb * GIB
+    """How many images and prompts fit into so many GiB, one at least."""
+    budget = max(memory_gb, 0) * GIB
     return Chunks(max(1, int(budget // needs.image)), max(1, int(budget // needs.prompt)))

@@ -9,14 +9,14 @@ Axes: B images, P prompts, H W pixels, h w positions of the logits.
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
-from xpath.device import device_of
+from xpath.device import device_of, tf32
 from xpath.errors import ConfigError, DataError
 from xpath.protocols import STRIDE, Segmentation
 from xpath.segment.checkpoints.checkpoint import load_segmentor, locate, text_digest
@@ -33,7 +33,7 @@ from xpath.segment.predict.known_prompts import (
     untaught,
 )
 from xpath.segment.predict.mask_colours import MaskColours
-from xpath.segment.predict.memory import chunks, working_set
+from xpath.segment.predict.memory import GIB, chunks, working_set
 from xpath.segment.predict.prompt_features import PromptFeatures
 from xpath.segment.predict.text_cache import TextCache
 
@@ -58,16 +58,22 @@ logger = logging.getLogger(__name__)
 
 PIXELS_ON_CPU, PIXELS_ON_GPU = 2**21, 2**24
 """Pixels of full-size maps made at once: a loop costs a CPU nothing, but a GPU its launches."""
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PredictorConfig:
     """How masks are computed. Only ``parents`` changes what they mean."""
 
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Type of matrix products and convolutions. Prompts, cosines, resizing and probabilities are
-    float32 in any case."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    """Type of matrix products and convolutions; ``tf32`` is float32 rounded to ten bits on the way
+    into them, which GPUs do fast and a CPU does not. Prompts, cosines, resizing and probabilities
+    are float32 in any case."""
     channels_last: bool = False
     """Keep the channels of a pixel side by side in memory; faster on recent GPUs."""
     compile: bool = False
@@ -139,6 +145,7 @@ class SegmentPredictor:
         self.calibration = calibration
         self._prompts = PromptFeatures(self.model, tokenizer, texts)
         self._warned: set[str] = set()
+        self._reserved = 0
         self._encode_image, self._decode = model.encode_image, model.decode
         if config.compile:
             self._encode_image = torch.compile(model.encode_image)
@@ -151,8 +158,15 @@ class SegmentPredictor:
         *,
         device: str = "cpu",
         config: PredictorConfig = PredictorConfig(),
+        drawn: bool = False,
     ) -> SegmentPredictor:
         """A predictor from a checkpoint folder or hub id, or from the weights that ship.
+
+        Args:
+            path: Checkpoint folder or hub id, None for the weights that ship.
+            device: ``cpu``, ``cuda``, ``cuda:1`` ...
+            config: How masks are computed.
+            drawn: It is shown drawn tissue only, so labels learnt from such are no guesses.
 
         Raises:
             CheckpointError: The checkpoint is missing or does not fit.
@@ -164,19 +178,29 @@ class SegmentPredictor:
         return cls(
             model,
             tokenizer,
-            info,
+            info.on_drawn_tissue() if drawn else info,
             device=device,
             config=config,
             texts=texts,
             calibration=load_presence(learnt) if learnt.exists() else None,
         )
 
+    @contextmanager
+    def reserving(self, memory: int) -> Iterator[None]:
+        """Leaves so many bytes of ``config.memory_gb`` to someone else for a while."""
+        self._reserved += memory
+        try:
+            yield
+        finally:
+            self._reserved -= memory
+
     @torch.inference_mode()
-    def encode(self, images: NDArray[np.uint8], *, mpp: float | None = None) -> Embedding:
+    def encode(self, images: NDArray[np.uint8] | Tensor, *, mpp: float | None = None) -> Embedding:
         """Everything about images that does not depend on a prompt.
 
         Args:
-            images: RGB ``(H, W, 3)`` or ``(B, H, W, 3)``, uint8; any size.
+            images: RGB ``(H, W, 3)`` or ``(B, H, W, 3)``, uint8; any size. A tensor may be on
+                the device already.
             mpp: Their resolution, microns per pixel: they are resampled to ``info.mpp``, and masks
                 come back at the size given. None takes the pixels as they are. Weights trained on
                 squares (``info.square``) are shown the image as one, whatever its resolution.
@@ -266,7 +290,8 @@ class SegmentPredictor:
         """Logits ``(B, P, h, w)`` float32 of the masks, before ``Embedding.enlarge``.
 
         One value for four by four pixels of the image the model saw, its padding included; on the
-        device. Above 0 lies what belongs to the object. Raises as ``masks``.
+        device. Above 0 lies what belongs to the object. Raises as ``masks``, but does not wait for
+        a GPU to see whether all of them are finite: ``check_finite`` does.
         """
         _check_question(embedding, prompts)
         shape = (embedding.images, len(prompts), *embedding.positions)
@@ -274,6 +299,18 @@ class SegmentPredictor:
         for rows, columns, logits in self._decoded(embedding, prompts, chunk, coupled=False):
             out[rows, columns] = embedding.at_stride(logits)
         return out
+
+    def check_finite(self, logits: Tensor) -> None:
+        """Refuses logits that are no numbers, once the device has them.
+
+        Raises:
+            DataError: NaN or infinity.
+        """
+        if not logits.isfinite().all():
+            raise DataError(
+                f"the model gave values that are not finite at {self.config.precision}; fp16 ends"
+                " at 65504: use bf16 or fp32. If it is fp32, the weights are damaged"
+            )
 
     def text(self, prompts: Sequence[str]) -> TextFeatures:
         """Features of prompts, float32 on the device. Each prompt is encoded once.
@@ -311,11 +348,6 @@ class SegmentPredictor:
             with self._precision():
                 memory = embedding.rows(rows).memory
                 logits = self._decode(memory, questions, coupled=coupled).logits.float()
-            if not logits.isfinite().all():
-                raise DataError(
-                    f"the model gave values that are not finite at {self.config.precision}; fp16"
-                    " ends at 65504: use bf16 or fp32. If it is fp32, the weights are damaged"
-                )
             yield rows, columns, asked.joined(logits, columns)
 
     def _enlarged(
@@ -325,17 +357,22 @@ class SegmentPredictor:
         pixels = PIXELS_ON_CPU if self.device.type == "cpu" else PIXELS_ON_GPU
         fits = max(1, pixels // (embedding.size[0] * embedding.size[1]))
         for rows, columns, logits in self._decoded(embedding, prompts, chunk, coupled=coupled):
+            self.check_finite(logits)
             for r, c in _tiles(len(logits), logits.shape[1], fits):
                 chances = embedding.enlarge(logits[r, c]).sigmoid()
                 yield _shifted(r, rows.start), _shifted(c, columns.start), chances
 
     def _precision(self) -> AbstractContextManager[object]:
         dtype = DTYPES[self.config.precision]
-        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
+        if dtype != torch.float32:
+            return torch.autocast(self.device.type, dtype)
+        if self.device.type != "cuda":
+            return nullcontext()
+        return tf32(self.config.precision == "tf32")
 
     def _at_once(self, model_size: tuple[int, int]) -> Chunks:
-        itemsize = DTYPES[self.config.precision].itemsize
-        return chunks(working_set(self.model, model_size, itemsize), self.config.memory_gb)
+        needs = working_set(self.model, model_size, DTYPES[self.config.precision].itemsize)
+        return chunks(needs, self.config.memory_gb - self._reserved / GIB)
 
     def _warn(self, prompts: Sequence[str]) -> None:
         """Says once which prompts the weights were never taught, and what answers for them."""

@@ -42,6 +42,7 @@ class PromptFeatures:
         self._tokenizer = tokenizer
         self._cache = cache
         self._known: dict[str, EncodedPrompt] = {}
+        self._last: tuple[tuple[str, ...], TextFeatures] | None = None
 
     @torch.inference_mode()
     def __call__(self, prompts: Sequence[str]) -> TextFeatures:
@@ -54,12 +55,16 @@ class PromptFeatures:
         if not prompts:
             empty = torch.zeros(0, 1, projector.shape[1], device=projector.device)
             return TextFeatures(empty, empty[..., 0].bool(), empty[:, 0])
+        if self._last and self._last[0] == tuple(prompts):
+            return self._last[1]  # of the batch before, on the device already
         rows = [self._one(prompt) for prompt in prompts]
         tokens = pad_sequence([row.tokens for row in rows], batch_first=True)
         lengths = torch.tensor([len(row.tokens) for row in rows])
         mask = torch.arange(tokens.shape[1]) < lengths[:, None]
         sentence = torch.stack([row.sentence for row in rows])
-        return TextFeatures(*(part.to(projector.device) for part in (tokens, mask, sentence)))
+        text = TextFeatures(*(part.to(projector.device) for part in (tokens, mask, sentence)))
+        self._last = tuple(prompts), text
+        return text
 
     def _one(self, prompt: str) -> EncodedPrompt:
         if prompt not in self._known:

@@ -130,6 +130,7 @@ def recognise(
         return _nothing((), np.zeros(0), image.shape[:2])
     embedding = predictor.encode(image, mpp=mpp)
     logits = predictor.logits(embedding, [label.prompt for label in asked])[0]
+    predictor.check_finite(logits)
     # logits of weights that see squares are laid back on the image already
     seen = None if embedding.square else embedding.model_size
     return resolve(logits, image, asked, model_size=seen, rules=rules, score=score)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,23 +15,29 @@ from torch.nn import functional
 
 from xpath.errors import ConfigError, DataError, ResolutionError
 from xpath.protocols import STRIDE
-from xpath.segment.predict.blending import BlendedPatch, SeamBlender, check_overlap
-from xpath.segment.predict.competition import COMPETITION, compete, siblings
-from xpath.segment.predict.slide_facts import Decided, PatchStore, SlideTally, decided
+from xpath.segment.kernels.finalisation import shared_pixels
+from xpath.segment.predict.blending import BlendedBatch, SeamBlender, check_overlap
+from xpath.segment.predict.competition import COMPETITION, Contest, siblings
+from xpath.segment.predict.patch_answers import AnswerStore, answered
+from xpath.segment.predict.predictor import SegmentPredictor
+from xpath.segment.predict.slide_facts import SlideTally
+from xpath.segment.predict.transfers import arrived, uploaded
 from xpath.store.masks import REDUCTIONS, MaskWriter
 from xpath.wsi.patches import iter_patches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from xpath.geometry import PatchGrid
     from xpath.labels import Label
     from xpath.protocols import Segmentor
-    from xpath.segment.predict.competition import Siblings
-    from xpath.wsi.slide import Slide
+    from xpath.segment.predict.patch_answers import Answers
+    from xpath.wsi.patches import PatchSource
 
 __all__ = ["SegmentConfig", "segment_slide"]
 
@@ -77,7 +84,7 @@ class SegmentConfig:
 
 
 def segment_slide(
-    slide: Slide,
+    slide: PatchSource,
     grid: PatchGrid,
     segmentor: Segmentor,
     labels: Sequence[Label],
@@ -92,7 +99,7 @@ def segment_slide(
     probability under its blended mask, 0 where the mask is empty.
 
     Args:
-        slide: Open slide.
+        slide: Open slide, or ``KeptPatches`` of it, which remember what is read.
         grid: Its patches; they should be cut at the resolution the segmentor was trained at.
         segmentor: ``SegmentPredictor`` or one of one's own.
         labels: What to look for; each is asked on its own.
@@ -121,6 +128,8 @@ def segment_slide(
         "competition": config.competition,
         "untaught": json.dumps(list(tally.untaught([label.id for label in labels]))),
     }
+    if isinstance(segmentor, SegmentPredictor) and segmentor.config.precision != "fp32":
+        provenance["precision"] = segmentor.config.precision
     with MaskWriter(
         path,
         grid=grid,
@@ -140,7 +149,7 @@ def segment_slide(
 class _Work(NamedTuple):
     """All that segmenting a slide needs."""
 
-    slide: Slide
+    slide: PatchSource
     grid: PatchGrid
     segmentor: Segmentor
     labels: Sequence[Label]
@@ -153,34 +162,27 @@ class _Work(NamedTuple):
         """Labels and prompts that are asked."""
         return [label.prompt for label in self.labels]
 
+    @property
+    def device(self) -> torch.device:
+        """Where images are sent; to a segmentor of one's own nothing is, it sees to that itself."""
+        if isinstance(self.segmentor, SegmentPredictor):
+            return self.segmentor.device
+        return torch.device("cpu")
+
+    def reserving(self, memory: int) -> AbstractContextManager[None]:
+        """Leaves so many bytes of the segmentor's memory to what is blended."""
+        if isinstance(self.segmentor, SegmentPredictor):
+            return self.segmentor.reserving(memory)
+        return nullcontext()
+
 
 def _independent(work: _Work) -> Iterator[int]:
     """Every label keeps its own mask, as in the paper. Yields the size of each finished batch."""
-    if not work.config.overlap:
-        yield from _patch_by_patch(work)
-        return
-    for count, patches in _blended(work, margin=0):
-        for patch in patches:
-            answer = decided(patch.logits)
-            work.tally.add(answer)
-            work.tally.add_resolved(answer.masks)
-            work.writer.write(
-                patch.position, answer.masks[None].cpu().numpy(), answer.presence[None]
-            )
-        yield count
-
-
-def _patch_by_patch(work: _Work) -> Iterator[int]:
-    """Segments every patch on its own and yields the size of each finished batch."""
-    for index, images in iter_patches(work.slide, work.grid, batch=work.config.batch):
-        answer = work.segmentor.masks(work.segmentor.encode(images), work.prompts)
-        for masks, presence, peak in zip(
-            torch.from_numpy(answer.masks), answer.presence, answer.peak, strict=True
-        ):
-            work.tally.add(Decided(masks, presence, peak))
-            work.tally.add_resolved(masks)
-        work.writer.write(int(index[0]), answer.masks, answer.presence)
-        yield len(index)
+    for answers in _answers(work, margin=0, keep_fields=False):
+        work.tally.add(answers)
+        work.tally.add_resolved(answers.shared.numpy().sum(axis=0))
+        work.writer.write_packed(answers.start, answers.packed.numpy(), answers.presence.numpy())
+        yield answers.read
 
 
 def _exclusive(work: _Work) -> Iterator[int]:
@@ -188,66 +190,69 @@ def _exclusive(work: _Work) -> Iterator[int]:
     groups = siblings(work.labels)
     whole = any(group.whole for group in groups)
     margin = max(work.config.overlap // STRIDE - 1, 0) if whole else 0
-    source = _blended(work, margin=margin) if work.config.overlap else _alone(work)
-    with PatchStore(work.writer.path.parent) as store:
-        for count, patches in source:
-            for patch in patches:
-                work.tally.add(decided(patch.logits))
-                store.add(patch)
-            yield count
+    with AnswerStore(work.writer.path.parent, groups) as store:
+        for answers in _answers(work, margin=margin, keep_fields=True):
+            work.tally.add(answers)
+            store.add(answers)
+            yield answers.read
         facts = work.tally.facts()
-        prior = np.where(facts.present, facts.probability, 0)
-        for patch in store:
-            answer = _resolved(patch, groups, prior, work.grid)
-            work.tally.add_resolved(answer.masks)
-            work.writer.write(
-                patch.position, answer.masks[None].cpu().numpy(), answer.presence[None]
+        presence = np.where(facts.present, facts.probability, 0).astype(np.float32)
+        mpp = work.grid.mpp or math.nan  # segment_slide refuses a grid without
+        contest = Contest(groups, presence, mpp, work.grid.pixels, margin)
+        for start, patches in store:
+            masks = contest.resolved(patches)
+            for packed in masks.packed:
+                work.tally.add_resolved(shared_pixels(torch.from_numpy(packed)).numpy())
+            work.writer.write_packed(start, masks.packed, masks.presence)
+
+
+def _answers(work: _Work, *, margin: int, keep_fields: bool) -> Iterator[Answers]:
+    """Answers to each batch, on the host."""
+    source = _blended(work, margin=margin) if work.config.overlap else _alone(work)
+    results = (answered(batch, read, keep_fields=keep_fields) for read, batch in source)
+    for answers in arrived(results, work.device):
+        if not answers.finite.all():
+            patches = (answers.start + (~answers.finite).nonzero()[:, 0]).tolist()
+            raise DataError(
+                f"the segmentor answers NaN or infinity at patches {patches}; its weights may be"
+                " damaged, or its precision too low: use float32"
             )
+        yield answers
 
 
-@torch.inference_mode()
-def _resolved(
-    patch: BlendedPatch,
-    groups: Sequence[Siblings],
-    prior: NDArray[np.float64],
-    grid: PatchGrid,
-) -> Decided:
-    """Masks of a patch after its labels competed, nuclei seen whole as far as the margin goes."""
-    logits, edge = patch.surroundings, STRIDE * patch.margin
-    mpp = grid.mpp or math.nan  # segment_slide refuses a grid without
-    masks = compete(logits, groups, prior, mpp=mpp)
-    inner = (slice(None), *[slice(edge, edge + patch.pixels)] * 2)
-    return decided(logits[inner], masks[inner])
-
-
-def _alone(work: _Work) -> Iterator[tuple[int, list[BlendedPatch]]]:
-    """Patches of each batch, every one segmented on its own."""
+def _alone(work: _Work) -> Iterator[tuple[int, BlendedBatch]]:
+    """Patches of each batch, every one segmented on its own, and their number."""
     positions = -(-work.grid.pixels // STRIDE)
-    for index, images in iter_patches(work.slide, work.grid, batch=work.config.batch):
-        answers = work.segmentor.logits(work.segmentor.encode(images), work.prompts).float()
-        if not torch.isfinite(answers).all():
-            raise DataError(f"the segmentor answers NaN or infinity at patches {index.tolist()}")
+    for index, logits in _logits(work, work.grid, None):
         fields = functional.pad(
-            answers[..., :positions, :positions], (1, 1, 1, 1), mode="replicate"
+            logits.float()[..., :positions, :positions], (1, 1, 1, 1), mode="replicate"
         )
-        yield (
-            len(index),
-            [
-                BlendedPatch(int(position), field, work.grid.pixels)
-                for position, field in zip(index, fields, strict=True)
-            ],
-        )
+        yield len(index), BlendedBatch(int(index[0]), fields, work.grid.pixels, 1)
 
 
-def _blended(work: _Work, *, margin: int) -> Iterator[tuple[int, list[BlendedPatch]]]:
-    """Patches that each batch completes, blended of windows that show their surroundings too."""
+def _blended(work: _Work, *, margin: int) -> Iterator[tuple[int, BlendedBatch]]:
+    """Patches that each batch of windows completes, and the number of windows.
+
+    Windows show the surroundings of their patches too.
+    """
     blender = SeamBlender(work.grid, overlap=work.config.overlap, margin=margin)
-    batches = iter_patches(work.slide, blender.windows, batch=work.config.batch, only=blender.order)
-    for index, images in batches:
-        answers = work.segmentor.logits(work.segmentor.encode(images), work.prompts)
-        for window, logits in zip(index, answers, strict=True):
-            blender.add(int(window), logits)
-        yield len(index), list(blender.finished())
+    with work.reserving(blender.most_held(len(work.labels), batch=work.config.batch)):
+        for index, answers in _logits(work, blender.windows, blender.order):
+            for window, logits in zip(index, answers, strict=True):
+                blender.add(int(window), logits)
+            yield len(index), blender.finished()
+
+
+def _logits(
+    work: _Work, grid: PatchGrid, only: Sequence[int] | None
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Indices and logits ``(B, L, h, w)`` of each batch of a grid."""
+    batches = iter_patches(work.slide, grid, batch=work.config.batch, only=only)
+    read: Iterable[tuple[NDArray[np.int64], Any]] = (
+        uploaded(batches, work.device) if work.device.type == "cuda" else batches
+    )
+    for index, images in read:
+        yield index, work.segmentor.logits(work.segmentor.encode(images), work.prompts)
 
 
 def _check_stride(segmentor: Segmentor) -> None:
