@@ -20,10 +20,8 @@ Either way RUN gets, for every classifier of classifier.models, checkpoints in m
 differences (with DeLong's test), table19 (mean and deviation over folds and --seeds, pooled AUC,
 DeLong's test), calibration, splits_*.csv as CLAM reads them, and metrics.json.
 Tested are the slides of the paper's split or, with --folds K, all, each by a model that never saw
-it; --by site keeps hospitals together, which tells what is left where nobody trained.
-
-It can be stopped at any moment and started again: what is done stays, byte for byte. A slide that
-fails is named with its reason, the others go on, and the exit code is 1.
+it; --by site keeps hospitals together. It can be stopped at any moment and started again: what is
+done stays. A slide that fails is named, the others go on, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -94,8 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     add_batch_options(parser)
     add("--preset", choices=("paper",), help="settings of the paper: 1024 px, CONCH, plain loss")
     add("--encoder", metavar="FILE", help="weights of the encoder (default: fetched from its hub)")
-    every, about = ClassifierConfig().with_controls().models, "also models without names or objects"
-    add("--controls", action="store_const", const=every, help=about)
+    every = ClassifierConfig().with_controls().models
+    add("--controls", action="store_const", const=every, help="also models without objects, names")
     add("--split", help="CLAM's splits_k.csv (default: 7 to 1 to 2, by label)")
     add("--folds", type=int, help="cross-validation instead of one split")
     add("--seeds", type=int, help="train every classifier so often, for table19.csv (default: 1)")
