@@ -10,15 +10,14 @@ name without suffix), label (IDC, ILC) and, if slides share patients, patient (o
 The run segments breast objects with words, extracts features, trains the classifiers, explains
 the slides that were held out and writes pages, QuPath files and tables.
 
-With --features no slides are needed: FEATURES is the folder of a run, or one that CLAM (h5_files,
-pt_files), TRIDENT (features_<encoder>), STAMP or LazySlide wrote. Classifiers are trained and
-scored with the same options; nothing is explained. Those of objects need objects, which only the
-features of a run have: they are left out, with a line that says so, on other files.
+With --features no slides are needed: FEATURES is a run, or a folder that CLAM (h5_files, pt_files),
+TRIDENT (features_<encoder>), STAMP or LazySlide wrote. Classifiers are trained and scored, nothing
+is explained; those of objects are left out on files that hold no objects, as only runs' do.
 
 Either way RUN gets, for every classifier of classifier.models, checkpoints in models/, figures/
 (ROC, reliability) and tables/: split, predictions, metrics (95 % intervals over patients),
-differences (with DeLong's test), table19 (mean and deviation over folds and --seeds, pooled AUC,
-DeLong's test), calibration, splits_*.csv as CLAM reads them, and metrics.json.
+differences (DeLong's test), table19 (mean and deviation over folds and --seeds, pooled AUC),
+calibration, splits_*.csv as CLAM reads them, and metrics.json.
 Tested are the slides of the paper's split or, with --folds K, all, each by a model that never saw
 it; --by site keeps hospitals together. It can be stopped at any moment and started again: what is
 done stays. A slide that fails is named, the others go on, and the exit code is 1.
