@@ -3,26 +3,24 @@
     xpath run SLIDES LABELS.csv --out RUN          (or python pipelines/brca_subtype.py ...)
     python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN --folds 5 --by site --device cuda
     python pipelines/brca_subtype.py --features FEATURES --labels LABELS.csv --out RUN
-    python pipelines/brca_subtype.py --features FEATURES --labels LABELS.csv --out RUN --folds 5
+    python pipelines/brca_subtype.py SLIDES LABELS.csv --out RUN --preset paper --encoder FILE
 
 SLIDES is a folder of whole-slide images (TCGA-BRCA, say), LABELS.csv has the columns slide_id (file
 name without suffix), label (IDC, ILC) and, if slides share patients, patient (or CLAM's case_id).
 The run segments breast objects with words, extracts features, trains the classifiers, explains
 the slides that were held out and writes pages, QuPath files and tables.
 
-With --features no slides are needed: FEATURES is the folder of a run, or one that CLAM (h5_files,
-pt_files), TRIDENT (features_<encoder>), STAMP or LazySlide wrote. Classifiers are trained and
-scored with the same options; nothing is explained. Those of objects need objects, which only the
-features of a run have: they are left out, with a line that says so, on other files.
+With --features no slides are needed: FEATURES is a run, or a folder that CLAM (h5_files, pt_files),
+TRIDENT (features_<encoder>), STAMP or LazySlide wrote. Classifiers are trained and scored, nothing
+is explained; those of objects are left out on files that hold no objects, as only runs' do.
 
 Either way RUN gets, for every classifier of classifier.models, checkpoints in models/, figures/
 (ROC, reliability) and tables/: split, predictions, metrics (95 % intervals over patients),
-differences (with DeLong's test), calibration, splits_*.csv as CLAM reads them, and metrics.json.
+differences (DeLong's test), table19 (mean and deviation over folds and --seeds, pooled AUC),
+calibration, splits_*.csv as CLAM reads them, and metrics.json.
 Tested are the slides of the paper's split or, with --folds K, all, each by a model that never saw
-it; --by site keeps hospitals together, which tells what is left where nobody trained.
-
-It can be stopped at any moment and started again: what is done stays, byte for byte. A slide that
-fails is named with its reason, the others go on, and the exit code is 1.
+it; --by site keeps hospitals together. It can be stopped at any moment and started again: what is
+done stays. A slide that fails is named, the others go on, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -37,6 +35,7 @@ from xpath.cli.batch_options import add_batch_options, batch_from, executor_from
 from xpath.cli.stages import add_keep_na, add_study_options, print_end, study_from
 from xpath.config import load_config
 from xpath.errors import ConfigError, XPathError
+from xpath.mil.classifier import ClassifierConfig
 from xpath.study.chain import Batch, run_chain
 from xpath.study.cohort import train_on_features
 from xpath.study.config import StudyConfig
@@ -47,6 +46,9 @@ SETTINGS = {
     "folds": ("split.folds",),
     "by": ("split.by",),
     "calibrate": ("classifier.calibrate",),
+    "controls": ("classifier.models",),
+    "seeds": ("classifier.seeds",),
+    "encoder": ("objects.encoder_weights",),
     "epochs": ("classifier.train.epochs",),
     "lr": ("classifier.train.lr",),
     "memory_gb": ("memory_gb",),
@@ -58,6 +60,7 @@ SETTINGS = {
 def main(arguments: list[str] | None = None) -> int:
     """From arguments to pages; 1 if a slide failed or nothing could be done."""
     args = _parser().parse_args(arguments)
+    args.preset = StudyConfig.paper() if args.preset else None
     given = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
     args.set = [
         *(f"{key}={json.dumps(value)}" for name, value in given.items() for key in SETTINGS[name]),
@@ -69,11 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"brca_subtype: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            f"brca_subtype: interrupted; what is finished in {args.out} is kept, call it again as"
-            " before to go on",
-            file=sys.stderr,
-        )
+        print(f"brca_subtype: interrupted; {args.out} keeps what is finished", file=sys.stderr)
         return 130
 
 
@@ -90,8 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, help="the run folder")
     add_study_options(parser)
     add_batch_options(parser)
+    add("--preset", choices=("paper",), help="settings of the paper: 1024 px, CONCH, plain loss")
+    add("--encoder", metavar="FILE", help="weights of the encoder (default: fetched from its hub)")
+    every = ClassifierConfig().with_controls().models
+    add("--controls", action="store_const", const=every, help="also models without objects, names")
     add("--split", help="CLAM's splits_k.csv (default: 7 to 1 to 2, by label)")
     add("--folds", type=int, help="cross-validation instead of one split")
+    add("--seeds", type=int, help="train every classifier so often, for table19.csv (default: 1)")
     add("--by", choices=("patient", "site"), help="what folds keep together (default: patient)")
     add("--calibrate", action="store_const", const=True, help="fit a temperature on validation")
     add("--epochs", type=int, help="at most; it stops early (default: 100)")
@@ -106,7 +110,7 @@ def _on_slides(args: argparse.Namespace) -> int:
     if args.slides is None or labels is None:
         raise ConfigError("pass SLIDES and LABELS.csv, or --features DIR and --labels LABELS.csv")
     args.slides = [args.slides]
-    study = study_from(args, labels=labels, save=not args.dry_run)
+    study = study_from(args, labels=labels, save=not args.dry_run, preset=args.preset)
     batch = batch_from(args, study)
     if args.dry_run:
         return show_plan(study, "segment", batch) + show_plan(study, "features", batch)
@@ -126,7 +130,7 @@ def _on_features(args: argparse.Namespace) -> int:
         raise ConfigError("--objects and --mpp were decided when the features were made; leave out")
     if args.device:
         args.set.append(f"objects.device={json.dumps(args.device)}")
-    config = load_config(StudyConfig, args.config, args.set)
+    config = load_config(StudyConfig, args.config, args.set, base=args.preset)
     folder = RunFolder(args.out)
     cohort = train_on_features(
         args.features,

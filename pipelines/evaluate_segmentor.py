@@ -25,18 +25,20 @@ import torch
 from tqdm import tqdm
 
 from xpath.errors import XPathError
+from xpath.export.biomedparse_figures import write_answer_figures, write_recognition
 from xpath.export.comparison_figures import write_comparison_figures
 from xpath.export.evaluation_figures import draw_examples, write_figures
-from xpath.pathseg.biomedparse_data import PromptedMask, read_biomedparse
+from xpath.export.example_figures import draw_panels, models_of
 from xpath.pathseg.reading import read_table
-from xpath.pathseg.resolution import Resolutions
-from xpath.pathseg.sentences import read_mapping
 from xpath.segment.baselines.others import Others, add_options, scores_of_others
 from xpath.segment.evaluation.compared import named_paths, read_compared, write_comparison
 from xpath.segment.evaluation.evaluate import Evaluation, evaluate_segmentor
+from xpath.segment.evaluation.folders import read_folders
 from xpath.segment.evaluation.mapping import read_ignore_values
 from xpath.segment.evaluation.questions import EvaluationConfig, Problem, Question, questions_of
+from xpath.segment.evaluation.recognised import recognise_images
 from xpath.segment.evaluation.tables import dice_by, write_tables
+from xpath.segment.predict.calibration import load_presence
 from xpath.segment.predict.predictor import PredictorConfig, SegmentPredictor
 
 AGAINST = "samples.csv of another model on the same data; may be given several times"
@@ -75,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", default=device, help=f"cpu, cuda, cuda:1 ... (default: {device})")
     add("--limit", type=int, help="only the first images of every folder")
     add("--absent", action="store_true", help="labels an image has no mask of are absent: ask them")
+    add("--invalid", type=int, default=0, metavar="N", help="ask N labels of other regions too")
+    add("--presence", type=Path, help="presence.json that judges (default: that of the weights)")
+    add("--recognise", action="store_true", help="also recognise everything at once: F1, Dice")
     add("--name", default="PathSegmentor", help="name of this model in comparisons")
     add("--against", action="append", default=[], metavar="NAME=CSV", help=AGAINST)
     add_options(parser)
@@ -84,11 +89,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(args: argparse.Namespace) -> Evaluation:
-    problems: list[Problem] = []
-    items = [item for folder in args.data for item in _items(folder, args, problems)]
-    asked = PredictorConfig(parents=args.parents)
-    predictor = SegmentPredictor.from_pretrained(args.weights, device=args.device, config=asked)
-    config = EvaluationConfig(trained=predictor.info.labels, batch=args.batch, absent=args.absent)
+    where = {"split": args.split, "mapping": args.mapping, "mpp": args.mpp, "limit": args.limit}
+    items, problems = read_folders(args.data, **where)
+    predictor = SegmentPredictor.from_pretrained(
+        args.weights, device=args.device, config=PredictorConfig(parents=args.parents)
+    )
+    if args.presence:
+        predictor.calibration = load_presence(args.presence)
+    asked = {"absent": args.absent, "invalid": args.invalid}
+    config = EvaluationConfig(trained=predictor.info.labels, batch=args.batch, **asked)
     groups = read_table(args.groups, "image", "group") if args.groups else []
     ignore = read_ignore_values(args.mapping) if args.mapping else {}
     by_name = {row["image"]: row["group"] for row in groups}
@@ -102,7 +111,12 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     evaluation = evaluation._replace(problems=tuple(problems))
     if evaluation.samples:
         write_figures(args.out / "figures", evaluation.samples, seed=args.seed)
+        write_answer_figures(args.out / "figures", evaluation.samples)
         draw_examples(args.out / "answers", evaluation.samples, predictor)
+        models = models_of(args.name, predictor, named_paths(args.predictions))
+        draw_panels(args.out / "answers", evaluation.samples, models)
+    if args.recognise:
+        write_recognition(args.out, recognise_images(predictor, questions), seed=args.seed)
     return evaluation
 
 
@@ -122,24 +136,6 @@ def _compare(
         rows = write_comparison(args.out, compared, seed=args.seed)
         write_comparison_figures(args.out / "figures", compared, rows)
     return problems
-
-
-def _items(folder: Path, args: argparse.Namespace, problems: list[Problem]) -> list[PromptedMask]:
-    """Masks of the first images of a folder, with broken ones added to the problems."""
-    mapping = read_mapping(args.mapping) if args.mapping else None
-    index = folder / f"{args.split}.json"
-    items = read_biomedparse(
-        folder.resolve(),
-        args.split,
-        mapping=mapping,
-        on_error=lambda error: problems.append(Problem(index, str(error))),
-    )
-    kept = set(list(dict.fromkeys(item.image for item in items))[: args.limit])
-    return Resolutions.parse(args.mpp).fill(
-        [item for item in items if item.image in kept],
-        folder.resolve().name,
-        otherwise="are taken as they are",
-    )
 
 
 if __name__ == "__main__":

@@ -66,6 +66,9 @@ class Segmentation(NamedTuple):
     answered_as: tuple[tuple[str, ...], ...] = ()
     """For each prompt the ids of taught labels whose union answered in its place, none where it
     was asked as it is."""
+    score: NDArray[np.float64] | None = None
+    """``(B, P)`` what ``present`` was decided by, such as a probability or a p-value; None where
+    the segmentor tells nothing beyond ``presence``."""
 
 
 class SegmentorFacts(Protocol):

@@ -232,6 +232,22 @@ def test_benefit_needs_labels_and_the_same_objects():
         class_benefit([slide("s0", 0), slide("s1", 0)], {"s0": 0, "s1": 0})
 
 
+def test_both_ways_to_average_the_paper_s_ratio_by_hand():
+    sure = replace(slide("s0", 0, imp=(4.0,)), probability=float(np.exp(-0.1)))
+    wrong = replace(slide("s1", 0, imp=(1.0,)), probability=float(np.exp(-2.0)))
+
+    row = cohort_importance([sure, wrong], ["IDC", "ILC"])[0]
+
+    assert row.imp == pytest.approx(2.0)  # the root of 4 times 1
+    assert row.imp_of_means == pytest.approx((0.4 + 2.0) / (0.1 + 2.0))
+
+
+def test_losses_that_are_all_0_have_no_ratio_of_means():
+    certain = [replace(slide(f"s{i}", 0, imp=(4.0,)), probability=1.0) for i in range(2)]
+
+    assert np.isnan(cohort_importance(certain, ["IDC", "ILC"])[0].imp_of_means)
+
+
 def test_a_need_is_no_larger_than_the_effect():
     one = slide(
         "s", 0, tuple("abcde"), effect=(28, 3.7, 0.1, -0.1, -5), null=(12, -14.7, 14, 14, -20),

@@ -300,3 +300,18 @@ def test_nonsense_is_refused(model, rng):
     for runs, top in ((np.zeros((1, 4)), 1), (np.zeros((2, 4)), 5), (np.full((2, 4), np.nan), 1)):
         with pytest.raises(DataError, match="runs must be"):
             rank_stability(runs, top=top)
+
+
+def test_shuffled_weights_are_not_held_to_the_baseline_that_was_learnt():
+    """A trained model keeps the mean of its contributions, which shuffled weights do not have."""
+    torch.manual_seed(0)
+    model = ObjectAwareMIL(DIM, 3, 2).eval()
+    bag = planted(1, aware=True)[0]
+    model.fit_baseline([bag])
+
+    shuffled = weight_sanity(
+        model, bag, "activation", generator=torch.Generator().manual_seed(0), repeats=2
+    )
+
+    assert np.isfinite(shuffled.correlation).all()
+    assert "baseline" in model.metadata

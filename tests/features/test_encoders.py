@@ -4,6 +4,7 @@ import shutil
 from hashlib import sha256
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -386,3 +387,54 @@ def test_paths_that_do_not_exist_are_refused(tmp_path):
         TimmEncoder("MahmoodLab/UNI", pretrained=True)
     with pytest.raises(ConfigError, match="s3"):
         TimmEncoder("s3:MahmoodLab/UNI", pretrained=True)
+
+
+def conch_file(path, shift=0.0):
+    """A random CONCH: the trunk of timm's ViT-B/16 at 448 px, beside pooling and text."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        trunk = timm.create_model("vit_base_patch16_224", img_size=448, num_classes=0)
+    state = {f"visual.trunk.{name}": value + shift for name, value in trunk.state_dict().items()}
+    state |= {"visual.proj_contrast": torch.zeros(2), "text.cls_emb": torch.zeros(2)}
+    torch.save(state | {"logit_scale": torch.zeros(())}, path)
+    return trunk.eval()
+
+
+@pytest.fixture(scope="module")
+def conch(tmp_path_factory):
+    path = tmp_path_factory.mktemp("conch") / "pytorch_model.bin"
+    return path, conch_file(path)
+
+
+def test_conch_is_its_trunk_with_the_normalisation_of_clip(conch):
+    path, trunk = conch
+    images = torch.randint(0, 256, (1, 3, 448, 448), dtype=torch.uint8)
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
+    std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
+    with torch.inference_mode():
+        tokens = trunk.forward_features((images / 255 - mean) / std)[:, 1:]
+
+    encoder = TimmEncoder("conch", weights=path)
+
+    assert (encoder.name, encoder.dim) == ("conch", 768)
+    wanted = tokens.transpose(1, 2).reshape(1, 768, 28, 28)
+    torch.testing.assert_close(encoder.maps(images), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_conch_sees_224_pixels_where_asked(conch):
+    small = TimmEncoder("conch", weights=conch[0], size=224)
+    assert small.maps(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape == (2, 768, 14, 14)
+    assert small.digest != TimmEncoder("conch", weights=conch[0]).digest
+
+
+def test_conch_without_a_trunk_or_a_network_is_told(tmp_path, monkeypatch):
+    torch.save({"visual.proj": torch.zeros(2)}, tmp_path / "other.bin")
+    with pytest.raises(CheckpointError, match="150 missing"):
+        TimmEncoder("conch", weights=tmp_path / "other.bin")
+
+    def fetch(repository, file):
+        raise OSError(f"no network for {repository}/{file}")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    with pytest.raises(CheckpointError, match="accept the conditions"):
+        TimmEncoder("conch", pretrained=True)

@@ -6,7 +6,13 @@ from scipy import ndimage
 from skimage.metrics import hausdorff_distance
 
 from xpath.errors import DataError, ShapeError
-from xpath.metrics.boundary import edge, edge_distances, hausdorff, surface_dice
+from xpath.metrics.boundary import (
+    edge,
+    edge_distances,
+    hausdorff,
+    mean_surface_distance,
+    surface_dice,
+)
 
 
 def column(at, height=10, width=40):
@@ -77,3 +83,14 @@ def test_unfit_masks_are_refused():
         edge_distances(column(5), column(5, height=9))
     with pytest.raises(DataError, match="boolean"):
         edge_distances(column(5), column(5).astype(int))
+
+
+def test_the_mean_surface_distance_by_hand():
+    mask, truth = np.zeros((9, 9), bool), np.zeros((9, 9), bool)
+    mask[4, 4], truth[4, 7] = True, True
+    assert mean_surface_distance(edge_distances(mask, truth)) == 3.0
+    truth[4, 4] = True  # the mask's one pixel has distance 0, the truth's two 0 and 3
+    assert mean_surface_distance(edge_distances(mask, truth)) == pytest.approx(1.0)
+    nothing = np.zeros((9, 9), bool)
+    assert mean_surface_distance(edge_distances(nothing, nothing)) == 0.0
+    assert mean_surface_distance(edge_distances(mask, nothing)) == np.inf

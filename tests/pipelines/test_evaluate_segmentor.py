@@ -19,7 +19,8 @@ def pipeline(load_script):
 def quick(pipeline, monkeypatch):
     """Without pictures, which take most of the time."""
     monkeypatch.setattr(pipeline, "write_figures", lambda *_, **__: None)
-    monkeypatch.setattr(pipeline, "draw_examples", lambda *_: None)
+    for name in ("draw_examples", "draw_panels", "write_answer_figures"):
+        monkeypatch.setattr(pipeline, name, lambda *_: None)
     return pipeline
 
 
@@ -63,7 +64,8 @@ def test_from_a_folder_to_tables_figures_and_answers(pipeline, data, tmp_path, c
     assert pipeline.main(["--data", str(data), "--out", str(out)]) == 0
 
     rows = table(out / "dice_by_label.csv")
-    assert list(rows[0]) == ["label", "n", "dice", "ci_low", "ci_high"]
+    middle = ["median", "q1", "q3", "median_assd"]
+    assert list(rows[0]) == ["label", "n", "dice", "ci_low", "ci_high", *middle]
     assert [(row["label"], row["n"]) for row in rows] == [
         ("breast-nuclei-lymphocyte", "2"),
         ("colon-nuclei-inflammatory", "1"),
@@ -77,7 +79,8 @@ def test_from_a_folder_to_tables_figures_and_answers(pipeline, data, tmp_path, c
     assert {sample["source"] for sample in samples} == {"clinic"}
     assert table(out / "problems.csv") == []
     assert (out / "figures" / "trends.png").is_file()
-    assert {path.stem for path in (out / "answers").iterdir()} == {
+    answers = {p.stem for p in (out / "answers").iterdir()}
+    assert {name for name in answers if not name.startswith("panels")} == {
         "breast-nuclei-lymphocyte", "colon-nuclei-inflammatory", "odd_words"
     }  # fmt: skip
     assert "overall" in capsys.readouterr().out
@@ -164,3 +167,41 @@ def test_a_folder_that_is_none_is_named(pipeline, tmp_path, capsys):
     assert pipeline.main(["--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
 
     assert "test.json" in capsys.readouterr().err
+
+
+RESOLUTIONS = {"fine": 0.0625, "usual": 0.25, "coarse": 0.38}
+
+
+@pytest.fixture
+def sources(tmp_path, rng):
+    """Three sources with the same pixels and masks, each of another resolution."""
+    side = 160
+    rows, columns = np.mgrid[:side, :side] % 40 - 20  # nuclei in rows
+    nuclei = rows**2 + columns**2 < 12**2
+    pixels = np.where(nuclei[..., None], (80, 50, 140), (235, 190, 215))
+    pixels = np.clip(pixels + rng.normal(0, 6, pixels.shape), 0, 255).astype(np.uint8)
+    mask = nuclei.astype(np.uint8) * 255
+    for name, mpp in RESOLUTIONS.items():
+        folder = tmp_path / name
+        for part, content in (("test", pixels), ("test_mask", mask)):
+            (folder / part).mkdir(parents=True)
+            Image.fromarray(content).save(folder / part / "a.png")
+        entry = {"image_id": 0, "mask_file": "a.png", "sentences": [{"raw": LYMPHOCYTE}]}
+        images = [{"id": 0, "file_name": "a.png", "mpp": mpp}]
+        index = {"images": images, "annotations": [entry]}
+        (folder / "test.json").write_text(json.dumps(index))
+    return tmp_path
+
+
+def test_a_run_over_several_resolutions_equals_the_separate_runs(quick, sources, capsys):
+    folders = [str(sources / name) for name in RESOLUTIONS]
+    assert quick.main(["--data", *folders, "--out", str(sources / "mixed")]) == 0
+    mixed = {row["source"]: row for row in table(sources / "mixed" / "samples.csv")}
+
+    for folder in folders:
+        out = sources / "alone" / folder.rsplit("/", 1)[1]
+        assert quick.main(["--data", folder, "--out", str(out)]) == 0
+        (row,) = table(out / "samples.csv")
+        assert row == mixed[row["source"]]
+    scores = {row["presence"] for row in mixed.values()}
+    assert len(scores) == 3  # so the resolution was looked at

@@ -18,6 +18,7 @@ from xpath.cli import (
     labels,
     pathseg,
     pipelines,
+    recognise,
     review,
     sample,
     stages,
@@ -36,7 +37,10 @@ COMMANDS = (
     *(module.COMMAND for module in (doctor, labels, sample, grid)),
     *stages.COMMANDS,
     *pipelines.COMMANDS,
-    *(module.COMMAND for module in (status, ask, review, compare, pathseg, weights, demo)),
+    *(
+        module.COMMAND
+        for module in (status, ask, recognise, review, compare, pathseg, weights, demo)
+    ),
 )
 
 EPILOG = """\
@@ -46,6 +50,8 @@ a first look:
   xpath labels --find "breast stroma"    what can be asked for
   xpath ask tile.png "where are the lymphocytes?" --region breast
                                          in words, on an image or a slide
+  xpath recognise tile.png --region breast
+                                         everything at once, without words
 
 your own slides, one stage after the other, or all at once with xpath run:
   xpath segment SLIDES --out RUN --objects breast-tissue-tumor,breast-nuclei-lymphocyte

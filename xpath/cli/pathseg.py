@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xpath.cli import pathseg_add
 from xpath.cli.command import Command
 from xpath.errors import DataError, XPathError
 
@@ -30,6 +31,8 @@ licence, and you download it yourself. Unpack every set into a folder of its nam
 2. xpath pathseg build ROOT --out DIR
                                    everything at 40x in images of 1024 x 1024, in the layout of
                                    BiomedParseData, split into train and test
+3. xpath pathseg add PICTURE GEOJSON --region R --out DIR/ours
+                                   what you drew or corrected in QuPath, beside the sources
 """
 
 STATUS = """\
@@ -90,6 +93,12 @@ def _status_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="Tables 2 to 5, counted if need be; with DIR, Tables 1 to 5 as CSV as well",
     )
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="treemap, bars, Sankey diagram and pies (Fig. 1), of what was counted, else published",
+    )
 
 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +150,29 @@ def _status(args: argparse.Namespace) -> int:
             print(line)
         if args.tables != PRINTED:
             write_tables(args.tables, statuses, everything)
+    if args.figures:
+        _draw(args.figures, statuses)
     return 1 if any(status.failed for status in statuses) else 0
+
+
+def _draw(folder: Path, statuses: Sequence[SourceStatus]) -> None:
+    """Fig. 1 of the sources that were counted, or of the published numbers if none was."""
+    from xpath.export.data_figures import write_data_figures
+    from xpath.labels import load_labels
+    from xpath.pathseg.tally import Tally
+
+    counted = [status for status in statuses if status.tally and status.tally.masks]
+    everything = Tally()
+    for status in counted:
+        everything.update(status.tally or Tally())
+    by_source = {
+        status.info.name: status.tally.masks if status.tally else status.info.masks
+        for status in counted or statuses
+    }
+    published = {label.id: label.masks or 0 for label in load_labels()}
+    by_label = everything.by_label if counted else published
+    write_data_figures(folder, by_source, by_label, counted=bool(counted))
+    print(f"see {folder / 'treemap.png'}")
 
 
 def _look(source: Source, args: argparse.Namespace) -> SourceStatus:
@@ -242,5 +273,6 @@ COMMAND = Command(
             arguments=_build_arguments,
             run=_build,
         ),
+        pathseg_add.COMMAND,
     ),
 )

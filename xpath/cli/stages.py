@@ -76,7 +76,12 @@ def add_keep_na(parser: argparse.ArgumentParser) -> None:
 
 
 def study_from(
-    args: argparse.Namespace, labels: Path | None = None, *, keep: bool = False, save: bool = True
+    args: argparse.Namespace,
+    labels: Path | None = None,
+    *,
+    keep: bool = False,
+    save: bool = True,
+    preset: StudyConfig | None = None,
 ) -> Study:
     """The study that the arguments describe.
 
@@ -87,6 +92,7 @@ def study_from(
         labels: Table of the slides' classes.
         keep: The run keeps slides that it has already and the arguments do not name.
         save: Write it to ``run.json``.
+        preset: Where settings begin, instead of those of the run or the defaults.
 
     Raises:
         ConfigError: The run has finished results of other settings, and ``--replace`` is not given.
@@ -100,7 +106,7 @@ def study_from(
 
     folder = RunFolder(args.out)
     before = open_study(args.out).config if folder.settings.exists() else None
-    config = load_config(StudyConfig, args.config, _overrides(args), base=before)
+    config = load_config(StudyConfig, args.config, _overrides(args), base=preset or before)
     if before is not None and not args.replace:
         _refuse_overwriting(folder, before, config)
     slides = find_slides(args.slides)
@@ -232,6 +238,12 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         "labels", type=Path, help="CSV with slide_id, label, and if wanted patient and site"
     )
     add_keep_na(parser)
+    parser.add_argument(
+        "--controls",
+        action="store_true",
+        help="also train controls of the object-aware classifier: without names, without objects,"
+        " and a standard one of as many weights",
+    )
     add_executor_options(parser)
 
 
@@ -243,22 +255,72 @@ def _train(args: argparse.Namespace) -> int:
     study = open_study(args.out)
     labels = read_labels(args.labels, keep_na=args.keep_na)
     slides = with_labels(study.slides, labels)
+    config = study.config
+    if args.controls:
+        config = replace(config, classifier=config.classifier.with_controls())
     batch = Batch(executor=executor_from(args, study.config, study.folder))
-    cohort = train_stage(labelled := replace(study, slides=tuple(slides)), batch)
+    labelled = replace(study, slides=tuple(slides), config=config)
+    cohort = train_stage(labelled, batch)
     save_study(labelled)  # a table that cannot train leaves the run as it was
     print((args.out / "tables" / "metrics.csv").read_text(), end="")
     return 1 if cohort.left_out or labels_without_slide(slides, labels) else 0
 
 
-def _explain(args: argparse.Namespace) -> int:
-    from xpath.study.chain import explain_stage
-    from xpath.study.study import open_study
+def _explain_arguments(parser: argparse.ArgumentParser) -> None:
+    from xpath.explain.attribution import METHODS
 
-    study = open_study(args.out)
+    add_batch_options(parser)
+    parser.add_argument(
+        "--method",
+        action="append",
+        default=[],
+        choices=[*METHODS, "all"],
+        help="also attribute the predictions by this method and judge it (maps, objects,"
+        " faithfulness): slides/ID/attributions, tables/faithfulness.csv; may be repeated",
+    )
+    parser.add_argument(
+        "--hide",
+        choices=["blur", "inside_blur", "fill", "surround_fill", "removal"],
+        help="how objects are hidden (default: that of the run; blur, as the paper)",
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="explain again slides that are explained otherwise"
+    )
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from xpath.study.chain import attributions_stage, explain_stage
+    from xpath.study.study import save_study
+
+    study = _to_explain(args)
     batch = batch_from(args, study)
     if args.dry_run:
         return show_plan(study, "explain", batch)
-    return finish(explain_stage(study, batch))
+    save_study(study)
+    reports = [explain_stage(study, batch)]
+    if study.config.explain.methods:
+        reports.append(attributions_stage(study, batch))
+    return finish(*reports)
+
+
+def _to_explain(args: argparse.Namespace) -> Study:
+    """The run's study, with the methods and the way of hiding that were asked for.
+
+    Raises:
+        ConfigError: Slides are explained with another way of hiding, and no ``--replace``.
+    """
+    from xpath.explain.attribution import METHODS
+    from xpath.study.study import open_study
+
+    study = open_study(args.out)
+    explain = study.config.explain
+    asked = METHODS if "all" in args.method else tuple(dict.fromkeys(args.method))
+    explain = replace(explain, methods=asked or explain.methods, hide=args.hide or explain.hide)
+    config = replace(study.config, explain=explain)
+    explained = any(study.folder.root.glob("slides/*/explanation.h5.done.json"))
+    if explained and not args.replace:
+        _refuse_overwriting(study.folder, study.config, config)
+    return replace(study, config=config)
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -321,6 +383,6 @@ COMMANDS = (
     _stage("segment", "find objects in slides with words", _segment, _segment_arguments),
     _stage("features", "extract patch and object features", _features, add_batch_options),
     _stage("train", "train the standard and the object-aware classifier", _train, _train_arguments),
-    _stage("explain", "explain the test slides", _explain, add_batch_options),
+    _stage("explain", "explain the test slides", _explain, _explain_arguments),
     _stage("export", "write pictures, QuPath files and pages", _export, _export_arguments),
 )

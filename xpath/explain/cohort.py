@@ -11,6 +11,7 @@ tissue, and so the verdict is its. Axes: S slides, K classes, L objects.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["BenefitRow", "ImportanceRow", "called", "class_benefit", "cohort_importance"]
 
 RESAMPLES = 2000
+TINY = np.finfo(float).tiny
 LEVEL = 0.05
 """q below which a need is taken to go with the class."""
 
@@ -71,6 +73,10 @@ class ImportanceRow:
     """95 % interval of ``imp``, as that of the effect."""
     median: float
     """Median excess: far from the mean, and a few slides decide."""
+    imp_of_means: float = math.nan
+    """Mean loss with the object hidden over the mean loss as it is: IMP read the other way. Slides
+    the model gets wrong decide it, and the order of objects can differ. NaN where every loss is 0.
+    """
 
     @property
     def supports(self) -> bool:
@@ -212,6 +218,7 @@ def _row(
     effect = np.array([slide.effect[j] for slide, j in held])
     need = np.array([slide.needs[slide.target, j] for slide, j in held])
     log_imp = np.array([np.log(slide.imp[j]) for slide, j in held])
+    loss = np.array([-np.log(max(slide.probability, TINY)) for slide, _ in held])
     owner = [patients.get(slide.slide_id, slide.slide_id) for slide, _ in held]
     of_effect, of_excess, of_need, of_imp = (
         mean_interval(values, owner) for values in (effect, excess, need, log_imp)
@@ -235,6 +242,7 @@ def _row(
         need_low=of_need.low,
         need_high=of_need.high,
         median=float(np.median(excess)),
+        imp_of_means=float(loss @ np.exp(log_imp) / loss.sum()) if loss.any() else math.nan,
         area=float(np.mean([slide.area[j] for slide, j in held])),
         cover=float(np.mean([slide.cover[j] for slide, j in held])),
     )

@@ -185,6 +185,7 @@ def weight_sanity(
     correlation = np.empty((repeats, len(layers)))
     for row in correlation:
         shuffled = copy.deepcopy(model).cpu()
+        shuffled.metadata.pop("baseline", None)  # of the weights that were learnt
         for column, name in enumerate(layers):
             _shuffle(getattr(shuffled, name), generator)
             after = attribute(shuffled, bag, method, before.target, contrast=contrast, rng=rng)

@@ -6,7 +6,7 @@ Axes: H W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "HIDDEN_BY",
     "Blur",
     "Fill",
+    "HideBy",
     "InsideBlur",
     "MaskedPerturbation",
     "Perturbation",
@@ -27,12 +29,17 @@ __all__ = [
     "Removal",
     "SurroundFill",
     "feather",
+    "perturbation_of",
     "perturbed",
 ]
 
-
 REACHED = 1e-4
 """Share of a Gaussian's weight inside the object below which the blur of a pixel is undefined."""
+
+
+HideBy = Literal["blur", "inside_blur", "fill", "surround_fill", "removal"]
+"""``blur``: see ``Blur`` (paper, Eq. 12). ``inside_blur``, ``fill``, ``surround_fill``,
+``removal``: see the classes of these names."""
 
 
 class Perturbation(Protocol):
@@ -142,6 +149,35 @@ class SurroundFill:
         around = image[~mask] if not mask.all() else image.reshape(-1, 3)
         density = np.log1p(around.astype(np.float64)).mean(axis=0)
         return np.broadcast_to(np.expm1(density).astype(np.float32), image.shape)
+
+
+HIDDEN_BY = {
+    "blur": "blurred",
+    "inside_blur": "blurred within its outline",
+    "fill": "filled with the mean stain of its patch",
+    "surround_fill": "filled with the mean stain around it",
+    "removal": "taken out of the features",
+}
+"""The ways of hiding, as participles for sentences."""
+
+
+def perturbation_of(name: HideBy, sigma_um: float) -> Perturbation | MaskedPerturbation | Removal:
+    """The way of hiding that a name in the settings stands for.
+
+    Args:
+        name: One of ``HideBy``.
+        sigma_um: Width of the two blurs, microns; the others do not read it.
+
+    Raises:
+        ConfigError: No such way, or a width that is not positive.
+    """
+    if name not in HIDDEN_BY:
+        raise ConfigError(f"objects are hidden by one of {', '.join(HIDDEN_BY)}, got {name!r}")
+    if name in ("blur", "inside_blur"):
+        return Blur(sigma_um) if name == "blur" else InsideBlur(sigma_um)
+    if name == "removal":
+        return Removal()
+    return Fill() if name == "fill" else SurroundFill()
 
 
 def feather(mask: NDArray[np.bool_], feather_um: float, mpp: float) -> NDArray[np.float32]:

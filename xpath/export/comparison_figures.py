@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xpath.export.biomedparse_figures import box_figure, improvement_figure
 from xpath.export.evaluation_figures import draw_curve, new_figure, plain_axis, save_figure
-from xpath.segment.evaluation.compared import COMPARED_LEVELS, SIGNIFICANT, model_trends
+from xpath.segment.evaluation.compared import (
+    COMPARED_LEVELS,
+    SIGNIFICANT,
+    improvement_rows,
+    model_trends,
+)
 from xpath.segment.evaluation.curves import best_curve
 from xpath.segment.evaluation.tables import OVERALL
 from xpath.segment.evaluation.trend_lines import TRAITS
@@ -21,16 +27,26 @@ if TYPE_CHECKING:
 
     Rows = Sequence[Mapping[str, Any]]
 
-__all__ = ["bars_figure", "model_trends_figure", "ranks_figure", "write_comparison_figures"]
+__all__ = [
+    "bars_figure",
+    "model_trends_figure",
+    "ranks_figure",
+    "sizes_figure",
+    "write_comparison_figures",
+]
 
 GROUPS_A_ROW = 6
 """Groups of bars beside each other; more go on below."""
+BOXED_LEVELS = ("source", "region", "object_type")
+SHAPES = {trait.name: trait.title for trait in TRAITS if trait.name in (
+    "box_ratio", "convex_ratio", "inertia_ratio", "irregularity")}  # fmt: skip
+"""Traits that the gain over another model is drawn against."""
 MAX_GROUPS = 60
 """More groups than this are not drawn as bars: tables hold all."""
 
 
 def write_comparison_figures(folder: Path, compared: Compared, tables: Mapping[str, Rows]) -> None:
-    """Bars and ranks by every level, and trends, as PNG.
+    """Bars, ranks and boxes by every level, trends and gains, as PNG.
 
     Args:
         folder: Made if it is not there.
@@ -41,6 +57,21 @@ def write_comparison_figures(folder: Path, compared: Compared, tables: Mapping[s
         bars_figure(folder / f"bars_by_{level}.png", tables[level], compared.models, level)
         ranks_figure(folder / f"ranks_by_{level}.png", tables[level], compared.models, level)
     model_trends_figure(folder / "model_trends.png", compared)
+    for level in BOXED_LEVELS:
+        box_figure(folder / f"boxes_by_{level}.png", _values_by(compared, level))
+    gains = improvement_rows(compared)
+    if gains:
+        improvement_figure(folder / "improvement.png", gains, SHAPES)
+
+
+def _values_by(compared: Compared, level: str) -> dict[str, dict[str, list[float]]]:
+    """Dice by group and model, groups as in the tables, all together last."""
+    groups: dict[str, dict[str, list[float]]] = {}
+    for row, name in enumerate(compared.level(level)):
+        for model, value in zip(compared.models, compared.dice[row].tolist(), strict=True):
+            for group in (name, OVERALL):
+                groups.setdefault(group, {}).setdefault(model, []).append(value)
+    return groups
 
 
 def bars_figure(path: Path, rows: Rows, models: Sequence[str], level: str) -> None:
@@ -118,6 +149,35 @@ def model_trends_figure(path: Path, compared: Compared) -> None:
     for model, name in enumerate(compared.models):
         panels[0].plot([], [], "o", color=_colour(model), label=name)
     figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=9)
+    save_figure(figure, path)
+
+
+def sizes_figure(path: Path, rows: Rows) -> None:
+    """Overall Dice against number of models, labels per model and size (Fig. 3b).
+
+    Args:
+        path: A PNG.
+        rows: Of ``size_rows``.
+    """
+    titles = {
+        "models": "models",
+        "labels_per_model": "labels per model",
+        "parameters_millions": "parameters, millions",
+    }
+    figure, axes = new_figure(10, 3.2, 1, 3)
+    for axis, (column, title) in zip(axes[0], titles.items(), strict=True):
+        for model, row in enumerate(rows):
+            axis.scatter(row[column], row["dice"], s=70, color=_colour(model))
+            axis.annotate(row["model"], (row[column], row["dice"]), fontsize=7,
+                          xytext=(5, 4), textcoords="offset points")  # fmt: skip
+        axis.set_xscale("log")
+        axis.margins(x=0.25)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
+        axis.set_ylim(0, 1)
+        axis.set_xlabel(title)
+        axis.set_ylabel("Dice")
+        plain_axis(axis)
     save_figure(figure, path)
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from xpath.export.overlay import Panels
 
-__all__ = ["activation_figure", "importance_figure", "leading"]
+__all__ = ["activation_figure", "importance_figure", "leading", "save_for_print"]
 
 STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
@@ -82,7 +82,7 @@ def activation_figure(stem: Path, slides: Sequence[Panels]) -> tuple[Path, Path]
         figure.subplots_adjust(0.01, 0.45 / high, 0.99, 1 - 0.36 / high, 0.05, between)
         for row, panels in zip(axes, slides, strict=True):
             _activation_row(row, panels)
-        return _save(figure, stem)
+        return save_for_print(figure, stem)
 
 
 def importance_figure(
@@ -122,7 +122,7 @@ def importance_figure(
             _intervals(right, heights, chosen, colour, name)
         _finish(left, right, objects)
         figure.subplots_adjust(0.27, 0.55 / height, 0.985, 1 - 0.32 / height, 0.06)
-        return _save(figure, stem)
+        return save_for_print(figure, stem)
 
 
 def _activation_row(axes: Sequence[Any], panels: Panels) -> None:
@@ -187,11 +187,18 @@ def _ratios(
     colour: str,
     width: float,
 ) -> None:
-    """Bars from 1, where hiding changes nothing, on a logarithmic axis."""
+    """Bars from 1, where hiding changes nothing, on a logarithmic axis.
+
+    Bars are geometric means over slides, diamonds the ratio of mean losses.
+    """
     known = [(y, float(row["imp"])) for y, row in zip(heights, rows, strict=True) if row]
     for y, value in known:
         if math.isfinite(value) and value > 0:
             axis.barh(y, value - 1, left=1, height=0.9 * width, color=colour)
+    for y, row in zip(heights, rows, strict=True):
+        of_means = float(row.get("imp_of_means", math.nan)) if row else math.nan
+        if math.isfinite(of_means) and of_means > 0:
+            axis.plot([of_means], [y], "D", mfc="white", mec="black", mew=0.6, ms=3.2)
 
 
 def _intervals(
@@ -221,7 +228,7 @@ def _finish(left: Any, right: Any, objects: Sequence[str]) -> None:
     left.axvline(1, color="black", linewidth=0.8)
     right.axvline(0, color="black", linewidth=0.8)
     left.set_yticks(range(len(objects)), [short_name(name) for name in objects])
-    left.set_xlabel("importance, Eq. 12 (1: no change)")
+    left.set_xlabel("importance, Eq. 12 (1: no change; diamond: of mean losses)")
     right.set_xlabel("excess fall of log-odds, 95 % (0: none)")
     for handle in right.legend(
         frameon=False, fontsize=7, loc="lower center", ncols=3, bbox_to_anchor=(0.5, 1.0)
@@ -238,7 +245,7 @@ def _largest(rows: Sequence[Mapping[str, Any]], name: str) -> float:
     return max(float(row["excess"]) for row in rows if row["object"] == name)
 
 
-def _save(figure: Any, stem: Path) -> tuple[Path, Path]:
+def save_for_print(figure: Any, stem: Path) -> tuple[Path, Path]:
     """PDF and PNG without date or program, so that equal runs give equal files."""
     paths = stem.with_name(f"{stem.name}.pdf"), stem.with_name(f"{stem.name}.png")
     nothing = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}}

@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional
 
 from xpath.errors import CheckpointError, ConfigError, DataError
+from xpath.features.published import PUBLISHED, fetch_weights, trunk_state
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ class TimmEncoder:
                     kwargs={"init_values": 1e-5, "dynamic_img_size": True})
 
     Args:
-        name: timm's name, e.g. ``resnet50.tv_in1k``; ``hf-hub:owner/name`` for a model on the
-            Hugging Face hub; ``local-dir:folder`` for one that was downloaded from there, a folder
-            with ``config.json`` and weights.
+        name: ``conch``; timm's name, e.g. ``resnet50.tv_in1k``; ``hf-hub:owner/name`` for a model
+            on the Hugging Face hub; ``local-dir:folder`` for one that was downloaded from there, a
+            folder with ``config.json`` and weights.
         weights: Local weights, safetensors or a plain state dict; pickled code is never run.
         pretrained: Let timm fetch the weights it has for this name, or read those of the folder.
         seed: Fresh random weights, for tests.
@@ -105,10 +106,14 @@ class TimmEncoder:
             )
         self.name = _without_folder(name)
         self._device, self._precision = torch.device(device), precision
+        architecture, options = name, kwargs
+        if known := PUBLISHED.get(name):
+            architecture, options = known.architecture, {**known.options, **kwargs}
+            weights = fetch_weights(known) if pretrained else weights
         model = (
-            _trained_model(name, kwargs, weights)
+            _trained_model(architecture, options, weights)
             if seed is None
-            else _random_model(name, kwargs, seed)
+            else _random_model(architecture, options, seed)
         )
         settings = _data_settings(model)
         self._size = _input_size(model, name, settings["input_size"], size)
@@ -250,7 +255,7 @@ def check_encoder(name: str) -> None:
     source, elsewhere, folder = name.partition(":")
     if source == "local-dir" and not Path(folder).is_dir():
         raise ConfigError(f"{name}: there is no such folder; pass that of the model's files")
-    if not elsewhere and not timm.is_model(name):
+    if not elsewhere and name not in PUBLISHED and not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=5)
         hint = f"; did you mean hf-hub:{name}?" if "/" in name else ""
         raise ConfigError(
@@ -293,7 +298,9 @@ def _arguments(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if key.endswith("_layer") and str(value)[:1].isupper():  # "silu" timm knows itself
             layer = getattr(timm.layers, str(value), None) or getattr(torch.nn, str(value), None)
             given[key] = layer or value
-    images = {key: tuple(given.pop(key)) for key in ("mean", "std") if key in given}
+    images: dict[str, Any] = {key: tuple(given.pop(key)) for key in ("mean", "std") if key in given}
+    if isinstance(side := given.get("img_size"), int):
+        images["input_size"] = (3, side, side)
     return given | ({"pretrained_cfg_overlay": images} if images else {})
 
 
@@ -308,6 +315,7 @@ def _load(model: Any, path: Path) -> None:
         raise CheckpointError(
             f"{path} cannot be read: {error}; wanted safetensors or a plain state dict"
         ) from error
+    state = trunk_state(state)
     heads = model.pretrained_cfg.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else heads
     unwanted = tuple(f"{head}." for head in heads)

@@ -16,7 +16,14 @@ from xpath.errors import DataError, ShapeError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["EdgeDistances", "edge", "edge_distances", "hausdorff", "surface_dice"]
+__all__ = [
+    "EdgeDistances",
+    "edge",
+    "edge_distances",
+    "hausdorff",
+    "mean_surface_distance",
+    "surface_dice",
+]
 
 
 class EdgeDistances(NamedTuple):
@@ -80,6 +87,16 @@ def surface_dice(distances: EdgeDistances, *, tolerance: float) -> float:
     """
     both = np.concatenate(distances)
     return float((both <= tolerance).mean()) if len(both) else 1.0
+
+
+def mean_surface_distance(distances: EdgeDistances) -> float:
+    """Average symmetric surface distance (ASSD) in pixels: the mean over both edges.
+
+    Returns:
+        0 if both masks are empty, infinity if one is.
+    """
+    both = np.concatenate(distances)
+    return float(both.mean()) if len(both) else 0.0
 
 
 def _distances(start: NDArray[np.bool_], goal: NDArray[np.bool_]) -> NDArray[np.float64]:

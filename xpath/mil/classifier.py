@@ -5,16 +5,19 @@ Axes: N patches, L object classes, D features, K classes.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 
 from xpath.errors import CheckpointError, ConfigError
 from xpath.mil.attention_mil import AttentionMIL, AttentionMILSettings
 from xpath.mil.checkpoint import Pretrained, read_model_type
+from xpath.mil.controls import capacity_matched, without_names, without_objects
 from xpath.mil.fractions import ObjectFractions, ObjectFractionsSettings, object_fractions
 from xpath.mil.object_aware import ObjectAwareMIL, ObjectAwareMILSettings
 from xpath.mil.pooling_mil import PoolingMIL, PoolingMILSettings
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLASSIFIERS",
+    "CONTROLS",
     "ClassifierConfig",
     "ClassifierType",
     "FeatureSizes",
@@ -61,6 +65,10 @@ class ClassifierType(NamedTuple):
     """Makes an untrained model from sizes and the classifier's own settings."""
     fit: Callable[..., Any] = train
     """Trains a model in place; called as ``train`` is."""
+    sees: Callable[[Bag, FeatureSizes], Bag] = lambda bag, _: bag
+    """What becomes of a bag before the model sees it, in training and ever after."""
+    settings: str = ""
+    """Name of the classifier whose settings it has; empty for its own."""
 
 
 def fit_fractions(
@@ -79,6 +87,11 @@ def fit_fractions(
     rows = [object_fractions(bag.features.cpu().numpy()) for bag in train_bags]
     model.fit(np.stack(rows), [-1 if bag.label is None else bag.label for bag in train_bags])
     model.metadata["training"] = {"train_slides": [bag.slide_id for bag in train_bags]}
+
+
+def _generator(name: str) -> torch.Generator:
+    """Random numbers that the name of a slide decides, so that it always looks the same."""
+    return torch.Generator().manual_seed(zlib.crc32(name.encode()))
 
 
 CLASSIFIERS: dict[str, ClassifierType] = {
@@ -108,9 +121,34 @@ CLASSIFIERS: dict[str, ClassifierType] = {
         lambda sizes, settings: ObjectFractions(sizes.objects, sizes.classes, **settings),
         fit_fractions,
     ),
+    "without_names": ClassifierType(
+        ObjectAwareMIL,
+        "objects",
+        lambda sizes, settings: ObjectAwareMIL(sizes.dim, sizes.objects, sizes.classes, **settings),
+        sees=lambda bag, _: without_names(bag, _generator(bag.slide_id)),
+        settings="object_aware",
+    ),
+    "without_objects": ClassifierType(
+        ObjectAwareMIL,
+        "patches",
+        lambda sizes, settings: ObjectAwareMIL(sizes.dim, sizes.objects, sizes.classes, **settings),
+        sees=lambda bag, sizes: without_objects(bag, len(sizes.objects)),
+        settings="object_aware",
+    ),
+    "capacity_matched": ClassifierType(
+        AttentionMIL,
+        "patches",
+        lambda sizes, settings: capacity_matched(
+            ObjectAwareMIL(sizes.dim, sizes.objects, sizes.classes, **settings)
+        ),
+        settings="object_aware",
+    ),
 }
 """Every classifier by its name in the settings, in folders and in tables. One of your own takes a
 sub-class of ``Pretrained`` and a row here."""
+
+CONTROLS = ("without_names", "without_objects", "capacity_matched")
+"""Classifiers that tell whether the object-aware one gains by its objects (``mil.controls``)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,11 +178,16 @@ class ClassifierConfig:
     other: bool = False
     """The rest of each patch, under no mask, counts as an object. It is no named tissue, and holds
     what the masks missed, so it competes with the objects by their own pixels."""
+    seeds: int = 1
+    """How often each classifier is trained, from other first weights: ``tables/table19.csv`` has
+    mean and deviation over folds and seeds. All other tables are of the first."""
     calibrate: bool = False
     """Predictions are softened by a temperature fitted on the validation slides."""
 
     def __post_init__(self) -> None:
-        """Raises ConfigError for no models, an unknown one, or one twice."""
+        """Raises ConfigError for no models, an unknown one, one twice, or no seeds."""
+        if self.seeds < 1:
+            raise ConfigError(f"classifier.seeds must be 1 or more, got {self.seeds}")
         unknown = [name for name in self.models if name not in CLASSIFIERS]
         if unknown or not self.models or len(set(self.models)) < len(self.models):
             raise ConfigError(
@@ -154,12 +197,21 @@ class ClassifierConfig:
 
     @classmethod
     def paper(cls) -> ClassifierConfig:
-        """The paper's settings (section 4.4): no projection, Adam at 2e-4, one slide a step."""
-        return cls(attention=AttentionMILSettings(), train=TrainConfig(bags_per_step=1))
+        """The paper's settings (section 4.4): the plain cross-entropy of Eq. 11 and Adam at 2e-4.
+
+        Features are taken as the encoder gives them, without scaling or projection, and a step is
+        one slide.
+        """
+        plain = TrainConfig(bags_per_step=1, class_weight="none", scale=False)
+        return cls(attention=AttentionMILSettings(), train=plain)
+
+    def with_controls(self) -> ClassifierConfig:
+        """The same with all ``CONTROLS`` trained beside the others."""
+        return replace(self, models=tuple(dict.fromkeys((*self.models, *CONTROLS))))
 
     def settings_of(self, name: str) -> dict[str, Any]:
         """Own settings of a classifier, none for one that was added to ``CLASSIFIERS``."""
-        settings = getattr(self, name, None)
+        settings = getattr(self, CLASSIFIERS[name].settings or name, None)
         return {} if settings is None else asdict(settings)
 
 

@@ -21,7 +21,7 @@ from xpath.device import device_of
 from xpath.errors import ConfigError, DataError, StoreError
 from xpath.labels import OTHER
 from xpath.mil.bag import Bag
-from xpath.mil.classifier import CLASSIFIERS, ClassifierConfig, FeatureSizes, View
+from xpath.mil.classifier import CLASSIFIERS, CONTROLS, ClassifierConfig, FeatureSizes, View
 from xpath.mil.splits import (
     SPLITS,
     Split,
@@ -113,6 +113,11 @@ class Cohort(NamedTuple):
     """How the features were made, kept with the models."""
     left_out: tuple[str, ...]
     """Labelled slides that could not be used, with the reason."""
+
+    def bags_for(self, name: str) -> tuple[Bag, ...]:
+        """``(B,)`` bags as a classifier sees them."""
+        row = CLASSIFIERS[name]
+        return tuple(row.sees(bag, self.sizes) for bag in self.bags[row.reads])
 
     @property
     def patients(self) -> tuple[str, ...]:
@@ -221,7 +226,7 @@ def read_cohort(
     return Cohort(
         tuple(used),
         bags_of_view,
-        _usable(config.classifier.models, bags_of_view),
+        _usable(config.classifier.models, bags_of_view, first.objects),
         FeatureSizes(first.dim, first.objects, classes),
         first.about,
         tuple(left_out),
@@ -350,9 +355,15 @@ def _read(path: Path, config: CohortConfig) -> _Features:
     )
 
 
-def _usable(names: Sequence[str], bags: Mapping[View, object]) -> tuple[str, ...]:
+def _usable(
+    names: Sequence[str], bags: Mapping[View, object], objects: Sequence[str]
+) -> tuple[str, ...]:
     """Classifiers that these bags can train. The others are named in a warning."""
-    usable = tuple(name for name in names if CLASSIFIERS[name].reads in bags)
+    usable = tuple(
+        name
+        for name in names
+        if CLASSIFIERS[name].reads in bags and (objects or name not in CONTROLS)
+    )
     lost = [name for name in names if name not in usable]
     if not usable:
         raise DataError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpath.metrics.calibration import calibration_metrics
+from xpath.metrics.classification import classification_metrics
 from xpath.metrics.intervals import classification_differences, classification_intervals
 from xpath.metrics.roc import compare_auc
 from xpath.mil.splits import SPLITS
@@ -22,7 +23,7 @@ from xpath.store.schema import atomic
 from xpath.store.tables import write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def write_splits(folder: Path, cohort: Cohort, splits: Sequence[Split]) -> None:
 def write_cohort_tables(
     folder: Path, cohort: Cohort, trained: Sequence[TrainedClassifier], config: CohortConfig
 ) -> None:
-    """Writes the tables of predictions, metrics, differences and calibration, and ``metrics.json``.
+    """Writes tables of predictions, metrics, differences, calibration, Table 19, ``metrics.json``.
 
     Intervals hold 95 %, from patients drawn again within their class, every score on the same
     draws. ``differences`` are of the test slides, the first model minus the second; ``delong_p`` is
@@ -85,6 +86,7 @@ def write_cohort_tables(
     write_table(folder / "predictions.csv", _predictions(cohort, trained))
     write_table(folder / "metrics.csv", metrics)
     write_table(folder / "differences.csv", differences, columns=("model", "minus"))
+    write_table(folder / "table19.csv", _table19(cohort, trained, metrics), columns=("model",))
     write_table(folder / "calibration.csv", calibration, columns=("model", "fold", "temperature"))
     content = {
         "classes": cohort.sizes.classes,
@@ -169,6 +171,61 @@ def _differences(
         if enough_patients(cohort, pooled):
             p = compare_auc(one[:, 1], two[:, 1], label, groups=groups).p
         yield {**row, "delong_p": p}
+
+
+def _table19(
+    cohort: Cohort, trained: Sequence[TrainedClassifier], metrics: Sequence[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Table 19 of the paper: scores by mean and deviation over folds and seeds.
+
+    Beside them the AUC of all slides pooled, each predicted by a model that never saw it, with its
+    interval, and DeLong's test against the standard classifier; both of the first seed.
+    """
+    pooled = {row["model"]: row for row in metrics if row["split"] == "test"}
+    standard = next((one for one in trained if one.name == "attention" and one.repeats), None)
+    for one in trained:
+        if not one.repeats:
+            continue
+        scores = [
+            classification_metrics(held.predictions.probability[rows], held.predictions.label[rows])
+            for held in one.repeats
+            for rows in (held.fold == fold for fold in np.unique(held.fold))
+        ]
+        row: dict[str, Any] = {
+            "model": one.name,
+            "folds": len(np.unique(one.repeats[0].fold)),
+            "seeds": len(one.repeats),
+        }
+        for title, field in (("auc", "auc"), ("acc", "balanced_accuracy"), ("f1", "f1")):
+            values = np.array([getattr(score, field) for score in scores])
+            row[f"{title}_mean"], row[f"{title}_std"] = _mean_and_deviation(values)
+        of_all = pooled[one.name]
+        row |= {f"auc_pooled{end}": of_all[f"auc{end}"] for end in ("", "_low", "_high")}
+        yield row | _against(cohort, one, standard)
+
+
+def _mean_and_deviation(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean of those that are numbers, and their deviation over n - 1, NaN of fewer than two."""
+    known = values[np.isfinite(values)]
+    mean = float(known.mean()) if len(known) else math.nan
+    return mean, float(known.std(ddof=1)) if len(known) > 1 else math.nan
+
+
+def _against(
+    cohort: Cohort, one: TrainedClassifier, standard: TrainedClassifier | None
+) -> dict[str, float]:
+    """Difference in AUC from the standard classifier, and DeLong's p over patients."""
+    nothing = {"auc_difference": math.nan, "delong_p": math.nan}
+    if standard is None or one is standard or not enough_patients(cohort, one.repeats[0]):
+        return nothing
+    first, second = one.repeats[0], standard.repeats[0]
+    compared = compare_auc(
+        first.predictions.probability[:, 1],
+        second.predictions.probability[:, 1],
+        first.predictions.label,
+        groups=_patients(cohort, first.bag_index),
+    )
+    return {"auc_difference": compared.difference, "delong_p": compared.p}
 
 
 def _rng(config: CohortConfig) -> np.random.Generator:

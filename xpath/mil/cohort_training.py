@@ -64,6 +64,9 @@ class TrainedClassifier(NamedTuple):
     slides is left out."""
     temperatures: tuple[float | None, ...]
     """``(F,)``; None where there were too few validation slides to fit one."""
+    repeats: tuple[OutOfFold, ...] = ()
+    """Of the test slides, by each seed; the first is that of ``predictions``. Empty without test
+    slides."""
 
 
 def train_cohort(
@@ -80,8 +83,10 @@ def train_cohort(
     Args:
         cohort: The slides.
         splits: One per fold.
-        config: How classifiers are built and trained; fold f with seed ``train.seed + f``.
-        folder: For the checkpoints, ``<name>``, or with folds ``<name>_<fold>``.
+        config: How classifiers are built and trained; of F folds fold f with seed
+            ``train.seed + f``, and again ``classifier.seeds - 1`` times with F more each.
+        folder: For the checkpoints, ``<name>``, or with folds ``<name>_<fold>``, and of further
+            seeds ``<name>_<fold>_seed<number>``.
         on_model: Called with name and fold when a model is trained.
 
     Returns:
@@ -90,28 +95,54 @@ def train_cohort(
     Raises:
         DataError: A split that cannot be trained on, or nothing to calibrate on.
     """
-    trained = []
-    tasks = model_tasks(cohort, len(splits), folder)
+    trained, seeds = [], config.classifier.seeds
+    tasks = model_tasks(cohort, len(splits), folder, seeds)
     for name in cohort.models:
-        models, temperatures = [], []
-        bags = cohort.bags[CLASSIFIERS[name].reads]
-        for fold, split in enumerate(splits):
-            task = tasks[model_name(name, fold, len(splits))]
-            train_model(cohort, task, split, config)
-            model = CLASSIFIERS[name].model.from_pretrained(task.output)
-            held = [bags[i] for i in split.validation]
-            temperatures.append(_temperature(model, held, config.classifier.calibrate))
-            models.append(model.to(config.device))
-            if on_model:
-                on_model(name, fold)
+        bags = cohort.bags_for(name)
+        models: list[list[Pretrained]] = []
+        for seed in range(seeds):
+            of_seed = [tasks[model_name(name, f, len(splits), seed)] for f in range(len(splits))]
+            models.append([_model(cohort, task, splits, config, on_model) for task in of_seed])
+        temperatures = [
+            _temperature(model, [bags[i] for i in split.validation], config.classifier.calibrate)
+            for model, split in zip(models[0], splits, strict=True)
+        ]
         used = [(t if config.classifier.calibrate else None) or 1.0 for t in temperatures]
         predictions = {
-            split_name: predict_held_out(models, bags, [split[number] for split in splits], used)
-            for number, split_name in enumerate(SPLITS)
-            if (len(splits) == 1 or split_name == "test") and len(splits[0][number])
+            split_name: predict_held_out(models[0], bags, [split[n] for split in splits], used)
+            for n, split_name in enumerate(SPLITS)
+            if (len(splits) == 1 or split_name == "test") and len(splits[0][n])
         }
-        trained.append(TrainedClassifier(name, predictions, tuple(temperatures)))
+        repeats = _repeats(models, bags, splits, predictions.get("test"))
+        trained.append(TrainedClassifier(name, predictions, tuple(temperatures), repeats))
     return trained
+
+
+def _model(
+    cohort: Cohort,
+    task: ModelTask,
+    splits: Sequence[Split],
+    config: CohortConfig,
+    on_model: Callable[[str, int], None] | None,
+) -> Pretrained:
+    """The model of a task, trained now or before."""
+    train_model(cohort, task, splits[task.fold], config)
+    if on_model:
+        on_model(task.name, task.fold)
+    return CLASSIFIERS[task.name].model.from_pretrained(task.output).to(config.device)
+
+
+def _repeats(
+    models: Sequence[Sequence[Pretrained]],
+    bags: Sequence[Bag],
+    splits: Sequence[Split],
+    first: OutOfFold | None,
+) -> tuple[OutOfFold, ...]:
+    """Predictions of the test slides by the models of each seed."""
+    if first is None:
+        return ()
+    held, plain = [split.test for split in splits], [1.0] * len(splits)
+    return (first, *(predict_held_out(several, bags, held, plain) for several in models[1:]))
 
 
 def fresh_classifier(
@@ -130,7 +161,7 @@ def fresh_classifier(
         DataError: A split that cannot be trained on.
     """
     row, settings = CLASSIFIERS[name], config.classifier.settings_of(name)
-    training, bags = _seeded(config, seed), cohort.bags[row.reads]
+    training, bags = _seeded(config, seed), cohort.bags_for(name)
     # On the CPU first: so the first weights are the same on every device.
     model: Pretrained = seeded_build(lambda: row.build(cohort.sizes, settings), training.seed)
     model.to(config.device)
@@ -138,20 +169,22 @@ def fresh_classifier(
     return model
 
 
-def model_tasks(cohort: Cohort, folds: int, folder: Path) -> dict[str, ModelTask]:
-    """Every classifier on every fold, by the name of its folder."""
+def model_tasks(cohort: Cohort, folds: int, folder: Path, seeds: int = 1) -> dict[str, ModelTask]:
+    """Every classifier on every fold and from every seed, by the name of its folder."""
     return {
-        model_name(name, fold, folds): ModelTask(
-            name, fold, fold, folder / model_name(name, fold, folds)
+        (own := model_name(name, fold, folds, seed)): ModelTask(
+            name, fold, fold + seed * folds, folder / own
         )
         for name in cohort.models
+        for seed in range(seeds)
         for fold in range(folds)
     }
 
 
-def model_name(name: str, fold: int, folds: int) -> str:
-    """Folder of a classifier's checkpoint: its name, with the fold where there are several."""
-    return name if folds == 1 else f"{name}_{fold}"
+def model_name(name: str, fold: int, folds: int, seed: int = 0) -> str:
+    """Folder of a classifier's checkpoint: its name, with fold and seed where there are several."""
+    of_fold = name if folds == 1 else f"{name}_{fold}"
+    return f"{of_fold}_seed{seed}" if seed else of_fold
 
 
 def is_trained(cohort: Cohort, task: ModelTask, split: Split, config: CohortConfig) -> bool:

@@ -11,6 +11,7 @@ from xpath.batch.attempts import forget_attempts
 from xpath.batch.claim import claim_in_turn
 from xpath.batch.runner import Executor, InProcess, run_stage
 from xpath.batch.selection import Selection
+from xpath.study.attributions import tabulate_faithfulness
 from xpath.study.cohort import load_explained, train_classifiers
 from xpath.study.dicom import require_dicom
 from xpath.study.evidence import tabulate_contributions, tabulate_evidence, tabulate_importance
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "attributions_stage",
     "dicom_stage",
     "explain_stage",
     "export_stage",
@@ -166,6 +168,20 @@ def explain_stage(study: Study, batch: Batch = HERE) -> StageReport:
     return report
 
 
+def attributions_stage(study: Study, batch: Batch = HERE) -> StageReport:
+    """Explained slides attributed by every method of ``explain.methods``, and the table of these.
+
+    Raises:
+        StoreError: There are no trained classifiers.
+    """
+    load_explained(study)
+    slides = to_explain(study) if study.config.explain.methods else ()
+    report = batch.run("attributions", study, slides)
+    with claim_in_turn(study.folder.table("faithfulness")):
+        tabulate_faithfulness(study)
+    return report
+
+
 def export_stage(study: Study, *, title: str, batch: Batch = HERE) -> StageReport:
     """Pictures and pages of the explained slides, and ``index.html``."""
     with claim_in_turn(study.folder.table("importance")):
@@ -214,8 +230,9 @@ def run_chain(study: Study, *, title: str, batch: Batch = HERE) -> bool:
         return masks.ok and features.ok
     cohort = train_stage(study, batch)
     explained = explain_stage(study, batch)
+    methods = [attributions_stage(study, batch)] if study.config.explain.methods else []
     exported = export_stage(study, title=title, batch=batch)
-    reports = (masks, features, explained, exported)
+    reports = (masks, features, explained, *methods, exported)
     return all(report.ok for report in reports) and not cohort.left_out
 
 

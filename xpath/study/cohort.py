@@ -157,7 +157,7 @@ def train_on_slides(
     splits = split_cohort(cohort, settings.split)
     tables = folder.split.parent
     write_splits(tables, cohort, splits)
-    tasks = model_tasks(cohort, len(splits), folder.models)
+    tasks = model_tasks(cohort, len(splits), folder.models, config.classifier.seeds)
     with tqdm(total=len(tasks), desc="  training", unit="model") as bar:
         if executor is not None:
             job = training_job(slides, settings, folder, tasks, config.memory_gb)

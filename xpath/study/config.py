@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from xpath.errors import ConfigError
+from xpath.explain.attribution import Method
+from xpath.explain.perturbation import HideBy
 from xpath.labels import importance_objects
 from xpath.mil.classifier import ClassifierConfig
 from xpath.mil.splits import SplitConfig
@@ -33,12 +35,14 @@ class ObjectsConfig:
     segmentor: str = ""
     """Checkpoint folder or hub id, empty for the weights that ship."""
     encoder: str = "segmentor"
-    """Patch encoder: ``segmentor`` for its own image encoder, otherwise a timm model: its name,
-    ``hf-hub:owner/name`` or ``local-dir:folder``."""
+    """Patch encoder: ``segmentor`` for its own image encoder, ``conch`` (the paper's), otherwise a
+    timm model: its name, ``hf-hub:owner/name`` or ``local-dir:folder``."""
     encoder_weights: str = ""
     """Local weights of a timm encoder, empty to let timm fetch its pretrained ones."""
     encoder_options: tuple[str, ...] = ()
     """Arguments a timm encoder is built with, such as ``init_values=1e-5``, as its card says."""
+    encoder_size: int = 0
+    """Side in pixels a timm encoder sees patches at, 0 for the one it was trained with."""
     encoder_precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Floating type a timm encoder computes in."""
     competition: Literal["exclusive", "independent"] = "exclusive"
@@ -93,6 +97,11 @@ class ExplainConfig:
     splits: tuple[str, ...] = ("test",)
     """Splits that are explained. Importance on slides that chose the model flatters.
     Slides without a label are always explained."""
+    methods: tuple[Method, ...] = ()
+    """Attribution methods that are compared on the explained slides, beside the activation maps
+    (``tables/faithfulness.csv``, ``slides/ID/attributions``)."""
+    hide: HideBy = "blur"
+    """How objects are hidden; ``blur`` is the paper's."""
     sigma_um: float = 8.0
     """Width of the blur on the tissue: wider than a nucleus, so that its texture is gone."""
     feather_um: float = 2.0
@@ -130,6 +139,23 @@ class StudyConfig:
     drawn: bool = False
     """The slides are drawn: what the segmentor learnt from drawn tissue is no guess on them, and
     every page says that nothing on it is a finding."""
+
+    @classmethod
+    def paper(cls) -> StudyConfig:
+        """The settings of the PathSegmentor paper, where it gives them (sections 4.3 and 4.4).
+
+        Patches of 1024 pixels at level 0, of which the frozen CONCH sees 224; objects that overlap;
+        Adam at 2e-4 on the plain cross-entropy of Eq. 11, slide by slide; importance (Eq. 12) on
+        validation and test slides. The paper compares the two classifiers on one split.
+        """
+        return cls(
+            grid=GridConfig(patch_px=1024),
+            objects=ObjectsConfig(
+                encoder="conch", encoder_size=224, competition="independent", rim_um=0.0
+            ),
+            classifier=ClassifierConfig.paper(),
+            explain=ExplainConfig(splits=("validation", "test")),
+        )
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a resolution below 0, or no number."""

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xpath.batch.done import make_once
+from xpath.batch.done import is_done, make_once, read_key
 from xpath.explain.explanation import read_explanation
 from xpath.explain.maps import object_map, object_shares, patch_map
+from xpath.explain.perturbation import HIDDEN_BY, perturbation_of
 from xpath.export.colour import hex_colour, object_colour, signed_rgba
+from xpath.export.hidden import hidden_pictures
 from xpath.export.overlay import (
     Panels,
     explain_figure,
@@ -25,7 +27,7 @@ from xpath.export.overlay import (
 from xpath.export.report.pages import write_report
 from xpath.export.report.pictures import jpeg_bytes, patch_strips, report_layers
 from xpath.export.report.reasons import reasons
-from xpath.export.report.records import ObjectRow, SlideReport
+from xpath.export.report.records import ComparedMethods, ObjectRow, SlideReport
 from xpath.export.report.tables import (
     cohort_evidence,
     cohort_needs,
@@ -42,6 +44,7 @@ from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
 from xpath.store.tables import read_table, write_table
+from xpath.study.attributions import attributions_key
 from xpath.study.findings import export_findings
 from xpath.study.keys import stage_key
 from xpath.study.qupath import write_for_qupath
@@ -57,13 +60,14 @@ if TYPE_CHECKING:
     from xpath.batch.slides import SlideEntry
     from xpath.explain.explanation import Explanation
     from xpath.explain.verdict import Evidence
-    from xpath.export.report.records import CohortNeed
+    from xpath.export.report.records import CohortNeed, HiddenPicture
     from xpath.store.features import SlideFeatures
     from xpath.store.masks import SlideMasks
     from xpath.store.objects import ObjectTable
     from xpath.study.study import Study
+    from xpath.wsi.slide import Slide
 
-__all__ = ["OVERVIEW", "export", "panels_of", "slide_report"]
+__all__ = ["OVERVIEW", "export", "hidden_of", "panels_of", "slide_report"]
 
 OVERVIEW = 1100
 """Longer side of pictures, pixels."""
@@ -97,8 +101,16 @@ def export(study: Study, entry: SlideEntry, split: str) -> bool:
         cohort_needs(study.folder.table("importance"), measured),
         read_table(study.folder.table("evidence")),
         temperatures(study.folder.table("calibration"), study.fold_of(entry)),
+        *_attributed(study, entry),
     )
     return make_once(output, key, produce)
+
+
+def _attributed(study: Study, entry: SlideEntry) -> tuple[str, ...]:
+    """Key of the slide's attributions, where the run asks for some."""
+    if not study.config.explain.methods:
+        return ()
+    return (read_key(study.folder.attributions(entry.slide_id)),)
 
 
 def _export_to(
@@ -110,6 +122,7 @@ def _export_to(
         overview = slide.thumbnail(OVERVIEW)
         bounds, tissue = slide.bounds, find_tissue(slide, study.config.tissue)
         strips = patch_strips(slide, masks, explanation)
+        hidden = hidden_of(study, slide, masks, explanation)
     panels = panels_of(study, entry, explanation, masks, overview)
     explain_figure(folder / "explanation.png", panels)
     layers = {
@@ -136,11 +149,26 @@ def _export_to(
         overview=jpeg_bytes(overview),
         layers=report_layers(panels, f"slides/{entry.slide_id}", shown=named),
         strips=strips,
+        hidden=hidden,
         um_per_pixel=panels.um_per_pixel,
         width=overview.shape[1],
     )
     write_report(folder / "report.html", report)
     export_findings(folder, study, explanation, objects, report, panels)
+
+
+def hidden_of(
+    study: Study, slide: Slide, masks: SlideMasks, explanation: Explanation
+) -> tuple[HiddenPicture, ...]:
+    """Patches of an open slide as they are and with each object hidden, as the run hides them."""
+    settings = study.config.explain
+    return hidden_pictures(
+        slide,
+        masks,
+        explanation.importance,
+        perturbation_of(settings.hide, settings.sigma_um),
+        feather_um=settings.feather_um,
+    )
 
 
 def panels_of(
@@ -224,6 +252,20 @@ def slide_report(
         calibration=f"logits divided by a temperature, {calibrated}" if calibrated else "",
         training=training_sentences(study.model_folder("object_aware", fold), folder.split),
         morphometry=morphometry_table(folder.morphometry(entry.slide_id), folder.root),
+        hide=HIDDEN_BY[study.config.explain.hide],
+        methods=_methods(study, entry),
+    )
+
+
+def _methods(study: Study, entry: SlideEntry) -> ComparedMethods | None:
+    """Attributions of the slide by other methods, None where none were asked for."""
+    folder = study.folder.attributions(entry.slide_id)
+    if not study.config.explain.methods or not is_done(folder, attributions_key(study, entry)):
+        return None
+    return ComparedMethods(
+        maps=(folder / "maps.png").read_bytes(),
+        objects=file_table(folder / "objects.csv", study.folder.root),
+        faithfulness=file_table(folder / "faithfulness.csv", study.folder.root),
     )
 
 

@@ -61,6 +61,10 @@ class RunFolder:
         """Maps and importances of one slide."""
         return self.slide(slide_id) / "explanation.h5"
 
+    def attributions(self, slide_id: str) -> Path:
+        """Attributions of one slide by every method of the settings, compared."""
+        return self.slide(slide_id) / "attributions"
+
     def morphometry(self, slide_id: str) -> Path:
         """Number, size, shape and distances of the objects of one slide."""
         return self.slide(slide_id) / "morphometry.csv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -9,18 +10,22 @@ from urllib.parse import quote
 from xpath.batch.claim import at_work
 from xpath.batch.done import is_done
 from xpath.explain.explanation import read_explanation
+from xpath.explain.perturbation import HIDDEN_BY
 from xpath.explain.verdict import Evidence
 from xpath.export.colour import hex_colour, object_colour
 from xpath.export.figures import activation_figure, importance_figure
+from xpath.export.hidden import hidden_figure
 from xpath.export.overlay import marked_name, short_name
 from xpath.export.report.pages import write_index
 from xpath.export.report.reasons import prediction_doubt
-from xpath.export.report.records import CohortReport, SlideReport
+from xpath.export.report.records import CohortReport, FileTable, SlideReport
+from xpath.export.report.tables import file_table
 from xpath.export.report.words import cohort_need, doubt_in_words, need
 from xpath.metrics.calibration import scaled_probability
+from xpath.mil.classifier import CONTROLS
 from xpath.store.masks import open_masks
 from xpath.store.tables import read_rows, read_table
-from xpath.study.exports import OVERVIEW, panels_of, slide_report
+from xpath.study.exports import OVERVIEW, hidden_of, panels_of, slide_report
 from xpath.study.folder import slide_predictions, slide_probabilities, slide_splits
 from xpath.study.label_tables import LabelRow
 from xpath.study.slides import EXPLAINED, explain_key
@@ -71,6 +76,9 @@ def export_index(
         importance=rows,
         contributions=tuple(contributions),
         evidence=tuple(read_rows(study.folder.table("evidence"), Evidence)),
+        faithfulness=_faithfulness(study),
+        controls=not set(CONTROLS).isdisjoint(study.config.classifier.models),
+        hide=HIDDEN_BY[study.config.explain.hide],
         groups=_groups(contributions),
         examples=tuple(_examples(study, best, splits)),
         slides=slides,
@@ -90,6 +98,21 @@ def export_index(
     )
     write_index(study.folder.index, report)
     _draw_figures(study, best, importance)
+
+
+def _faithfulness(study: Study) -> FileTable | None:
+    """Means of ``tables/faithfulness.csv``, without their intervals."""
+    if not study.config.explain.methods:
+        return None
+    table = file_table(study.folder.table("faithfulness"), study.folder.root)
+    if table is None:
+        return None
+    kept = [i for i, name in enumerate(table.columns) if not name.endswith(("_low", "_high"))]
+    return replace(
+        table,
+        columns=tuple(table.columns[i] for i in kept),
+        rows=tuple(tuple(row[i] for i in kept) for row in table.rows),
+    )
 
 
 def _not_found(study: Study) -> tuple[str, ...]:
@@ -175,14 +198,16 @@ def _draw_figures(
     importance: Sequence[Mapping[str, Any]],
 ) -> None:
     """``figures/``: activation maps of one slide per class, and importance by object."""
-    panels = []
+    panels, hidden = [], []
     for entry, explanation in best:
+        masks = open_masks(study.folder.masks(entry.slide_id))
         with study.open_slide(entry) as slide:
             overview = slide.thumbnail(OVERVIEW)
-        masks = open_masks(study.folder.masks(entry.slide_id))
+            hidden.append((entry.slide_id, hidden_of(study, slide, masks, explanation)))
         panels.append(panels_of(study, entry, explanation, masks, overview))
     if panels:
         activation_figure(study.folder.root / "figures" / "activation", panels)
+    hidden_figure(study.folder.root / "figures" / "hidden", hidden)
     if importance:
         stem = study.folder.root / "figures" / "importance"
         importance_figure(stem, importance, study.classes)

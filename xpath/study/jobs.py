@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpath.batch.done import is_done
+from xpath.study.attributions import attribute_slide, attributions_key
 from xpath.study.cohort import load_explained
 from xpath.study.dicom import write_dicom
 from xpath.study.exports import export
@@ -72,6 +73,13 @@ STAGES: Mapping[str, StageWork] = {
         load_explained,
         lambda study, entry: is_done(
             study.folder.explanation(entry.slide_id), explain_key(study, entry)
+        ),
+    ),
+    "attributions": StageWork(
+        lambda study, entry, models: attribute_slide(study, entry, models[study.fold_of(entry)]),
+        load_explained,
+        lambda study, entry: is_done(
+            study.folder.attributions(entry.slide_id), attributions_key(study, entry)
         ),
     ),
     "export": StageWork(

@@ -30,6 +30,7 @@ STAGE_VERSIONS = {
     "models": 5,
     "explanation": 3,
     "export": 5,
+    "attributions": 1,
     "pyramids": 1,
     "dicom-seg": 2,
 }
@@ -62,6 +63,7 @@ STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
         "objects.min_coverage",
     ),
     "explanation": (
+        "explain.hide",
         "explain.sigma_um",
         "explain.feather_um",
         "explain.null",
@@ -70,6 +72,7 @@ STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
         "objects.min_coverage",
     ),
     "export": ("drawn",),
+    "attributions": ("explain.methods", "explain.seed"),
     "pyramids": (),
     "dicom-seg": (),
 }
@@ -83,8 +86,10 @@ DECIDE_NOTHING = (
     "objects.channels_last",
     "memory_gb",
     "explain.splits",
+    "explain.methods",
 )
-"""Settings that change how fast, or for how many slides, results are made, but no result."""
+"""Settings that change how fast, for how many slides or by how many methods results are made, but
+no result that is there."""
 
 
 def stage_key(stage: str, config: StudyConfig, *inputs: object) -> str:

@@ -17,7 +17,7 @@ from xpath.explain.explanation import Explanation, write_explanation
 from xpath.explain.grouping import shared_area
 from xpath.explain.hiding import SegmentedSlide
 from xpath.explain.importance import hide_objects, importance_of
-from xpath.explain.perturbation import Blur, PerturbationConfig
+from xpath.explain.perturbation import PerturbationConfig, perturbation_of
 from xpath.mil.bag import Bag, pack
 from xpath.objects.extract import extract_objects
 from xpath.objects.find import find_objects
@@ -245,7 +245,7 @@ def hidden_objects(study: Study, entry: SlideEntry, slide: SlideFeatures) -> Hid
                 slide_id=entry.slide_id, slide=opened, masks=masks, features=slide.features
             ),
             objects=[name for name in settings.labels if name in slide.objects],
-            perturbation=Blur(settings.sigma_um),
+            perturbation=perturbation_of(settings.hide, settings.sigma_um),
             config=PerturbationConfig(
                 feather_um=settings.feather_um,
                 null=settings.null,

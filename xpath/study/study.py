@@ -124,6 +124,7 @@ class Study:
             weights=weights,
             pretrained=weights is None,
             device=str(self.device),
+            size=objects.encoder_size or None,
             kwargs=model_options(objects.encoder_options),
             precision=objects.encoder_precision,
         )

@@ -125,6 +125,7 @@ def test_tables_and_trends_are_written(tables, tmp_path):
     assert names == {
         "compare_trends.csv", "compare_by_source.csv", "compare_by_region.csv",
         "compare_by_structure.csv", "compare_by_object_type.csv", "compare_by_label.csv",
+        "compare_improvement.csv",
     }  # fmt: skip
     lines = model_trends(compared, "irregularity")
     assert list(lines) == ["ours", "a", "b"]

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from xpath.errors import DataError
+from xpath.labels import load_labels
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage
 from xpath.protocols import Segmentation
 from xpath.segment.checkpoints.checkpoint import save_segmentor
-from xpath.segment.evaluation.presence_calibration import calibrate
-from xpath.segment.predict.calibration import PRESENCE, mask_facts
+from xpath.segment.evaluation.presence_calibration import calibrate, fit_tests
+from xpath.segment.predict.calibration import PRESENCE, load_presence, mask_facts
 from xpath.segment.predict.known_prompts import taught_labels
 from xpath.segment.predict.predictor import SegmentPredictor
+from xpath.segment.predict.presence import (
+    MaskStatistics,
+    PresenceModel,
+    biomedparse_pathology,
+    mask_statistics,
+)
 
 GLAND, NECROSIS = "colon-tissue-gland", "breast-tissue-necrosis or debris"
 
@@ -100,3 +108,58 @@ def test_the_area_and_mean_are_those_of_the_mask():
     assert facts.area.tolist() == [0, 4]
     assert facts.probability.tolist() == [0, 0.75 * 255 / 256]
     assert facts.peak.tolist() == [0.2, 0.9]
+
+
+class Certain:
+    """Finds the dark half, with a probability for each label."""
+
+    info = SimpleNamespace(name="certain", labels=())
+
+    def encode(self, image):
+        return image
+
+    def masks(self, image, prompts, *, probability=False):
+        chance = np.where(image[..., 0] < 128, 0.9, 0.0).astype(np.float32)
+        planes = np.stack([chance] * len(prompts))[None]
+        sure = planes.max(axis=(2, 3))
+        return Segmentation(planes > 0.5, sure, sure, sure > 0, planes if probability else None)
+
+
+def test_the_four_tests_know_what_they_were_fitted_to(tmp_path):
+    tests = fit_tests(Certain(), images(12), threshold=0.02)
+    tests.save(tmp_path / "presence.json")
+    loaded = load_presence(tmp_path / "presence.json")
+
+    assert isinstance(loaded, PresenceModel)
+    assert (loaded, loaded.threshold) == (tests, 0.02)
+    assert "certain" in loaded.source
+    like, unlike = (
+        MaskStatistics(
+            np.array([0.9 * 255 / 256]),
+            np.full((1, 3), level / 256),
+            np.array([0.9]),
+            np.array([9]),
+        )
+        for level in (30, 250)
+    )
+    assert loaded(like, [GLAND])[0] > 0.02 > loaded(unlike, [GLAND])[0]
+
+
+def test_a_predictor_asks_the_tests_of_its_weights(tmp_path, model, config, tokenizer, info, rng):
+    """Its score is what the tests give for the same probabilities and colours, by hand."""
+    save_segmentor(tmp_path / "w", model, config, tokenizer, info, card="#", half=False)
+    biomedparse_pathology().save(tmp_path / "w" / PRESENCE)
+    predictor = SegmentPredictor.from_pretrained(tmp_path / "w")
+    image = rng.integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    labels = ["breast-nuclei-neoplastic", "colon-nuclei-inflammatory"]
+    prompts = [load_labels().parse(label).prompt for label in labels]
+
+    answer = predictor.masks(predictor.encode(image), prompts, probability=True)
+
+    statistics = mask_statistics(answer.probability, image[None])
+    names = taught_labels(prompts, predictor.info.labels)
+    wanted = biomedparse_pathology()(statistics, names)
+    np.testing.assert_allclose(answer.score, wanted, atol=1e-12)
+    np.testing.assert_array_equal(
+        answer.present, answer.masks.any(axis=(2, 3)) & (answer.score >= 0.01)
+    )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from torch.nn import functional
 
 from xpath.errors import ConfigError, DataError, LabelError, ShapeError
 from xpath.labels import Label, load_labels
+from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.segment.predict.presence import biomedparse_pathology
 from xpath.segment.predict.recognition import CODE, PAPER, RecognitionRules, recognise, resolve
 
@@ -195,3 +198,13 @@ def test_a_question_must_be_asked(predictor, image):
     with pytest.raises(LabelError):
         recognise(predictor, image, region="moon")
     assert recognise(predictor, image, labels=[]).masks.shape == (0, *image.shape[:2])
+
+
+def test_weights_that_see_squares_recognise_at_the_size_of_the_image(model, tokenizer, info, rng):
+    """BiomedParse's see every image in a square; maps and image must still meet."""
+    seen = SegmentPredictor(model, tokenizer, replace(info, square=True, image_size=64))
+    image = rng.integers(0, 255, (40, 72, 3), dtype=np.uint8)
+
+    found = recognise(seen, image, labels=load_labels().children("breast")[:3])
+
+    assert found.label_map.shape == (40, 72)

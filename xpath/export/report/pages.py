@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from xpath.errors import DataError
 from xpath.export.overlay import short_name
+from xpath.export.report.pictures import jpeg_bytes
 from xpath.export.report.reasons import cohort_reasons, doubts, reasons
 from xpath.export.report.words import (
     cohort_need,
@@ -106,6 +107,7 @@ def environment() -> Environment:
     )
     environment.filters |= {
         "data": _data_uri,
+        "jpeg": lambda image: _data_uri(jpeg_bytes(image)),
         "signed": signed,
         "percent": percent,
         "words": in_words,

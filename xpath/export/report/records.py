@@ -10,12 +10,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from xpath.explain.verdict import Evidence
 
 __all__ = [
     "CohortNeed",
     "CohortReport",
+    "ComparedMethods",
     "FileTable",
+    "HiddenPicture",
     "Layer",
     "ObjectRow",
     "PatchPicture",
@@ -142,6 +147,36 @@ class FileTable:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class HiddenPicture:
+    """A patch as it is and with an object hidden, and what that does to the slide's loss."""
+
+    name: str
+    colour: str
+    plain: NDArray[np.uint8]
+    """``(H, W, 3)``."""
+    hidden: NDArray[np.uint8]
+    """``(H, W, 3)``."""
+    loss: float
+    """Cross-entropy of the slide as it is."""
+    hidden_loss: float
+    """With the object hidden in all of its patches."""
+    position: str
+    """Number of the patch and its corner, level-0 pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComparedMethods:
+    """Attribution methods on one slide: maps, objects and checks."""
+
+    maps: bytes
+    """PNG."""
+    objects: FileTable | None
+    """What each object class is worth, by method."""
+    faithfulness: FileTable | None
+    """A row per model and method."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SlideReport:
     """Everything on a slide's page."""
 
@@ -178,6 +213,10 @@ class SlideReport:
     """The training data, in sentences."""
     strips: tuple[PatchStrip, ...] = ()
     morphometry: FileTable | None = None
+    hidden: tuple[HiddenPicture, ...] = ()
+    hide: str = "blurred"
+    """How objects were hidden, in words."""
+    methods: ComparedMethods | None = None
     um_per_pixel: float | None = None
     """Of the overview, for the scale bar."""
     width: int = 0
@@ -210,6 +249,12 @@ class CohortReport:
     """Rows of ``tables/contributions.csv``."""
     evidence: tuple[Evidence, ...] = ()
     """Rows of ``tables/evidence.csv``."""
+    faithfulness: FileTable | None = None
+    """``tables/faithfulness.csv``."""
+    controls: bool = False
+    """Whether control classifiers were trained."""
+    hide: str = "blurred"
+    """How objects were hidden, in words."""
     groups: tuple[tuple[str, ...], ...] = ()
     """Names of objects that go together in masks or contributions, two at least in each."""
     not_found: tuple[str, ...] = ()

@@ -33,10 +33,14 @@ __all__ = [
     "COMPARED_LEVELS",
     "SIGNIFICANT",
     "Compared",
+    "ModelSize",
     "compare_by",
+    "improvement_rows",
     "model_trends",
     "named_paths",
+    "named_sizes",
     "read_compared",
+    "size_rows",
     "write_comparison",
 ]
 
@@ -148,8 +152,96 @@ def model_trends(compared: Compared, trait: str) -> dict[str, Trend]:
     return lines
 
 
+def improvement_rows(compared: Compared) -> list[Row]:
+    """Gain of our model over the best other one, by object type (BiomedParse, Fig. 3b to d).
+
+    The other is the one with the highest mean over all shared questions. Beside the gain stand the
+    mean shape traits of the object type; no rows without another model.
+    """
+    ours, others = compared.dice[:, 0], compared.dice[:, 1:]
+    if not others.size or not np.isfinite(others).any():
+        return []
+    rival = int(np.nanargmax(np.nanmean(others, axis=0)))
+    shared = np.isfinite(ours) & np.isfinite(others[:, rival])
+    members: dict[str, list[int]] = {}
+    for position, name in enumerate(compared.level("object_type")):
+        if shared[position]:
+            members.setdefault(name, []).append(position)
+    return [
+        {
+            "object_type": name,
+            "n": len(rows),
+            "against": compared.models[1 + rival],
+            "difference": float((ours[rows] - others[rows, rival]).mean()),
+            "difference_median": float(np.median(ours[rows]) - np.median(others[rows, rival])),
+            **{t.name: _mean_of(compared.traits[t.name][rows]) for t in TRAITS},
+        }
+        for name, rows in sorted(members.items())
+    ]
+
+
+class ModelSize(NamedTuple):
+    """Size of all that a user must keep of a model to segment what was asked."""
+
+    parameters: float
+    """Of all its models together, millions."""
+    models: int = 1
+    """Specialised tools train one per data set."""
+
+
+def named_sizes(texts: Iterable[str]) -> dict[str, ModelSize]:
+    """``NAME=MILLIONS[,MODELS]`` several times.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    sizes = {}
+    for text in texts:
+        name, _, numbers = text.partition("=")
+        try:
+            parameters, _, models = numbers.partition(",")
+            sizes[name] = ModelSize(float(parameters), int(models or 1))
+        except ValueError:
+            sizes[name] = ModelSize(0.0, 0)
+        if not name or min(sizes[name]) <= 0:
+            raise ConfigError(
+                f"wanted NAME=MILLIONS or NAME=MILLIONS,MODELS, both above 0, got {text!r}"
+            )
+    return sizes
+
+
+def size_rows(compared: Compared, sizes: Mapping[str, ModelSize]) -> list[Row]:
+    """Overall Dice beside number of models, labels per model and size (Fig. 3b).
+
+    Raises:
+        ConfigError: A size of a model that is not compared.
+    """
+    if unknown := [name for name in sizes if name not in compared.models]:
+        raise ConfigError(f"no model is called {unknown[0]}; they are {', '.join(compared.models)}")
+    rows: list[Row] = []
+    for name, size in sizes.items():
+        dice = compared.dice[:, compared.models.index(name)]
+        asked = np.flatnonzero(np.isfinite(dice))
+        labels = len({compared.keys[position][2] for position in asked})
+        rows.append({
+            "model": name,
+            "models": size.models,
+            "parameters_millions": size.parameters,
+            "labels": labels,
+            "labels_per_model": labels / size.models,
+            "dice": _mean_of(dice),
+        })
+    return rows
+
+
+def _mean_of(values: NDArray[np.float64]) -> float:
+    """Mean of what is defined."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
 def write_comparison(folder: Path, compared: Compared, *, seed: int = 0) -> dict[str, list[Row]]:
-    """Writes ``compare_by_LEVEL.csv`` and ``compare_trends.csv`` and returns the rows by level."""
+    """Writes the tables ``compare_*.csv`` and returns the rows of ``compare_by`` by level."""
     tables = {level: compare_by(compared, level, seed=seed) for level in COMPARED_LEVELS}
     for level, rows in tables.items():
         write_table(folder / f"compare_by_{level}.csv", rows, (level, "n"))
@@ -162,6 +254,8 @@ def write_comparison(folder: Path, compared: Compared, *, seed: int = 0) -> dict
     ]  # fmt: skip
     columns = ("trait", "model", "form", "curve", "mae", "rmse")
     write_table(folder / "compare_trends.csv", curves, columns)
+    gains = improvement_rows(compared)
+    write_table(folder / "compare_improvement.csv", gains, ("object_type", "n", "difference"))
     return tables
 
 

@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from xpath.errors import DataError, XPathError
-from xpath.metrics.boundary import edge_distances, hausdorff, surface_dice
+from xpath.metrics.boundary import (
+    edge_distances,
+    hausdorff,
+    mean_surface_distance,
+    surface_dice,
+)
 from xpath.metrics.boxes import BoxCost, box_cost
 from xpath.metrics.overlap import dice, iou
 from xpath.metrics.shape import ShapeTraits, shape_traits
@@ -60,6 +65,10 @@ class Sample(NamedTuple):
     """Of the true mask."""
     cost: BoxCost
     """Of boxes around the true mask."""
+    assd: float = math.nan
+    """Average symmetric surface distance, pixels; infinite if one of the masks is empty."""
+    score: float = math.nan
+    """What the segmentor decided presence by: small where it takes the object for absent."""
 
 
 class Evaluation(NamedTuple):
@@ -78,6 +87,8 @@ class Answers(NamedTuple):
     """``(B, P)``."""
     present: NDArray[np.bool_]
     """``(B, P)``; True where a window of the image says that the object is there."""
+    score: NDArray[np.float64]
+    """``(B, P)`` what presence was decided by, of the surest window."""
 
 
 def evaluate_segmentor(
@@ -133,6 +144,7 @@ def ask(
     votes = np.zeros((count, len(prompts), height, width), np.int8)
     presence = np.zeros((count, len(prompts)), np.float32)
     present = np.zeros((count, len(prompts)), np.bool_)
+    score = np.zeros((count, len(prompts)))
     known = {} if mpp is None else {"mpp": mpp}
     for window in windows(height, width):
         crop = images[:, *window.slices]
@@ -143,8 +155,9 @@ def ask(
         votes[..., *window.slices] += np.where(answer.masks, 1, -1).astype(np.int8)
         presence = np.maximum(presence, answer.presence)
         present |= answer.present
+        score = np.maximum(score, answer.presence if answer.score is None else answer.score)
     masks = votes >= 0
-    return Answers(masks, presence, present & masks.any(axis=(2, 3)))
+    return Answers(masks, presence, present & masks.any(axis=(2, 3)), score)
 
 
 def _answered(
@@ -160,12 +173,13 @@ def _answered(
     answers = ask(segmentor, images, prompts, mpp=batch[0].mpp)
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
     jobs = []
-    for asked, masks, presence, present in zip(batch, *answers, strict=True):
+    for asked, masks, presence, present, score in zip(batch, *answers, strict=True):
         known = zip(asked.questions, asked.truths, asked.ignored, strict=False)
         for question, truth, unknown in known:
             rows = [row_of[prompt] for prompt in question.prompts]
             asked_masks = masks[rows] if unknown is None else masks[rows] & ~unknown
-            verdict = (bool(present[rows[0]]), float(presence[rows[0]]))
+            first = rows[0]
+            verdict = (bool(present[first]), float(presence[first]), float(score[first]))
             jobs.append(
                 threads.submit(sample_of, question, truth, asked_masks, verdict, config.tolerance)
             )
@@ -176,17 +190,21 @@ def sample_of(
     question: Question,
     truth: NDArray[np.bool_],
     masks: NDArray[np.bool_],
-    verdict: tuple[bool, float],
+    verdict: tuple[bool, float] | tuple[bool, float, float],
     tolerance: float,
 ) -> Sample:
-    """Scores masks ``(1 or 2, H, W)``: as asked, and as the nearest trained label."""
+    """Scores masks ``(1 or 2, H, W)``: as asked, and as the nearest trained label.
+
+    ``verdict`` is whether the segmentor takes the object for present, its presence, and its score
+    where it has one.
+    """
     mask = masks[0]
-    answered, presence = verdict
+    answered, presence, score = (*verdict, math.nan)[:3]
     edges = edge_distances(mask, truth)
     return Sample(
         question,
         bool(truth.any()),
-        answered and bool(mask.any()),  # what lies in the ignored part does not count
+        bool(answered) and bool(mask.any()),  # what lies in the ignored part does not count
         dice(mask, truth),
         iou(mask, truth),
         hausdorff(edges),
@@ -195,4 +213,6 @@ def sample_of(
         dice(masks[1], truth) if len(masks) > 1 else math.nan,
         shape_traits(truth),
         box_cost(truth),
+        mean_surface_distance(edges),
+        score,
     )

@@ -5,6 +5,7 @@ Axes: n questions, P prompts.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,9 +13,14 @@ import numpy as np
 from xpath.errors import CheckpointError, DataError
 from xpath.labels import load_labels
 from xpath.segment.evaluation.validation import prompt_of
-from xpath.segment.predict.calibration import fit_calibration, mask_facts, with_untaught
+from xpath.segment.predict.calibration import (
+    PresenceCalibration,
+    fit_calibration,
+    mask_facts,
+    with_untaught,
+)
 from xpath.segment.predict.known_prompts import UNTAUGHT
-from xpath.segment.predict.presence import MaskStatistics
+from xpath.segment.predict.presence import MaskStatistics, fit_presence, mask_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,13 +29,14 @@ if TYPE_CHECKING:
 
     from xpath.pathseg.record import SourceImage
     from xpath.protocols import Segmentor
-    from xpath.segment.predict.calibration import PresenceCalibration
     from xpath.segment.predict.predictor import SegmentPredictor
+    from xpath.segment.predict.presence import PresenceModel
 
 __all__ = [
     "PresenceQuestions",
     "ask_presence",
     "calibrate",
+    "fit_tests",
     "presence_called",
     "presence_chances",
     "untaught_labels",
@@ -118,9 +125,10 @@ def presence_called(segmentor: SegmentPredictor, asked: PresenceQuestions) -> ND
     Raises:
         CheckpointError: The segmentor has no calibration.
     """
-    if segmentor.calibration is None:
+    if not isinstance(segmentor.calibration, PresenceCalibration):
         raise CheckpointError(
-            f"{segmentor.info.name} has no presence.json; pipelines/card_segmentor.py makes it"
+            f"{segmentor.info.name} has no calibration in presence.json; `xpath weights presence`"
+            " makes it"
         )
     chances = presence_chances(segmentor.calibration, asked)
     return np.asarray(chances >= segmentor.calibration.threshold)
@@ -155,6 +163,39 @@ def calibrate(
     if not asked.untaught.any():
         return fitted
     return with_untaught(fitted, _some(asked.statistics, np.flatnonzero(asked.untaught)))
+
+
+def fit_tests(
+    segmentor: SegmentPredictor, images: Iterable[SourceImage], *, threshold: float = 0.01
+) -> PresenceModel:
+    """The four tests of BiomedParse, fitted to a segmentor's masks of objects that are there.
+
+    Args:
+        segmentor: Asked for every label an image shows.
+        images: At their own resolution; none of those that will judge the answers.
+        threshold: Product of the p-values from which on an object is taken as present.
+
+    Raises:
+        DataError: No image has an object that was segmented.
+    """
+    rows: dict[str, list[NDArray[np.float64]]] = {}
+    for item in images:
+        annotated = item.read()
+        labels = [mask.label for mask in annotated.masks]
+        if not labels:
+            continue
+        embedding = segmentor.encode(annotated.image)
+        prompts = [prompt_of(label) for label in labels]
+        answer = segmentor.masks(embedding, prompts, probability=True)
+        if answer.probability is None:
+            raise DataError(f"{segmentor.info.name} tells no probabilities; the tests need them")
+        found = mask_statistics(answer.probability, annotated.image[None])
+        means = np.concatenate([found.probability[0, :, None], found.colour[0]], axis=1)
+        for label, values in zip(labels, means, strict=True):
+            rows.setdefault(label, []).append(values)
+    samples = {label: np.stack(values) for label, values in rows.items()}
+    model = fit_presence(samples, source=f"fitted to {segmentor.info.name}")
+    return replace(model, threshold=threshold)
 
 
 def _some(statistics: MaskStatistics, index: NDArray[np.int64]) -> MaskStatistics:

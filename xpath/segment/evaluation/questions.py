@@ -5,6 +5,7 @@ Axes: H W pixels.
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from xpath.errors import ConfigError, DataError, XPathError
+from xpath.labels import load_labels
 from xpath.pathseg.biomedparse_data import read_binary_mask
 from xpath.pathseg.reading import read_image, read_label_map
 from xpath.pathseg.sentences import template_label
@@ -55,10 +57,16 @@ class EvaluationConfig:
     absent: bool = False
     """Also ask every image for the data set's labels it has no mask of, and take them for absent:
     right only where every image was searched for every label."""
+    invalid: int = 0
+    """Also ask every image for so many labels whose object type its region does not have at all,
+    drawn by the name of the image (BiomedParse's invalid prompts)."""
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ConfigError(f"batch must be 1 image at least, got {self.batch}")
+        if self.batch < 1 or self.invalid < 0:
+            raise ConfigError(
+                f"batch must be 1 image at least and invalid 0 or more, got {self.batch} and"
+                f" {self.invalid}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,6 +155,9 @@ def questions_of(
         _add_known_absent(by_image[item.image], item, config)
     if config.absent:
         _add_absent(by_image)
+    if config.invalid:
+        for questions in by_image.values():
+            _add_invalid(questions, config)
     return by_image
 
 
@@ -267,6 +278,26 @@ def _add_absent(by_image: dict[Path, list[Question]]) -> None:
             for (source, name), question in by_name.items()
             if source == first.source and name not in has
         ]  # fmt: skip
+
+
+def _add_invalid(questions: list[Question], config: EvaluationConfig) -> None:
+    """Adds prompts for object types that no label of the image's region has."""
+    tree, first = load_labels(), questions[0]
+    regions = {question.label.region for question in questions if question.label}
+    native = {label.object_type for label in tree if label.region in regions}
+    foreign = [label for label in tree if label.object_type not in native]
+    if not regions or not foreign:
+        return
+    rng = np.random.default_rng(zlib.crc32(first.image.name.encode()))
+    chosen = rng.choice(len(foreign), min(config.invalid, len(foreign)), replace=False)
+    questions += [
+        replace(
+            first, mask=None, prompt=foreign[i].prompt, label=foreign[i], nearest=None,
+            trained=not config.trained or foreign[i].id in config.trained, ignore=None,
+            unknown=None,
+        )
+        for i in sorted(chosen.tolist())
+    ]  # fmt: skip
 
 
 def _ahead(

@@ -15,6 +15,7 @@ import numpy as np
 from xpath.metrics.bootstrap import bootstrap_mean, paired_t_test
 from xpath.metrics.presence import presence_scores
 from xpath.segment.evaluation.curves import best_curve
+from xpath.segment.evaluation.refusal import REFUSAL_COLUMNS, refusal_curve
 from xpath.segment.evaluation.trend_lines import trends
 from xpath.store.tables import write_table
 
@@ -36,6 +37,7 @@ __all__ = [
     "presence_table",
     "prompt_cost",
     "sample_rows",
+    "spread_table",
     "trend_rows",
     "untrained_table",
     "write_tables",
@@ -62,6 +64,8 @@ def write_tables(folder: Path, evaluation: Evaluation, *, seed: int = 0) -> tupl
     }
     tables["untrained"] = (untrained_table(samples, seed=seed), UNTRAINED_COLUMNS)
     tables["presence"] = (presence_table(samples), PRESENCE_COLUMNS)
+    tables["refusal"] = (refusal_curve(samples), REFUSAL_COLUMNS)
+    tables["spread"] = (spread_table(samples), SPREAD_COLUMNS)
     tables["prompt_cost"] = (prompt_cost(samples), COST_COLUMNS)
     tables["trends"] = (trend_rows(curves), TREND_COLUMNS)
     tables["trend_fits"] = (_fit_rows(curves), FIT_COLUMNS)
@@ -92,10 +96,22 @@ def dice_by(samples: Sequence[Sample], level: str, *, seed: int = 0) -> list[Row
         samples: Answers.
         level: ``label``, ``source``, ``region``, ``structure`` or ``object_type``.
         seed: Of the intervals; a row's does not depend on the other rows.
+
+    Returns:
+        Beside mean and interval each row has the median and quartiles of Dice and the median ASSD,
+        as BiomedParse reports (its Fig. 2 and Extended Data Fig. 3).
     """
     present = [sample for sample in samples if sample.present]
     parts = _grouped(present, LEVELS[level]) | {OVERALL: present}
-    return [{level: name, **_interval(part, seed)} for name, part in parts.items()]
+    return [{level: name, **_interval(part, seed), **_middle(part)} for name, part in parts.items()]
+
+
+def _middle(samples: Sequence[Sample]) -> Row:
+    """Median and quartiles of Dice, and the median ASSD in pixels, infinite where most are."""
+    dice = np.array([sample.dice for sample in samples])
+    low, middle, high = np.quantile(dice, (0.25, 0.5, 0.75)) if len(dice) else [math.nan] * 3
+    assd = float(np.median([sample.assd for sample in samples])) if samples else math.nan
+    return {"median": float(middle), "q1": float(low), "q3": float(high), "median_assd": assd}
 
 
 UNTRAINED_COLUMNS = (
@@ -140,6 +156,21 @@ def presence_table(samples: Sequence[Sample]) -> list[Row]:
         answered = np.array([sample.found for sample in part], bool)
         truth = np.array([sample.present for sample in part], bool)
         rows.append({"label": name, **presence_scores(answered, truth)._asdict()})
+    return rows
+
+
+SPREAD_COLUMNS = ("label", "n", "count_mean", "count_std", "dispersion_mean", "dispersion_std")
+
+
+def spread_table(samples: Sequence[Sample]) -> list[Row]:
+    """Number of instances and their largest distance by label (Table 18), of true masks."""
+    rows: list[Row] = []
+    present = [sample for sample in samples if sample.traits.instance_count]
+    for name, part in _grouped(present, LEVELS["label"]).items():
+        count = np.array([sample.traits.instance_count for sample in part], np.float64)
+        distance = np.array([sample.traits.dispersion for sample in part], np.float64)
+        values = (count.mean(), count.std(), distance.mean(), distance.std())
+        rows.append(dict(zip(SPREAD_COLUMNS, (name, len(part), *map(float, values)), strict=True)))
     return rows
 
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from xpath.errors import CheckpointError, DataError
 from xpath.segment.predict.known_prompts import UNTAUGHT
-from xpath.segment.predict.presence import MaskStatistics, read_record
+from xpath.segment.predict.presence import SCHEMA as TESTS
+from xpath.segment.predict.presence import MaskStatistics, PresenceModel, read_record
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "PresenceCalibration",
     "PresenceReport",
     "fit_calibration",
+    "load_presence",
     "mask_facts",
     "presence_report",
     "with_untaught",
@@ -217,6 +219,19 @@ def with_untaught(
     level = float(_log_odds(np.float64(calibration.threshold)))
     offset = min(0.0, level - highest - 1e-6)
     return replace(calibration, offsets={**calibration.offsets, UNTAUGHT: offset})
+
+
+def load_presence(path: Path) -> PresenceCalibration | PresenceModel:
+    """Whatever decides about presence: a calibration, or the four tests of BiomedParse.
+
+    Raises:
+        CheckpointError: Missing, or something else.
+    """
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8")).get("schema")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    return PresenceModel.load(path) if schema == TESTS else PresenceCalibration.load(path)
 
 
 def mask_facts(

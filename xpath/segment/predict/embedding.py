@@ -33,6 +33,8 @@ class Embedding(NamedTuple):
     """Height and width at which the model saw them."""
     square: bool = False
     """Whether the model saw them in the middle of a square."""
+    pixels: Tensor | None = None
+    """``(B, H, W, 3)`` the images themselves, for judges of presence that look at colours."""
 
     @property
     def images(self) -> int:
@@ -41,7 +43,9 @@ class Embedding(NamedTuple):
 
     def rows(self, rows: slice) -> Embedding:
         """Some of the images, sharing their memory."""
-        return self._replace(memory=_merge(lambda parts: parts[0][rows], [self.memory]))
+        pixels = None if self.pixels is None else self.pixels[rows]
+        memory = _merge(lambda parts: parts[0][rows], [self.memory])
+        return self._replace(memory=memory, pixels=pixels)
 
     def enlarge(self, logits: Tensor) -> Tensor:
         """Logits ``(B, P, h, w)`` of the model at the size of the images, ``(B, P, H, W)``.

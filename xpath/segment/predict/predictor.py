@@ -22,7 +22,7 @@ from xpath.protocols import STRIDE, Segmentation
 from xpath.segment.checkpoints.checkpoint import load_segmentor, locate, text_digest
 from xpath.segment.model.text_encoder import TextFeatures
 from xpath.segment.predict.asked import AskedSentences
-from xpath.segment.predict.calibration import PRESENCE, PresenceCalibration, mask_facts
+from xpath.segment.predict.calibration import PRESENCE, load_presence, mask_facts
 from xpath.segment.predict.embedding import Embedding, joined
 from xpath.segment.predict.images import as_batch, as_pixels, as_square, working_size
 from xpath.segment.predict.known_prompts import (
@@ -32,6 +32,7 @@ from xpath.segment.predict.known_prompts import (
     taught_labels,
     untaught,
 )
+from xpath.segment.predict.mask_colours import MaskColours
 from xpath.segment.predict.memory import GIB, chunks, tiles, working_set
 from xpath.segment.predict.prompt_features import PromptFeatures
 from xpath.segment.predict.text_cache import TextCache
@@ -47,7 +48,9 @@ if TYPE_CHECKING:
     from xpath.segment.checkpoints.checkpoint import SegmentorInfo
     from xpath.segment.model.segmentor import PathSegmentor
     from xpath.segment.model.tokenizer import PromptTokenizer
+    from xpath.segment.predict.calibration import PresenceCalibration
     from xpath.segment.predict.memory import Chunks
+    from xpath.segment.predict.presence import PresenceModel
 
 __all__ = ["PredictorConfig", "SegmentPredictor"]
 
@@ -126,7 +129,7 @@ class SegmentPredictor:
         device: str = "cpu",
         config: PredictorConfig = PredictorConfig(),
         texts: TextCache | None = None,
-        calibration: PresenceCalibration | None = None,
+        calibration: PresenceCalibration | PresenceModel | None = None,
     ) -> None:
         self.device = device_of(device)
         self.model = model.to(self.device).eval()
@@ -175,7 +178,7 @@ class SegmentPredictor:
             device=device,
             config=config,
             texts=texts,
-            calibration=PresenceCalibration.load(learnt) if learnt.exists() else None,
+            calibration=load_presence(learnt) if learnt.exists() else None,
         )
 
     @contextmanager
@@ -219,7 +222,7 @@ class SegmentPredictor:
                 pixels = pixels.contiguous()
             with self._precision():
                 memories.append(self._encode_image(pixels))
-        return Embedding(joined(memories), size, model_size, square)
+        return Embedding(joined(memories), size, model_size, square, batch)
 
     @torch.inference_mode()
     def masks(
@@ -257,6 +260,7 @@ class SegmentPredictor:
         masks = np.zeros((*shape, *embedding.size), np.bool_)
         presence, peak = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         values = np.zeros(masks.shape, np.float32) if probability else None
+        colours = MaskColours.of(self.calibration, embedding, shape)
         for rows, columns, chances in self._enlarged(embedding, prompts, chunk, coupled=coupled):
             inside = chances > threshold
             area = inside.sum(dim=(2, 3)).clamp(min=1)
@@ -265,14 +269,15 @@ class SegmentPredictor:
             peak[rows, columns] = chances.amax(dim=(2, 3)).cpu().numpy()
             if values is not None:
                 values[rows, columns] = chances.cpu().numpy()
-        present = np.asarray(masks.any(axis=(2, 3)))
-        if self.calibration and present.any():
-            statistics = mask_facts(masks, presence, peak)
-            present &= (
-                self.calibration(statistics, self.labels_of(prompts)) >= self.calibration.threshold
-            )
+            if colours is not None:
+                colours.add(rows, columns, chances)
+        present, score = np.asarray(masks.any(axis=(2, 3))), None
+        if self.calibration:
+            statistics = colours.statistics if colours else mask_facts(masks, presence, peak)
+            score = self.calibration(statistics, self.labels_of(prompts))
+            present &= score >= self.calibration.threshold
         known, near = published(prompts), self._nearest(prompts)
-        return Segmentation(masks, presence, peak, present, values, known, near)
+        return Segmentation(masks, presence, peak, present, values, known, near, score)
 
     @torch.inference_mode()
     def logits(

@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 SCHEMA = "xpath.presence/1"
+"""Of the tests; that of the calibration is another."""
 LEVEL = np.float32(128)
 """A pixel counts from here on, of 255: a probability of 0.502, not of one half."""
 PEAK = 4
@@ -182,6 +183,12 @@ class PresenceModel:
     """For labels that are not among them."""
     source: str
     """Where the numbers come from."""
+    threshold: float = 0.01
+    """Product of the four p-values from which on an object is taken as present (the paper's)."""
+
+    def __call__(self, statistics: MaskStatistics, labels: Sequence[str]) -> NDArray[np.float64]:
+        """The paper's ``PresenceScore``: the product of the four p-values."""
+        return self.tests(statistics, labels).product
 
     def tests(self, statistics: MaskStatistics, labels: Sequence[str]) -> PresenceTests:
         """P-values of masks for P labels, 0 where a mask is empty.
@@ -219,7 +226,12 @@ class PresenceModel:
 
     def save(self, path: Path) -> None:
         """Writes the distributions as JSON."""
-        record = {"schema": SCHEMA, "source": self.source, "pooled": self.pooled}
+        record = {
+            "schema": SCHEMA,
+            "source": self.source,
+            "threshold": self.threshold,
+            "pooled": self.pooled,
+        }
         with atomic(path) as draft:
             text = json.dumps(record | {"betas": dict(self.betas)}, indent=2)
             draft.write_text(text + "\n", encoding="utf-8")
@@ -234,7 +246,9 @@ class PresenceModel:
         record = read_record(path, SCHEMA)
         try:
             betas = {label: _betas(rows) for label, rows in record["betas"].items()}
-            return cls(betas=betas, pooled=_betas(record["pooled"]), source=record["source"])
+            threshold = float(record.get("threshold", 0.01))
+            pooled, source = _betas(record["pooled"]), record["source"]
+            return cls(betas=betas, pooled=pooled, source=source, threshold=threshold)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
                 f"{path} is damaged ({error!r}); fit and save it again"

@@ -131,7 +131,9 @@ def recognise(
     embedding = predictor.encode(image, mpp=mpp)
     logits = predictor.logits(embedding, [label.prompt for label in asked])[0]
     predictor.check_finite(logits)
-    return resolve(logits, image, asked, model_size=embedding.model_size, rules=rules, score=score)
+    # logits of weights that see squares are laid back on the image already
+    seen = None if embedding.square else embedding.model_size
+    return resolve(logits, image, asked, model_size=seen, rules=rules, score=score)
 
 
 def resolve(

@@ -5,13 +5,14 @@ Axes: N patches, L labels.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xpath.segment.predict.competition import slide_presence
 from xpath.segment.predict.known_prompts import UNTAUGHT, taught_labels
-from xpath.segment.predict.presence import MaskStatistics
+from xpath.segment.predict.presence import MaskStatistics, PresenceModel
 from xpath.store.label_facts import LabelFacts
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from xpath.segment.predict.patch_answers import Answers
 
 __all__ = ["SlideTally"]
+
+logger = logging.getLogger(__name__)
 
 
 class SlideTally:
@@ -39,6 +42,13 @@ class SlideTally:
         taught = getattr(segmentor.info, "labels", ())
         self._names = taught_labels(prompts, taught)
         self._calibration = getattr(segmentor, "calibration", None)
+        if isinstance(self._calibration, PresenceModel):
+            logger.warning(
+                "the tests of presence of %s look at the colours of an image and say nothing about"
+                " slides; labels are taken as present wherever they have a pixel",
+                segmentor.info.name,
+            )
+            self._calibration = None
         self._rows: list[tuple[NDArray[Any], ...]] = []
         self._before = np.zeros((len(prompts), len(prompts)), np.int64)
         self._after = np.zeros_like(self._before)
