@@ -65,10 +65,8 @@ def main() -> None:
     trainer = begin(config, args, device, batches)
     # The number of steps may be changed on the way: the schedule stretches.
     fixed = {"train": dataclasses.replace(trainer.config, steps=1), "model": config, "crops": views}
-    facts = {name: to_json(it) for name, it in fixed.items()} | {
-        "shapes": str(args.shapes),
-        "drop_path": str(args.drop_path),
-    }
+    facts = {name: to_json(it) for name, it in fixed.items()}
+    facts |= {"shapes": str(args.shapes), "drop_path": str(args.drop_path)}
     run = TrainingRun(args.out, trainer, facts, lead=rank == 0)
     name, largest = options.name_of(args.model, args.init), max(size for _, size in args.shapes)
     info = options.describe(
@@ -148,11 +146,4 @@ def arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print(
-            "train_segmentor: interrupted; what was saved last is kept, the same command goes on",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+    sys.exit(options.until_interrupted(main, "train_segmentor"))

@@ -31,6 +31,7 @@ from xpath.export.report.records import ComparedMethods, ObjectRow, SlideReport
 from xpath.export.report.tables import (
     cohort_evidence,
     cohort_needs,
+    file_table,
     morphometry_table,
     temperatures,
     training_sentences,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "cohort_evidence",
     "cohort_needs",
+    "file_table",
     "morphometry_table",
     "temperatures",
     "training_sentences",
@@ -51,6 +52,21 @@ MORPHOMETRY = (
     _Measure("spacing (1: random, less: clustered)", ("clark_evans",), 2),
 )
 INTERVALS = {"object": str, "class_name": str} | dict.fromkeys(CohortNeed._fields, float)
+
+
+def file_table(path: Path, root: Path, *, most: int = MOST_ROWS) -> FileTable | None:
+    """The first rows of a CSV file as they are, None where the run has no such file."""
+    rows = read_table(path)
+    if not rows:
+        return None
+    columns = tuple(name for name in rows[0] if name != "rule")
+    return FileTable(
+        columns=columns,
+        rows=tuple(tuple(_short(row[column]) for column in columns) for row in rows[:most]),
+        source=path.relative_to(root).as_posix(),
+        cut=max(0, len(rows) - most),
+        rule=rows[0].get("rule", ""),
+    )
 
 
 def morphometry_table(path: Path, root: Path, *, most: int = MOST_ROWS) -> FileTable | None:
@@ -142,3 +158,12 @@ def _measured(spec: _Measure, row: Mapping[str, Any]) -> str:
     if not all(map(math.isfinite, values)):
         return "\N{EN DASH}"
     return " \N{MULTIPLICATION SIGN} ".join(f"{value:,.{spec.digits}f}" for value in values)
+
+
+def _short(text: str) -> str:
+    """Numbers to four significant digits."""
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return text if len(text) <= 6 or not math.isfinite(value) else f"{value:.4g}"

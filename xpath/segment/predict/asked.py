@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from xpath.errors import DataError
 from xpath.labels import load_labels
+from xpath.segment.predict.embedding import Embedding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-__all__ = ["AskedSentences"]
+__all__ = ["AskedSentences", "check_question"]
 
 
 class AskedSentences:
@@ -47,3 +49,16 @@ class AskedSentences:
         if len(counts) == logits.shape[1]:
             return logits
         return torch.stack([part.amax(dim=1) for part in logits.split(counts, dim=1)], dim=1)
+
+
+def check_question(embedding: object, prompts: object) -> None:
+    """Refuses what only looks like an encoded image or a list of sentences."""
+    if not isinstance(embedding, Embedding):
+        raise DataError(
+            f"wanted an encoded image, got {type(embedding).__name__}; pass encode(image)"
+        )
+    if isinstance(prompts, str):
+        raise DataError(f"prompts must be a list of sentences, got one string: [{prompts!r}]")
+    others = [one for one in prompts if not isinstance(one, str)]  # type: ignore[attr-defined]
+    if others:
+        raise DataError(f"prompts must be sentences, got {others[0]!r}; of a label pass .prompt")

@@ -21,7 +21,7 @@ from xpath.errors import ConfigError, DataError
 from xpath.protocols import STRIDE, Segmentation
 from xpath.segment.checkpoints.checkpoint import load_segmentor, locate, text_digest
 from xpath.segment.model.text_encoder import TextFeatures
-from xpath.segment.predict.asked import AskedSentences
+from xpath.segment.predict.asked import AskedSentences, check_question
 from xpath.segment.predict.calibration import PRESENCE, load_presence, mask_facts
 from xpath.segment.predict.embedding import Embedding, joined
 from xpath.segment.predict.images import as_batch, as_pixels, as_square, working_size
@@ -253,7 +253,7 @@ class SegmentPredictor:
                 too long; or values that are not finite.
             ConfigError: A threshold that is no probability, or an empty chunk.
         """
-        _check_question(embedding, prompts)
+        check_question(embedding, prompts)
         if not 0 < threshold < 1:
             raise ConfigError(f"threshold must be between 0 and 1, got {threshold}; 0.5 is usual")
         shape = (embedding.images, len(prompts))
@@ -289,7 +289,7 @@ class SegmentPredictor:
         device. Above 0 lies what belongs to the object. Raises as ``masks``, but does not wait for
         a GPU to see whether all of them are finite: ``check_finite`` does.
         """
-        _check_question(embedding, prompts)
+        check_question(embedding, prompts)
         shape = (embedding.images, len(prompts), *embedding.positions)
         out = torch.empty(shape, device=self.device)
         for rows, columns, logits in self._decoded(embedding, prompts, chunk, coupled=False):
@@ -390,19 +390,6 @@ class SegmentPredictor:
                 len(new),
                 new[0],
             )
-
-
-def _check_question(embedding: object, prompts: object) -> None:
-    """Refuses what only looks like an encoded image or a list of sentences."""
-    if not isinstance(embedding, Embedding):
-        raise DataError(
-            f"wanted an encoded image, got {type(embedding).__name__}; pass encode(image)"
-        )
-    if isinstance(prompts, str):
-        raise DataError(f"prompts must be a list of sentences, got one string: [{prompts!r}]")
-    others = [one for one in prompts if not isinstance(one, str)]  # type: ignore[attr-defined]
-    if others:
-        raise DataError(f"prompts must be sentences, got {others[0]!r}; of a label pass .prompt")
 
 
 def _shifted(part: slice, start: int) -> slice:

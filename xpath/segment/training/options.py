@@ -1,8 +1,9 @@
-"""Starting points of a training: sizes and words of the model, the paper's settings."""
+"""Starting points of a training: sizes and words of the model, the paper's settings; its end."""
 
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from xpath.segment.model.tokenizer import PromptTokenizer, fit_tokenizer
 from xpath.segment.model.variants import large_config, mini_config, tiny_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from xpath.segment.model.variants import SegmentorConfig
 
@@ -28,6 +29,7 @@ __all__ = [
     "factors",
     "name_of",
     "steps_of",
+    "until_interrupted",
     "views_of",
 ]
 
@@ -192,3 +194,14 @@ def factors(text: str) -> dict[str, float]:
     if min(found.values()) <= 0:
         raise ConfigError(f"factors must be positive, got {text!r}")
     return found
+
+
+def until_interrupted(main: Callable[[], None], name: str) -> int:
+    """Trains to the end, or until Ctrl-C, which is told in a line. Returns the exit code."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        line = "interrupted; what was saved last is kept, the same command goes on"
+        sys.stderr.write(f"{name}: {line}\n")
+        return 130
+    return 0
