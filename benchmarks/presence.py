@@ -6,9 +6,10 @@
 Every held-out image of pipelines/splits/annotated.csv is asked for the labels it is known to show
 or to lack, and for four labels the weights were never taught. The last line is JSON: shares of
 untaught labels called present (at most 0.10 is wanted), of taught ones found where they are (0.85)
-and refused where they are not (0.80), and "met". ``slides`` are the same shares for bags of images
-decided together as the patches of a slide are (``slide_presence``): a bag is drawn from images that
-all show the label, or all lack it.
+and refused where they are not (0.80), and "met". ``drawn`` is the share called present of labels
+that were learnt from drawn tissue only, which on real images count as untaught. ``slides`` are the
+same shares for bags of images decided together as the patches of a slide are (``slide_presence``):
+a bag is drawn from images that all show the label, or all lack it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ import numpy as np
 from tqdm import tqdm
 
 from xpath.pathseg.collection import collect
-from xpath.segment.evaluation.presence_calibration import ask_presence, untaught_labels
+from xpath.segment.evaluation.presence_calibration import (
+    ask_presence,
+    presence_called,
+    presence_chances,
+    untaught_labels,
+)
 from xpath.segment.predict.competition import slide_presence
 from xpath.segment.predict.known_prompts import UNTAUGHT
 from xpath.segment.predict.predictor import SegmentPredictor
@@ -43,15 +49,17 @@ def main() -> None:
         raise SystemExit(
             "these weights have no presence.json; pipelines/card_segmentor.py makes it"
         )
-    images = held_out[: args.images]
+    images, info = held_out[: args.images], predictor.info
     asked = ask_presence(
-        predictor, tqdm(images, "asking"), untaught=untaught_labels(predictor.info.labels), seed=1
+        predictor, tqdm(images, "asking"), untaught=untaught_labels(info.labels), seed=1
     )
-    names = [UNTAUGHT if u else n for n, u in zip(asked.labels, asked.untaught, strict=True)]
-    chances = predictor.calibration(asked.statistics, names)
+    chances = presence_chances(predictor.calibration, asked)
     threshold = predictor.calibration.threshold
     figures = shares(chances >= threshold, asked.present, asked.untaught)
     figures["met"] = met(figures)
+    if info.drawn:
+        known = ask_presence(predictor, tqdm(images, "drawn"), untaught=info.drawn, seed=1)
+        figures["drawn"] = mean(presence_called(predictor, known)[known.untaught])
     figures["slides"] = of_bags(asked, chances, threshold, args)
     print(json.dumps({"weights": predictor.info.name, "images": len(images), **figures}))
 

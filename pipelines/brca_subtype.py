@@ -33,11 +33,11 @@ import sys
 from pathlib import Path
 
 from xpath.batch.slides import labels_without_slide, read_labels
-from xpath.cli.batch_options import add_batch_options, batch_from, show_plan
+from xpath.cli.batch_options import add_batch_options, batch_from, executor_from, show_plan
 from xpath.cli.stages import add_keep_na, add_study_options, print_end, study_from
 from xpath.config import load_config
 from xpath.errors import ConfigError, XPathError
-from xpath.study.chain import run_chain
+from xpath.study.chain import Batch, run_chain
 from xpath.study.cohort import train_on_features
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder
@@ -129,7 +129,13 @@ def _on_features(args: argparse.Namespace) -> int:
     config = load_config(StudyConfig, args.config, args.set)
     folder = RunFolder(args.out)
     cohort = train_on_features(
-        args.features, args.labels, config, folder, table=args.table_name, keep_na=args.keep_na
+        args.features,
+        args.labels,
+        config,
+        folder,
+        table=args.table_name,
+        keep_na=args.keep_na,
+        executor=Batch(executor=executor_from(args, config, folder)).elsewhere,
     )
     print(folder.table("metrics").read_text(encoding="utf-8"), end="")
     print(f"see {args.out}; {len(cohort.slides)} slides, {len(cohort.left_out)} left out")

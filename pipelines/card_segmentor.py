@@ -4,8 +4,8 @@
 
 RUN is the folder of pipelines/train_segmentor.py. Scores are of the weights as shipped, in half
 precision. DIR and --split are those of the training. --against names samples.csv of other models
-on the same images (benchmarks/baselines/). Out come the checkpoint with README.md, the samples and
-the curves, all or nothing, for everyone to read.
+on the same images, as pipelines/train_baseline.py writes. Out come the checkpoint with README.md,
+the samples and the curves, all or nothing, for everyone to read.
 """
 
 from __future__ import annotations
@@ -68,7 +68,6 @@ def measure(weights: Path, args: argparse.Namespace) -> str:
     for name in FROM_RUN:
         if (args.run / name).exists():
             shutil.copy(args.run / name, weights / name)
-    facts = json.loads(args.facts.read_text()) if args.facts else {}
     classes = scoring.mean_by_label(samples).values()
     template = Path(__file__).with_suffix(".md").read_text()
     return template.format(
@@ -80,10 +79,11 @@ def measure(weights: Path, args: argparse.Namespace) -> str:
         mean=f"{np.mean([dice for count, dice in classes if count >= LEAST]):.3f}",
         presence=card.presence_table(samples),
         blank=blank_answers(predictor),
+        answers=card.presence_answers(predictor, held_out),
         comparison=card.comparison_table(comparisons) if comparisons else "None was made.",
         sizes=size_table(by_size),
-        labels="\n".join(f"- {label}" for label in predictor.info.labels),
-        facts=json.dumps(facts, indent=1),
+        labels=card.label_table(predictor.info, train),
+        facts=json.dumps(json.loads(args.facts.read_text()) if args.facts else {}, indent=1),
     )
 
 
@@ -118,7 +118,7 @@ def refuse_other_files(folder: Path) -> None:
 
 def teach_absence(weights: Path, images: list[SourceImage]) -> None:
     """Learns from training images when to say "not present", and keeps it beside the weights."""
-    predictor = SegmentPredictor.from_pretrained(weights)
+    predictor = SegmentPredictor.from_pretrained(weights, drawn=True)
     strange = untaught_labels(predictor.info.labels)
     asked = tqdm(images, desc="learning what is absent")
     calibrate(predictor, asked, untaught=strange).save(weights / PRESENCE)

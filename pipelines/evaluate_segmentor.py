@@ -8,8 +8,8 @@ Every DIR holds test/ (images), test_mask/ (non-zero is the object) and test.jso
 name of the source. The label is read from sentences like "nuclei-level lymphocyte in breast
 pathology.", or from --mapping: CSV "sentence,label[,ignore]" or JSON {"sentence": "label"}. Other
 sentences are asked as they are and reported under their own words. Folders of `xpath pathseg build`
-tell the resolution of every image; for others it is given by --mpp. With --against or
---predictions OUT also gets what compare_segmentors.py writes.
+tell the resolution of every image; for others it is given by --mpp. With --against or another model
+(--model, --boxes, --detector, --predictions) OUT also gets what compare_segmentors.py writes.
 
 OUT gets dice_by_label.csv (last row "overall") and further tables, figures/ and answers/. Broken
 items are named and left out; the exit code is then 1.
@@ -31,7 +31,7 @@ from xpath.pathseg.biomedparse_data import PromptedMask, read_biomedparse
 from xpath.pathseg.reading import read_table
 from xpath.pathseg.resolution import Resolutions
 from xpath.pathseg.sentences import read_mapping
-from xpath.segment.baselines.others import scores_of_others
+from xpath.segment.baselines.others import Others, add_options, scores_of_others
 from xpath.segment.evaluation.compared import named_paths, read_compared, write_comparison
 from xpath.segment.evaluation.evaluate import Evaluation, evaluate_segmentor
 from xpath.segment.evaluation.mapping import read_ignore_values
@@ -40,8 +40,6 @@ from xpath.segment.evaluation.tables import dice_by, write_tables
 from xpath.segment.predict.predictor import PredictorConfig, SegmentPredictor
 
 AGAINST = "samples.csv of another model on the same data; may be given several times"
-BOXES = "a box-prompted model such as MedSAM (folder, hub id, .pth): union and instance boxes"
-PREDICTIONS = "masks of another tool: named as the data's, or label maps beside labels.csv"
 MPP = "microns per pixel of images that say nothing of it (default: pixels as they are)"
 
 
@@ -79,8 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--absent", action="store_true", help="labels an image has no mask of are absent: ask them")
     add("--name", default="PathSegmentor", help="name of this model in comparisons")
     add("--against", action="append", default=[], metavar="NAME=CSV", help=AGAINST)
-    add("--boxes", action="append", default=[], metavar="NAME=WEIGHTS", help=BOXES)
-    add("--predictions", action="append", default=[], metavar="NAME=DIR", help=PREDICTIONS)
+    add_options(parser)
     add("--parents", action="store_true", help="ask untaught labels as the nearest taught ones")
     add("--seed", type=int, default=0, help="of the intervals")
     return parser
@@ -112,15 +109,14 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
 def _compare(
     args: argparse.Namespace, questions: dict[Path, list[Question]], config: EvaluationConfig
 ) -> list[Problem]:
-    """Scores masks of other tools, and compares all models. Returns masks that were left out."""
+    """Scores other models, and compares all of them. Returns what was left out."""
     tables = {args.name: args.out / "samples.csv"} | named_paths(args.against)
     problems: list[Problem] = []
-    masks, boxes = named_paths(args.predictions), named_paths(args.boxes)
-    others = scores_of_others(questions, config, masks=masks, boxes=boxes, device=args.device)
-    for name, scored in others:
+    models = args.out / "models"
+    for name, scored in scores_of_others(questions, config, Others.of(args), models):
         problems += scored.problems
-        write_tables(args.out / "models" / name, scored, seed=args.seed)
-        tables[name] = args.out / "models" / name / "samples.csv"
+        write_tables(models / name, scored, seed=args.seed)
+        tables[name] = models / name / "samples.csv"
     if len(tables) > 1:
         compared = read_compared(tables)
         rows = write_comparison(args.out, compared, seed=args.seed)

@@ -40,6 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
     except XPathError as error:
         print(f"train_grounded: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            f"train_grounded: interrupted; what was saved last in {args.out} is kept, the same"
+            " command goes on",
+            file=sys.stderr,
+        )
+        return 130
     print("finished" if finished else "stopped; the same command goes on")
     return 0
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from xpath.segment.training import options
 from xpath.segment.training.batches import BatchConfig, Batches, batch_shapes, stream
 from xpath.segment.training.run import RunConfig, TrainingRun, join_processes, show_step
 from xpath.segment.training.trainer import TrainConfig, Trainer, take_over
-from xpath.testing.crops import drawn_images
+from xpath.testing.crops import DRAWN, drawn_images
 
 
 def main() -> None:
@@ -70,7 +71,9 @@ def main() -> None:
     }
     run = TrainingRun(args.out, trainer, facts, lead=rank == 0)
     name, largest = options.name_of(args.model, args.init), max(size for _, size in args.shapes)
-    info = options.describe(name, crops.labels, views, image_size=largest)
+    info = options.describe(
+        name, crops.labels, views, image_size=largest, drawn=crops.labels_only_of(DRAWN)
+    )
 
     def averaged() -> SegmentPredictor:
         (answering := build_segmentor(config)).load_state_dict(trainer.averaged())
@@ -145,4 +148,11 @@ def arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print(
+            "train_segmentor: interrupted; what was saved last is kept, the same command goes on",
+            file=sys.stderr,
+        )
+        sys.exit(130)

@@ -16,23 +16,27 @@ FILES = sorted((REPOSITORY / "xpath").rglob("*.py"))
 ENCODERS = ("xpath/segment/model/image_encoder.py", "xpath/segment/model/timm_image_encoder.py")
 DOORS = {
     "openslide": ("xpath/wsi/", "xpath/cli/doctor.py"),  # the doctor tells whether it loads
-    "timm": ("xpath/features/encoders.py", *ENCODERS),
+    "timm": ("xpath/features/encoders.py", "xpath/segment/baselines/sam_path.py", *ENCODERS),
     "captum": ("xpath/explain/captum_bridge.py",),
     "matplotlib": ("xpath/export/",),
     "h5py": ("xpath/store/", "xpath/pathseg/sources/cocahis.py"),
     "zarr": ("xpath/store/",),
     "transformers": (
         "xpath/segment/model/bert_encoder.py",
-        "xpath/segment/baselines/box_segmenter.py",
+        "xpath/segment/baselines/",
         "xpath/grounded/",
     ),
     "peft": ("xpath/grounded/lora.py",),
+    "segmentation_models_pytorch": ("xpath/segment/baselines/class_models.py",),
+    "nnunetv2": ("xpath/segment/baselines/nnunet_trainer/",),
 }
 """Package to the only places that may import it."""
 
 LAZY = {"cv2", "pandas", "scipy", "skimage", "sklearn", "tifffile", *DOORS}
 """Imported inside functions, so that a module costs nothing until it is used."""
-EAGER = {(name, "timm") for name in ENCODERS}
+EAGER = {(name, "timm") for name in ENCODERS} | {
+    ("xpath/segment/baselines/nnunet_trainer/xpath_nnunet_trainer.py", "nnunetv2")
+}
 """Where a module *is* the package's use: its classes derive from the package's."""
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "STRIDE",
     "ClassifierOutput",
+    "ImageSegmentor",
     "PatchEncoder",
     "Segmentation",
     "Segmentor",
@@ -94,23 +95,12 @@ class SegmentorFacts(Protocol):
         ...
 
 
-class Segmentor(Protocol):
-    """Anything that segments images by words, such as ``SegmentPredictor``.
+class ImageSegmentor(Protocol):
+    """Anything that answers prompts about images, as an evaluation asks them.
 
-    ``segment_slide`` asks for ``info``, ``stride``, ``encode`` and ``logits`` (without an overlap
-    ``masks`` instead), ``evaluate_segmentor``, ``validate`` and the calibration of presence for
-    ``encode`` and ``masks``. A prompt's answer must depend on no other prompt.
+    ``evaluate_segmentor``, ``validate`` and the calibration of presence need no more. A prompt's
+    answer must depend on no other prompt.
     """
-
-    @property
-    def info(self) -> SegmentorFacts:
-        """Facts about the weights."""
-        ...
-
-    @property
-    def stride(self) -> int:
-        """Pixels per position of the logits, along each axis. Whole slides want ``STRIDE``."""
-        ...
 
     def encode(self, images: NDArray[np.uint8], *, mpp: float | None = None) -> Any:
         """Everything about images that does not depend on a prompt, for ``masks`` and ``logits``.
@@ -124,6 +114,24 @@ class Segmentor(Protocol):
 
     def masks(self, embedding: Any, prompts: Sequence[str]) -> Segmentation:
         """Masks of the encoded images at their own size, one per prompt."""
+        ...
+
+
+class Segmentor(ImageSegmentor, Protocol):
+    """Anything that segments slides by words, such as ``SegmentPredictor``.
+
+    ``segment_slide`` asks for ``info``, ``stride``, ``encode`` and ``logits`` (without an overlap
+    ``masks`` instead).
+    """
+
+    @property
+    def info(self) -> SegmentorFacts:
+        """Facts about the weights."""
+        ...
+
+    @property
+    def stride(self) -> int:
+        """Pixels per position of the logits, along each axis. Whole slides want ``STRIDE``."""
         ...
 
     def logits(self, embedding: Any, prompts: Sequence[str]) -> Tensor:

@@ -70,6 +70,13 @@ def test_after_two_deaths_it_is_set_aside_until_somebody_wants_it(output):
         pass
 
 
+def test_a_straggler_leaves_the_line_of_its_successor(output):
+    with attempt(output, "key"):
+        first = attempts_path(output).read_text()
+        attempts_path(output).write_text(f"{first}key process 7 at 2024\n")
+    assert "process 7" in attempts_path(output).read_text()
+
+
 def test_other_settings_are_another_chance(output):
     kill(output, "key")
     kill(output, "key")

@@ -12,6 +12,7 @@ import pytest
 
 from xpath.batch.claim import (
     LEASE_SECONDS,
+    Busy,
     _Heart,
     claim,
     claim_in_turn,
@@ -19,7 +20,9 @@ from xpath.batch.claim import (
     is_orphan,
     lock_of,
 )
+from xpath.batch.done import is_done, make_once
 from xpath.store.process import this_process
+from xpath.store.schema import atomic
 
 
 @pytest.fixture
@@ -125,6 +128,44 @@ def test_a_lock_that_was_taken_over_is_not_removed(output):
         lock_of(output).unlink()
         _lock(output)
     assert lock_of(output).exists()
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_who_lost_its_lease_does_not_write_over_the_successor(output, folder):
+    """As after a machine slept for minutes in the middle of a slide."""
+
+    def produce(text):
+        with atomic(output) as draft:
+            if folder:
+                draft.mkdir()
+            (draft / "a" if folder else draft).write_text(text)
+
+    def slow():
+        _lock(output)  # another process took over, and is through
+        if folder:
+            output.mkdir()
+        (output / "a" if folder else output).write_text("successor")
+        produce("straggler")
+
+    with pytest.raises(Busy, match=f"was taken over by process {os.getpid()}"):
+        make_once(output, "key", slow)
+
+    assert (output / "a" if folder else output).read_text() == "successor"
+    assert lock_of(output).exists(), "the lock is the successor's"
+    assert not list(output.parent.glob(".*.part"))
+    assert not is_done(output, "key"), "it seals what it made itself"
+
+
+def test_an_output_without_claim_has_no_fence(output):
+    with atomic(output) as draft:
+        draft.write_text("a")
+    with claim(output):
+        lock_of(output).unlink()
+        with pytest.raises(Busy, match="another process"), atomic(output) as draft:
+            draft.write_text("b")
+    with atomic(output) as draft:
+        draft.write_text("c")
+    assert output.read_text() == "c"
 
 
 def test_in_turn_waits_for_the_other(output, caplog):

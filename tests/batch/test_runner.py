@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import signal
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -258,6 +259,26 @@ def test_the_bar_goes_to_stderr(slides, ledger, capsys):
     assert "3/3" in printed.err
     assert run_stage("segment", [], lambda _: True, ledger).ok
     assert capsys.readouterr().err == ""
+
+
+def test_the_bar_shows_the_slide_and_its_patches(slides, ledger, capsys, monkeypatch):
+    monkeypatch.setattr("xpath.batch.runner.WATCH_SECONDS", 0.01)
+    far = []
+
+    def work(slide):
+        count = ledger.counter(slide.slide_id, "segment", 40)
+        count(8)
+        count(8)  # too soon to be written down
+        far.append(ledger.under_way(slide.slide_id))
+        time.sleep(0.1)
+
+    run_stage("segment", slides, work, ledger)
+
+    assert far == ["segment 8/40 patches"] * 3
+    printed = capsys.readouterr().err
+    for slide in slides:
+        assert f"{slide.slide_id} segment 8/40 patches" in printed
+        assert ledger.under_way(slide.slide_id) == ""
 
 
 KILLED = """

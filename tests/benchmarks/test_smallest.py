@@ -14,10 +14,6 @@ from PIL import Image
 SMALLEST = {
     "benchmarks/bookkeeping.py": ["--slides 4 8"],
     "benchmarks/attention_pool.py": ["--patches=20 --dim=8 --forwards=1 --repeats=1"],
-    "benchmarks/baselines/otsu.py": ["--data={data} --split={data}/split.csv --out=otsu"],
-    "benchmarks/baselines/unet.py": [
-        "--data={data} --split={data}/split.csv --out=unet --width=9 --steps=1 --shapes=1x32"
-    ],
     "benchmarks/geojson_export.py": ["--objects=20 --touching=0.5"],
     "benchmarks/mil_defaults.py": [
         "--rows digits musk --bags=12 --ratios=1 --folds=2 --plain-epochs=1 --set=epochs=1"
@@ -25,13 +21,14 @@ SMALLEST = {
     "benchmarks/null_bias.py": ["--slides=2 --patches=2 --draws=1 --shares 0.5"],
     "benchmarks/ome_tiff_export.py": ["--size=300 --map=score", "--size=300 --map=colour"],
     "benchmarks/packed_training.py": ["--bags=4 --median=3 --dim=4 --step=2 --repeats=1"],
-    "benchmarks/planted_truth.py": ["--seeds=1 --permutations=1 --slides=8"],
+    "benchmarks/planted_paintings.py": ["--seeds=1 --permutations=1 --slides=8"],
     "benchmarks/presence.py": ["--data={data} --split={data}/split.csv --bag=2 --bags=1"],
     "benchmarks/recognise.py": ["--size=64 --labels=3 --repeats=1"],
     "benchmarks/segment_prompts.py": [
         "--model=tiny --size=64 --prompts 1 --repeats=1",
         "--model=mini --size=64 --prompts 1 --flops-only",
     ],
+    "benchmarks/throughput.py": ["--sides 4096 --islands=1 --labels=1 --repeats=1"],
     "benchmarks/training_batches.py": ["--batch=1x32 --fields=1 --steps=1"],
     "examples/glas_bags.py": ["--epochs=1 --folds=2 --reduce=4"],
     "examples/object_aware_mil.py": [""],
@@ -52,6 +49,7 @@ ELSEWHERE = {
         "language",
         "object_counts",
         "parity_seem",
+        "planted_truth",
         "readers",
         "segment_slide",
     )

@@ -13,7 +13,7 @@ from xpath.cli import doctor
 from xpath.cli.main import build_parser, main
 
 
-@pytest.mark.parametrize("name", ["run", "train-segmentor", "evaluate"])
+@pytest.mark.parametrize("name", ["run", "train-segmentor", "train-baseline", "evaluate"])
 def test_a_pipeline_has_its_own_help(name, capsys):
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])

@@ -13,6 +13,7 @@ import pytest
 from xpath.batch.attempts import attempts_path
 from xpath.batch.claim import LEASE_SECONDS, claim, lock_of
 from xpath.batch.done import mark_done
+from xpath.batch.ledger import StageReport
 from xpath.batch.ray_cluster import RayCluster
 from xpath.batch.runner import InProcess
 from xpath.batch.selection import Selection, Shard
@@ -22,6 +23,7 @@ from xpath.cli.batch_options import add_batch_options, batch_from
 from xpath.cli.main import main
 from xpath.errors import ConfigError, DataError
 from xpath.store.process import this_process
+from xpath.study.chain import run_chain
 from xpath.study.config import StudyConfig
 from xpath.study.progress import progress_of
 from xpath.study.study import new_study
@@ -215,3 +217,33 @@ def test_retry_failed_gives_a_slide_that_was_set_aside_a_new_chance(study, run, 
     main(["segment", slide, "--out", str(run), "--retry-failed"])
     assert "set aside" not in study.ledger.entry("a", "segment").reason
     assert not marker.exists()
+
+
+def test_retry_failed_takes_what_was_killed_before_anything_was_written_down(study, run):
+    """Killed twice from outside, a sound slide has no entry, but it would be set aside."""
+    marker = attempts_path(study.folder.masks("a"))
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.write_text("key process 1\nkey process 2\n")
+
+    batch = batch_of(study, "--retry-failed")
+
+    assert [slide.slide_id for slide in batch.chosen("segment", study, study.slides)] == ["a"]
+    assert not marker.exists()
+
+
+def test_a_whole_run_retries_what_failed_in_features_alone(study, monkeypatch):
+    study.ledger.note("a", "features", failure="no room", seconds=1)
+    study.ledger.note("b", "segment", failure="no room", seconds=1)
+    worked_on = []
+
+    def run_stage(stage, slides, *_, **__):
+        names = tuple(slide.slide_id for slide in slides)
+        worked_on.append((stage, names))
+        return StageReport(stage=stage, done=names, failed=())
+
+    monkeypatch.setattr("xpath.study.chain.run_stage", run_stage)
+    monkeypatch.setattr(type(study), "require_tools", lambda *_, **__: None)
+    monkeypatch.setattr("xpath.study.chain.tabulate_labels", lambda _: None)
+    run_chain(study, title="-", batch=batch_of(study, "--retry-failed"))
+
+    assert worked_on == [("segment", ("b",)), ("features", ("a", "b"))]

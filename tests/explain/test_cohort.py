@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from xpath.errors import DataError
-from xpath.explain.cohort import class_benefit, cohort_importance
+from xpath.explain.cohort import called, class_benefit, cohort_importance
 from xpath.explain.importance import ObjectImportance
 
 
@@ -230,3 +230,46 @@ def test_benefit_needs_labels_and_the_same_objects():
         class_benefit([slide("s0", 0), slide("s1", 1, ("b",))], {"s0": 0, "s1": 1})
     with pytest.raises(DataError, match="two classes"):
         class_benefit([slide("s0", 0), slide("s1", 0)], {"s0": 0, "s1": 0})
+
+
+def test_a_need_is_no_larger_than_the_effect():
+    one = slide(
+        "s", 0, tuple("abcde"), effect=(28, 3.7, 0.1, -0.1, -5), null=(12, -14.7, 14, 14, -20),
+        imp=(1,) * 5,
+    )  # fmt: skip
+
+    np.testing.assert_allclose(one.needs[0], [16, -3.7, -0.1, 0.1, 5])
+    np.testing.assert_array_equal(one.needs[1], -one.needs[0])
+
+
+def test_what_lies_beside_the_cause_is_not_called():
+    """As stroma was in the demo: excess 18 in a class by what hiding the rest does."""
+    rng = np.random.default_rng(0)
+    slides = [
+        slide(
+            f"s{i}", i % 2, ("cause", "stroma"), imp=(1, 1),
+            effect=rng.normal(((0, 20)[i % 2], (3.7, -3.7)[i % 2])),
+            null=rng.normal(((0, 4)[i % 2], (-14.7, 12)[i % 2])),
+            patches=(i % 2, 1),
+        )
+        for i in range(14)
+    ]  # fmt: skip
+    benefit = class_benefit(slides, {one.slide_id: one.target for one in slides})
+    rows = cohort_importance(slides, ["A", "B"])
+
+    assert next(row for row in rows if row.object == "stroma").excess > 15
+    assert called(rows, benefit) == {"cause"}
+    assert {row.object: row.q < 0.05 for row in benefit} == {"cause": True, "stroma": False}
+
+
+def test_what_goes_with_the_class_but_no_class_needs_is_not_called():
+    """In one class it speaks against, in the other it does nothing that could be told."""
+    against = slides_of(np.linspace(-3, -2, 7))
+    neutral = [replace(one, slide_id=f"t{i}") for i, one in
+               enumerate(slides_of([-0.4, -0.2, -0.1, 0.1, 0.2, 0.3, 0.4], 1))]  # fmt: skip
+    slides = against + neutral
+    flipped = [replace(one, effects=-one.effects, random=-one.random) for one in slides]
+    truth = {one.slide_id: one.target for one in slides}
+
+    for those, wanted in ((slides, set()), (flipped, {"a"})):
+        assert called(cohort_importance(those, ["A", "B"]), class_benefit(those, truth)) == wanted

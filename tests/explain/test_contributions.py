@@ -65,6 +65,16 @@ def test_three_classes_have_a_row_each():
     )
 
 
+def test_an_object_that_no_slide_has_gets_no_row():
+    labels = np.arange(14) % 2
+    contributions = np.zeros((14, 2, 2))
+    contributions[:, 1, 0] = labels
+
+    (row,) = rows_of(contributions, labels)
+
+    assert (row.object, row.rank, row.slides) == ("planted", 1, 7)
+
+
 def test_slides_of_a_patient_are_one_witness():
     labels = np.repeat([0, 1], 6)
     rng = np.random.default_rng(0)

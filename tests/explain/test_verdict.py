@@ -5,6 +5,7 @@ from sklearn.linear_model import LogisticRegression
 from xpath.errors import ShapeError
 from xpath.explain.verdict import area_alone, evidence, leave_object_out
 from xpath.metrics.intervals import MetricInterval
+from xpath.mil.splits import Split
 
 CHANCE = MetricInterval(0.55, 0.3, 0.8)
 
@@ -78,17 +79,19 @@ def test_other_axes_are_refused(slides):
 def test_area_alone_tells_the_class_only_of_an_object_of_another_size(slides):
     rng, train, test = slides
 
+    labels = np.concatenate((train, test))
+    split = Split(np.arange(30), np.arange(0), np.arange(30, 44))
+
     def fractions(labels):
         same = rng.uniform(0.1, 0.3, len(labels))
         return np.stack([0.2 * labels + same, same, np.full(len(labels), 0.4)], axis=1)
 
     larger, same, constant = area_alone(
-        fractions(train),
-        train,
-        fractions(test),
-        test,
+        fractions(labels),
+        labels,
+        [split],
         classes=("A", "B"),
-        patients=[f"p{i}" for i in range(14)],
+        patients=[f"p{i}" for i in range(44)],
     )
 
     assert larger.value == 1
@@ -113,10 +116,35 @@ def test_a_verdict_says_which_checks_speak_for_it(q, rise, area, held, verdict, 
     values = rise + 0.1 * np.array([-1.0, 1.0, 0.5, -0.5, 0.0])
 
     result = evidence(
-        "a", hiding_q=q, rise=values, area=area, held=held, patients=[f"p{i}" for i in range(5)]
-    )
+        "a", hiding_q=q, needed=True, rise=values, area=area, held=held,
+        patients=[f"p{i}" for i in range(5)],
+    )  # fmt: skip
 
     assert (result.verdict, result.speaking) == (verdict, speaking)
     assert (result.seeds, result.seeds_held) == (len(held), sum(held))
     assert result.loss_without == pytest.approx(rise)
     assert result.loss_low < rise < result.loss_high
+
+
+def test_hiding_does_not_speak_for_what_no_class_needs():
+    result = evidence(
+        "a", hiding_q=0.01, needed=False, rise=np.ones(5), area=CHANCE, held=[True],
+        patients=[f"p{i}" for i in range(5)],
+    )  # fmt: skip
+
+    assert result.speaking == "left out, not its area, seeds"
+    assert result.verdict == "suggestive"
+
+
+def test_area_alone_tests_each_slide_by_the_fold_that_did_not_see_it():
+    labels = np.arange(24) % 2
+    area = np.where(np.arange(24) < 12, labels, 1 - labels)[:, None] * 0.2 + 0.1
+    halves = np.arange(12), np.arange(12, 24)
+    none = np.arange(0)
+    folds = [Split(halves[0], none, halves[1]), Split(halves[1], none, halves[0])]
+
+    (interval,) = area_alone(
+        area, labels, folds, classes=("A", "B"), patients=[f"p{i}" for i in range(24)]
+    )
+
+    assert interval.value == 0  # each half is taught the opposite by the other

@@ -94,6 +94,8 @@ def test_the_index_says_which_intervals_leave_out_zero(tmp_path, report):
         {**base, "rank": 4, "name": "or", "excess": 0.2, "excess_low": 0.1, "excess_high": 0.3}
         | {"q": 0.06},
     ]
+    for one in rows:
+        one |= {"need_low": one["excess_low"], "need_high": one["excess_high"]}
     cohort = CohortReport(
         title="t",
         headline="h",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -44,6 +45,14 @@ def random_corners(masks_of, seed):
     return masks_of(rng.random((10, 2, SIDE, SIDE)) < 0.35, corners, labels="ab")
 
 
+def random_islands(masks_of, seed):
+    """Pairs of patches with glass of all widths between them, one column of it the least."""
+    rng = np.random.default_rng(seed)
+    islands = [(0, 0), (33, 7), (50, 400), (82, 410), (150, 3), (151, 90), (700, 700), (9, 690)]
+    corners = [(x + step, y) for x, y in islands for step in (0, SIDE)]
+    return masks_of(rng.random((len(corners), 2, SIDE, SIDE)) < 0.6, corners, labels="ab")
+
+
 CASES = {
     "side by side": lambda make: random_masks(make, 0, overlap=0),
     "scaled": lambda make: random_masks(make, 1, overlap=0, scale=3),
@@ -51,6 +60,7 @@ CASES = {
     "overlapping by half": lambda make: random_masks(make, 3, overlap=8, scale=2),
     "sparse": lambda make: random_masks(make, 4, overlap=2, thick=1.5),
     "anywhere": lambda make: random_corners(make, 5),
+    "islands": lambda make: random_islands(make, 6),
 }
 
 
@@ -208,3 +218,31 @@ def test_tissue_everywhere_takes_little_memory(masks_of):
     assert len(table) == 2
     strips = 2 * 2 * 256 * 2560
     assert peak < 8 * strips  # and as much for twice as many rows
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_closing_gaps_changes_nothing(masks_of, case, monkeypatch):
+    masks = CASES[case](masks_of)
+    closed = find_objects(masks)
+    moves = module.closing_gaps(module.patch_windows(masks, module.patch_canvas(masks)))
+    assert moves.any() == (case == "islands")
+    monkeypatch.setattr(module, "closing_gaps", lambda windows: np.zeros(len(windows), np.int64))
+    open_ = find_objects(masks)
+
+    for field in fields(closed):
+        np.testing.assert_equal(getattr(closed, field.name), getattr(open_, field.name))
+
+
+def test_glass_between_islands_takes_no_memory(masks_of):
+    """The canvas of one label is 10 GB, a strip of it 50 MB."""
+    planes = np.ones((3, 256, 256), bool)
+    find_objects(masks_of(planes[:1]))  # imports
+
+    tracemalloc.start()
+    table = find_objects(masks_of(planes, [(0, 0), (50_000, 256), (100_000, 100_000)]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert table.boxes[:, :2].tolist() == [[0, 0], [50_000, 256], [100_000, 100_000]]
+    assert table.pixels.tolist() == [256 * 256] * 3
+    assert peak < 16e6

@@ -2,6 +2,8 @@ import math
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
+from skimage.measure import label, regionprops
 
 from xpath.errors import DataError, ResolutionError
 from xpath.geometry import Size
@@ -49,6 +51,28 @@ def test_a_square_by_hand(table_of):
     assert square.eccentricity == pytest.approx(0, abs=1e-6)
     # an ellipse's axis is four standard deviations; a square's is 4 * side / sqrt(12)
     assert square.length_um == pytest.approx(10 * 4 / math.sqrt(12), rel=0.01)
+
+
+def test_shapes_are_those_of_regionprops(table_of):
+    """Of random components, and of one a pixel wide."""
+    rng = np.random.default_rng(5)
+    smooth = gaussian_filter(rng.standard_normal((3 * SIDE, 3 * SIDE)), 3)
+    picture = (smooth > 0.05)[None]
+    picture[0, 100:110, 90:104] = False
+    picture[0, 105, 92:102] = True
+    config = ObjectConfig(min_area_um2=0, separate=False, smoothing_um=0, max_hole_um2=0)
+
+    objects = measure_objects(table_of(picture, ["a"], mpp=1.0, config=config))
+
+    regions = regionprops(label(picture[0], connectivity=1))
+    assert len(objects) == len(regions) > 10
+    columns = ["perimeter_um", "length_um", "width_um", "solidity", "eccentricity"]
+    wanted = [
+        "perimeter_crofton", "axis_major_length", "axis_minor_length", "solidity", "eccentricity",
+    ]  # fmt: skip
+    found = sorted([each.area_um2] + [getattr(each, name) for name in columns] for each in objects)
+    known = sorted([each.area] + [getattr(each, name) for name in wanted] for each in regions)
+    np.testing.assert_allclose(found, known, rtol=1e-9, atol=1e-7)
 
 
 def test_a_disc_is_round_and_a_bar_is_not(table_of):

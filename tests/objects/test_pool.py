@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn import functional
 
 from xpath.errors import DataError, ShapeError
 from xpath.objects.pool import add_other, cover, masked_average_pool, without_rims
@@ -155,3 +156,22 @@ def test_tissue_loses_its_rim_other_keeps_away_and_nuclei_stay():
     assert not whole[3][8:16, 13:].any()
     assert whole[3][0, 12:].all()
     assert torch.equal(without_rims(masks, tissue, 0), add_other(masks))
+
+
+@pytest.mark.parametrize("rim", [1, 4, 40])
+def test_rims_as_a_maximum_over_squares_gives_them(rim):
+    """Rims wider than the patch too."""
+    masks = torch.rand(2, 3, 24, 31, generator=torch.Generator().manual_seed(rim)) > 0.3
+    tissue = torch.tensor([True, False, True])
+
+    whole = without_rims(masks, tissue, rim)
+
+    def grown(some):
+        padded = functional.pad(some.float(), (rim,) * 4)
+        return functional.max_pool2d(padded, 2 * rim + 1, stride=1) > 0
+
+    inside = masks[:, tissue]
+    assert torch.equal(whole[:, [0, 2]], ~grown(~inside))
+    assert torch.equal(whole[:, 1], masks[:, 1])
+    other = ~masks.any(dim=1, keepdim=True) & ~grown(inside.any(dim=1, keepdim=True))
+    assert torch.equal(whole[:, 3:], other)

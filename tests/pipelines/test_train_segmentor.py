@@ -1,6 +1,7 @@
 """The pipeline from two tables to weights: stopped and resumed, it is the undisturbed one."""
 
 import csv
+import runpy
 import sys
 
 import cv2
@@ -68,3 +69,17 @@ def test_stopped_and_resumed_equals_undisturbed(train, tmp_path):
     for changed in (("--drop-path", "0.1"), ("--seed", "1")):
         with pytest.raises(CheckpointError, match=r"another training.*(drop_path|train\.seed)"):
             train(tmp_path / "cut", *changed)
+
+
+def test_ctrl_c_says_in_a_line_how_to_go_on(repository, data, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xpath.pathseg.collection.collect", interrupted)
+    words = ["--data", str(data), "--out", str(data / "run")]
+    monkeypatch.setattr(sys, "argv", ["train_segmentor.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(repository / "pipelines" / "train_segmentor.py"), run_name="__main__")
+
+    assert ended.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err

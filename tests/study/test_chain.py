@@ -29,8 +29,10 @@ from xpath.study.chain import (
     segment_stage,
 )
 from xpath.study.cohort import train_classifiers
+from xpath.study.evidence import tabulate_importance
 from xpath.study.exports import export
 from xpath.study.folder import slide_splits
+from xpath.study.index_page import export_index
 from xpath.study.slides import bags_of
 from xpath.study.study import new_study, open_study
 from xpath.testing.slides import write_slide
@@ -268,6 +270,38 @@ def test_another_folder_is_no_run_folder(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"schema": "else"}))
     with pytest.raises(StoreError, match="else"):
         open_study(tmp_path)
+
+
+def test_tables_tell_what_was_taught_and_the_page_what_was_not_found(
+    finished, tmp_path, monkeypatch
+):
+    root, tumor = tmp_path / "run", "breast-tissue-tumor"
+    shutil.copytree(finished, root)
+    study = open_study(root)
+    first, second = read_table(study.folder.table("labels"))[:2]
+    known = tabulate_importance(study)
+    monkeypatch.setattr(type(study), "untaught_ids", frozenset({tumor}))
+    guessed = tabulate_importance(study)
+    absent = {**first, "present": False, "label": "a-b-c"}
+    write_table(study.folder.table("labels"), [absent, {**second, "present": True}])
+
+    export_index(study, guessed, [], title="a")
+
+    assert known and all(row["taught"] for row in known)
+    assert {row["object"] for row in guessed if not row["taught"]} == {tumor}
+    page = study.folder.index.read_text()
+    assert "found on no slide: c (b)." in page
+    assert "tumor (tissue) (guess: never learnt)" in page
+
+
+def test_measures_of_a_slide_tell_what_was_taught(finished):
+    paths = list(finished.glob("slides/*/morphometry.csv"))
+
+    assert paths
+    for path in paths:
+        taught = {row["label"]: row["taught"] for row in read_table(path)}
+        assert taught.pop("breast-nuclei-neoplastic") == "False"  # asked with words of its own
+        assert set(taught.values()) == {"True"}
 
 
 def test_pages_ask_no_network(finished):

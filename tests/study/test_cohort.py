@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 
 from xpath.batch.done import forget, mark_done, read_key
+from xpath.batch.ray_cluster import RayCluster
+from xpath.batch.runner import InProcess
 from xpath.batch.slides import SlideEntry
+from xpath.batch.slurm import SlurmArray
+from xpath.batch.workers import LocalProcesses
 from xpath.errors import ConfigError, DataError, StoreError
 from xpath.geometry import Mpp, PatchGrid, Size
 from xpath.mil.attention_mil import AttentionMIL, AttentionMILSettings
@@ -306,8 +310,11 @@ def test_only_the_slides_to_explain_are_looked_at(study, monkeypatch):
 def test_what_the_weights_never_learnt_is_named(study):
     objects = replace(CONFIG.objects, labels=(*OBJECTS, "breast-tissue-dcis"))
 
-    assert study.untaught == ()
-    assert replace(study, config=replace(CONFIG, objects=objects)).untaught == ("dcis (tissue)",)
+    assert study.untaught == ("stroma (tissue)",)  # learnt from drawn tissue only
+    assert replace(study, config=replace(CONFIG, drawn=True)).untaught == ()
+    assert replace(study, config=replace(CONFIG, objects=objects, drawn=True)).untaught == (
+        "dcis (tissue)",
+    )
 
 
 def test_the_auc_has_an_interval_over_patients(study):
@@ -409,3 +416,40 @@ def test_names_of_classifiers_are_checked():
         ClassifierConfig(models=("mean", "mean"))
     with pytest.raises(ConfigError, match="one at least"):
         ClassifierConfig(models=())
+
+
+class Unlucky(InProcess):
+    """Loses every worker."""
+
+    def run(self, job, slides, on_start):
+        for slide in slides:
+            yield job.lost(slide, "a worker ended")
+
+
+@pytest.mark.parametrize("place", ["local", "ray", "slurm", "lost"])
+def test_models_trained_elsewhere_are_the_same_bytes(study, tmp_path, monkeypatch, caplog, place):
+    pytest.importorskip({"ray": "ray", "slurm": "submitit"}.get(place, "os"))
+    executor = {
+        "local": LocalProcesses(2),
+        "ray": RayCluster(count=2),
+        "slurm": SlurmArray(2, tmp_path / "jobs", cluster="local", poll_seconds=0.2),
+        "lost": Unlucky(),
+    }[place]
+    folded = replace(study, config=replace(study.config, split=SplitConfig(folds=2)))
+    train_classifiers(folded)
+    expected = {path: path.read_bytes() for path in trained_files(folded)}
+    assert len(expected) > 16
+    for path in expected:
+        path.unlink()
+    if place != "lost":  # then nothing may be trained here
+        monkeypatch.setattr("xpath.mil.cohort_training.seeded_build", None)
+
+    train_classifiers(folded, executor)
+
+    assert {path: path.read_bytes() for path in trained_files(folded)} == expected
+    assert ("a worker ended" in caplog.text) == (place == "lost")
+
+
+def trained_files(study):
+    folders = (study.folder.models, study.folder.root / "tables")
+    return [path for folder in folders for path in folder.rglob("[!.]*") if path.is_file()]

@@ -20,6 +20,8 @@ def row(**changes):
         "effect_high": 0.9,
         "excess_low": 0.1,
         "excess_high": 0.6,
+        "need_low": 0.1,
+        "need_high": 0.6,
         "q": 0.01,
         "least_q": 0.0005,
     } | changes
@@ -40,7 +42,7 @@ def row(**changes):
             " (suggestive: so few patients cannot prove it).",
         ),
         ({"effect_low": -0.1}, "No object stands out for ILC."),
-        ({"excess_low": -0.1}, "No object stands out for ILC."),
+        ({"need_low": -0.1}, "No object stands out for ILC."),
         ({"excess_low": float("nan")}, "No object stands out for ILC."),
     ],
 )

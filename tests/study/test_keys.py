@@ -40,6 +40,7 @@ ELSEWHERE = {
     "objects.channels_last": "changes no result",
     "objects.batch": "changes no result",
     "objects.device": "changes no result",
+    "explain.evidence_seeds": "of tables over all slides, which have no key",
     "split.train": "the split of every slide is an input, as of the next five",
     "split.validation": "",
     "split.seed": "",
@@ -162,7 +163,7 @@ def test_a_default_does_not_change_unnoticed():
 def test_only_settings_that_differ_are_in_a_key():
     config = load_config(StudyConfig, None, ["tissue.ink=30", "objects.overlap=32", "drawn=true"])
 
-    assert changed_settings(config, "masks") == {"tissue.ink": 30}
+    assert changed_settings(config, "masks") == {"tissue.ink": 30, "drawn": True}
     assert changed_settings(config, "export") == {"drawn": True}
     assert changed_settings(config, "features") == {}
 

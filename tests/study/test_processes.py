@@ -95,6 +95,36 @@ def test_one_of_two_is_killed_and_the_other_goes_on(begun, finished, files_of):
     assert set(attempts(begun)) == {1}
 
 
+@pytest.mark.parametrize("options", [[], ["--workers=2"]], ids=["one process", "two workers"])
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(begun, slides, finished, files_of, options):
+    code = "import sys; from xpath.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    command = ["segment", str(slides[0].path.parent), "--out", str(begun), *options]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a terminal sends Ctrl-C to all processes of the command
+    )
+    until(lambda: list(begun.glob("slides/*/objects.h5.done.json")))
+    until(lambda: list(begun.glob("slides/*/.masks.zarr.*.part")))
+    os.killpg(process.pid, signal.SIGINT)
+    printed = "".join(process.communicate(timeout=60))
+
+    assert process.returncode == 130
+    assert "Traceback" not in printed
+    said = [line for line in printed.replace("\r", "\n").splitlines() if "interrupted" in line]
+    assert len(said) == 1
+    assert "are kept, run the same command again to go on" in said[0]
+    kept = {path: path.stat() for path in begun.glob("slides/*/masks.zarr/zarr.json")}
+    assert kept
+    assert segment_stage(open_study(begun)).ok
+    assert {path: path.stat() for path in kept} == kept
+    assert not [path for path in begun.rglob(".*") if path.suffix in {".lock", ".part"}]
+    made = files_of(begun / "slides")
+    assert made == {name: files_of(finished / "slides")[name] for name in made}
+
+
 def until(condition):
     end = time.monotonic() + 120
     while not condition():
@@ -126,7 +156,7 @@ def test_a_ray_cluster_gives_the_same_bytes(begun, finished, files_of, slides):
     study = open_study(begun)
     batch = Batch(executor=RayCluster(count=2))
 
-    assert segment_stage(study, batch=batch).ok
+    assert segment_stage(study, batch=batch, features=True).ok
     assert features_stage(study, batch=batch).ok
 
     made, expected = files_of(begun / "slides"), files_of(finished / "slides")

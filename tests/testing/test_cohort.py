@@ -145,6 +145,14 @@ def test_interrupted_and_resumed_is_the_same(made, tmp_path):
     assert first.stat().st_mtime_ns == drawn  # kept, not drawn again
 
 
+def test_threads_draw_the_same(made, tmp_path):
+    order = []
+    make_cohort(tmp_path, PLAN, workers=3, on_slide=order.append)
+
+    assert contents(tmp_path) == contents(made)
+    assert order == sorted(order)
+
+
 @pytest.mark.parametrize("damage", ["lost", "cut", "truth"])
 def test_damaged_slides_are_drawn_again(made, tmp_path, damage):
     make_cohort(tmp_path, PLAN)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["MOST_DEATHS", "attempt", "attempts_path", "forget_attempts"]
+__all__ = ["MOST_DEATHS", "attempt", "attempts_path", "forget_attempts", "has_attempts"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,25 +45,33 @@ def attempt(output: Path, key: str) -> Iterator[None]:
     if len(deaths) >= MOST_DEATHS:
         raise SlideError(
             f"{output.name} is set aside: the process ended while it was made, {len(deaths)} times"
-            f" ({'; '.join(line.partition(' ')[2] for line in deaths)}), out of memory or in native"
-            f" code; leave the slide out, or try again with --retry-failed"
+            f" ({'; '.join(line.partition(' ')[2] for line in deaths)}), out of memory, in native"
+            f" code or by a kill from outside; leave the slide out, or, if it is sound, give the"
+            f" same command with --retry-failed"
         )
     if deaths:
         logger.warning("the process ended while %s was made; it is tried once more", output.name)
+    own = f"{key} {_who()}"
     marker.parent.mkdir(parents=True, exist_ok=True)
     with marker.open("w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in [*deaths, f"{key} {_who()}"])
+        file.writelines(f"{line}\n" for line in [*deaths, own])
         file.flush()
         os.fsync(file.fileno())
     try:
         yield
     finally:
-        marker.unlink(missing_ok=True)
+        if _lines(marker)[-1:] == [own]:  # else another process took over
+            marker.unlink(missing_ok=True)
 
 
 def attempts_path(output: Path) -> Path:
     """Where the lines on an output are kept."""
     return output.with_name(f".{output.name}.attempts")
+
+
+def has_attempts(folder: Path) -> bool:
+    """True if a process works on something in the folder of a slide, or ended in the middle."""
+    return any(folder.glob(".*.attempts"))
 
 
 def forget_attempts(folder: Path) -> None:

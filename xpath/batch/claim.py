@@ -16,11 +16,14 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
+from xpath.errors import XPathError
 from xpath.store.process import Process, is_dead, this_process
+from xpath.store.schema import fenced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,8 +41,8 @@ POLL_SECONDS = 0.2
 """How often to look whether another process is through."""
 
 
-class Busy(Exception):
-    """Raised by work on a slide that another process is working on."""
+class Busy(XPathError):
+    """Another process is working on this. Wait for it, or call again later."""
 
 
 class Claimed(NamedTuple):
@@ -56,6 +59,9 @@ class Claimed(NamedTuple):
 def claim(output: Path) -> Iterator[bool]:
     """True if this process now owns the making of an output, False if another one does.
 
+    Should this process stand still for so long that another takes over, ``atomic`` refuses to write
+    the output with ``Busy``: the successor's stays.
+
     Args:
         output: The file or folder to be made; the lock is a hidden file beside it.
     """
@@ -65,12 +71,11 @@ def claim(output: Path) -> Iterator[bool]:
     if not owned:
         yield False
         return
-    with _heart.beating_for(lock):
+    with _heart.beating_for(lock), fenced(output, partial(_refuse_lost, output, token)):
         try:
             yield True
         finally:
-            claimed = _read(lock)
-            if claimed is not None and claimed.token == token:  # else it was taken over
+            if _holds(lock, token):  # else it was taken over
                 lock.unlink(missing_ok=True)
 
 
@@ -151,6 +156,21 @@ class _Heart:
 
 
 _heart = _Heart()
+
+
+def _holds(lock: Path, token: str) -> bool:
+    claimed = _read(lock)
+    return claimed is not None and claimed.token == token
+
+
+def _refuse_lost(output: Path, token: str) -> None:
+    """Refuses to write an output that another process took over, because this one stood still.
+
+    Raises:
+        Busy: The lock is another's, or gone.
+    """
+    if not _holds(lock_of(output), token):
+        raise Busy(f"{output.name} was taken over by {claimant(output) or 'another process'}")
 
 
 def _create(lock: Path, token: str) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xpath.batch.claim import Busy, claim, claimant
 from xpath.errors import StoreError
-from xpath.store.schema import atomic, sha256_of
+from xpath.store.schema import atomic, check_fence, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ def make_once(output: Path, key: str, produce: Callable[[], None]) -> bool:
         produce: Writes the output.
 
     Raises:
-        Busy: Another process is making it.
+        Busy: Another process is making it, or took it over because this one stood still.
     """
     if is_done(output, key):
         return False
@@ -69,6 +69,7 @@ def make_once(output: Path, key: str, produce: Callable[[], None]) -> bool:
             return False
         forget(output)
         produce()
+        check_fence(output)
         mark_done(output, key)
     return True
 

@@ -2,13 +2,16 @@
 
 Whoever works on a slide writes its entry to ``slides/ID/.STAGE.json``. So any number of processes
 keep one ledger and do not wait for each other, and the cost of an entry does not grow with the run.
-The table is for people and made from these files at the end of each stage.
+The table is for people and made from these files at the end of each stage. While a slide is worked
+on, ``slides/ID/.STAGE.patches`` tells how far it is, to any process on any machine.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,12 +22,17 @@ from xpath.store.schema import atomic
 from xpath.store.tables import read_rows, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 __all__ = ["Ledger", "LedgerEntry", "StageReport"]
 
 logger = logging.getLogger(__name__)
+
+PATCHES = ".patches"
+"""Suffix of the files that tell how far a slide is."""
+COUNT_SECONDS = 0.5
+"""How often they are written at most."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -88,6 +96,10 @@ class Ledger:
         """The table at first sight, for runs of versions that wrote nothing else."""
         return _read(self.path)
 
+    def folder(self, slide_id: str) -> Path:
+        """Where the entries of a slide lie."""
+        return self.path.with_suffix("") / slide_id
+
     def entry(self, slide_id: str, stage: str) -> LedgerEntry:
         """The entry of a slide in a stage, or a new one if there is none."""
         try:
@@ -116,6 +128,7 @@ class Ledger:
             StoreError: The disk is full.
         """
         path = self._entry_path(slide_id, stage)
+        path.with_suffix(PATCHES).unlink(missing_ok=True)
         with claim_in_turn(path):
             entry = self.entry(slide_id, stage)
             before = replace(entry)
@@ -127,6 +140,34 @@ class Ledger:
                 with atomic(path) as draft:
                     draft.write_text(json.dumps(asdict(entry)), encoding="utf-8")
         return entry
+
+    def counter(self, slide_id: str, stage: str, total: int) -> Callable[[int], None]:
+        """A function to be called with the number of patches done since, while a stage works.
+
+        Args:
+            slide_id: The slide.
+            stage: What is done with it.
+            total: Patches of the slide.
+        """
+        path, done, written = self._entry_path(slide_id, stage).with_suffix(PATCHES), 0, 0.0
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+        def count(patches: int) -> None:
+            nonlocal done, written
+            done += patches
+            if time.monotonic() - written > COUNT_SECONDS:
+                written = time.monotonic()
+                with suppress(OSError):  # it is only shown
+                    path.write_text(f"{stage} {done}/{total} patches")
+
+        return count
+
+    def under_way(self, slide_id: str) -> str:
+        """How far the work on a slide is, in words. Empty where no stage counts patches now."""
+        for path in self.folder(slide_id).glob(f".*{PATCHES}"):
+            with suppress(OSError, UnicodeDecodeError):
+                return path.read_text()
+        return ""
 
     def finished_at(self, slide_id: str, stage: str) -> float | None:
         """When the entry of a slide in a stage was written, seconds since 1970, None without."""
@@ -155,7 +196,7 @@ class Ledger:
                 yield entry
 
     def _entry_path(self, slide_id: str, stage: str) -> Path:
-        return self.path.with_suffix("") / slide_id / f".{stage}.json"
+        return self.folder(slide_id) / f".{stage}.json"
 
 
 def _read(path: Path) -> dict[tuple[str, str], LedgerEntry]:

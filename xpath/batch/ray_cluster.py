@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from xpath.batch.ledger import LedgerEntry
-    from xpath.batch.runner import SlideJob
+    from xpath.batch.runner import Job
     from xpath.batch.slides import SlideEntry
 
 __all__ = ["RayCluster"]
@@ -43,7 +43,7 @@ class RayCluster:
         return RayActorError
 
     def run(
-        self, job: SlideJob, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
+        self, job: Job, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
     ) -> Iterator[LedgerEntry]:
         """Entries as they come.
 
@@ -61,7 +61,7 @@ class RayCluster:
             if ours:
                 ray.shutdown()
 
-    def start(self, number: int, job: SlideJob) -> Worker:  # noqa: ARG002 - all are alike
+    def start(self, number: int, job: Job) -> Worker:  # noqa: ARG002 - all are alike
         """An actor, begun when the cluster has room for it."""
         return _Actor(job, self.gpus)
 
@@ -99,7 +99,7 @@ class RayCluster:
 class _Actor:
     """A Ray actor that runs one job."""
 
-    def __init__(self, job: SlideJob, gpus: float) -> None:
+    def __init__(self, job: Job, gpus: float) -> None:
         self._ray = _ray()
         self._handle = self._ray.remote(num_cpus=1, num_gpus=gpus)(_Runner).remote(job)
 
@@ -114,7 +114,7 @@ class _Actor:
 class _Runner:
     """The worker an actor is on its machine."""
 
-    def __init__(self, job: SlideJob) -> None:
+    def __init__(self, job: Job) -> None:
         self._job = job
 
     def work(self, slide: SlideEntry) -> LedgerEntry:

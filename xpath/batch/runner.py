@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol, Self
 
 from tqdm import tqdm
 
@@ -17,17 +19,32 @@ from xpath.errors import DataError
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from xpath.batch.slides import SlideEntry
 
-__all__ = ["Executor", "InProcess", "SlideJob", "run_stage"]
+__all__ = ["Executor", "InProcess", "Job", "SlideJob", "run_stage"]
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 """How often to look at slides that another process is working on."""
+WATCH_SECONDS = 0.5
+"""How often to look how far a slide is."""
+
+
+class Job(Protocol):
+    """Work on one slide, or on what stands in for one. Pickles."""
+
+    def __call__(self, slide: SlideEntry) -> LedgerEntry:
+        """Works on one and tells how it went. Only Ctrl-C and the like get out of it."""
+
+    def lost(self, slide: SlideEntry, reason: str) -> LedgerEntry:
+        """The entry of one whose worker ended in the middle of it, for good."""
+
+    def known(self, slide: SlideEntry) -> LedgerEntry:
+        """The last entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +61,7 @@ class SlideJob:
     def __call__(self, slide: SlideEntry) -> LedgerEntry:
         """Works on one slide. Only Ctrl-C and the like get out of it."""
         name, stage, started = slide.slide_id, self.stage, time.monotonic()
-        before = self.ledger.entry(name, stage)
+        before = self.known(slide)
         log = self.ledger.logs / f"{name}.{stage}.log"
         try:
             made = self.work(slide) is not False
@@ -61,6 +78,10 @@ class SlideJob:
         """Writes down that whoever worked on a slide ended in the middle of it, for good."""
         return self._failed(slide.slide_id, reason, 0.0)
 
+    def known(self, slide: SlideEntry) -> LedgerEntry:
+        """The last entry of a slide."""
+        return self.ledger.entry(slide.slide_id, self.stage)
+
     def _failed(self, name: str, reason: str, seconds: float) -> LedgerEntry:
         logger.warning("%s failed in %s: %s", name, self.stage, reason)
         return self.ledger.note(name, self.stage, failure=reason, seconds=seconds)
@@ -70,7 +91,7 @@ class Executor(Protocol):
     """Where slides are worked on."""
 
     def run(
-        self, job: SlideJob, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
+        self, job: Job, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
     ) -> Iterator[LedgerEntry]:
         """Entries of the slides in whatever order they come.
 
@@ -85,7 +106,7 @@ class InProcess:
     """Slides one after the other in this process."""
 
     def run(
-        self, job: SlideJob, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
+        self, job: Job, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
     ) -> Iterator[LedgerEntry]:
         """Entries in the order of the slides."""
         for slide in slides:
@@ -100,6 +121,7 @@ def run_stage(
     ledger: Ledger,
     *,
     executor: Executor | None = None,
+    before: Mapping[str, LedgerEntry] = MappingProxyType({}),
     progress: bool = True,
 ) -> StageReport:
     """Does a stage's work on every slide, and waits for slides that other processes work on.
@@ -113,6 +135,7 @@ def run_stage(
         work: As of ``SlideJob``.
         ledger: Where the outcome is kept; a slide that failed before is tried again.
         executor: Where the work is done, by default in this process.
+        before: Earlier entries of slides by name: one that failed since is not tried again.
         progress: Show a bar on stderr.
 
     Raises:
@@ -125,13 +148,16 @@ def run_stage(
         raise DataError(f"slides are named twice: {twice[:5]}; results go by name, rename them")
     job, executor = SlideJob(stage, work, ledger), executor or InProcess()
     try:
-        with tqdm(
-            total=len(slides),
-            desc=f"{stage:>10}",
-            unit="slide",
-            disable=not (progress and slides),
-        ) as bar:
-            ended = dict(_all_ended(job, slides, executor, bar))
+        with (
+            tqdm(
+                total=len(slides),
+                desc=f"{stage:>10}",
+                unit="slide",
+                disable=not (progress and slides),
+            ) as bar,
+            _Watched(bar, ledger) as shown,
+        ):
+            ended = dict(_all_ended(job, slides, executor, shown, before))
     finally:
         ledger.merge(stage, names)
     return StageReport(
@@ -141,39 +167,81 @@ def run_stage(
     )
 
 
+class _Watched:
+    """A bar of slides that names the one begun last and how many of its patches are done."""
+
+    def __init__(self, bar: tqdm[None], ledger: Ledger) -> None:
+        self._bar, self._ledger, self._name = bar, ledger, ""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="xpath bar", daemon=True)
+
+    def __enter__(self) -> Self:
+        if not self._bar.disable:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def begin(self, name: str) -> None:
+        """Work on a slide begins."""
+        self._name = name
+        self._bar.set_postfix_str(name)
+
+    def wait_for(self, reason: str) -> None:
+        """Nothing can be done until another process is through."""
+        self._name = ""
+        self._bar.set_postfix_str(f"waiting: {reason}")
+
+    def ended(self) -> None:
+        """One more slide is through."""
+        self._bar.update()
+
+    def _watch(self) -> None:
+        while not self._over.wait(WATCH_SECONDS):
+            name = self._name
+            if name and (far := self._ledger.under_way(name)):
+                self._bar.set_postfix_str(f"{name} {far}")
+
+
 def _all_ended(
-    job: SlideJob, slides: Sequence[SlideEntry], executor: Executor, bar: tqdm[None]
+    job: SlideJob,
+    slides: Sequence[SlideEntry],
+    executor: Executor,
+    shown: _Watched,
+    before: Mapping[str, LedgerEntry],
 ) -> Iterator[tuple[str, str]]:
     """Name and status of each slide when work on it has come to an end, here or elsewhere."""
-    busy: dict[str, LedgerEntry] = {}
+    waiting = slides
     while True:
-        waiting = [slide for slide in slides if not busy or slide.slide_id in busy]
-        busy_before, busy = busy, {}
-        open_slides = []
+        open_slides, busy = [], {}
         for slide in waiting:
-            if _failed_elsewhere(job, slide, busy_before):
-                bar.update()
+            if _failed_since(job, slide, before):
+                shown.ended()
                 yield slide.slide_id, "failed"
             else:
                 open_slides.append(slide)
-        for entry in executor.run(job, open_slides, bar.set_postfix_str):
+        for entry in executor.run(job, open_slides, shown.begin):
             if entry.status == "busy":
                 busy[entry.slide_id] = entry
                 continue
-            bar.update()
+            shown.ended()
             yield entry.slide_id, entry.status
         if not busy:
             return
-        bar.set_postfix_str(f"waiting: {next(iter(busy.values())).reason}")
+        waiting, before = [slide for slide in slides if slide.slide_id in busy], busy
+        shown.wait_for(next(iter(busy.values())).reason)
         time.sleep(POLL_SECONDS)
 
 
-def _failed_elsewhere(job: SlideJob, slide: SlideEntry, busy: dict[str, LedgerEntry]) -> bool:
-    """True if a slide failed in another process while we waited for it, so is not tried again."""
-    if slide.slide_id not in busy:
+def _failed_since(job: SlideJob, slide: SlideEntry, before: Mapping[str, LedgerEntry]) -> bool:
+    """True if a slide failed since its entry was looked at, so is not tried again."""
+    if slide.slide_id not in before:
         return False
-    now = job.ledger.entry(slide.slide_id, job.stage)
-    return now.status == "failed" and now.attempts > busy[slide.slide_id].attempts
+    now = job.known(slide)
+    return now.status == "failed" and now.attempts > before[slide.slide_id].attempts
 
 
 def _keep_traceback(path: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
+from xpath.batch.attempts import has_attempts
 from xpath.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Selection:
     """Names, in which ``*`` and ``?`` stand for anything. Empty for all."""
     shard: Shard = field(default_factory=Shard)
     failed: bool = False
-    """Only slides that failed in the stage."""
+    """Only slides that failed in the stage, or whose process ended in the middle."""
 
     @property
     def is_part(self) -> bool:
@@ -57,5 +58,9 @@ class Selection:
             for index, slide in enumerate(slides)
             if index % self.shard.shares == self.shard.number
             and (not self.only or any(fnmatchcase(slide.slide_id, name) for name in self.only))
-            and (not self.failed or ledger.entry(slide.slide_id, stage).failed)
+            and (not self.failed or _failed(slide.slide_id, stage, ledger))
         ]
+
+
+def _failed(slide_id: str, stage: str, ledger: Ledger) -> bool:
+    return ledger.entry(slide_id, stage).failed or has_attempts(ledger.folder(slide_id))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xpath.batch.ledger import LedgerEntry
-    from xpath.batch.runner import SlideJob
+    from xpath.batch.runner import Job
     from xpath.batch.slides import SlideEntry
 
 __all__ = ["SlurmArray"]
@@ -37,7 +37,7 @@ class SlurmArray:
     """How often the queue is asked."""
 
     def run(
-        self, job: SlideJob, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
+        self, job: Job, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
     ) -> Iterator[LedgerEntry]:
         """Entries as jobs end. Slides of a job that was cancelled or killed have failed.
 
@@ -76,14 +76,14 @@ class SlurmArray:
 class _Share:
     """Works on the slides of one job of the array."""
 
-    job: SlideJob
+    job: Job
 
     def __call__(self, slides: Sequence[SlideEntry]) -> list[LedgerEntry]:
         return [self.job(slide) for slide in slides]
 
 
-def _left(job: SlideJob, slides: Sequence[SlideEntry], reason: str) -> Iterator[LedgerEntry]:
+def _left(job: Job, slides: Sequence[SlideEntry], reason: str) -> Iterator[LedgerEntry]:
     """Entries of the slides of a lost job: the last ones it wrote, or failures."""
     for slide in slides:
-        entry = job.ledger.entry(slide.slide_id, job.stage)
+        entry = job.known(slide)
         yield entry if entry.status == "done" else job.lost(slide, " ".join(reason.split())[:500])

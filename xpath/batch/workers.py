@@ -7,8 +7,8 @@ and the slide begun again; what was done is not lost, because it lies in the run
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import signal
 from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,11 +16,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import torch
+
+from xpath.batch.processes import clean_processes
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from xpath.batch.ledger import LedgerEntry
-    from xpath.batch.runner import SlideJob
+    from xpath.batch.runner import Job
     from xpath.batch.slides import SlideEntry
 
 __all__ = ["MOST_LOSSES", "LocalProcesses", "Worker", "Workers", "share_out"]
@@ -50,12 +54,12 @@ class Workers(Protocol):
     def lost(self) -> type[Exception]:
         """Errors a future raises when its worker is lost."""
 
-    def start(self, number: int, job: SlideJob) -> Worker:
+    def start(self, number: int, job: Job) -> Worker:
         """A new worker, number 0 to ``count - 1``."""
 
 
 def share_out(
-    job: SlideJob,
+    job: Job,
     slides: Sequence[SlideEntry],
     workers: Workers,
     on_start: Callable[[str], None],
@@ -80,7 +84,7 @@ def share_out(
 class _Staff:
     """Workers, and which slide each is at."""
 
-    def __init__(self, job: SlideJob, workers: Workers, count: int) -> None:
+    def __init__(self, job: Job, workers: Workers, count: int) -> None:
         self._job, self._workers = job, workers
         self._staff = {number: workers.start(number, job) for number in range(count)}
         self.idle = list(self._staff)
@@ -134,28 +138,34 @@ class LocalProcesses:
     count: int
     gpus: tuple[str, ...] = ()
     """Numbers of the GPUs. Empty: all processes see what this one sees."""
+    threads: int = 0
+    """Of each process for its arithmetic, 0 for as many as there are cores."""
 
     lost = BrokenProcessPool
 
     def run(
-        self, job: SlideJob, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
+        self, job: Job, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
     ) -> Iterator[LedgerEntry]:
         """Entries as they come."""
         return share_out(job, slides, self, on_start)
 
-    def start(self, number: int, job: SlideJob) -> Worker:
+    def start(self, number: int, job: Job) -> Worker:
         """A process that has yet to load its networks."""
         gpu = self.gpus[number % len(self.gpus)] if self.gpus else None
-        return _LocalWorker(job, gpu)
+        return _LocalWorker(job, gpu, self.threads)
 
 
 class _LocalWorker:
     """A process of its own, so that its end is that of one slide."""
 
-    def __init__(self, job: SlideJob, gpu: str | None) -> None:
+    def __init__(self, job: Job, gpu: str | None, threads: int) -> None:
         self._job = job
+        environment = dict(os.environ) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
         self._pool = ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), initializer=_take_gpu, initargs=(gpu,)
+            1,
+            clean_processes(type(getattr(job, "work", job)).__module__),
+            initializer=_begin,
+            initargs=(environment, threads),
         )
 
     def submit(self, slide: SlideEntry) -> Future[LedgerEntry]:
@@ -165,7 +175,18 @@ class _LocalWorker:
         self._pool.shutdown(cancel_futures=True)
 
 
-def _take_gpu(gpu: str | None) -> None:
-    """Lets this process see one GPU alone, before anything asks for it."""
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+def _begin(environment: Mapping[str, str], threads: int) -> None:
+    """Gives a process its environment, a GPU perhaps, its threads, and a way to end without a word.
+
+    The server that forked it has the environment of when it began.
+    """
+    signal.signal(signal.SIGINT, _leave)  # Ctrl-C reaches all processes; the first one speaks
+    os.environ.clear()
+    os.environ.update(environment)
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def _leave(*_: object) -> None:
+    """Ends the work on a slide, so that its drafts and locks are removed."""
+    raise SystemExit(130)

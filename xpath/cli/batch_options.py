@@ -13,9 +13,17 @@ if TYPE_CHECKING:
     from xpath.batch.runner import Executor
     from xpath.batch.selection import Shard
     from xpath.study.chain import Batch
+    from xpath.study.config import StudyConfig
+    from xpath.study.folder import RunFolder
     from xpath.study.study import Study
 
-__all__ = ["add_batch_options", "batch_from", "show_plan"]
+__all__ = [
+    "add_batch_options",
+    "add_executor_options",
+    "batch_from",
+    "executor_from",
+    "show_plan",
+]
 
 
 def add_batch_options(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +39,11 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
     add("--shard", type=_shard, metavar="I/N", help="every N-th slide from number I, e.g. 0/4")
     add("--retry-failed", action="store_true", help="only slides that failed in the stage before")
     add("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    add_executor_options(parser)
+
+
+def add_executor_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say where slides are worked on and classifiers trained."""
     add = parser.add_argument_group("where").add_argument
     add(
         "--executor",
@@ -41,7 +54,8 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--workers",
         type=_positive,
-        help="slides at once (default: as many as GPUs; without GPUs 1 here, on Ray as cores)",
+        help="slides or models at once (default: as many as GPUs; without GPUs 1 here, on Ray as"
+        " cores)",
     )
     add("--address", default="", help="of a running Ray cluster, such as auto (default: a new one)")
     add(
@@ -65,7 +79,8 @@ def batch_from(args: argparse.Namespace, study: Study) -> Batch:
     selection = Selection(
         only=tuple(args.only), shard=args.shard or Shard(), failed=args.retry_failed
     )
-    return Batch(executor=_executor(args, study), selection=selection)
+    executor = executor_from(args, study.config, study.folder)
+    return Batch(executor=executor, selection=selection)
 
 
 def show_plan(study: Study, stage: str, batch: Batch) -> int:
@@ -83,7 +98,12 @@ def show_plan(study: Study, stage: str, batch: Batch) -> int:
     return 0
 
 
-def _executor(args: argparse.Namespace, study: Study) -> Executor:
+def executor_from(args: argparse.Namespace, config: StudyConfig, folder: RunFolder) -> Executor:
+    """The executor the options ask for.
+
+    Raises:
+        ConfigError: An option of another executor.
+    """
     from xpath.batch.ray_cluster import RayCluster
     from xpath.batch.runner import InProcess
     from xpath.batch.slurm import SlurmArray
@@ -93,12 +113,12 @@ def _executor(args: argparse.Namespace, study: Study) -> Executor:
         raise ConfigError("--address is that of a Ray cluster; add --executor ray")
     if args.slurm and args.executor != "slurm":
         raise ConfigError("--slurm does nothing without --executor slurm")
-    device = study.config.objects.device
+    device = config.objects.device
     if args.executor == "ray":
         return RayCluster(args.address, args.workers or 0, 0.0 if device == "cpu" else 1.0)
     if args.executor == "slurm":
         options = dict(_pair(text) for text in args.slurm)
-        return SlurmArray(args.workers or 8, study.folder.logs / "slurm", options)
+        return SlurmArray(args.workers or 8, folder.logs / "slurm", options)
     gpus = _gpus() if device == "cuda" else ()
     workers = args.workers or max(len(gpus), 1)
     return LocalProcesses(workers, gpus) if workers > 1 else InProcess()

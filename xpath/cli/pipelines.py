@@ -1,4 +1,4 @@
-"""``xpath run``, ``train-segmentor``, ``evaluate``: the pipelines, also of an installed wheel."""
+"""``xpath run``, ``train-segmentor`` and the like: the pipelines, also of an installed wheel."""
 
 from __future__ import annotations
 
@@ -47,5 +47,6 @@ def _pipeline(name: str, script: str, what: str) -> Command:
 COMMANDS = (
     _pipeline("run", "brca_subtype.py", "a whole study at once, from slides or features to pages"),
     _pipeline("train-segmentor", "train_segmentor.py", "train a segmentor on images with masks"),
+    _pipeline("train-baseline", "train_baseline.py", "train DeepLabV3+, nnU-Net and the like"),
     _pipeline("evaluate", "evaluate_segmentor.py", "measure a segmentor on images with masks"),
 )

@@ -9,7 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xpath.cli.batch_options import add_batch_options, batch_from, show_plan
+from xpath.cli.batch_options import (
+    add_batch_options,
+    add_executor_options,
+    batch_from,
+    executor_from,
+    show_plan,
+)
 from xpath.cli.command import Command
 
 if TYPE_CHECKING:
@@ -226,17 +232,19 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         "labels", type=Path, help="CSV with slide_id, label, and if wanted patient and site"
     )
     add_keep_na(parser)
+    add_executor_options(parser)
 
 
 def _train(args: argparse.Namespace) -> int:
     from xpath.batch.slides import labels_without_slide, read_labels, with_labels
-    from xpath.study.chain import train_stage
+    from xpath.study.chain import Batch, train_stage
     from xpath.study.study import open_study, save_study
 
     study = open_study(args.out)
     labels = read_labels(args.labels, keep_na=args.keep_na)
     slides = with_labels(study.slides, labels)
-    cohort = train_stage(labelled := replace(study, slides=tuple(slides)))
+    batch = Batch(executor=executor_from(args, study.config, study.folder))
+    cohort = train_stage(labelled := replace(study, slides=tuple(slides)), batch)
     save_study(labelled)  # a table that cannot train leaves the run as it was
     print((args.out / "tables" / "metrics.csv").read_text(), end="")
     return 1 if cohort.left_out or labels_without_slide(slides, labels) else 0

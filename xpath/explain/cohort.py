@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
     from xpath.explain.importance import ObjectImportance
 
-__all__ = ["BenefitRow", "ImportanceRow", "class_benefit", "cohort_importance"]
+__all__ = ["BenefitRow", "ImportanceRow", "called", "class_benefit", "cohort_importance"]
 
 RESAMPLES = 2000
+LEVEL = 0.05
+"""q below which a need is taken to go with the class."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +56,11 @@ class ImportanceRow:
     excess_low: float
     excess_high: float
     """95 % interval of the excess, as that of the effect."""
+    need: float
+    """The excess, held against the size of the null (``ObjectImportance.needs``)."""
+    need_low: float
+    need_high: float
+    """95 % interval of the need, as that of the effect."""
     area: float
     """Mean share of the slide's patches under its masks."""
     cover: float
@@ -64,6 +71,11 @@ class ImportanceRow:
     """95 % interval of ``imp``, as that of the effect."""
     median: float
     """Median excess: far from the mean, and a few slides decide."""
+
+    @property
+    def supports(self) -> bool:
+        """Whether the class needs the object: the intervals of effect and need are above 0."""
+        return self.effect_low > 0 and self.need_low > 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +88,8 @@ class BenefitRow:
     slides: int
     """Slides that hold the object. Those without it count with 0."""
     benefit: float
-    """Mean excess towards the slide's own class, classes weighing the same."""
+    """Mean of ``ObjectImportance.needs`` towards the slide's own class, classes weighing the
+    same."""
     p: float
     """One-sided: how often as large a benefit comes if patients swap their classes."""
     q: float
@@ -143,7 +156,7 @@ def class_benefit(
             f" a label: {unknown[:5]}"
         )
     test = label_exchange_test(
-        np.stack([slide.excesses for slide in slides]),
+        np.stack([slide.needs for slide in slides]),
         np.array([labels[name] for name in names]),
         [(patients or {}).get(name, name) for name in names],
         np.random.default_rng(seed),
@@ -168,6 +181,22 @@ def class_benefit(
     ]
 
 
+def called(rows: Sequence[ImportanceRow], benefit: Sequence[BenefitRow]) -> set[str]:
+    """Objects that are called: needed for a class, and in keeping with the true class.
+
+    The exchange of classes alone is exact if a slide's needs do not depend on its class in any way.
+    Where only their spread does, as that of an object whose area differs threefold between the
+    classes, 7 % of cohorts have a q below 0.05 instead of 5 %, and dividing by standard errors does
+    not help; few of these have both intervals above 0 as well (4,000 simulations of 7 + 7 slides).
+
+    Args:
+        rows: Of ``cohort_importance``.
+        benefit: Of ``class_benefit``, for the same slides.
+    """
+    needed = {row.object for row in rows if row.supports}
+    return {row.object for row in benefit if row.q < LEVEL and row.object in needed}
+
+
 def _row(
     group: Sequence[ObjectImportance],
     class_name: str,
@@ -181,10 +210,11 @@ def _row(
         return None
     excess = np.array([slide.excess[j] for slide, j in held])
     effect = np.array([slide.effect[j] for slide, j in held])
+    need = np.array([slide.needs[slide.target, j] for slide, j in held])
     log_imp = np.array([np.log(slide.imp[j]) for slide, j in held])
     owner = [patients.get(slide.slide_id, slide.slide_id) for slide, _ in held]
-    of_effect, of_excess, of_imp = (
-        mean_interval(values, owner) for values in (effect, excess, log_imp)
+    of_effect, of_excess, of_need, of_imp = (
+        mean_interval(values, owner) for values in (effect, excess, need, log_imp)
     )
     return ImportanceRow(
         class_name=class_name,
@@ -201,6 +231,9 @@ def _row(
         excess=of_excess.mean,
         excess_low=of_excess.low,
         excess_high=of_excess.high,
+        need=of_need.mean,
+        need_low=of_need.low,
+        need_high=of_need.high,
         median=float(np.median(excess)),
         area=float(np.mean([slide.area[j] for slide, j in held])),
         cover=float(np.mean([slide.cover[j] for slide, j in held])),

@@ -73,6 +73,8 @@ def cohort_contributions(
 ) -> list[ContributionRow]:
     """One row per object and class (of two, the second), largest difference first.
 
+    An object that no slide has gets no row.
+
     Args:
         contributions: ``(S, K, L)`` to the logit of every class, 0 where a slide lacks an object;
             of slides that the classifier was not trained on.
@@ -104,6 +106,7 @@ def cohort_contributions(
             for j in range(len(objects))
         ]
         order = np.argsort([-one.mean for one in found], kind="stable")
+        order = order[held[order] > 0]
         rows += [
             ContributionRow(
                 class_name=classes[k],

@@ -4,11 +4,13 @@ The paper's ratio of losses (section 4.3.2) explodes where the model is sure, an
 large changes something. So the ratio stands here under its own name, the change of log-odds beside
 it, and both come with the effect of random masks on the rest of the same patches.
 
-How to read them: ``imp`` is about exp(effect) on a slide the model is sure of, but only about
-1 + effect / margin on one it gets wrong, so the same effect looks larger in the class the model
-knows better. An excess below 0 means that as much of the rest of its patches matters more, as it
-does for every other object of a patch that holds the decisive one: that alone is no evidence
-against the class. An object that covers more than half of its patches is compared with all the rest
+How to read them: ``imp`` is about exp(effect) on a slide the model is sure of, but only about 1 +
+effect / margin on one it gets wrong, so the same effect looks larger in the class the model knows
+better. An excess below 0 means that as much of the rest of its patches matters more, as it does for
+every other object of a patch that holds the decisive one: that alone is no evidence against the
+class. Beside tissue that speaks against the class an excess is above 0 whatever the object is: that
+is no evidence for it either. So verdicts are about ``needs``, which hold an effect against the size
+of the null. An object that covers more than half of its patches is compared with all the rest
 there, scaled to its area; a patch it fills, with a patch of the slide that has none of it.
 
 Axes: N patches, L objects asked about, R random masks, D features, K classes.
@@ -29,7 +31,7 @@ from xpath.explain.perturbation import PerturbationConfig
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -39,7 +41,15 @@ if TYPE_CHECKING:
     from xpath.protocols import PatchEncoder
     from xpath.store.masks import SlideMasks
 
-__all__ = ["ObjectImportance", "log_loss", "loss_ratio", "object_importance"]
+__all__ = [
+    "HiddenObjects",
+    "ObjectImportance",
+    "hide_objects",
+    "importance_of",
+    "log_loss",
+    "loss_ratio",
+    "object_importance",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
@@ -90,6 +100,19 @@ class ObjectImportance:
         return np.asarray((self.effects[..., None] - self.random).mean(axis=-1))
 
     @property
+    def needs(self) -> NDArray[np.float64]:
+        """``(K, L)`` the excess, held against what random masks do in either direction.
+
+        It has the effect's sign where hiding the object changes the log-odds by more than hiding as
+        much of the rest does, whichever way, and is never larger than the effect. So an object that
+        does little is not credited with what tissue beside it does. Of masks without a meaning,
+        whose effect is that of the rest, it is the excess, so still 0 on average.
+        """
+        effect, null = self.effects, self.random.mean(axis=-1)
+        held = np.where(effect * null < 0, effect + null, self.excesses)
+        return np.asarray(held.clip(-np.abs(effect), np.abs(effect)))
+
+    @property
     def p(self) -> NDArray[np.float64]:
         """``(L,)`` of this slide alone, by exchange of the object with its random masks.
 
@@ -106,6 +129,25 @@ class ObjectImportance:
         share = np.full(len(count), np.nan)
         np.divide(self.area * self.slide_patches, count, out=share, where=count > 0)
         return share
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class HiddenObjects:
+    """A slide's features with each object hidden. They depend on the encoder, on no classifier."""
+
+    slide_id: str
+    objects: tuple[str, ...]
+    """Names of the L objects, ``a + b`` for several hidden together."""
+    features: NDArray[np.float32]
+    """``(N, D)`` with nothing hidden."""
+    rows: Mapping[int, Sequence[HiddenPatch]]
+    """Patches that change, by index of the object; absent ones have none."""
+    draws: int
+    """Random masks R."""
+    area: NDArray[np.int64]
+    """``(N, L)`` pixels that each object covers."""
+    pixels: int
+    """Pixels of a patch."""
 
 
 def object_importance(
@@ -147,17 +189,59 @@ def object_importance(
             none, or logits that are no numbers.
         ResolutionError: The grid has no resolution, so widths in microns mean nothing.
     """
+    hidden = hide_objects(encoder, slide, objects=objects, perturbation=perturbation, config=config)
+    return importance_of(predict, hidden, target)
+
+
+def hide_objects(
+    encoder: PatchEncoder,
+    slide: SegmentedSlide,
+    *,
+    objects: Sequence[str | Sequence[str]],
+    perturbation: Perturbation | MaskedPerturbation | Removal,
+    config: PerturbationConfig | None = None,
+) -> HiddenObjects:
+    """Hides each object and random masks in its stead, and encodes what is then seen.
+
+    It is nearly all the work of ``object_importance``, and serves every classifier. Arguments and
+    errors are as there.
+    """
     config = config or PerturbationConfig()
     asked = [(name,) if isinstance(name, str) else tuple(name) for name in objects]
     columns = _columns(slide.masks, asked, slide.features)
-    before = _logits(predict, slide.features, target)
-    rows = hidden_rows(encoder, slide, columns, perturbation, config)
+    return HiddenObjects(
+        slide_id=slide.slide_id,
+        objects=tuple(" + ".join(names) for names in asked),
+        features=slide.features,
+        rows=hidden_rows(encoder, slide, columns, perturbation, config),
+        draws=config.null_draws,
+        area=_areas(slide.masks, columns),
+        pixels=slide.masks.size**2,
+    )
 
-    features = slide.features
+
+def importance_of(
+    predict: Callable[[Tensor], Tensor], slide: HiddenObjects, target: int
+) -> ObjectImportance:
+    """Asks a classifier about a slide with each object hidden.
+
+    Args:
+        predict: Logits ``(K,)`` of patch features ``(N, D)``; with ``Removal`` of fewer patches.
+        slide: Of ``hide_objects``.
+        target: Class index.
+
+    Returns:
+        As ``object_importance``.
+
+    Raises:
+        DataError: A class that is none, or logits that are no numbers.
+    """
+    features, rows, area = slide.features, slide.rows, slide.area
+    before = _logits(predict, features, target)
     # (L, K) the object hidden, (L, R, 2, K) the pairs
     hidden = np.stack([
         _after(predict, features, rows.get(label, []), lambda one: one.own, target)
-        for label in range(len(objects))
+        for label in range(len(slide.objects))
     ])
     pairs = np.array([
         [
@@ -165,11 +249,10 @@ def object_importance(
                 _after(predict, features, rows.get(label, []), _of_pair(draw, side), target)
                 for side in range(2)
             ]
-            for draw in range(config.null_draws)
+            for draw in range(slide.draws)
         ]
-        for label in range(len(objects))
+        for label in range(len(slide.objects))
     ])
-    area = _areas(slide.masks, columns)
     with np.errstate(invalid="ignore"):  # NaN, where nothing was left to ask about, stays NaN
         classes = range(len(before))
         effects = np.stack([log_odds(before, k) - log_odds(hidden, k) for k in classes])
@@ -177,15 +260,15 @@ def object_importance(
         return ObjectImportance(
             slide_id=slide.slide_id,
             target=target,
-            objects=tuple(" + ".join(names) for names in asked),
+            objects=slide.objects,
             probability=float(np.exp(-log_loss(before, target))),
             hidden_probability=np.exp(-log_loss(hidden, target)),
             imp=loss_ratio(hidden, before, target),
             effects=effects,
             random=effects[..., None] - (odds[..., 1] - odds[..., 0]),
             patches=(area > 0).sum(axis=0),
-            area=area.sum(axis=0) / (slide.masks.size**2 * len(slide.masks.grid)),
-            slide_patches=len(slide.masks.grid),
+            area=area.sum(axis=0) / (slide.pixels * len(features)),
+            slide_patches=len(features),
         )
 
 

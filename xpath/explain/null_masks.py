@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    Pixels = tuple[NDArray[np.int64], NDArray[np.int64]]
+    """Rows and columns."""
+
 __all__ = ["NullMask", "off_object", "shifted", "tissue_pixels"]
 
 NullMask = Literal["off_object", "shifted"]
@@ -51,13 +54,10 @@ def shifted(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.boo
     Area and components stay, but for cuts at the edge; the tissue under them changes. It covers
     the object on average by the object's own share of the patch.
     """
-    height, width = mask.shape
-    turns = int(rng.integers(4)) if height == width else 2 * int(rng.integers(2))
-    moved = np.rot90(mask, turns)
-    if rng.integers(2):
-        moved = moved[:, ::-1]
-    down, right = int(rng.integers(height)), int(rng.integers(width))
-    return np.roll(moved, (down, right), axis=(0, 1))
+    moved = np.zeros_like(mask)
+    rows, columns = mask.nonzero()
+    moved[_moved((rows, columns), mask.shape, rng)] = True
+    return moved
 
 
 def off_object(
@@ -82,43 +82,42 @@ def off_object(
     free = ~mask
     placed = np.zeros_like(mask)
     for component in _components(mask):
-        placed |= _placed(component, tissue, free & ~placed, int((component & tissue).sum()), rng)
+        placed[_placed(component, tissue, free & ~placed, rng)] = True
     result = np.zeros_like(mask)
     for side in (tissue, ~tissue):
         result |= _resized(placed & free & side, placed, free & side, int((mask & side).sum()), rng)
     return result
 
 
-def _components(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
-    """Connected components, each as a mask of the patch."""
+def _components(mask: NDArray[np.bool_]) -> Iterator[Pixels]:
+    """Connected components."""
     import cv2
 
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    if count == 2:
-        yield mask
-        return
-    numbers = np.where(labels > 0, (labels - 1) % MOST_COMPONENTS, -1)
-    for number in range(min(count - 1, MOST_COMPONENTS)):
-        yield numbers == number
+    inside = np.flatnonzero(labels)
+    numbers = (labels.ravel()[inside] - 1) % MOST_COMPONENTS
+    inside = inside[np.argsort(numbers, kind="stable")]
+    for pixels in np.split(inside, np.cumsum(np.bincount(numbers))[:-1]) if count > 1 else ():
+        rows, columns = np.unravel_index(pixels, mask.shape)
+        yield rows, columns
 
 
 def _placed(
-    component: NDArray[np.bool_],
+    component: Pixels,
     tissue: NDArray[np.bool_],
     free: NDArray[np.bool_],
-    on_tissue: int,
     rng: np.random.Generator,
-) -> NDArray[np.bool_]:
+) -> Pixels:
     """A component shifted to where it nearly fits, or to the best of some random positions.
 
     The first that fits: the best one would seek the middle of large free areas.
     """
-    size = int(component.sum())
+    size, on_tissue = len(component[0]), int(tissue[component].sum())
     best, least = component, size + 1
     for _ in range(TRIES):
-        moved = shifted(component, rng)
-        landed = moved & free
-        tissue_found = int((landed & tissue).sum())
+        moved = _moved(component, tissue.shape, rng)
+        landed = free[moved]
+        tissue_found = int((landed & tissue[moved]).sum())
         glass_found = int(landed.sum()) - tissue_found
         misfit = max(0, on_tissue - tissue_found) + max(0, size - on_tissue - glass_found)
         if misfit < least:
@@ -126,6 +125,20 @@ def _placed(
         if misfit <= MISFIT * size:
             break
     return best
+
+
+def _moved(pixels: Pixels, shape: tuple[int, ...], rng: np.random.Generator) -> Pixels:
+    """Pixels of a patch turned, mirrored and rolled around its edges, at random."""
+    (height, width), (rows, columns) = shape, pixels
+    turns = int(rng.integers(4)) if height == width else 2 * int(rng.integers(2))
+    for _ in range(turns % 2):
+        rows, columns = width - 1 - columns, rows
+    if turns > 1:
+        rows, columns = height - 1 - rows, width - 1 - columns
+    if rng.integers(2):
+        columns = width - 1 - columns
+    down, right = int(rng.integers(height)), int(rng.integers(width))
+    return (rows + down) % height, (columns + right) % width
 
 
 def _resized(

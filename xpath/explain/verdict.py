@@ -1,9 +1,10 @@
 """Is it the object, or its area, its neighbours, or chance? Four checks, and a verdict in words.
 
 ``hiding``: hiding the object matters more than hiding the rest of its patches, and that goes with
-the true class (``class_benefit``). ``left out``: a classifier trained without it does worse, so no
-other object stands in for it. ``not its area``: how much of the slide it is does not predict the
-class already. ``seeds``: what it contributes distinguishes the classes whatever the first weights.
+the true class (``class_benefit``). ``left out``: the last layer, trained again without it, does
+worse, so no other object stands in for it. ``not its area``: how much of the slide it is does not
+predict the class already. ``seeds``: what it contributes distinguishes the classes whatever the
+first weights.
 
 Axes: S training slides, T test slides, L object classes, D features, K classes.
 """
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from xpath.explain.cohort import LEVEL
 from xpath.metrics.bootstrap import mean_interval
 from xpath.metrics.intervals import classification_intervals
 from xpath.mil.fractions import ObjectFractions
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.metrics.intervals import MetricInterval
+    from xpath.mil.splits import Split
 
 __all__ = ["CHECKS", "Evidence", "Verdict", "area_alone", "evidence", "leave_object_out"]
 
@@ -35,9 +38,6 @@ or two others. ``not distinguishable``: less."""
 
 CHECKS = ("hiding", "left out", "not its area", "seeds")
 """All of them, in their order."""
-
-LEVEL = 0.05
-"""Adjusted p below which hiding speaks for an object."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,8 @@ class Evidence:
     hiding_q: float
     """Of ``class_benefit``; NaN where it was not asked about."""
     loss_without: float
-    """Mean rise of the loss on test slides of a classifier trained without it."""
+    """Mean rise of the loss on test slides if the last layer is trained again without it; the
+    attention that made the features stays."""
     loss_low: float
     loss_high: float
     """95 % interval over patients."""
@@ -105,10 +106,9 @@ def leave_object_out(
 
 
 def area_alone(
-    train: NDArray[np.floating],
-    train_labels: NDArray[np.integer],
-    test: NDArray[np.floating],
-    test_labels: NDArray[np.integer],
+    fractions: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    splits: Sequence[Split],
     *,
     classes: Sequence[str],
     patients: Sequence[str],
@@ -116,22 +116,26 @@ def area_alone(
     """AUC of test slides by the area fraction of each object alone, with intervals over patients.
 
     Args:
-        train: ``(S, L)`` area fractions, see ``object_fractions``.
-        train_labels: ``(S,)`` class indices.
-        test: ``(T, L)``.
-        test_labels: ``(T,)``.
+        fractions: ``(S, L)`` area fractions, see ``object_fractions``.
+        labels: ``(S,)`` class indices.
+        splits: Which slides train and which are tested, one per fold.
         classes: Names of the K classes.
-        patients: ``(T,)`` of the test slides.
+        patients: ``(S,)`` of the slides.
     """
+    test = np.concatenate([split.test for split in splits])
     intervals = []
-    for j in range(train.shape[1]):
-        model = ObjectFractions(["object"], classes).fit(train[:, [j]], train_labels.tolist())
-        probability = model.predict_proba(test[:, [j]])
+    for j in range(fractions.shape[1]):
+        probability = []
+        for split in splits:
+            model = ObjectFractions(["object"], classes)
+            model.fit(fractions[split.train][:, [j]], labels[split.train].tolist())
+            probability.append(model.predict_proba(fractions[split.test][:, [j]]))
         intervals.append(
             classification_intervals(
-                probability, test_labels, np.random.default_rng(0), groups=patients, draws=1
+                np.concatenate(probability), labels[test], np.random.default_rng(0),
+                groups=[patients[i] for i in test], draws=1,
             ).auc
-        )
+        )  # fmt: skip
     return intervals
 
 
@@ -139,6 +143,7 @@ def evidence(
     name: str,
     *,
     hiding_q: float,
+    needed: bool,
     rise: NDArray[np.floating],
     area: MetricInterval,
     held: Sequence[bool],
@@ -149,13 +154,15 @@ def evidence(
     Args:
         name: Of the object.
         hiding_q: Of ``class_benefit``, NaN where it was not asked about.
+        needed: Whether a class needs it (``ImportanceRow.supports``).
         rise: ``(T,)`` of ``leave_object_out``.
         area: Of ``area_alone``.
         held: For each seed, whether its contribution distinguishes the classes.
         patients: ``(T,)`` of the test slides.
     """
     loss = mean_interval(rise, patients)
-    passed = (hiding_q < LEVEL, loss.low > 0, not area.low > 0.5, bool(held) and all(held))
+    hiding = needed and hiding_q < LEVEL
+    passed = (hiding, loss.low > 0, not area.low > 0.5, bool(held) and all(held))
     others = sum(passed[1:])
     verdict: Verdict = "not distinguishable"
     if passed[0] and others >= 2:

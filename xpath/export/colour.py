@@ -68,9 +68,11 @@ def signed_rgba(
         opacity: Of full colour, 0 to 1.
     """
     share = np.clip(np.nan_to_num(values) / (limit or 1.0), -1, 1)
-    colour = np.where((share > 0)[..., None], FOR, AGAINST)
-    alpha = np.rint(255 * opacity * np.abs(share) ** 0.7)
-    return np.concatenate((colour, alpha[..., None]), axis=-1).astype(np.uint8)
+    layer = np.empty((*share.shape, 4), np.uint8)
+    layer[..., :3] = AGAINST
+    layer[share > 0, :3] = FOR
+    layer[..., 3] = np.rint(255 * opacity * np.abs(share) ** 0.7)
+    return layer
 
 
 def _from_hue(hue: float, light: float) -> tuple[int, int, int]:

@@ -20,7 +20,7 @@ from xpath.export.colour import object_colour
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -36,8 +36,17 @@ SCHEME = "99XPATH"
 """Of codes that are our label ids; 99 marks private schemes."""
 
 
+GUESS = "A guess: the segmentor never learnt this label."
+"""Description of the segment of such a label."""
+
+
 def write_dicom_seg(
-    path: Path, source: Path, masks: Mapping[str, NDArray[np.bool_]], *, algorithm: str
+    path: Path,
+    source: Path,
+    masks: Mapping[str, NDArray[np.bool_]],
+    *,
+    algorithm: str,
+    guesses: Container[str] = (),
 ) -> None:
     """Writes masks of a whole slide as ``.dcm``. Equal input gives equal identifiers.
 
@@ -47,6 +56,7 @@ def write_dicom_seg(
         masks: ``(h, w)`` of the whole slide by label, as large as that level or smaller by the
             same factor across and down.
         algorithm: Name of what made the masks, such as the segmentor's.
+        guesses: Labels that it never learnt; the descriptions of their segments say so.
 
     Raises:
         MissingDependencyError: highdicom is not installed.
@@ -57,11 +67,15 @@ def write_dicom_seg(
     slide = _slide(pydicom, source)
     size = _size_of(masks, slide, source)
     digest = _digest(slide, masks, algorithm)
+    segments = _segments(highdicom, list(masks), algorithm, digest)
+    for label, segment in zip(masks, segments, strict=True):
+        if label in guesses:
+            segment.SegmentDescription = GUESS
     segmentation = highdicom.seg.Segmentation(
         source_images=[slide],
         pixel_array=np.stack(list(masks.values()), axis=-1)[None].astype(np.uint8),
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=_segments(highdicom, list(masks), algorithm, digest),
+        segment_descriptions=segments,
         series_instance_uid=_uid(digest, "series"),
         series_number=1,
         sop_instance_uid=_uid(digest, "instance"),

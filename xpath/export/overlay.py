@@ -27,6 +27,7 @@ __all__ = [
     "Panels",
     "explain_figure",
     "grid_picture",
+    "marked_name",
     "objects_rgba",
     "png_bytes",
     "short_name",
@@ -58,6 +59,11 @@ class Panels:
     contribution_names: tuple[str, ...]
     class_name: str
     """The class that is explained."""
+
+
+def marked_name(label: str, *, guess: bool) -> str:
+    """The short name of a label, marked where the segmentor never learnt it."""
+    return short_name(label) + (" (guess: never learnt)" if guess else "")
 
 
 def short_name(label_id: str) -> str:
@@ -150,7 +156,9 @@ def explain_figure(path: Path, panels: Panels) -> None:
     words = f"red speaks for {panels.class_name}, blue against it, no colour is zero"
     figure.text(3 * panel / size[0], 0.55 * bottom, words, fontsize=10.5, ha="center")
     with atomic(path) as draft:
-        figure.savefig(draft, format="png", metadata={"Software": None})
+        figure.savefig(
+            draft, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 3}
+        )
 
 
 def _signed(values: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from xpath.shapes import check_shape
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ClassificationMetrics", "classification_metrics"]
+__all__ = ["ClassificationMetrics", "area_under_curve", "classification_metrics"]
 
 
 class ClassificationMetrics(NamedTuple):
@@ -45,19 +45,26 @@ def classification_metrics(
         DataError: No slides, NaN, rows that do not sum to one, or a label that is no class.
         ShapeError: Other axes.
     """
-    from sklearn.metrics import f1_score, recall_score, roc_auc_score
+    from sklearn.metrics import f1_score, recall_score
 
-    _check(probability, label)
-    classes = probability.shape[1]
+    auc = area_under_curve(probability, label)
     predicted = probability.argmax(axis=1)
     seen = np.unique(label)
-    auc = float("nan")
-    if len(seen) == classes:
-        scores = probability[:, 1] if classes == 2 else probability
-        auc = float(roc_auc_score(label, scores, multi_class="ovr", average="macro"))
     recall = recall_score(label, predicted, labels=seen, average="macro", zero_division=0)
     f1 = f1_score(label, predicted, labels=seen, average="macro", zero_division=0)
     return ClassificationMetrics(auc, float(recall), float(f1), float((predicted == label).mean()))
+
+
+def area_under_curve(probability: NDArray[np.floating], label: NDArray[np.integer]) -> float:
+    """Area under the ROC curve, as in ``ClassificationMetrics``. Arguments and errors likewise."""
+    from sklearn.metrics import roc_auc_score
+
+    _check(probability, label)
+    classes = probability.shape[1]
+    if len(np.unique(label)) < classes:
+        return float("nan")
+    scores = probability[:, 1] if classes == 2 else probability
+    return float(roc_auc_score(label, scores, multi_class="ovr", average="macro"))
 
 
 def _check(probability: NDArray[np.floating], label: NDArray[np.integer]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xpath.batch.done import key_of, make_once
+from xpath.batch.done import is_done, key_of, make_once
 from xpath.mil.classifier import CLASSIFIERS, ClassifierConfig
 from xpath.mil.cross_validation import (
     OutOfFold,
@@ -27,11 +27,32 @@ if TYPE_CHECKING:
     from xpath.mil.checkpoint import Pretrained
     from xpath.mil.cohort import Cohort, CohortConfig
 
-__all__ = ["TrainedClassifier", "model_name", "train_cohort"]
+__all__ = [
+    "ModelTask",
+    "TrainedClassifier",
+    "fresh_classifier",
+    "is_trained",
+    "model_name",
+    "model_tasks",
+    "train_cohort",
+    "train_model",
+]
 
 ENOUGH = 12
 """Validation slides from which a temperature is fitted unasked. Of fewer, were all of them right,
 it would be too low."""
+
+
+class ModelTask(NamedTuple):
+    """A classifier to train."""
+
+    name: str
+    """Its type, from ``CLASSIFIERS``."""
+    fold: int
+    seed: int
+    """Added to the seed of the settings."""
+    output: Path
+    """Folder of the checkpoint."""
 
 
 class TrainedClassifier(NamedTuple):
@@ -70,13 +91,14 @@ def train_cohort(
         DataError: A split that cannot be trained on, or nothing to calibrate on.
     """
     trained = []
+    tasks = model_tasks(cohort, len(splits), folder)
     for name in cohort.models:
         models, temperatures = [], []
         bags = cohort.bags[CLASSIFIERS[name].reads]
         for fold, split in enumerate(splits):
-            output = folder / model_name(name, fold, len(splits))
-            _train_one(cohort, name, fold, split, config, output)
-            model = CLASSIFIERS[name].model.from_pretrained(output)
+            task = tasks[model_name(name, fold, len(splits))]
+            train_model(cohort, task, split, config)
+            model = CLASSIFIERS[name].model.from_pretrained(task.output)
             held = [bags[i] for i in split.validation]
             temperatures.append(_temperature(model, held, config.classifier.calibrate))
             models.append(model.to(config.device))
@@ -92,43 +114,89 @@ def train_cohort(
     return trained
 
 
+def fresh_classifier(
+    cohort: Cohort, name: str, split: Split, config: CohortConfig, *, seed: int
+) -> Pretrained:
+    """A classifier trained on a split from first weights of its own, kept nowhere.
+
+    Args:
+        cohort: The slides.
+        name: From ``CLASSIFIERS``.
+        split: Which of them train, and which choose the epoch.
+        config: How it is built and trained.
+        seed: Of first weights, order and dropout, counted from ``train.seed``.
+
+    Raises:
+        DataError: A split that cannot be trained on.
+    """
+    row, settings = CLASSIFIERS[name], config.classifier.settings_of(name)
+    training, bags = _seeded(config, seed), cohort.bags[row.reads]
+    # On the CPU first: so the first weights are the same on every device.
+    model: Pretrained = seeded_build(lambda: row.build(cohort.sizes, settings), training.seed)
+    model.to(config.device)
+    row.fit(model, [bags[i] for i in split.train], [bags[i] for i in split.validation], training)
+    return model
+
+
+def model_tasks(cohort: Cohort, folds: int, folder: Path) -> dict[str, ModelTask]:
+    """Every classifier on every fold, by the name of its folder."""
+    return {
+        model_name(name, fold, folds): ModelTask(
+            name, fold, fold, folder / model_name(name, fold, folds)
+        )
+        for name in cohort.models
+        for fold in range(folds)
+    }
+
+
 def model_name(name: str, fold: int, folds: int) -> str:
     """Folder of a classifier's checkpoint: its name, with the fold where there are several."""
     return name if folds == 1 else f"{name}_{fold}"
 
 
-def _train_one(
-    cohort: Cohort, name: str, fold: int, split: Split, config: CohortConfig, output: Path
-) -> None:
-    row, settings = CLASSIFIERS[name], config.classifier.settings_of(name)
-    bags = cohort.bags[row.reads]
-    training = replace(config.classifier.train, seed=config.classifier.train.seed + fold)
-    slides = {
-        split_name: [cohort.slides[i].slide_id for i in indices]
-        for split_name, indices in zip(SPLITS, split, strict=True)
-    }
-    key = key_of(
-        name, config.version, config.min_coverage, cohort.sizes.classes, slides,
-        cohort.sizes.objects,
-        _changed(settings, ClassifierConfig().settings_of(name)),
-        _changed(asdict(training), asdict(TrainConfig())),
+def is_trained(cohort: Cohort, task: ModelTask, split: Split, config: CohortConfig) -> bool:
+    """True if the checkpoint is done with these slides, settings and features."""
+    return is_done(task.output, _key(cohort, task, split, config))
+
+
+def train_model(cohort: Cohort, task: ModelTask, split: Split, config: CohortConfig) -> None:
+    """Trains a classifier on one split, unless its checkpoint is done.
+
+    Raises:
+        Busy: Another process is training it.
+        DataError: A split that cannot be trained on.
+    """
+
+    def produce() -> None:
+        model = fresh_classifier(cohort, task.name, split, config, seed=task.seed)
+        model.metadata |= {**cohort.about, "slides": _slides_of(cohort, split)}
+        model.save_pretrained(task.output)
+
+    make_once(task.output, _key(cohort, task, split, config), produce)
+
+
+def _key(cohort: Cohort, task: ModelTask, split: Split, config: CohortConfig) -> str:
+    settings = config.classifier.settings_of(task.name)
+    return key_of(
+        task.name, config.version, config.min_coverage, cohort.sizes.classes,
+        _slides_of(cohort, split), cohort.sizes.objects,
+        _changed(settings, ClassifierConfig().settings_of(task.name)),
+        _changed(asdict(_seeded(config, task.seed)), asdict(TrainConfig())),
         [(slide.slide_id, slide.label, slide.key) for slide in cohort.slides],
     )  # fmt: skip
 
-    def produce() -> None:
-        # On the CPU first: so the first weights are the same on every device.
-        model: Pretrained = seeded_build(lambda: row.build(cohort.sizes, settings), training.seed)
-        model.to(config.device)
-        row.fit(
-            model,
-            [bags[i] for i in split.train],
-            [bags[i] for i in split.validation],
-            training,
-        )
-        model.metadata |= {**cohort.about, "slides": slides}
-        model.save_pretrained(output)
 
-    make_once(output, key, produce)
+def _slides_of(cohort: Cohort, split: Split) -> dict[str, list[str]]:
+    """Names of the slides of each split."""
+    return {
+        split_name: [cohort.slides[i].slide_id for i in indices]
+        for split_name, indices in zip(SPLITS, split, strict=True)
+    }
+
+
+def _seeded(config: CohortConfig, seed: int) -> TrainConfig:
+    """The training of the settings with a seed beyond theirs."""
+    return replace(config.classifier.train, seed=config.classifier.train.seed + seed)
 
 
 def _changed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from xpath.device import device_of
 from xpath.errors import ConfigError, DataError
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag
+from xpath.mil.baseline import below_mean_pooling
 from xpath.mil.cross_validation import seeded_build
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.pooling_mil import PoolingMIL
@@ -103,7 +104,8 @@ class _Estimator:
                 one (None, NaN) is a patient of its own.
 
         Warns:
-            ConvergenceWarning: The model may not have learnt; ``result_.doubt`` says why.
+            ConvergenceWarning: The model may not have learnt; ``result_.doubt`` says why. Or it is
+                worse on its validation slides than logistic regression on mean features.
 
         Raises:
             ConfigError: A setting that cannot be.
@@ -115,9 +117,7 @@ class _Estimator:
 
         device, seed = device_of(self.device), _seed(self.random_state)
         if device.type == "meta":
-            raise ConfigError(
-                "device 'meta' cannot be used (it computes nothing); wanted cpu, cuda"
-            )
+            raise ConfigError("device 'meta' cannot be used, it computes nothing; wanted cpu, cuda")
         classes, index = _classes(y, len(X))
         bags = self._bags(X, index.tolist())
         words = [str(classes[i]) for i in index]
@@ -129,8 +129,9 @@ class _Estimator:
         ).to(device)
         train_bags, held = ([bags[i] for i in indices] for indices in held_out)
         self.result_ = train(model, train_bags, held, self._train_config(len(train_bags), seed))
-        if self.result_.doubt:
-            warnings.warn(self.result_.doubt, ConvergenceWarning, stacklevel=2)
+        doubts = self.result_.doubt, below_mean_pooling(model, train_bags, held)
+        for doubt in filter(None, doubts):
+            warnings.warn(doubt, ConvergenceWarning, stacklevel=2)
         self.classes_, self.model_, self.n_features_in_ = classes, model, width
         return self
 

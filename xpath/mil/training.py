@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from xpath.device import seeded
 from xpath.errors import ConfigError, DataError
-from xpath.metrics.classification import classification_metrics
+from xpath.metrics.classification import area_under_curve
 from xpath.mil.bag import chunks, own_tensor, pack
 from xpath.mil.prediction import predict
 
@@ -176,7 +176,7 @@ def train(
     model.eval()
     _fit_baseline(model, train_bags)
     answers = predict(model, train_bags)
-    auc = classification_metrics(answers.probability, answers.label).auc
+    auc = area_under_curve(answers.probability, answers.label)
     result = TrainResult(history, best, auc, _doubt(history, best, auc))
     if result.doubt:
         logger.warning("the model may not have learnt: %s", result.doubt)
@@ -318,7 +318,7 @@ def _validate(model: SlideClassifier, bags: Sequence[Bag], loss: _Loss) -> tuple
     total = float(loss(logits, labels))
     if not math.isfinite(total):
         return total / len(bags), math.nan
-    return total / len(bags), classification_metrics(predicted.probability, predicted.label).auc
+    return total / len(bags), area_under_curve(predicted.probability, predicted.label)
 
 
 def _score(epoch: Epoch, monitor: str) -> tuple[float, float]:

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from xpath.geometry import PatchGrid
     from xpath.store.masks import SlideMasks
 
-__all__ = ["Canvas", "Strip", "patch_canvas", "patch_windows", "strips", "whole_canvas"]
+__all__ = [
+    "Canvas",
+    "Strip",
+    "closing_gaps",
+    "patch_canvas",
+    "patch_windows",
+    "strips",
+    "whole_canvas",
+]
 
 
 class Canvas(NamedTuple):
@@ -92,13 +100,37 @@ def patch_windows(masks: SlideMasks, canvas: Canvas) -> NDArray[np.int64]:
     return np.asarray(first.clip(0, limit)[:, :, ::-1].reshape(-1, 4))
 
 
-def strips(masks: SlideMasks, labels: Sequence[str], canvas: Canvas) -> Iterator[Strip]:
+def closing_gaps(windows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Columns ``(N,)`` by which patches move left so that no gap is wider than one column.
+
+    What touches still does and what is apart stays apart, so the objects are the same, but sparse
+    tissue on a large glass takes the room of the tissue.
+
+    Args:
+        windows: From ``patch_windows``.
+    """
+    order = np.argsort(windows[:, 1], kind="stable")
+    left, right = windows[order, 1], windows[order, 3]
+    gaps = left[1:] - np.maximum.accumulate(right)[:-1]
+    moves = np.zeros(len(windows), np.int64)
+    moves[order[1:]] = np.cumsum((gaps - 1).clip(min=0))
+    return moves
+
+
+def strips(
+    masks: SlideMasks,
+    labels: Sequence[str],
+    canvas: Canvas,
+    moves: NDArray[np.int64] | None = None,
+) -> Iterator[Strip]:
     """All rows of the picture, in order. Each patch is read once.
 
     Args:
         masks: Object masks.
         labels: L of those the masks have.
         canvas: Where the picture lies.
+        moves: ``(N,)`` columns by which each patch lies further left; the picture is narrower by
+            the largest.
 
     Raises:
         ConfigError: A shrinking that does not divide the side of the masks.
@@ -108,7 +140,8 @@ def strips(masks: SlideMasks, labels: Sequence[str], canvas: Canvas) -> Iterator
         raise ConfigError(f"masks of {masks.size} px cannot be shrunk by {canvas.shrink}")
     columns = [masks.labels.index(label) for label in labels]
     side = max(1, math.ceil(masks.grid.footprint / canvas.scale[1]) + 1)
-    width, height = canvas.size.width, canvas.size.height
+    moves = np.zeros(len(masks.grid), np.int64) if moves is None else moves
+    width, height = canvas.size.width - int(moves.max()), canvas.size.height
     # No patch is higher than a strip, so none meets more than two.
     buffer = np.zeros((len(columns) + 1, 2 * side, width), np.bool_)
     spans, ends = patch_windows(masks, canvas), _ends(masks.grid)
@@ -120,13 +153,15 @@ def strips(masks: SlideMasks, labels: Sequence[str], canvas: Canvas) -> Iterator
             row, left, low, right = spans[index].tolist()
             down = _under(masks, canvas, 1, (row, low), (index, ends))
             across = _under(masks, canvas, 0, (left, right), (index, ends))
-            view = buffer[:, row - top : low - top, left:right]
+            moved = slice(left - moves[index], right - moves[index])
+            view = buffer[:, row - top : low - top, moved]
             _paint(view, masks, columns, index, np.ix_(down, across), canvas.shrink)
         rows = min(side, height - top)
         here = np.flatnonzero((spans[:, 0] < top + rows) & (spans[:, 2] > top))
         yield Strip(top, here, buffer[:-1, :rows], buffer[-1, :rows])
-        buffer[:, :side] = buffer[:, side:]
-        buffer[:, side:] = False
+        if here.size:  # else it is empty
+            buffer[:, :side] = buffer[:, side:]
+            buffer[:, side:] = False
 
 
 def _paint(

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
     from xpath.protocols import PatchEncoder
     from xpath.store.masks import SlideMasks
-    from xpath.wsi.slide import Slide
+    from xpath.wsi.patches import PatchSource
 
 __all__ = ["extract_objects"]
 
 
 def extract_objects(
-    slide: Slide,
+    slide: PatchSource,
     masks: SlideMasks,
     encoder: PatchEncoder,
     *,
@@ -47,7 +47,7 @@ def extract_objects(
     provenance of the masks, with the sentences that were asked, goes on to the features.
 
     Args:
-        slide: Open slide.
+        slide: Open slide, or patches of it that were kept.
         masks: Its object masks; their grid is the grid of the features.
         encoder: The patch encoder.
         slide_id: Name of the slide.
@@ -99,7 +99,7 @@ def extract_objects(
     )
 
 
-def _check_masks(slide: Slide, masks: SlideMasks) -> None:
+def _check_masks(slide: PatchSource, masks: SlideMasks) -> None:
     if masks.grid.slide_size != slide.size:
         raise DataError(
             f"these masks are of a slide of {masks.grid.slide_size}, but {slide.path.name} has"

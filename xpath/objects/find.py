@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xpath.objects.canvas import Canvas, patch_canvas, patch_windows, strips
+from xpath.objects.canvas import Canvas, closing_gaps, patch_canvas, patch_windows, strips
 from xpath.objects.outline import Component, Outliner, Window, components
 from xpath.objects.rule import ObjectConfig
 from xpath.objects.separate import separated
@@ -50,9 +50,11 @@ def find_objects(masks: SlideMasks, config: ObjectConfig = DEFAULT) -> ObjectTab
     canvas = patch_canvas(masks)
     windows = patch_windows(masks, canvas)
     columns = [_Column(masks, label, canvas, windows, config) for label in masks.labels]
-    together = max(1, CANVAS_BYTES // (2 * (masks.size + 2) * canvas.size.width))
+    moves = closing_gaps(windows)
+    width = canvas.size.width - int(moves.max())
+    together = max(1, CANVAS_BYTES // (2 * (masks.size + 2) * width))
     for start in range(0, len(columns), together):
-        _trace(masks, columns[start : start + together], canvas)
+        _trace(masks, columns[start : start + together], canvas, moves)
     return _table(masks, columns, canvas, config.sentence(masks.grid.slide_mpp))
 
 
@@ -184,16 +186,24 @@ def _centre(component: Component) -> NDArray[np.float64]:
     return total / component.pixels
 
 
-def _trace(masks: SlideMasks, columns: Sequence[_Column], canvas: Canvas) -> None:
+def _trace(
+    masks: SlideMasks, columns: Sequence[_Column], canvas: Canvas, moves: NDArray[np.int64]
+) -> None:
     """Gives each column the components of its label, from the top of the slide to its end."""
-    outliners = [Outliner(canvas.size.width) for _ in columns]
-    for strip in strips(masks, [column.label for column in columns], canvas):
-        here = [
-            Window(patch, *columns[0].windows[patch].tolist()) for patch in strip.patches.tolist()
-        ]
+    moved = columns[0].windows - moves[:, None] * (0, 1, 0, 1)
+    outliners = [Outliner(canvas.size.width - int(moves.max())) for _ in columns]
+    for strip in strips(masks, [column.label for column in columns], canvas, moves):
+        here = [Window(patch, *moved[patch].tolist()) for patch in strip.patches.tolist()]
         for column, outliner, mask in zip(columns, outliners, strip.masks, strict=True):
-            for component in outliner.add(mask, here):
-                column.add(component)
+            ended = outliner.add(mask, here) if here else outliner.pass_by(len(mask))
+            for component in ended:
+                column.add(_moved_back(component, moves))
     for column, outliner in zip(columns, outliners, strict=True):
         for component in outliner.finish():
-            column.add(component)
+            column.add(_moved_back(component, moves))
+
+
+def _moved_back(component: Component, moves: NDArray[np.int64]) -> Component:
+    """A component where it lies on the canvas. All its patches were moved by the same."""
+    back = np.array([moves[component.patches[0]], 0])
+    return component._replace(rings=tuple(ring + back for ring in component.rings))

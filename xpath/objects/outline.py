@@ -115,6 +115,12 @@ class Outliner:
         shared = shared._replace(component=whole[shared.component])
         return self._ended(corners, shared, total)
 
+    def pass_by(self, rows: int) -> list[Component]:
+        """The same of so many rows in which there is nothing."""
+        ended = self.add(np.zeros((1, len(self._last)), np.bool_))
+        self._row += rows - 1
+        return ended
+
     def finish(self) -> list[Component]:
         """The components that reach the last row."""
         return self.add(np.zeros((1, len(self._last)), np.bool_))

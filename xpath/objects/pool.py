@@ -68,9 +68,14 @@ def without_rims(masks: Tensor, tissue: Tensor, rim: int) -> Tensor:
 
 def _dilated(masks: Tensor, pixels: int) -> Tensor:
     """Masks ``(B, L, H, W)`` grown by a square of so many pixels on every side."""
-    side = 2 * pixels + 1
-    rows = functional.max_pool2d(masks.float(), (side, 1), stride=1, padding=(pixels, 0))
-    return functional.max_pool2d(rows, (1, side), stride=1, padding=(0, pixels)) > 0
+    for axis in (-2, -1):
+        grown, length = masks.clone(), masks.shape[axis]
+        for step in range(1, min(pixels, length - 1) + 1):
+            kept = length - step
+            grown.narrow(axis, step, kept).logical_or_(masks.narrow(axis, 0, kept))
+            grown.narrow(axis, 0, kept).logical_or_(masks.narrow(axis, step, kept))
+        masks = grown
+    return masks
 
 
 def cover(masks: Tensor, size: tuple[int, int]) -> Tensor:

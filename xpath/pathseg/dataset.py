@@ -94,6 +94,7 @@ class PromptedCrops:
         if strange := config.emphasis.keys() - sources.keys():
             raise ConfigError(f"no source is called {sorted(strange)}; there are {list(sources)}")
         self._config, self._total, self._seed = config, total, seed
+        self._sources: list[str] = []
         self._holders: list[dict[str, list[Packed | Stored]]] = []
         sizes = []
         for source, images in sources.items():
@@ -102,6 +103,7 @@ class PromptedCrops:
                 for label in image.labels:
                     holders.setdefault(label, []).append(image)
             if holders:
+                self._sources.append(source)
                 self._holders.append(holders)
                 size = sum(_patches(image) for image in images)
                 sizes.append(size * config.emphasis.get(source, 1.0))
@@ -113,6 +115,12 @@ class PromptedCrops:
     def labels(self) -> tuple[str, ...]:
         """Ids of all labels that some image holds."""
         return tuple(sorted({label for holders in self._holders for label in holders}))
+
+    def labels_only_of(self, source: str) -> tuple[str, ...]:
+        """Those that images of no other source hold."""
+        pairs = list(zip(self._sources, self._holders, strict=True))
+        others = {label for name, holders in pairs if name != source for label in holders}
+        return tuple(label for label in self.labels if label not in others)
 
     def __len__(self) -> int:
         """Crops of the whole training."""

@@ -6,7 +6,6 @@ carries has to travel between processes, and only a few images are decoded at an
 
 from __future__ import annotations
 
-import multiprocessing
 import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,11 +13,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from xpath.batch.processes import clean_processes
 from xpath.errors import StoreError, XPathError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from multiprocessing.context import BaseContext
     from pathlib import Path
 
     from xpath.pathseg.record import Source, SourceImage
@@ -113,18 +112,6 @@ def _work_on(names: Sequence[str]) -> list[Outcome]:
     ]
 
 
-def _clean_processes() -> BaseContext:
-    """How workers start: never as a fork of this process, whose threads would be cut in half.
-
-    Where there is one, a server imports xpath once and forks each worker from there.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "xpath.pathseg.standardisation"])
-    return context
-
-
 def _in_processes(
     source: Source,
     root: Path,
@@ -135,7 +122,7 @@ def _in_processes(
     chunks = (list(names[at : at + CHUNK]) for at in range(0, len(names), CHUNK))
     pool = ProcessPoolExecutor(
         max_workers=workers,
-        mp_context=_clean_processes(),
+        mp_context=clean_processes(__name__, "xpath.pathseg.standardisation"),
         initializer=_open_state,
         initargs=(source, root, frozenset(names), work),
     )

@@ -14,7 +14,7 @@ import numpy as np
 from xpath.errors import XPathError
 from xpath.explain.explanation import read_explanation
 from xpath.export.colour import hex_colour, object_colour
-from xpath.export.overlay import short_name
+from xpath.export.overlay import marked_name
 from xpath.metrics.calibration import scaled_probability
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.review.layers import LayerPainter
@@ -115,7 +115,7 @@ class SlideView:
         row: dict[str, Any] = {
             "index": j,
             "label": label,
-            "name": short_name(label),
+            "name": marked_name(label, guess=masked and not self.masks.facts.taught[j]),
             "colour": hex_colour(object_colour(label)),
             "masked": masked,
             "area": share,

@@ -21,15 +21,17 @@ from xpath.errors import StoreError, XPathError
 from xpath.store.process import is_dead, this_machine, this_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = [
     "FEATURES",
     "GRID",
     "MASKS",
     "atomic",
+    "check_fence",
     "check_schema",
     "damage_refused",
+    "fenced",
     "name_unknown",
     "sha256_of",
 ]
@@ -43,6 +45,9 @@ GRID = "xpath.grid/1"
 FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
+_fences: dict[Path, Callable[[], None]] = {}
+"""Checks of the paths that this process may lose the right to write."""
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -50,7 +55,8 @@ def atomic(path: Path) -> Iterator[Path]:
 
     The block creates the draft under the name it is given. Nothing is left behind when the block
     raises; what a killed process left behind is swept when the same path is written again. An
-    existing file is replaced, and so is a folder, but only by a folder.
+    existing file is replaced, and so is a folder, but only by a folder. A fence around the path may
+    raise at the last moment, and the path then stays as it is.
 
     Raises:
         StoreError: The disk is full, or the quota used up; its folder cannot be made; a file would
@@ -62,6 +68,7 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         yield draft
         _flush(draft)
+        check_fence(path)
         _replace(draft, path)
         _flush_folder(path.parent)
     except OSError as error:
@@ -96,6 +103,27 @@ def check_schema(path: Path, found: object, wanted: str, *, remedy: str = "make 
     else:
         advice = "it is another type of file; check the path"
     raise StoreError(f"{path} has schema {found!r}, wanted {wanted!r}: {advice}")
+
+
+@contextmanager
+def fenced(path: Path, check: Callable[[], None]) -> Iterator[None]:
+    """Lets a check refuse, at the last moment, that ``atomic`` writes a path in this process.
+
+    Args:
+        path: The file or folder.
+        check: Raises if it is not ours to write any more.
+    """
+    _fences[path] = check
+    try:
+        yield
+    finally:
+        _fences.pop(path, None)
+
+
+def check_fence(path: Path) -> None:
+    """Raises what the fence around a path raises, if there is one."""
+    if path in _fences:
+        _fences[path]()
 
 
 def name_unknown(path: Path, names: Iterable[str], known: Iterable[str]) -> None:

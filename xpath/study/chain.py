@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from xpath.batch.attempts import forget_attempts
@@ -18,9 +19,9 @@ from xpath.study.jobs import StudyJob
 from xpath.study.label_tables import tabulate_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from xpath.batch.ledger import StageReport
+    from xpath.batch.ledger import LedgerEntry, StageReport
     from xpath.batch.slides import SlideEntry
     from xpath.mil.cohort import Cohort
     from xpath.study.study import Study
@@ -49,15 +50,42 @@ class Batch:
     executor: Executor = field(default_factory=InProcess)
     selection: Selection = field(default_factory=Selection)
 
-    def run(self, stage: str, study: Study, slides: Sequence[SlideEntry]) -> StageReport:
-        """Does a stage's work on those of the slides that are selected."""
+    def chosen(
+        self, stage: str, study: Study, slides: Sequence[SlideEntry]
+    ) -> Sequence[SlideEntry]:
+        """Those of the slides that are selected. Failed ones that are get a new chance."""
         chosen = self.selection.of(slides, stage, study.ledger)
         if self.selection.failed:
             for slide in chosen:
                 forget_attempts(study.folder.slide(slide.slide_id))
-        return run_stage(
-            stage, chosen, StudyJob(stage, study), study.ledger, executor=self.executor
-        )
+        return chosen
+
+    @property
+    def elsewhere(self) -> Executor | None:
+        """The executor, None if it is this process."""
+        return None if isinstance(self.executor, InProcess) else self.executor
+
+    def run(
+        self,
+        stage: str,
+        study: Study,
+        slides: Sequence[SlideEntry],
+        *,
+        job: str = "",
+        before: Mapping[str, LedgerEntry] = MappingProxyType({}),
+    ) -> StageReport:
+        """Does a stage's work on those of the slides that are selected.
+
+        Args:
+            stage: Its name.
+            study: The study.
+            slides: The candidates.
+            job: One of ``STAGES`` that does the stage and more, by default the stage itself.
+            before: As of ``run_stage``.
+        """
+        chosen = self.chosen(stage, study, slides)
+        work = StudyJob(job or stage, study)
+        return run_stage(stage, chosen, work, study.ledger, executor=self.executor, before=before)
 
 
 HERE = Batch()
@@ -65,40 +93,66 @@ HERE = Batch()
 
 
 def segment_stage(
-    study: Study, slides: Sequence[SlideEntry] | None = None, batch: Batch = HERE
+    study: Study,
+    slides: Sequence[SlideEntry] | None = None,
+    batch: Batch = HERE,
+    *,
+    features: bool = False,
 ) -> StageReport:
     """Object masks of all slides, or of some.
+
+    Args:
+        study: The study.
+        slides: Some of its slides.
+        batch: Where and which.
+        features: Make the features of what is segmented too, while its pixels are at hand.
 
     Raises:
         XPathError: Labels, weights, device or numbers that no slide could be segmented with.
     """
-    study.require_tools()
-    report = batch.run("segment", study, study.slides if slides is None else slides)
+    study.require_tools(encoder=features)
+    job = "segment, features" if features else ""
+    report = batch.run("segment", study, study.slides if slides is None else slides, job=job)
     with claim_in_turn(study.folder.table("labels")):
         tabulate_labels(study)
     return report
 
 
 def features_stage(
-    study: Study, slides: Sequence[SlideEntry] | None = None, batch: Batch = HERE
+    study: Study,
+    slides: Sequence[SlideEntry] | None = None,
+    batch: Batch = HERE,
+    *,
+    before: Mapping[str, LedgerEntry] = MappingProxyType({}),
 ) -> StageReport:
     """Features of all slides, or of some. Those without masks fail.
+
+    Args:
+        study: The study.
+        slides: Some of its slides.
+        batch: Where and which.
+        before: As of ``run_stage``.
 
     Raises:
         XPathError: An encoder, weights or device that no slide could be encoded with.
     """
     study.require_tools(encoder=True)
-    return batch.run("features", study, study.slides if slides is None else slides)
+    slides = study.slides if slides is None else slides
+    return batch.run("features", study, slides, before=before)
 
 
-def train_stage(study: Study) -> Cohort:
+def train_stage(study: Study, batch: Batch = HERE) -> Cohort:
     """Trains the classifiers, one process at a time, on all slides that have features.
+
+    Args:
+        study: The study.
+        batch: Where models are trained.
 
     Raises:
         XPathError: As of ``train_classifiers``.
     """
     with claim_in_turn(study.folder.split):
-        return train_classifiers(study)
+        return train_classifiers(study, batch.elsewhere)
 
 
 def explain_stage(study: Study, batch: Batch = HERE) -> StageReport:
@@ -108,7 +162,7 @@ def explain_stage(study: Study, batch: Batch = HERE) -> StageReport:
     with claim_in_turn(study.folder.table("importance")):
         importance = tabulate_importance(study)
         tabulate_contributions(study)
-        tabulate_evidence(study, importance)
+        tabulate_evidence(study, importance, batch.elsewhere)
     return report
 
 
@@ -150,12 +204,15 @@ def run_chain(study: Study, *, title: str, batch: Batch = HERE) -> bool:
     Raises:
         XPathError: A stage of all slides together failed, such as training on one class.
     """
-    masks = segment_stage(study, batch=batch)
-    features = features_stage(study, _those(study, masks.done), Batch(executor=batch.executor))
+    before = {s.slide_id: study.ledger.entry(s.slide_id, "features") for s in study.slides}
+    masks = segment_stage(study, batch=batch, features=True)
+    again = batch.chosen("features", study, study.slides) if batch.selection.failed else ()
+    some = _those(study, {*masks.done, *(slide.slide_id for slide in again)})
+    features = features_stage(study, some, Batch(executor=batch.executor), before=before)
     if batch.selection.is_part:
         logger.warning("part of the slides have features; run without --shard and --only to train")
         return masks.ok and features.ok
-    cohort = train_stage(study)
+    cohort = train_stage(study, batch)
     explained = explain_stage(study, batch)
     exported = export_stage(study, title=title, batch=batch)
     reports = (masks, features, explained, exported)
@@ -167,6 +224,5 @@ def to_explain(study: Study) -> list[SlideEntry]:
     return study.with_features(study.slides_to_explain())
 
 
-def _those(study: Study, slide_ids: Sequence[str]) -> list[SlideEntry]:
-    wanted = set(slide_ids)
-    return [entry for entry in study.slides if entry.slide_id in wanted]
+def _those(study: Study, slide_ids: set[str]) -> list[SlideEntry]:
+    return [entry for entry in study.slides if entry.slide_id in slide_ids]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from tqdm import tqdm
 
 from xpath.errors import StoreError
@@ -23,16 +24,18 @@ from xpath.mil.cohort import (
     split_cohort,
 )
 from xpath.mil.cohort_tables import enough_patients, write_cohort_tables, write_splits
-from xpath.mil.cohort_training import TrainedClassifier, train_cohort
+from xpath.mil.cohort_training import ModelTask, TrainedClassifier, model_tasks, train_cohort
 from xpath.mil.feature_cache import FeatureCache
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.splits import patient_of
+from xpath.mil.training_job import TrainingJob, train_elsewhere
 from xpath.study.keys import STAGE_VERSIONS
 from xpath.study.slides import EXPLAINED, ExplainedModels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from xpath.batch.runner import Executor
     from xpath.study.config import StudyConfig
     from xpath.study.folder import RunFolder
     from xpath.study.study import Study
@@ -44,22 +47,29 @@ __all__ = [
     "train_classifiers",
     "train_on_features",
     "train_on_slides",
+    "training_job",
 ]
 
 logger = logging.getLogger(__name__)
 
 
-def train_classifiers(study: Study) -> Cohort:
+def train_classifiers(study: Study, executor: Executor | None = None) -> Cohort:
     """Trains the classifiers of the settings on a run's slides, and writes tables and figures.
 
     Only slides with a label and features take part, so the classes are those that can be learnt.
+
+    Args:
+        study: The study.
+        executor: Where models are trained, by default one after the other in this process.
 
     Raises:
         DataError: Slides of fewer than two classes, a class too small for the split while others
             are not, or a split that cannot be trained on.
     """
     slides = labelled_slides(study)
-    return train_on_slides(slides, study.config, study.folder, device=str(study.device))
+    return train_on_slides(
+        slides, study.config, study.folder, device=str(study.device), executor=executor
+    )
 
 
 def labelled_slides(study: Study) -> list[CohortSlide]:
@@ -85,6 +95,7 @@ def train_on_features(
     *,
     table: str | None = None,
     keep_na: bool = False,
+    executor: Executor | None = None,
 ) -> Cohort:
     """The same for feature files: those of a run, or of CLAM, TRIDENT, STAMP or LazySlide.
 
@@ -95,6 +106,7 @@ def train_on_features(
         folder: Where models, tables and figures go.
         table: Of LazySlide's stores: which table of features, where they have several.
         keep_na: NA, None or ``-`` in the column ``label`` is the name of a class.
+        executor: Where models are trained, by default one after the other in this process.
 
     Raises:
         ConfigError: A device that this machine has not.
@@ -103,7 +115,13 @@ def train_on_features(
     cohort_config(config, config.objects.device)  # before any file is read
     slides, lost = find_slides(features, labels, keep_na=keep_na)
     return train_on_slides(
-        slides, config, folder, device=config.objects.device, left_out=lost, table=table
+        slides,
+        config,
+        folder,
+        device=config.objects.device,
+        left_out=lost,
+        table=table,
+        executor=executor,
     )
 
 
@@ -115,6 +133,7 @@ def train_on_slides(
     device: str,
     left_out: Sequence[str] = (),
     table: str | None = None,
+    executor: Executor | None = None,
 ) -> Cohort:
     """Trains, predicts and scores on labelled feature files. See ``train_classifiers``.
 
@@ -125,6 +144,7 @@ def train_on_slides(
         device: Where classifiers are trained.
         left_out: Slides known to lack features, with the reason.
         table: Of LazySlide's stores: which table of features, where they have several.
+        executor: Where models are trained, by default one after the other in this process.
     """
     settings = replace(cohort_config(config, device), table=table)
     cache = FeatureCache(folder.root, memory_gb=config.memory_gb)
@@ -137,13 +157,31 @@ def train_on_slides(
     splits = split_cohort(cohort, settings.split)
     tables = folder.split.parent
     write_splits(tables, cohort, splits)
-    with tqdm(total=len(cohort.models) * len(splits), desc="  training", unit="model") as bar:
+    tasks = model_tasks(cohort, len(splits), folder.models)
+    with tqdm(total=len(tasks), desc="  training", unit="model") as bar:
+        if executor is not None:
+            job = training_job(slides, settings, folder, tasks, config.memory_gb)
+            train_elsewhere(cohort, splits, job, executor, on_model=bar.update)
+            bar.reset()
         trained = train_cohort(
             cohort, splits, settings, folder.models, on_model=lambda *_: bar.update()
         )
     write_cohort_tables(tables, cohort, trained, settings)
     _draw_figures(folder.root / "figures", cohort, trained)
     return cohort
+
+
+def training_job(
+    slides: Sequence[CohortSlide],
+    config: CohortConfig,
+    folder: RunFolder,
+    tasks: Mapping[str, ModelTask],
+    memory_gb: float,
+) -> TrainingJob:
+    """Training of models of a run as work for other processes."""
+    root, threads = folder.root.absolute(), torch.get_num_threads()
+    there = {name: task._replace(output=task.output.absolute()) for name, task in tasks.items()}
+    return TrainingJob(tuple(slides), config, there, root, memory_gb, threads)
 
 
 def load_explained(study: Study) -> tuple[ExplainedModels, ...]:

@@ -27,8 +27,9 @@ class ObjectsConfig:
 
     labels: tuple[str, ...] = ()
     """Labels that are segmented; empty for those of the paper's 21 breast objects (Table 20) that
-    the segmentor's weights were taught. Any other may be asked for and is marked as a guess. A
-    label may carry words of one's own: ``breast-nuclei-lymphocyte=plump dark round cells``."""
+    the segmentor's weights were taught on real images. Any other may be asked for and is marked as
+    a guess. A label may carry words of one's own: ``breast-nuclei-lymphocyte=plump dark round
+    cells``."""
     segmentor: str = ""
     """Checkpoint folder or hub id, empty for the weights that ship."""
     encoder: str = "segmentor"
@@ -127,7 +128,8 @@ class StudyConfig:
     memory_gb: float = 8.0
     """Most memory for features while the classifiers are trained. The rest is kept on disk."""
     drawn: bool = False
-    """The classifiers learn from drawn tissue: every page says that nothing on it is a finding."""
+    """The slides are drawn: what the segmentor learnt from drawn tissue is no guess on them, and
+    every page says that nothing on it is a finding."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a resolution below 0, or no number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,7 +64,8 @@ def write_dicom(study: Study, entry: SlideEntry) -> bool:
         masks = open_masks(path)
         source = finest_level(entry.path, masks.grid.slide_size)
         algorithm = masks.provenance.get("segmentor", "xpath")
-        write_dicom_seg(output, source, _whole(masks), algorithm=algorithm)
+        guesses = json.loads(masks.provenance.get("untaught", "[]"))
+        write_dicom_seg(output, source, _whole(masks), algorithm=algorithm, guesses=guesses)
 
     return make_once(output, stage_key("dicom-seg", study.config, made_from), produce)
 

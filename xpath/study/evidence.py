@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,16 +16,15 @@ from xpath.explain.cohort import class_benefit, cohort_importance
 from xpath.explain.contributions import class_contrasts, cohort_contributions
 from xpath.explain.explanation import read_explanation
 from xpath.explain.grouping import redundant_groups
-from xpath.explain.head import forward, linear_head
-from xpath.explain.verdict import Evidence, area_alone, evidence, leave_object_out
-from xpath.metrics.bootstrap import difference_interval
-from xpath.mil.classifier import CLASSIFIERS
+from xpath.explain.object_evidence import held_out_classes, object_evidence
+from xpath.explain.verdict import Evidence
 from xpath.mil.cohort import read_cohort, split_cohort
-from xpath.mil.cross_validation import seeded_build
-from xpath.mil.fractions import object_fractions
+from xpath.mil.cohort_training import ModelTask, is_trained, train_model
+from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.splits import patient_of
+from xpath.mil.training_job import train_elsewhere
 from xpath.store.tables import write_table
-from xpath.study.cohort import cohort_config, labelled_slides
+from xpath.study.cohort import cohort_config, labelled_slides, training_job
 from xpath.study.slides import explain_key
 
 if TYPE_CHECKING:
@@ -33,11 +32,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from xpath.batch.runner import Executor
     from xpath.batch.slides import SlideEntry
     from xpath.explain.explanation import Explanation
-    from xpath.mil.bag import Bag
     from xpath.mil.cohort import Cohort, CohortConfig
-    from xpath.mil.object_aware import ObjectAwareMIL
     from xpath.mil.splits import Split
     from xpath.study.study import Study
 
@@ -58,7 +56,8 @@ def tabulate_importance(study: Study) -> list[dict[str, Any]]:
     """Importance over all explained slides, ``tables/importance.csv``. Returns its rows.
 
     A row is of an object and a class; whether the need goes with the true class (``q``) is of the
-    object over all classes, and not known where the slides are of one.
+    object over all classes, and not known where the slides are of one. Where ``taught`` is false
+    the segmentor never learnt the object, and its masks are guesses.
     """
     slides = [one.explanation.importance for one in _explained(study)]
     patients, settings = _patients(study), study.config.explain
@@ -72,8 +71,11 @@ def tabulate_importance(study: Study) -> list[dict[str, Any]]:
                 slides, labels, patients=patients, resamples=settings.resamples, seed=settings.seed
             )
         }
-    unknown = dict.fromkeys(TESTED, math.nan)
-    table = [asdict(row) | tests.get(row.object, unknown) for row in rows]
+    unknown, guesses = dict.fromkeys(TESTED, math.nan), study.untaught_ids
+    table = [
+        asdict(row) | tests.get(row.object, unknown) | {"taught": row.object not in guesses}
+        for row in rows
+    ]
     write_table(study.folder.table("importance"), table, columns=("object", "class_name"))
     return table
 
@@ -107,101 +109,71 @@ def tabulate_contributions(study: Study) -> list[dict[str, Any]]:
 
 
 def tabulate_evidence(
-    study: Study, importance: Sequence[Mapping[str, Any]]
+    study: Study, importance: Sequence[Mapping[str, Any]], executor: Executor | None = None
 ) -> list[dict[str, Any]]:
     """Four checks and a verdict on each object, ``tables/evidence.csv``. Returns its rows.
 
-    Classifiers are trained again on the training slides of the run, of several folds the first, and
-    asked about its test slides. No rows without test slides of two classes.
+    Classifiers are trained again on the training slides of the run, of each fold, and asked about
+    its test slides. No rows without test slides of two classes. What is trained again stays in
+    ``models``, for the next time.
 
     Args:
         study: Its classifiers are trained.
         importance: Rows of ``tables/importance.csv``.
+        executor: Where models are trained again, by default in this process.
     """
     seeds, rows = study.config.explain.evidence_seeds, []
     config = cohort_config(study.config, str(study.device))
     if seeds and "object_aware" in config.classifier.models:
         models = ("object_aware", "object_fractions")
         config = replace(config, classifier=replace(config.classifier, models=models))
-        cohort = read_cohort(labelled_slides(study), config)
-        split = split_cohort(cohort, config.split)[0]
-        labels = np.array([bag.label for bag in cohort.bags["objects"]])
-        if len(np.unique(labels[split.test])) > 1:
-            rows = _evidence(cohort, split, labels, config, importance, seeds)
+        slides = labelled_slides(study)
+        cohort = read_cohort(slides, config)
+        splits = split_cohort(cohort, config.split)
+        if held_out_classes(cohort, splits) > 1:
+            tasks = _tasks(study, cohort, splits, config)
+            if executor is not None:
+                by_name = {task.output.name: task for task in tasks.values()}
+                job = training_job(slides, config, study.folder, by_name, study.config.memory_gb)
+                train_elsewhere(cohort, splits, job, executor)
+
+            def classifier(fold: int, seed: int) -> ObjectAwareMIL:
+                return _trained_again(cohort, tasks[fold, seed], splits[fold], config)
+
+            q = {row["object"]: float(row["q"]) for row in importance}
+            needed = {row["object"] for row in importance
+                      if min(row["effect_low"], row["need_low"]) > 0}  # fmt: skip
+            rows = object_evidence(
+                cohort, splits, q, needed=needed, seeds=seeds, classifier=classifier
+            )
     write_table(study.folder.table("evidence"), rows, Evidence)
     return [asdict(row) for row in rows]
 
 
-def _evidence(
-    cohort: Cohort,
-    split: Split,
-    labels: NDArray[np.int64],
-    config: CohortConfig,
-    importance: Sequence[Mapping[str, Any]],
-    seeds: int,
-) -> list[Evidence]:
-    """Evidence on each object, in their order."""
-    bags, train, test = cohort.bags["objects"], split.train, split.test
-    patients = [cohort.patients[i] for i in test]
-    rises, held = [], []
-    for seed in range(seeds):
-        model = _trained_again(cohort, split, config, seed)
-        pooled = np.stack([_object_features(model, bag) for bag in bags])
-        rises.append(leave_object_out(pooled[train], labels[train], pooled[test], labels[test]))
-        weight = linear_head(model).weight.numpy()
-        added = np.einsum("kd,sld->skl", weight, pooled[test])
-        held.append(_distinguishes(added, labels[test], patients))
-    fractions = np.stack([
-        object_fractions(bag.features.float().numpy()) for bag in cohort.bags["coverage"]
-    ])
-    areas = area_alone(
-        fractions[train], labels[train], fractions[test], labels[test],
-        classes=cohort.sizes.classes, patients=patients,
-    )  # fmt: skip
-    q = {row["object"]: float(row["q"]) for row in importance}
-    return [
-        evidence(
-            name,
-            hiding_q=q.get(name, math.nan),
-            rise=np.mean(rises, axis=0)[:, j],
-            area=areas[j],
-            held=[bool(one[j]) for one in held],
-            patients=patients,
-        )
-        for j, name in enumerate(cohort.sizes.objects)
-    ]
+def _tasks(
+    study: Study, cohort: Cohort, splits: Sequence[Split], config: CohortConfig
+) -> dict[tuple[int, int], ModelTask]:
+    """The object-aware classifier of each fold from several first weights, by fold and seed.
+
+    The first is the run's own, unless that was trained on other slides than there are now.
+    """
+    tasks = {}
+    for fold, split in enumerate(splits):
+        own = study.model_folder("object_aware", fold)
+        for seed in range(study.config.explain.evidence_seeds):
+            number = fold + len(splits) * seed  # the first as in training
+            task = ModelTask("object_aware", fold, number, own)
+            if seed or not is_trained(cohort, task, split, config):
+                task = task._replace(output=own.with_name(f"{own.name}_seed_{seed}"))
+            tasks[fold, seed] = task
+    return tasks
 
 
-def _trained_again(cohort: Cohort, split: Split, config: CohortConfig, seed: int) -> ObjectAwareMIL:
-    """The object-aware classifier of the settings, from other first weights."""
-    row, bags = CLASSIFIERS["object_aware"], cohort.bags["objects"]
-    training = replace(config.classifier.train, seed=config.classifier.train.seed + seed)
-    settings = config.classifier.settings_of("object_aware")
-    built = seeded_build(lambda: row.build(cohort.sizes, settings), training.seed)
-    model = cast("ObjectAwareMIL", built)
-    model.to(config.device)
-    row.fit(model, [bags[i] for i in split.train], [bags[i] for i in split.validation], training)
-    return model
-
-
-def _object_features(model: ObjectAwareMIL, bag: Bag) -> NDArray[np.float64]:
-    """Slide features of each object ``(L, D)``, whose sum the last layer reads."""
-    output = forward(model, bag)
-    return np.asarray((output.embedding[0] / output.divisor[0]).numpy())
-
-
-def _distinguishes(
-    added: NDArray[np.float64], labels: NDArray[np.int64], patients: Sequence[str]
-) -> NDArray[np.bool_]:
-    """For each object, whether it adds more to a class on its slides, ``added`` is (T, K, L)."""
-    towards, owner = class_contrasts(added), np.asarray(patients)
-    lows = np.full(added.shape[1:], -np.inf)
-    for k in np.unique(labels):
-        own, rest = labels == k, labels != k
-        groups = owner[own].tolist(), owner[rest].tolist()
-        for j in range(added.shape[2]):
-            lows[k, j] = difference_interval(towards[own, k, j], towards[rest, k, j], groups).low
-    return np.asarray((lows > 0).any(axis=0))
+def _trained_again(
+    cohort: Cohort, task: ModelTask, split: Split, config: CohortConfig
+) -> ObjectAwareMIL:
+    train_model(cohort, task, split, config)
+    return ObjectAwareMIL.from_pretrained(task.output).to(config.device)
 
 
 def _groups(

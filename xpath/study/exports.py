@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -79,7 +79,8 @@ def export(study: Study, entry: SlideEntry, split: str) -> bool:
     def produce() -> None:
         objects = objects_of(study, entry)
         if objects.grid.slide_mpp is not None:
-            rows = morphometry(objects, slide_id=entry.slide_id)
+            measures, guesses = morphometry(objects, slide_id=entry.slide_id), study.untaught_ids
+            rows = [asdict(row) | {"taught": row.label not in guesses} for row in measures]
             write_table(study.folder.morphometry(entry.slide_id), rows)
         with atomic(output) as draft:
             draft.mkdir()

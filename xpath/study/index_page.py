@@ -12,9 +12,7 @@ from xpath.explain.explanation import read_explanation
 from xpath.explain.verdict import Evidence
 from xpath.export.colour import hex_colour, object_colour
 from xpath.export.figures import activation_figure, importance_figure
-from xpath.export.overlay import (
-    short_name,
-)
+from xpath.export.overlay import marked_name, short_name
 from xpath.export.report.pages import write_index
 from xpath.export.report.reasons import prediction_doubt
 from xpath.export.report.records import CohortReport, SlideReport
@@ -24,6 +22,7 @@ from xpath.store.masks import open_masks
 from xpath.store.tables import read_rows, read_table
 from xpath.study.exports import OVERVIEW, panels_of, slide_report
 from xpath.study.folder import slide_predictions, slide_probabilities, slide_splits
+from xpath.study.label_tables import LabelRow
 from xpath.study.slides import EXPLAINED, explain_key
 
 if TYPE_CHECKING:
@@ -58,8 +57,7 @@ def export_index(
     rows = tuple(
         {
             **row,
-            "name": short_name(row["object"])
-            + (" (guess: never learnt)" if short_name(row["object"]) in study.untaught else ""),
+            "name": marked_name(row["object"], guess=row["object"] in study.untaught_ids),
             "colour": hex_colour(object_colour(row["object"])),
         }
         for row in importance
@@ -88,9 +86,17 @@ def export_index(
         },
         synthetic=study.config.drawn or study.segmentor.synthetic_only,
         untaught=study.untaught,
+        not_found=_not_found(study),
     )
     write_index(study.folder.index, report)
     _draw_figures(study, best, importance)
+
+
+def _not_found(study: Study) -> tuple[str, ...]:
+    """Short names of labels that were looked for and are on no slide."""
+    rows = read_rows(study.folder.table("labels"), LabelRow)
+    found = {row.label for row in rows if row.present}
+    return tuple(dict.fromkeys(short_name(row.label) for row in rows if row.label not in found))
 
 
 def _doubts(study: Study) -> dict[str, dict[str, str]]:

@@ -16,7 +16,7 @@ from xpath.study.dicom import write_dicom
 from xpath.study.exports import export
 from xpath.study.folder import slide_splits
 from xpath.study.pyramids import write_pyramids
-from xpath.study.slides import explain, explain_key, extract, segment
+from xpath.study.slides import explain, explain_key, extract, segment, segment_and_extract
 from xpath.study.study import Study, open_study
 
 if TYPE_CHECKING:
@@ -56,6 +56,11 @@ STAGES: Mapping[str, StageWork] = {
             entry.path.exists()
             and is_done(study.folder.masks(entry.slide_id), study.masks_key(entry))
         ),
+    ),
+    "segment, features": StageWork(
+        lambda study, entry, _: segment_and_extract(study, entry),
+        _nothing,
+        lambda study, entry: bool(study.with_features([entry])),
     ),
     "features": StageWork(
         lambda study, entry, _: extract(study, entry),
@@ -107,7 +112,13 @@ class StudyJob:
 
 def _job_of(stage: str, root: Path) -> StudyJob:
     about = (root / "run.json").stat()
-    return StudyJob(stage, _opened(root, about.st_ino, about.st_mtime_ns))
+    return _kept(stage, root, about.st_ino, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _kept(stage: str, root: Path, *about: int) -> StudyJob:
+    """The job, made once per process: what it loaded serves all slides the process gets."""
+    return StudyJob(stage, _opened(root, *about))
 
 
 @lru_cache(maxsize=1)

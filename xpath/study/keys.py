@@ -29,9 +29,9 @@ STAGE_VERSIONS = {
     "features": 2,
     "models": 5,
     "explanation": 3,
-    "export": 4,
+    "export": 5,
     "pyramids": 1,
-    "dicom-seg": 1,
+    "dicom-seg": 2,
 }
 """The number of each stage. Raise it when the same slides and settings give another output: an
 algorithm, a constant, a file format or the page was changed, a mistake was mended, or a setting has
@@ -47,6 +47,7 @@ STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
         "objects.overlap",
         "objects.reduce",
         "objects.competition",
+        "drawn",
     ),
     "objects": ("counting",),
     "features": ("objects.rim_um",),

@@ -34,7 +34,7 @@ class StageProgress:
     """Slides it is to work on."""
     done: int
     running: Mapping[str, str]
-    """Slide to the process that works on it."""
+    """Slide to the process that works on it, and how far it is."""
     failed: Mapping[str, str]
     """Slide to reason."""
     per_hour: float | None
@@ -64,7 +64,8 @@ def _progress(study: Study, stage: str, slides: Sequence[SlideEntry]) -> StagePr
         entry = study.ledger.entry(slide.slide_id, stage)
         who = at_work(_outputs(study, stage, slide.slide_id))
         if who:
-            running[slide.slide_id] = who
+            far = study.ledger.under_way(slide.slide_id)
+            running[slide.slide_id] = f"{who}, {far}" if far else who
         elif entry.status == "done":
             done += 1
             times.append(study.ledger.finished_at(slide.slide_id, stage) or 0.0)

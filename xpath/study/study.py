@@ -87,7 +87,8 @@ class Study:
         Raises:
             CheckpointError: There are no such weights.
         """
-        return read_info(locate(self.config.objects.segmentor or None))
+        info = read_info(locate(self.config.objects.segmentor or None))
+        return info.on_drawn_tissue() if self.config.drawn else info
 
     @cached_property
     def predictor(self) -> SegmentPredictor:
@@ -96,6 +97,7 @@ class Study:
         return SegmentPredictor.from_pretrained(
             objects.segmentor or None,
             device=str(self.device),
+            drawn=self.config.drawn,
             config=PredictorConfig(
                 precision=objects.segmentor_precision,
                 compile=objects.compile,

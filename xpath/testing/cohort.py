@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,7 +97,11 @@ def cohort_recipes(plan: CohortPlan) -> list[tuple[str, TissueRecipe]]:
 
 
 def make_cohort(
-    folder: Path, plan: CohortPlan, *, on_slide: Callable[[str], None] | None = None
+    folder: Path,
+    plan: CohortPlan,
+    *,
+    workers: int = 1,
+    on_slide: Callable[[str], None] | None = None,
 ) -> None:
     """Draws a cohort: ``slides/*.tiff``, ``labels.csv`` and ``truth.json``.
 
@@ -106,30 +112,41 @@ def make_cohort(
     Args:
         folder: Where to put it.
         plan: What to draw; the same plan gives the same pixels.
+        workers: Threads that draw.
         on_slide: Called with each slide's name when it is there.
     """
-    rows, areas = [], {}
-    for index, (name, recipe) in enumerate(cohort_recipes(plan)):
-        slide_id = f"synthetic-{index:03d}"
-        areas[slide_id] = _drawn(folder, slide_id, recipe, plan, index)
-        rows.append({
-            "slide_id": slide_id,
-            "label": name,
-            "patient": f"patient-{index:03d}",
-            "path": f"slides/{slide_id}.tiff",
-        })
-        if on_slide:
-            on_slide(slide_id)
-    write_table(folder / "labels.csv", rows)
+    names, recipes = zip(*cohort_recipes(plan), strict=True)
+    slide_ids = [_slide_id(index) for index in range(plan.slides)]
+    areas = {}
+    pool = ThreadPoolExecutor(workers)
+    try:
+        drawn = pool.map(partial(_drawn, folder, plan), range(plan.slides), recipes)
+        for slide_id, shares in zip(slide_ids, drawn, strict=True):
+            areas[slide_id] = shares
+            if on_slide:
+                on_slide(slide_id)
+    finally:  # whoever stops early does not wait for slides that are not begun
+        pool.shutdown(cancel_futures=True)
+    write_table(
+        folder / "labels.csv",
+        [
+            {
+                "slide_id": slide_id,
+                "label": name,
+                "patient": f"patient-{index:03d}",
+                "path": f"slides/{slide_id}.tiff",
+            }
+            for index, (slide_id, name) in enumerate(zip(slide_ids, names, strict=True))
+        ],
+    )
     content = {"planted": plan.planted, "decides": plan.classes[1], "areas": areas}
     with atomic(folder / "truth.json") as draft:
         draft.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _drawn(
-    folder: Path, slide_id: str, recipe: TissueRecipe, plan: CohortPlan, index: int
-) -> dict[str, float]:
+def _drawn(folder: Path, plan: CohortPlan, index: int, recipe: TissueRecipe) -> dict[str, float]:
     """Each label's share of a slide, which is drawn unless it is there and is what we want."""
+    slide_id = _slide_id(index)
     slide, truth = folder / "slides" / f"{slide_id}.tiff", folder / "truth" / f"{slide_id}.json"
     key = key_of(PAINTERS, asdict(recipe), plan.side, plan.mpp, plan.seed, index)
     known = _known(truth)
@@ -139,6 +156,10 @@ def _drawn(
     with atomic(truth) as draft:
         draft.write_text(json.dumps({"key": key, "sha256": sha256_of(slide), "areas": areas}))
     return areas
+
+
+def _slide_id(index: int) -> str:
+    return f"synthetic-{index:03d}"
 
 
 def _known(truth: Path) -> dict[str, Any]:

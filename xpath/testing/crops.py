@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["CROP", "FIELD", "MPP", "Field", "drawn_images", "paint_fields"]
+__all__ = ["CROP", "DRAWN", "FIELD", "MPP", "Field", "drawn_images", "paint_fields"]
 
 MPP, CROP, FIELD = 0.5, 256, 1024
+DRAWN = "drawn"
+"""Name of the source of such images."""
 FEW = 4
 """Fields that are painted before a pool of processes has started."""
 
@@ -57,12 +59,12 @@ def _paint_field(seed: int) -> Field:
 
 
 def drawn_images(seeds: Sequence[int]) -> list[SourceImage]:
-    """Painted fields as images of a source named ``drawn``, to train on beside real ones."""
+    """Painted fields as images of a source named ``DRAWN``, to train on beside real ones."""
     if not seeds:
         return []
     return [
         SourceImage(
-            source="drawn",
+            source=DRAWN,
             name=f"drawn-{seed:05d}",
             group=f"drawn-{seed:05d}",
             split=None,

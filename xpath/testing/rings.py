@@ -63,16 +63,20 @@ def _ring(canvas: Canvas, radius: float, thickness: float) -> Ring | None:
     if not len(pixels):
         return None
     y, x = pixels[canvas.rng.integers(len(pixels))]
-    ys, xs = np.ogrid[0 : canvas.shape[0], 0 : canvas.shape[1]]
-    dy, dx = (ys - y) * canvas.mpp, (xs - x) * canvas.mpp
+    waves = [(k, canvas.rng.normal(0, 0.09 / k), canvas.rng.uniform(0, 6.3)) for k in (2, 3, 4)]
+    reach = radius * (1 + sum(abs(height) for _, height, _ in waves)) / canvas.mpp
+    # all that the ring can touch
+    rows, columns = (slice(max(0, int(at - reach)), int(at + reach) + 2) for at in (y, x))
+    window = rows, columns
+    ys, xs = np.ogrid[: canvas.shape[0], : canvas.shape[1]]
+    dy, dx = (ys[rows] - y) * canvas.mpp, (xs[:, columns] - x) * canvas.mpp
     angle = np.arctan2(dy, dx)
-    wobble = sum(
-        canvas.rng.normal(0, 0.09 / k) * np.cos(k * angle + canvas.rng.uniform(0, 6.3))
-        for k in (2, 3, 4)
-    )
-    distance = np.hypot(dy, dx)
-    outer = radius * (1 + wobble)
-    disc = (distance < outer) & canvas.tissue
-    if (canvas.tissue_class[disc] != STROMA).mean() > 0.35:
+    wobble = sum(height * np.cos(k * angle + phase) for k, height, phase in waves)
+    distance, outer = np.hypot(dy, dx), radius * (1 + wobble)
+    inside = (distance < outer) & canvas.tissue[window]
+    if (canvas.tissue_class[window][inside] != STROMA).mean() > 0.35:
         return None
-    return Ring(disc, disc & (distance > outer - thickness))
+    disc, wall = np.zeros(canvas.shape, bool), np.zeros(canvas.shape, bool)
+    disc[window] = inside
+    wall[window] = inside & (distance > outer - thickness)
+    return Ring(disc, wall)

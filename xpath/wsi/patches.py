@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,18 +18,33 @@ from xpath.geometry import Size
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from xpath.geometry import PatchGrid
-    from xpath.wsi.slide import Slide
+    from xpath.geometry import Box, PatchGrid
 
-__all__ = ["PatchBatch", "iter_patches", "read_patch"]
+__all__ = ["PatchBatch", "PatchSource", "iter_patches", "read_patch"]
 
 READERS = 4
 """Threads that read. Decoding happens outside Python's lock."""
 AHEAD = 2
 """Batches in flight beyond the one in use: memory stays bounded on any slide."""
+
+
+class PatchSource(Protocol):
+    """Where pixels come from: a ``Slide``, or the ``KeptPatches`` of one."""
+
+    @property
+    def path(self) -> Path:
+        """File of the slide."""
+
+    @property
+    def size(self) -> Size:
+        """Size of the slide at level 0 in pixels."""
+
+    def read(self, box: Box, size: Size) -> NDArray[np.uint8]:
+        """As of ``Slide.read``, also by several threads."""
 
 
 class PatchBatch(NamedTuple):
@@ -41,13 +56,13 @@ class PatchBatch(NamedTuple):
     """``(B, H, W, 3)`` RGB."""
 
 
-def read_patch(slide: Slide, grid: PatchGrid, index: int) -> NDArray[np.uint8]:
+def read_patch(slide: PatchSource, grid: PatchGrid, index: int) -> NDArray[np.uint8]:
     """Patch ``index`` of a grid, ``(H, W, 3)`` at the grid's resolution."""
     return slide.read(grid.box(index), Size(grid.pixels, grid.pixels))
 
 
 def iter_patches(
-    slide: Slide, grid: PatchGrid, *, batch: int, only: Sequence[int] | None = None
+    slide: PatchSource, grid: PatchGrid, *, batch: int, only: Sequence[int] | None = None
 ) -> Iterator[PatchBatch]:
     """Patches in order, batch by batch, read ahead by a few threads.
 
@@ -83,7 +98,7 @@ def _chosen(only: Sequence[int] | None, count: int) -> NDArray[np.int64]:
 
 
 def _batches(
-    slide: Slide, grid: PatchGrid, batch: int, chosen: NDArray[np.int64]
+    slide: PatchSource, grid: PatchGrid, batch: int, chosen: NDArray[np.int64]
 ) -> Iterator[PatchBatch]:
     pool = ThreadPoolExecutor(READERS, thread_name_prefix="xpath-read")
     waiting: deque[_Waiting] = deque()

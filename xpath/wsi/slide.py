@@ -17,7 +17,6 @@ from xpath.errors import ConfigError, ResolutionError, SlideError
 from xpath.geometry import Box, Mpp, Size
 from xpath.wsi.openslide_reader import OpenSlideReader
 from xpath.wsi.pyramid import Level, Scale, Stretch, continued, inside_of, scale_of, span_of
-from xpath.wsi.resample import resample
 from xpath.wsi.resolution import (
     SANE_MPP,
     contradiction,
@@ -26,6 +25,7 @@ from xpath.wsi.resolution import (
     stored_objective,
 )
 from xpath.wsi.tiff_reader import faster
+from xpath.wsi.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -225,16 +225,33 @@ class Slide:
             SlideError: A part of the file is damaged, or the slide is closed.
         """
         size = size or box.size
-        if min(box.width, box.height, size.width, size.height) <= 0:
-            raise SlideError(f"{self.path.name}: cannot read an empty box: {box} as {size}")
-        wanted = max(1.0, min(box.width / size.width, box.height / size.height))
-        index = self.best_level(wanted)
-        scale = self.scales[index]
-        enlarged = size.width > box.width or size.height > box.height
-        if enlarged or box.width * box.height <= BLOCK_PIXELS * scale.x * scale.y:
-            # Enlarging in blocks would blur their borders.
-            return self._read_part(box, index, size, Box(0, 0, size.width, size.height))
-        return self._read_blocks(box, index, size)
+        index, at_once = self._level_of(box, size)
+        if not at_once:
+            return self._read_blocks(box, index, size)
+        return self._seen(self._view(box, index, size))
+
+    def read_nested(
+        self, box: Box, size: Size, inner: Box, inner_size: Size
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Pixels under a box and under one inside it, decoded once, each as ``read`` gives it.
+
+        Args:
+            box: As of ``read``.
+            size: As of ``read``.
+            inner: A box inside, in level-0 pixels.
+            inner_size: Pixels to return of it.
+
+        Raises:
+            SlideError: As of ``read``.
+        """
+        index, at_once = self._level_of(box, size)
+        if not at_once:
+            return self.read(box, size), self.read(inner, inner_size)
+        outer = self._view(box, index, size)
+        within = self._view(inner, self._level_of(inner, inner_size)[0], inner_size)
+        pixels = self._region(index, outer.columns, outer.rows)
+        part = outer.part_for(within, pixels)
+        return outer.shown(pixels), self._seen(within) if part is None else within.shown(part)
 
     def read_level(self, index: int, box: Box | None = None) -> NDArray[np.uint8]:
         """One picture of the pyramid ``(H, W, 3)``, pixel by pixel as it is stored.
@@ -284,7 +301,7 @@ class Slide:
         result = np.empty((size.height, size.width, 3), np.uint8)
 
         def fill(part: Box) -> None:
-            block = self._read_part(box, index, size, part)
+            block = self._seen(self._view(box, index, size, part))
             result[part.y : part.bottom, part.x : part.right] = block
 
         with ThreadPoolExecutor(BLOCK_THREADS, thread_name_prefix="xpath-block") as pool:
@@ -292,20 +309,35 @@ class Slide:
                 filled.result()
         return result
 
-    def _read_part(self, box: Box, index: int, size: Size, part: Box) -> NDArray[np.uint8]:
-        """A part of the picture that ``read`` gives, in pixels of that picture."""
+    def _level_of(self, box: Box, size: Size) -> tuple[int, bool]:
+        """The level a box is read from, and whether it is small enough to be read at once."""
+        if min(box.width, box.height, size.width, size.height) <= 0:
+            raise SlideError(f"{self.path.name}: cannot read an empty box: {box} as {size}")
+        index = self.best_level(max(1.0, min(box.width / size.width, box.height / size.height)))
+        scale = self.scales[index]
+        # Enlarging in blocks would blur their borders.
+        enlarged = size.width > box.width or size.height > box.height
+        return index, enlarged or box.width * box.height <= BLOCK_PIXELS * scale.x * scale.y
+
+    def _seen(self, view: View) -> NDArray[np.uint8]:
+        """The picture of a view."""
+        return view.shown(self._region(view.level, view.columns, view.rows))
+
+    def _view(self, box: Box, index: int, size: Size, part: Box | None = None) -> View:
+        """The picture that ``read`` gives of a box, or a part of it in pixels of that picture."""
+        part = part or Box(0, 0, size.width, size.height)
         scale = self.scales[index]
         step_x, step_y = box.width / size.width, box.height / size.height
         across = span_of(box.x + part.x * step_x, part.width * step_x, scale.x)
         down = span_of(box.y + part.y * step_y, part.height * step_y, scale.y)
         stored = self.levels[index].size
-        columns = self._stretch(index, across, stored.width)
-        rows = self._stretch(index, down, stored.height)
-        return resample(
-            self._region(index, columns, rows),
-            (across[0] - columns.begin, across[1] - columns.begin),
-            (down[0] - rows.begin, down[1] - rows.begin),
-            part.size,
+        return View(
+            index,
+            across,
+            down,
+            columns=self._stretch(index, across, stored.width),
+            rows=self._stretch(index, down, stored.height),
+            size=part.size,
             even=max(scale) > 1,
         )
 

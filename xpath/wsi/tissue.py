@@ -81,11 +81,11 @@ class Tissue:
     coloured: bool = True
     """Whether the slide has any colour. Without, no tissue can be found."""
 
-    def integral(self) -> NDArray[np.float64]:
+    def integral(self) -> NDArray[np.int32]:
         """Sums of the mask above and to the left, ``(h + 1, w + 1)``, for fast shares."""
-        table = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1))
-        table[1:, 1:] = self.mask.cumsum(axis=0).cumsum(axis=1)
-        return table
+        import cv2
+
+        return np.asarray(cv2.integral(self.mask.view(np.uint8)), np.int32)
 
     def share(self, box: Box) -> float:
         """Share of a box that is tissue, 0 to 1. Outside the slide there is none.
@@ -137,10 +137,11 @@ def find_tissue(slide: Slide, config: TissueConfig | None = None) -> Tissue:
     overview = slide.thumbnail(side)
     downsample = (slide.size.width / overview.shape[1], slide.size.height / overview.shape[0])
     pixel_um = mpp * float(np.sqrt(downsample[0] * downsample[1]))
+    coloured = bool((overview.max(axis=2) - overview.min(axis=2)).any())
     mask = _colourful(_without_artefacts(overview, pixel_um, config), config)
+    del overview  # of a large slide, hundreds of megabytes
     if config.exclude_glass:
         mask = without_lines(mask, pixel_um)
-    coloured = bool((overview.max(axis=2) - overview.min(axis=2)).any())
     return Tissue(_clean(mask, pixel_um, config), downsample, coloured)
 
 
@@ -148,6 +149,8 @@ def _without_artefacts(
     overview: NDArray[np.uint8], pixel_um: float, config: TissueConfig
 ) -> NDArray[np.uint8]:
     """The overview ``(h, w, 3)``, white where what is to be left out was."""
+    if not (config.exclude_pen or config.exclude_glass):
+        return overview
     left_out = np.zeros(overview.shape[:2], bool)
     if config.exclude_pen:
         left_out |= find_pen(overview, pixel_um)
@@ -165,7 +168,8 @@ def _colourful(overview: NDArray[np.uint8], config: TissueConfig) -> NDArray[np.
     if not light.any():
         return light
     # The saturation of nearly black pixels is noise.
-    smooth = cv2.medianBlur(np.where(light, hsv[..., 1], 0).astype(np.uint8), 5)
+    smooth = cv2.medianBlur(np.where(light, hsv[..., 1], np.uint8(0)), 5)
+    del hsv
     saturation = np.asarray(smooth, np.uint8)
     glass = _glass(overview, saturation)
     lowest, highest = glass + config.min_saturation, glass + config.max_saturation
@@ -200,7 +204,9 @@ def _glass(overview: NDArray[np.uint8], saturation: NDArray[np.uint8]) -> float:
     glass = saturation[(darkest >= GLASS_BRIGHTNESS) & ~padding]
     if glass.size < padding.size * SMALLEST_GLASS:
         return 0.0
-    return min(float(np.percentile(glass, 25)), GLASS_TINT)  # pale tissue may be among it
+    return min(
+        float(np.percentile(glass, 25, overwrite_input=True)), GLASS_TINT
+    )  # pale tissue may be among it
 
 
 def _clean(mask: NDArray[np.bool_], pixel_um: float, config: TissueConfig) -> NDArray[np.bool_]:

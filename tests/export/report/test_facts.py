@@ -76,7 +76,7 @@ def findings(explanation, objects):
     return findings_of(
         explanation, objects, classes=("A", "B"), probability=0.875,
         guesses=frozenset({TUMOR}), needs={
-            TUMOR: CohortNeed(0.2, 0.9, 0.1, 0.4), STROMA: CohortNeed(*[np.nan] * 4),
+            TUMOR: CohortNeed(0.2, 0.9, 0.1, 0.4, 0.1, 0.4), STROMA: CohortNeed(*[np.nan] * 6),
         },
     )  # fmt: skip
 

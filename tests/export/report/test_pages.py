@@ -95,7 +95,7 @@ def report():
             Layer(name="tumor (tissue)", png=png, shown=True, colour="#cc3311", value=0.5),
         ),
         rows=(
-            row(effect=1.5, null=0.25, imp=4.2, cohort=CohortNeed(0.9, 2.1, 0.5, 1.5)),
+            row(effect=1.5, null=0.25, imp=4.2, cohort=CohortNeed(0.9, 2.1, 0.5, 1.5, 0.5, 1.5)),
             row(name="fat (tissue)", contribution=-0.125),
         ),
         facts={"segmentor SHA-256": "abc"},
@@ -158,7 +158,7 @@ def test_the_index_names_the_files_of_its_tables_and_asks_nobody(tmp_path, repor
     row = {"class_name": "B", "rank": 1, "name": "tumor", "colour": "#000000", "excess": 0.9}
     row |= {"excess_low": 0.5, "excess_high": 1.2, "q": 0.01, "effect": 1.0, "null": 0.1}
     row |= {"imp": 2.0, "slides": 4, "area": 0.1, "cover": 0.6, "least_q": 0.001}
-    row |= {"effect_low": 0.6, "effect_high": 1.4}
+    row |= {"effect_low": 0.6, "effect_high": 1.4, "need_low": 0.5, "need_high": 1.2}
     slide = {"slide_id": "s", "label": "A", "split": "test", "predicted": "B", "status": "done"}
     slide |= {"probability": "0.90", "doubt": "0.20"}
     metrics = {"model": "m", "split": "test", "slides": 4, "auc": 1.0, "f1": 1.0}
@@ -263,7 +263,7 @@ def test_contributions_in_words(report, change, words):
 def test_hiding_in_words_speaks_of_the_class_it_was_measured_for(
     report, effect, null, cohort, words
 ):
-    cohort = cohort and CohortNeed(*cohort)
+    cohort = cohort and CohortNeed(*cohort, *cohort[2:])
     assert words in hiding_in_words(row(effect=effect, null=null, cohort=cohort), report)
 
 
@@ -292,11 +292,17 @@ def test_an_object_that_covers_its_patches_and_a_slide_by_itself_are_said(report
     ],
 )
 def test_evidence_needs_both_intervals(effect, excess, wanted):
-    assert need(CohortNeed(*effect, *excess)) == wanted
+    assert need(CohortNeed(*effect, *excess, *excess)) == wanted
+
+
+def test_an_excess_that_its_neighbour_makes_is_no_support():
+    """Hiding the rest raises the class by more than hiding the object lowers it."""
+    assert need(CohortNeed(2.5, 5.0, 12.3, 24.5, -3.9, -1.2)) == "needed less"
+    assert need(CohortNeed(-0.5, 0.5, 12.3, 24.5, -0.3, 0.2)) == "not distinguishable"
 
 
 def test_a_need_is_proven_suggestive_or_out_of_reach():
-    row = dict(zip(CohortNeed._fields, (0.1, 0.9, 0.1, 0.5), strict=True))
+    row = dict(zip(CohortNeed._fields, (0.1, 0.9, 0.1, 0.5, 0.1, 0.5), strict=True))
     row |= {"class_name": "B", "q": 0.01, "least_q": 0.001, "cover": 0.2}
 
     assert need_in_words(row) == "supports B"
@@ -397,13 +403,13 @@ def test_temperatures_are_read_and_nonsense_is_refused(tmp_path):
 def test_intervals_are_those_of_the_measured_class(tmp_path):
     path = tmp_path / "importance.csv"
     path.write_text(
-        "class_name,object,effect_low,effect_high,excess_low,excess_high\n"
-        "A,tumor,0,1,0.1,0.5\nB,tumor,0,1,-1,1\nA,fat,,,,\n"
+        "class_name,object,effect_low,effect_high,excess_low,excess_high,need_low,need_high\n"
+        "A,tumor,0,1,0.1,0.5,0.1,0.4\nB,tumor,0,1,-1,1,-1,1\nA,fat,,,,,,\n"
     )
 
     needs = cohort_needs(path, "A")
 
-    assert needs["tumor"] == (0.0, 1.0, 0.1, 0.5)
+    assert needs["tumor"] == (0.0, 1.0, 0.1, 0.5, 0.1, 0.4)
     assert math.isnan(needs["fat"].excess_low)
 
 

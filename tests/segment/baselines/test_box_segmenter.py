@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,8 @@ from xpath.metrics.boxes import box_cost, fill_boxes
 from xpath.pathseg.biomedparse_data import PromptedMask
 from xpath.segment.baselines.box_segmenter import BoxSegmenter, score_boxes
 from xpath.segment.baselines.sam_names import is_original, rename_sam
+from xpath.segment.baselines.sam_recipes import MedSam, PlainSam, SamMed2d
+from xpath.segment.baselines.sam_weights import Adapter, add_adapters, config_of
 from xpath.segment.evaluation.questions import EvaluationConfig, questions_of
 
 
@@ -29,108 +34,17 @@ class Filler:
         return np.stack([fill_boxes(box[None], size) for box in boxes])
 
 
-@pytest.fixture(scope="module")
-def sam():
-    """A Segment Anything of 64 pixels with random weights."""
-    from transformers import SamConfig, SamModel
-
-    torch.manual_seed(0)
-    return SamModel(
-        SamConfig(
-            vision_config={
-                "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
-                "image_size": 64, "patch_size": 16, "mlp_dim": 16, "output_channels": 8,
-                "global_attn_indexes": [0], "num_pos_feats": 4,
-            },
-            prompt_encoder_config={
-                "hidden_size": 8, "image_size": 64, "patch_size": 16, "image_embedding_size": 4
-            },
-            mask_decoder_config={
-                "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
-                "mlp_dim": 16, "iou_head_hidden_dim": 8,
-            },
-        )
-    ).eval()  # fmt: skip
+@pytest.fixture
+def image(rng):
+    return rng.integers(40, 200, (64, 32, 3), dtype=np.uint8)
 
 
-def under(prefix, module):
-    return {f"{prefix}.{key}": value for key, value in module.state_dict().items()}
+@pytest.fixture
+def boxes():
+    return np.array([[2, 4, 18, 40], [0, 0, 32, 64]])
 
 
-def numbered(prefix, modules):
-    names = {}
-    for number, module in modules.items():
-        names |= under(f"{prefix}.{number}", module)
-    return names
-
-
-def mlp(prefix, module):
-    layers = {0: module.proj_in, 1: module.layers[0], 2: module.proj_out}
-    return numbered(f"{prefix}.layers", layers)
-
-
-def published_encoder(encoder):
-    neck = encoder.neck
-    names = {"image_encoder.pos_embed": encoder.pos_embed}
-    names |= under("image_encoder.patch_embed.proj", encoder.patch_embed.projection)
-    for number, block in enumerate(encoder.layers):
-        here = f"image_encoder.blocks.{number}"
-        names |= under(f"{here}.norm1", block.layer_norm1) | under(f"{here}.attn", block.attn)
-        names |= under(f"{here}.norm2", block.layer_norm2) | under(f"{here}.mlp", block.mlp)
-    layers = (neck.conv1, neck.layer_norm1, neck.conv2, neck.layer_norm2)
-    return names | numbered("image_encoder.neck", dict(enumerate(layers)))
-
-
-def published_prompts(prompts):
-    down, here = prompts.mask_embed, "prompt_encoder"
-    positions = prompts.shared_embedding.positional_embedding
-    layers = {0: down.conv1, 1: down.layer_norm1, 3: down.conv2, 4: down.layer_norm2}
-    return (
-        {f"{here}.pe_layer.positional_encoding_gaussian_matrix": positions}
-        | numbered(f"{here}.point_embeddings", dict(enumerate(prompts.point_embed)))
-        | under(f"{here}.not_a_point_embed", prompts.not_a_point_embed)
-        | under(f"{here}.no_mask_embed", prompts.no_mask_embed)
-        | numbered(f"{here}.mask_downscaling", layers | {6: down.conv3})
-    )
-
-
-def published_decoder(decoder):
-    transformer, names = decoder.transformer, {}
-    for number, layer in enumerate(transformer.layers):
-        here = f"mask_decoder.transformer.layers.{number}"
-        names |= {
-            f"{here}.norm{n}.{key}": value
-            for n in (1, 2, 3, 4)
-            for key, value in getattr(layer, f"layer_norm{n}").state_dict().items()
-        }
-        for part in ("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token", "mlp"):
-            names |= under(f"{here}.{part}", getattr(layer, part))
-    here, final = "mask_decoder.transformer", transformer.final_attn_token_to_image
-    names |= under(f"{here}.final_attn_token_to_image", final)
-    names |= under(f"{here}.norm_final_attn", transformer.layer_norm_final_attn)
-    names |= under("mask_decoder.iou_token", decoder.iou_token)
-    names |= under("mask_decoder.mask_tokens", decoder.mask_tokens)
-    up = {0: decoder.upscale_conv1, 1: decoder.upscale_layer_norm, 3: decoder.upscale_conv2}
-    names |= numbered("mask_decoder.output_upscaling", up)
-    for number, each in enumerate(decoder.output_hypernetworks_mlps):
-        names |= mlp(f"mask_decoder.output_hypernetworks_mlps.{number}", each)
-    return names | mlp("mask_decoder.iou_prediction_head", decoder.iou_prediction_head)
-
-
-def published_names(sam):
-    """The same tensors under Segment Anything's names, worked out from its modules.
-
-    Its sequences are numbered: a neck of four, three steps of down- and two of upscaling with
-    activations between, MLPs of three layers.
-    """
-    return (
-        published_encoder(sam.vision_encoder)
-        | published_prompts(sam.prompt_encoder)
-        | published_decoder(sam.mask_decoder)
-    )
-
-
-def test_published_names_are_all_known(sam):
+def test_published_names_are_all_known(sam, published_names):
     theirs = published_names(sam)
     renamed = rename_sam(theirs)
 
@@ -204,14 +118,195 @@ def test_a_model_that_fills_its_box_costs_what_the_table_says(items):
         assert not found.problems
 
 
-def test_other_files_are_named(tmp_path):
+def test_each_model_is_shown_its_own_square(image):
+    """MedSAM's least to largest value, SAM-Med2D's nearest pixels, SAM's own processor."""
+    from transformers import SamImageProcessorPil
+
+    tall = np.concatenate((image, image[::-1]))  # 128 pixels high, 32 wide
+
+    own = MedSam().pixels(tall, 64)
+    nearest = tall[::2, np.arange(64) // 2]
+    wanted = (nearest - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
+    processor = SamImageProcessorPil(
+        size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}
+    )
+    shown = processor(tall, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+
+    assert (own.min(), own.max(), own.shape) == (0, 1, (64, 64, 3))
+    assert np.allclose(SamMed2d().pixels(tall, 64), wanted, atol=1e-6)
+    assert np.allclose(PlainSam().pixels(tall, 64), shown, atol=1e-5)
+    assert not PlainSam().pixels(tall, 64)[:, 16:].any()
+    assert PlainSam().scale((128, 32), 64) == (0.5, 0.5)
+    assert SamMed2d().scale((128, 32), 64) == MedSam().scale((128, 32), 64) == (2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("side", "vision"),
+    [
+        (1024, {}),
+        (256, {}),
+        (1024, {
+            "hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16,
+            "global_attn_indexes": [7, 15, 23, 31],
+        }),
+    ],
+)  # fmt: skip
+def test_published_sizes_are_told_by_their_shapes(published_names, side, vision):
+    """MedSAM's ViT-B, SAM-Med2D's at 256 pixels, and ViT-H."""
+    from transformers import SamConfig, SamModel
+
+    wanted = SamConfig(
+        vision_config=vision | {"image_size": side}, prompt_encoder_config={"image_size": side}
+    )
+    with torch.device("meta"):
+        state = rename_sam(published_names(SamModel(wanted)))
+        built = SamModel(config_of(state))
+
+    assert {k: v.shape for k, v in built.state_dict().items()} == {
+        k: v.shape for k, v in state.items()
+    }
+    for name in ("num_attention_heads", "global_attn_indexes", "image_size", "window_size"):
+        configs = (built.config.vision_config, wanted.vision_config)
+        ours, theirs = (getattr(config, name) for config in configs)
+        assert np.array_equal(ours, theirs)
+    assert built.config.mask_decoder_config.num_attention_heads == 8
+
+
+def saved(state, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"model": state}, path)
+    return path
+
+
+def test_a_published_file_answers_as_the_model_it_was_made_of(
+    sam, published_names, tmp_path, image, boxes
+):
+    path = saved(published_names(sam), tmp_path)
+
+    read, direct = BoxSegmenter.from_pretrained(path), BoxSegmenter(sam)
+
+    wanted = direct.masks(direct.encode(image), boxes)
+    assert (read.masks(read.encode(image), boxes) == wanted).all()
+    assert 0 < wanted.mean() < 1
+
+
+def adapted_by_hand(tokens, adapter):
+    """SAM-Med2D's adapter in loops and plain formulas, of its own weights."""
+    names = {name: value.detach().double() for name, value in adapter.state_dict().items()}
+    tokens = tokens.double()
+    hidden = (tokens.mean(dim=(0, 1)) @ names["channel.0.weight"].T).clamp(min=0)
+    gate = 1 / (1 + (-(hidden @ names["channel.2.weight"].T)).exp())
+    gated = tokens * gate
+    height, width, features = tokens.shape
+    down = torch.zeros(height // 2, width // 2, features, dtype=torch.double)
+    kernel = names["spatial.0.weight"]
+    for y, x, v, u in itertools.product(*map(range, (*down.shape[:2], 3, 3))):
+        row, column = 2 * y + v - 1, 2 * x + u - 1
+        if 0 <= row < height and 0 <= column < width:
+            down[y, x] += kernel[:, :, v, u] @ gated[row, column]
+    up, kernel = torch.zeros_like(gated), names["spatial.2.weight"]
+    for y, x, v, u in itertools.product(*map(range, (*down.shape[:2], 4, 4))):
+        row, column = 2 * y + v - 1, 2 * x + u - 1
+        if 0 <= row < height and 0 <= column < width:
+            up[row, column] += down[y, x].clamp(min=0) @ kernel[:, :, v, u]
+    total = tokens + up.clamp(min=0)
+    spread = (total.var(dim=-1, correction=0, keepdim=True) + 1e-5).sqrt()
+    normal = (total - total.mean(dim=-1, keepdim=True)) / spread
+    return normal * names["norm.weight"] + names["norm.bias"]
+
+
+def test_adapters_of_sam_med2d_are_as_published():
+    torch.manual_seed(1)
+    adapter = Adapter(8)
+    torch.nn.init.normal_(adapter.norm.weight)
+    tokens = torch.randn(4, 6, 8)
+
+    with torch.no_grad():
+        ours = adapter(tokens[None])[0]
+
+    assert torch.allclose(ours.double(), adapted_by_hand(tokens, adapter), atol=1e-5)
+
+
+@pytest.fixture
+def med2d(sam):
+    """The tiny model with adapters."""
+    adapted = copy.deepcopy(sam)
+    torch.manual_seed(2)
+    add_adapters(adapted)
+    return adapted.eval()
+
+
+def test_sam_med2d_is_told_by_its_adapters(med2d, published_names, tmp_path, image, boxes):
+    """Nearest pixels, ImageNet's normalisation, the best of three masks, enlarged in two steps."""
+    image = np.concatenate((image, image[::-1]))  # 128 pixels high, 32 wide
+    segmenter = BoxSegmenter.from_pretrained(saved(published_names(med2d), tmp_path))
+
+    masks = segmenter.masks(segmenter.encode(image), boxes)
+
+    nearest = image[::2, np.arange(64) // 2]
+    shown = (nearest - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
+    with torch.inference_mode():
+        answer = med2d(
+            pixel_values=torch.from_numpy(shown).float().permute(2, 0, 1)[None],
+            input_boxes=torch.tensor([[[4.0, 2.0, 34.0, 19.5], [0.0, 0.0, 62.0, 31.5]]]),
+            multimask_output=True,
+        )
+    for number, guess in enumerate(answer.iou_scores[0]):
+        logits = answer.pred_masks[0, number, guess.argmax()][None, None]
+        for size in ((64, 64), (128, 32)):
+            logits = torch.nn.functional.interpolate(logits, size, mode="bilinear")
+        assert (masks[number] == (logits[0, 0] > 0).numpy()).all()
+    assert 0 < masks.mean() < 1
+
+
+def test_segment_anything_itself_is_prepared_as_its_own_processor_does(sam, tmp_path, image, boxes):
+    from transformers import SamImageProcessorPil
+
+    sam.save_pretrained(tmp_path / "sam")
+    segmenter = BoxSegmenter.from_pretrained(f"sam:{tmp_path / 'sam'}")
+
+    masks = segmenter.masks(segmenter.encode(image), boxes)
+
+    processor = SamImageProcessorPil(
+        size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}
+    )
+    shown = processor(image, return_tensors="pt")
+    with torch.inference_mode():
+        answer = sam(
+            pixel_values=shown["pixel_values"],
+            input_boxes=torch.tensor([[[2.0, 4.0, 17.0, 39.0], [0.0, 0.0, 31.0, 63.0]]]),
+            multimask_output=False,
+        )
+    (wanted,) = processor.post_process_masks(
+        answer.pred_masks,
+        shown["original_sizes"],
+        shown["reshaped_input_sizes"],
+        pad_size={"height": 64, "width": 64},
+    )
+    assert (masks == wanted[:, 0].numpy()).all()
+    assert 0 < masks.mean() < 1
+
+
+def test_other_files_are_named(sam, published_names, tmp_path):
+    """Of a damaged file, another model's, and one with a tensor of another shape."""
     path = tmp_path / "medsam.pth"
     torch.save({"image_encoder.pos_embed": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match=r"medsam\.pth is no Segment Anything.*missing"):
+    with pytest.raises(CheckpointError, match=r"medsam\.pth is no Segment Anything"):
+        BoxSegmenter.from_pretrained(path)
+    torch.save({"weights": [1, 2]}, path)
+    with pytest.raises(CheckpointError, match="holds no state dict"):
         BoxSegmenter.from_pretrained(path)
     path.write_bytes(b"none")
     with pytest.raises(CheckpointError, match="cannot be read"):
         BoxSegmenter.from_pretrained(path)
+
+    state = published_names(sam)
+    state["mask_decoder.mask_tokens.weight"] = torch.zeros(5, 16)
+    with pytest.raises(
+        CheckpointError,
+        match=r"mask_tokens.weight is \(5, 16\), wanted \(4, 16\) \(1 differences\)",
+    ):
+        BoxSegmenter.from_pretrained(saved(state, tmp_path))
 
 
 def test_it_is_scored_by_the_pipeline(sam, items, tmp_path, load_script, monkeypatch):
@@ -221,6 +316,7 @@ def test_it_is_scored_by_the_pipeline(sam, items, tmp_path, load_script, monkeyp
     pipeline = load_script("pipelines/evaluate_segmentor.py")
     monkeypatch.setattr(pipeline, "write_figures", lambda *_, **__: None)
     monkeypatch.setattr(pipeline, "draw_examples", lambda *_: None)
+    monkeypatch.setattr(pipeline, "write_comparison_figures", lambda *_: None)
     sam.save_pretrained(tmp_path / "medsam")
     items, _ = items
     index = {

@@ -1,14 +1,22 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from xpath.errors import DataError
+from xpath.pathseg.record import Annotated, LabelMask
 from xpath.segment.evaluation.card import (
     compare,
     comparison_table,
+    label_table,
     object_class_of,
+    presence_answers,
     presence_table,
     score_table,
 )
 from xpath.segment.evaluation.validation import Sample, mean_by_label, read_samples, write_samples
+from xpath.segment.predict.calibration import PresenceCalibration
+from xpath.segment.predict.known_prompts import UNTAUGHT
 
 
 def sample(image, label, dice, *, present=True, found=10, group=None):
@@ -59,3 +67,51 @@ def test_samples_survive_the_disk(tmp_path):
     write_samples(tmp_path / "samples.csv", SAMPLES)
 
     assert read_samples(tmp_path / "samples.csv") == SAMPLES
+
+
+class Shown:
+    """An image with masks of some labels, and some that are known to be absent."""
+
+    def __init__(self, *labels, absent=()):
+        blank = np.zeros((8, 8, 3), np.uint8)
+        mask = np.ones((8, 8), bool)
+        masks = tuple(LabelMask(label, mask) for label in labels)
+        self.read = lambda: Annotated(blank, masks, None, absent)
+
+
+def test_labels_are_listed_with_the_images_that_taught_them():
+    info = SimpleNamespace(labels=("a-b-c", "a-b-d"), drawn=("a-b-e",))
+
+    table = label_table(info, [Shown("a-b-c", "a-b-d"), Shown("a-b-d")])
+
+    assert table.splitlines()[2:] == ["| a-b-c | 1 |", "| a-b-d | 2 |", "| a-b-e | 0 |"]
+
+
+class Answering:
+    """Finds only gland, of everything that is asked."""
+
+    info = SimpleNamespace(labels=("colon-tissue-gland", "colon-nuclei-epithelial"), name="a")
+    calibration = PresenceCalibration(
+        coefficients=(0.0, 1.0, 0.0, 0.0), intercept=0.0, threshold=0.5, precision=1.0,
+        recall=1.0, similarity=False, offsets={"colon-tissue-gland": 0, UNTAUGHT: -9.0},
+    )  # fmt: skip
+
+    def encode(self, image):
+        return image
+
+    def masks(self, embedding, prompts):
+        there = np.array(["gland" in prompt for prompt in prompts])
+        masks = np.broadcast_to(there[:, None, None], (len(prompts), *embedding.shape[:2]))
+        chances = np.where(there, 0.9, 0.0)
+        return SimpleNamespace(masks=masks[None], presence=chances[None], peak=chances[None])
+
+
+def test_what_is_called_present_in_a_sentence():
+    absent = ("colon-nuclei-epithelial",)
+    images = [Shown("colon-tissue-gland", absent=absent), Shown("colon-nuclei-epithelial")]
+
+    words = presence_answers(Answering(), images)
+
+    assert "called present 0 times in 8 " in words
+    assert "of taught ones 1 of 2 are found where they are and 1 of 1 refused" in words
+    assert presence_answers(Answering(), []) == ""

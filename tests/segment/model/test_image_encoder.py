@@ -1,5 +1,6 @@
 """FocalNet against its formula, with levels and windows that differ from stage to stage."""
 
+import pytest
 import torch
 from torch.nn import functional
 
@@ -71,3 +72,17 @@ def test_maps_equal_the_formula():
     for i, (found, wanted) in enumerate(zip(maps, slow(model, image), strict=True)):
         assert found.shape == (2, 8 * 2**i, 16 // 2**i, 24 // 2**i)
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_reader_computes_no_later_stage():
+    torch.manual_seed(0)
+    model = ImageEncoder(width=8, depths=(1, 1, 1, 1)).eval()
+    image = torch.randn(1, 3, 64, 96)
+    wanted = model(image)
+    model.trunk.layers[3].register_forward_hook(lambda *_: pytest.fail("the last stage ran"))
+
+    fine, coarse = model.reader((8, 16))(image)
+
+    assert torch.equal(fine, wanted[1])
+    assert torch.equal(coarse, wanted[2])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xpath.errors import ConfigError
-from xpath.segment.model.timm_image_encoder import TimmImageEncoder
+from xpath.segment.model.timm_image_encoder import TimmImageEncoder, _for_inference
 
 NAME = "tf_efficientnet_lite0"
 
@@ -84,3 +84,48 @@ def test_measured_statistics_stay_in_training(encoder):
 def test_what_is_no_encoder_is_refused(name):
     with pytest.raises(ConfigError, match=f"{name}.* cannot be an image encoder"):
         TimmImageEncoder(name)
+
+
+@pytest.mark.parametrize("name", [NAME, "resnet18", "mobilenetv2_100"])
+@torch.no_grad()
+def test_a_reader_gives_the_same_maps_of_fewer_layers(name):
+    torch.manual_seed(0)
+    encoder = TimmImageEncoder(name)
+    encoder.measure([images(4, seed) for seed in range(3)])  # batch norms that do something
+    encoder.eval()
+    batch = images(2, seed=9, size=(128, 96))
+
+    fine, coarse = encoder.reader((8, 16))(batch)
+
+    wanted = encoder(batch)
+    torch.testing.assert_close(fine, wanted[1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(coarse, wanted[2], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_reader_folds_batch_norms_and_leaves_the_encoder_as_it_is():
+    encoder = TimmImageEncoder(NAME)
+    norms = sum(isinstance(part, torch.nn.BatchNorm2d) for part in encoder.modules())
+
+    trunk = _for_inference(encoder.trunk, last=encoder._stages[2])
+
+    assert norms == sum(isinstance(part, torch.nn.BatchNorm2d) for part in encoder.modules()) > 40
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in trunk.modules())
+    assert len(trunk.blocks) == 5 < len(encoder.trunk.blocks)
+
+
+@torch.no_grad()
+def test_where_folding_would_give_another_map_it_is_left(encoder, monkeypatch):
+    """As of a network whose norm takes another input than the convolution listed before it."""
+
+    def wrong(conv, norm):
+        return conv
+
+    monkeypatch.setattr("xpath.segment.model.timm_image_encoder.fuse_conv_bn_eval", wrong)
+    fresh = TimmImageEncoder(NAME)
+    fresh.measure([images(4)])
+    fresh.eval()
+
+    (coarse,) = fresh.reader((16,))(images(1))
+
+    torch.testing.assert_close(coarse, fresh(images(1))[2], atol=1e-4, rtol=1e-4)

@@ -89,7 +89,7 @@ def object_layer(share: NDArray[np.float32], colour: tuple[int, int, int]) -> by
     image.putpalette([*colour] * STEPS)
     steps = bytes(round(255 * step / (STEPS - 1)) for step in range(STEPS))
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", transparency=steps, optimize=True, bits=4)
+    image.save(buffer, "PNG", transparency=steps, compress_level=6, bits=4)
     return buffer.getvalue()
 
 

@@ -55,6 +55,9 @@ class CohortNeed(NamedTuple):
     excess_low: float
     excess_high: float
     """The same, less that of random masks."""
+    need_low: float
+    need_high: float
+    """The same, held against the size of what random masks do (``ObjectImportance.needs``)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,6 +212,8 @@ class CohortReport:
     """Rows of ``tables/evidence.csv``."""
     groups: tuple[tuple[str, ...], ...] = ()
     """Names of objects that go together in masks or contributions, two at least in each."""
+    not_found: tuple[str, ...] = ()
+    """Objects that were looked for and are on no slide."""
     examples: tuple[SlideReport, ...]
     """Slides shown side by side."""
     slides: tuple[Mapping[str, str], ...]

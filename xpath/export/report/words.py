@@ -119,7 +119,7 @@ def evidence_in_words(row: Evidence) -> str:
     """The verdict on an object, the checks that speak for it, and what they found."""
     area = "alone predicts" if row.area_low > 0.5 else "alone does not predict"
     found = (
-        f"without it the loss rises by {signed(row.loss_without)}"
+        f"without it (its last layer trained again) the loss rises by {signed(row.loss_without)}"
         f" [{signed(row.loss_low)}, {signed(row.loss_high)}]; its area {area} the class (AUC"
         f" {row.area_auc:.2f}); its contribution distinguishes the classes in {row.seeds_held} of"
         f" {row.seeds} trainings"
@@ -159,18 +159,19 @@ def hiding_in_words(row: ObjectRow, report: SlideReport) -> str:
 
 
 def need(cohort: CohortNeed) -> Need:
-    """Reads an object's intervals over patients, both that of its effect and of its excess.
+    """Reads an object's intervals over patients.
 
-    Evidence for or against a class needs both: beside a decisive object, one that does nothing has
-    an excess below 0.
+    Evidence for or against a class takes an effect and a need on the same side: beside a decisive
+    object, one that does nothing has an excess below 0; beside tissue that speaks against the
+    class, above 0.
     """
     if any(map(math.isnan, cohort)):
         return "unknown"
-    if cohort.effect_low > 0 and cohort.excess_low > 0:
+    if cohort.effect_low > 0 and cohort.need_low > 0:
         return "supports"
-    if cohort.effect_high < 0 and cohort.excess_high < 0:
+    if cohort.effect_high < 0 and cohort.need_high < 0:
         return "speaks against"
-    if cohort.excess_high < 0:
+    if min(cohort.excess_high, cohort.need_high) < 0:
         return "needed less" if cohort.effect_low > 0 else "not needed"
     return "not distinguishable"
 

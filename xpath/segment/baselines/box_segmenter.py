@@ -1,4 +1,4 @@
-"""Segmentation by boxes: MedSAM, through transformers' ``SamModel``.
+"""Segmentation by boxes: MedSAM, SAM-Med2D and others, through transformers' ``SamModel``.
 
 The published protocol (PathSegmentor, section 2.3 and Table 11): boxes come from the truth, without
 margin. Axes: N boxes, H W pixels.
@@ -7,33 +7,35 @@ margin. Axes: N boxes, H W pixels.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from xpath.device import device_of
-from xpath.errors import CheckpointError
 from xpath.metrics.boxes import boxes_of
-from xpath.segment.baselines.sam_names import is_original, rename_sam
+from xpath.segment.baselines.sam_recipes import MedSam, PlainSam, SamMed2d
+from xpath.segment.baselines.sam_weights import load_sam
 from xpath.segment.evaluation.evaluate import READERS, Evaluation, Sample, sample_of
 from xpath.segment.evaluation.questions import batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
     from transformers import SamModel
 
+    from xpath.segment.baselines.sam_recipes import SamRecipe
     from xpath.segment.evaluation.questions import Asked, EvaluationConfig, Problem, Question
 
 __all__ = ["BoxEmbedding", "BoxPrompted", "BoxSegmenter", "score_boxes"]
 
 BOXES_AT_ONCE = 16
 """The decoder needs tens of megabytes for each."""
+PLAIN = "sam:"
+"""In front of a path: Segment Anything's own preparation."""
 
 
 class BoxPrompted(Protocol):
@@ -58,76 +60,63 @@ class BoxEmbedding(NamedTuple):
 
 
 class BoxSegmenter:
-    """MedSAM (Ma et al. 2024), or any Segment Anything of ViT type, prepared and read as MedSAM is.
-
-    Images are stretched to the model's square by cubic splines and scaled from their least to
-    their largest value, without mean and deviation. The single mask of each box is enlarged as a
-    probability and cut at 0.5.
+    """MedSAM, SAM-Med2D or Segment Anything of ViT type, prompted with boxes.
 
     Args:
         model: transformers' module; moved to the device.
+        recipe: How images go in and masks come out; MedSAM's if not given.
         device: ``cpu``, ``cuda``, ``cuda:1`` ...
     """
 
-    def __init__(self, model: SamModel, *, device: str = "cpu") -> None:
+    def __init__(
+        self, model: SamModel, recipe: SamRecipe | None = None, *, device: str = "cpu"
+    ) -> None:
         self.device = device_of(device)
+        self._recipe = recipe or MedSam()
         self._model = cast("Any", model)  # transformers' own types do not fit its modules
         self._model.to(self.device).eval()
         self._side = int(self._model.config.vision_config.image_size)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, device: str = "cpu") -> BoxSegmenter:
-        """Reads a folder or hub id in transformers' layout, or MedSAM's own ``.pth`` (ViT-B).
+        """Reads a folder or hub id in transformers' layout, or a published ``.pth``.
+
+        Weights with adapters are SAM-Med2D's. Others are prepared as MedSAM's are, or, with
+        ``sam:`` in front of the path, as Segment Anything's own.
 
         Raises:
             CheckpointError: Neither, or weights that do not fit; differences are named.
         """
-        from transformers import SamConfig, SamModel
-
-        file = Path(path)
-        if file.is_file():
-            model = SamModel(SamConfig())
-            _load(model, file)
-            return cls(model, device=device)
-        try:
-            return cls(SamModel.from_pretrained(str(path)), device=device)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{path} is neither a file of weights nor a SamModel that can be fetched: {error}"
-            ) from error
+        name, plain = str(path).removeprefix(PLAIN), str(path).startswith(PLAIN)
+        loaded = load_sam(name)
+        recipe: SamRecipe = SamMed2d() if loaded.adapted else PlainSam() if plain else MedSam()
+        return cls(loaded.model, recipe, device=device)
 
     @torch.inference_mode()
     def encode(self, image: NDArray[np.uint8]) -> BoxEmbedding:
         """The features of an image ``(H, W, 3)``, uint8 RGB."""
-        from skimage.transform import resize
-
-        square = (self._side, self._side)
-        shown = resize(image, square, order=3, preserve_range=True, anti_aliasing=True)
-        shown = np.clip(shown, 0, 255).astype(np.uint8).astype(np.float32)
-        low, high = shown.min(), shown.max()
-        shown = (shown - low) / max(float(high - low), 1e-8)
-        pixels = torch.from_numpy(shown).permute(2, 0, 1)[None].to(self.device)
-        features = self._model.get_image_embeddings(pixels)
+        shown = torch.from_numpy(self._recipe.pixels(image, self._side))
+        features = self._model.get_image_embeddings(shown.permute(2, 0, 1)[None].to(self.device))
         return BoxEmbedding(features, (image.shape[0], image.shape[1]))
 
     @torch.inference_mode()
     def masks(self, embedding: BoxEmbedding, boxes: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Masks ``(N, H, W)`` for boxes ``(N, 4)`` in pixels, right and bottom just outside."""
-        height, width = embedding.size
-        found = np.zeros((len(boxes), height, width), np.bool_)
+        masks = np.zeros((len(boxes), *embedding.size), np.bool_)
         inside = boxes - np.array([0, 0, 1, 1])  # Segment Anything's end on the last pixel
-        scaled = inside * (self._side / np.array([width, height, width, height]))
+        scaled = inside * np.tile(self._recipe.scale(embedding.size, self._side), 2)
         for start in range(0, len(boxes), BOXES_AT_ONCE):
             some = torch.from_numpy(scaled[None, start : start + BOXES_AT_ONCE]).float()
             answer = self._model(
                 image_embeddings=embedding.features,
                 input_boxes=some.to(self.device),
-                multimask_output=False,
+                multimask_output=self._recipe.multimask,
             )
-            chances = answer.pred_masks[0].sigmoid()
-            large = functional.interpolate(chances, size=(height, width), mode="bilinear")
-            found[start : start + BOXES_AT_ONCE] = (large[:, 0] > 0.5).cpu().numpy()
-        return found
+            best = answer.iou_scores[0].argmax(dim=-1)[:, None, None, None]
+            logits = answer.pred_masks[0].take_along_dim(best, dim=1)
+            large = self._recipe.masks(logits, embedding.size, self._side)
+            masks[start : start + BOXES_AT_ONCE] = large[:, 0].cpu().numpy()
+        return masks
 
 
 def score_boxes(
@@ -178,26 +167,3 @@ def _answered(
         verdict = (bool(mask.any()), float(mask.any()))
         samples.append(sample_of(question, truth, mask[None], verdict, config.tolerance))
     return samples
-
-
-def _load(model: SamModel, path: Path) -> None:
-    """Fills a model from a file of tensors, if all of them fit."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever a damaged file leads to
-        raise CheckpointError(f"{path} cannot be read as a file of tensors: {error}") from error
-    state = state.get("model", state) if isinstance(state, dict) else {}
-    state = rename_sam(state) if is_original(state) else state
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in state.items()}
-    differing = sorted(
-        f"{name} is {given.get(name, 'missing')}, wanted {wanted.get(name, 'no such')}"
-        for name in wanted.keys() | given.keys()
-        if wanted.get(name) != given.get(name)
-    )
-    if differing:
-        raise CheckpointError(
-            f"{path} is no Segment Anything of ViT-B: {'; '.join(differing[:5])}"
-            f" ({len(differing)} differences)"
-        )
-    model.load_state_dict(state)

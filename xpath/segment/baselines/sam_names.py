@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["is_original", "rename_sam"]
+__all__ = ["has_adapters", "is_original", "rename_sam"]
 
 _RULES: tuple[tuple[str, str], ...] = (
     (r"^image_encoder\.", "vision_encoder."),
@@ -35,6 +35,11 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"(_mlps\.\d+|prediction_head)\.layers\.1\.", r"\1.layers.0."),
     (r"(_mlps\.\d+|prediction_head)\.layers\.2\.", r"\1.proj_out."),
 )
+_ADAPTED: tuple[tuple[str, str], ...] = (
+    (r"^(vision_encoder\.layers\.\d+)\.mlp\.", r"\1.mlp.mlp."),
+    (r"^(vision_encoder\.layers\.\d+)\.Adapter\.", r"\1.mlp.adapter."),
+)
+"""Of SAM-Med2D, whose adapters wrap the MLPs here."""
 _POSITIONS = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 _SHARED = (
     "prompt_encoder.shared_embedding.positional_embedding",
@@ -48,14 +53,20 @@ def is_original(names: Mapping[str, object]) -> bool:
     return any(name.startswith("image_encoder.") for name in names)
 
 
+def has_adapters(names: Mapping[str, object]) -> bool:
+    """Whether a state dict with original names is one of SAM-Med2D, with adapters."""
+    return any(".Adapter." in name for name in names)
+
+
 def rename_sam(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of Segment Anything or MedSAM under transformers' names."""
+    """A state dict of Segment Anything, MedSAM or SAM-Med2D under transformers' names."""
+    rules = _RULES + (_ADAPTED if has_adapters(state) else ())
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
         if name == _POSITIONS:
             renamed |= dict.fromkeys(_SHARED, value)
             continue
-        for pattern, ours in _RULES:
+        for pattern, ours in rules:
             name = re.sub(pattern, ours, name)
         renamed[name] = value
     return renamed

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from safetensors.torch import save_file
@@ -60,7 +60,7 @@ class SegmentorInfo:
     image_size: int
     """Side of the images it was trained on, pixels."""
     labels: tuple[str, ...]
-    """Labels it was trained on."""
+    """Labels it learnt from real images: those it was taught."""
     licence: str
     """Licence of the weights."""
     synthetic_only: bool
@@ -73,8 +73,14 @@ class SegmentorInfo:
     square: bool = False
     """True if it was trained on images enlarged to squares of ``image_size``, whatever their
     resolution, as BiomedParse and the published PathSegmentor are: so it is shown them."""
+    drawn: tuple[str, ...] = ()
+    """Labels it learnt from drawn tissue only. On real tissue its answers to them are guesses."""
     digest: str = ""
     """SHA-256 over architecture and weights; filled in when loaded."""
+
+    def on_drawn_tissue(self) -> Self:
+        """The same facts for drawn tissue, where also ``drawn`` labels were taught."""
+        return dataclasses.replace(self, labels=(*self.labels, *self.drawn), drawn=())
 
 
 def save_segmentor(

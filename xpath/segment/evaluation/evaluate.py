@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from xpath.protocols import Segmentor
+    from xpath.protocols import ImageSegmentor
     from xpath.segment.evaluation.questions import Asked, EvaluationConfig
 
 __all__ = ["Answers", "Evaluation", "Sample", "ask", "evaluate_segmentor", "sample_of"]
@@ -81,7 +81,7 @@ class Answers(NamedTuple):
 
 
 def evaluate_segmentor(
-    segmentor: Segmentor,
+    segmentor: ImageSegmentor,
     questions: Mapping[Path, Sequence[Question]],
     config: EvaluationConfig,
     *,
@@ -110,7 +110,7 @@ def evaluate_segmentor(
 
 
 def ask(
-    segmentor: Segmentor,
+    segmentor: ImageSegmentor,
     images: NDArray[np.uint8],
     prompts: Sequence[str],
     *,
@@ -148,7 +148,7 @@ def ask(
 
 
 def _answered(
-    segmentor: Segmentor,
+    segmentor: ImageSegmentor,
     batch: Sequence[Asked],
     config: EvaluationConfig,
     threads: ThreadPoolExecutor,

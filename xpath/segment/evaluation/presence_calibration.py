@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from xpath.errors import DataError
+from xpath.errors import CheckpointError, DataError
 from xpath.labels import load_labels
 from xpath.segment.evaluation.validation import prompt_of
 from xpath.segment.predict.calibration import fit_calibration, mask_facts, with_untaught
+from xpath.segment.predict.known_prompts import UNTAUGHT
 from xpath.segment.predict.presence import MaskStatistics
 
 if TYPE_CHECKING:
@@ -23,8 +24,16 @@ if TYPE_CHECKING:
     from xpath.pathseg.record import SourceImage
     from xpath.protocols import Segmentor
     from xpath.segment.predict.calibration import PresenceCalibration
+    from xpath.segment.predict.predictor import SegmentPredictor
 
-__all__ = ["PresenceQuestions", "ask_presence", "calibrate", "untaught_labels"]
+__all__ = [
+    "PresenceQuestions",
+    "ask_presence",
+    "calibrate",
+    "presence_called",
+    "presence_chances",
+    "untaught_labels",
+]
 
 EACH = 4
 """Untaught labels each image is asked for."""
@@ -92,6 +101,29 @@ def ask_presence(
     )
     never = np.array(strange, np.bool_)
     return PresenceQuestions(table, labels, np.array(present) & ~never, never, np.array(numbers))
+
+
+def presence_chances(
+    calibration: PresenceCalibration, asked: PresenceQuestions
+) -> NDArray[np.float64]:
+    """Calibrated P(present) of each question ``(n,)``, untaught labels all alike."""
+    pairs = zip(asked.labels, asked.untaught, strict=True)
+    names = [UNTAUGHT if never else label for label, never in pairs]
+    return calibration(asked.statistics, names)
+
+
+def presence_called(segmentor: SegmentPredictor, asked: PresenceQuestions) -> NDArray[np.bool_]:
+    """Which questions ``(n,)`` are answered with "present".
+
+    Raises:
+        CheckpointError: The segmentor has no calibration.
+    """
+    if segmentor.calibration is None:
+        raise CheckpointError(
+            f"{segmentor.info.name} has no presence.json; pipelines/card_segmentor.py makes it"
+        )
+    chances = presence_chances(segmentor.calibration, asked)
+    return np.asarray(chances >= segmentor.calibration.threshold)
 
 
 def calibrate(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xpath.pathseg.record import Annotated, SourceImage
-    from xpath.protocols import Segmentor
+    from xpath.protocols import ImageSegmentor
 
 __all__ = ["Sample", "mean_by_label", "prompt_of", "read_samples", "validate", "write_samples"]
 
@@ -52,7 +52,7 @@ def prompt_of(label: str) -> str:
 
 
 def validate(
-    segmentor: Segmentor,
+    segmentor: ImageSegmentor,
     images: Iterable[SourceImage],
     *,
     mpp: float | tuple[float, float] | None = None,
@@ -89,7 +89,7 @@ def _zoom(own: float, mpp: float | tuple[float, float] | None) -> float | None:
 
 
 def predict(
-    segmentor: Segmentor,
+    segmentor: ImageSegmentor,
     image: NDArray[np.uint8],
     labels: Sequence[str],
     zoom: float | None,

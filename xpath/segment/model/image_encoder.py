@@ -12,11 +12,13 @@ from timm.models.focalnet import FocalNet
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
 __all__ = ["ImageEncoder"]
+
+STRIDES = (4, 8, 16, 32)
 
 
 class ImageEncoder(nn.Module):
@@ -68,6 +70,22 @@ class ImageEncoder(nn.Module):
         """Maps of a normalised image ``(B, 3, H, W)``, finest first. H, W are multiples of 32."""
         maps = self.trunk.forward_intermediates(image, intermediates_only=True)
         return [norm(x) for norm, x in zip(self.norms, maps, strict=True)]
+
+    def reader(self, strides: Sequence[int]) -> Callable[[Tensor], list[Tensor]]:
+        """A function that gives the maps at some strides only; later stages are not computed.
+
+        Args:
+            strides: Of 4, 8, 16 and 32, finest first.
+        """
+        stages = [STRIDES.index(stride) for stride in strides]
+
+        def read(image: Tensor) -> list[Tensor]:
+            maps = self.trunk.forward_intermediates(
+                image, indices=stages, stop_early=True, intermediates_only=True
+            )
+            return [self.norms[stage](x) for stage, x in zip(stages, maps, strict=True)]
+
+        return read
 
 
 def _per_stage(number: int | Sequence[int]) -> tuple[int, ...]:

@@ -151,8 +151,15 @@ class SegmentPredictor:
         *,
         device: str = "cpu",
         config: PredictorConfig = PredictorConfig(),
+        drawn: bool = False,
     ) -> SegmentPredictor:
         """A predictor from a checkpoint folder or hub id, or from the weights that ship.
+
+        Args:
+            path: Checkpoint folder or hub id, None for the weights that ship.
+            device: ``cpu``, ``cuda``, ``cuda:1`` ...
+            config: How masks are computed.
+            drawn: It is shown drawn tissue only, so labels learnt from such are no guesses.
 
         Raises:
             CheckpointError: The checkpoint is missing or does not fit.
@@ -164,7 +171,7 @@ class SegmentPredictor:
         return cls(
             model,
             tokenizer,
-            info,
+            info.on_drawn_tissue() if drawn else info,
             device=device,
             config=config,
             texts=texts,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from xpath.labels import Label
     from xpath.protocols import Segmentor
     from xpath.segment.predict.patch_answers import Answers
-    from xpath.wsi.slide import Slide
+    from xpath.wsi.patches import PatchSource
 
 __all__ = ["SegmentConfig", "segment_slide"]
 
@@ -84,7 +84,7 @@ class SegmentConfig:
 
 
 def segment_slide(
-    slide: Slide,
+    slide: PatchSource,
     grid: PatchGrid,
     segmentor: Segmentor,
     labels: Sequence[Label],
@@ -99,7 +99,7 @@ def segment_slide(
     probability under its blended mask, 0 where the mask is empty.
 
     Args:
-        slide: Open slide.
+        slide: Open slide, or ``KeptPatches`` of it, which remember what is read.
         grid: Its patches; they should be cut at the resolution the segmentor was trained at.
         segmentor: ``SegmentPredictor`` or one of one's own.
         labels: What to look for; each is asked on its own.
@@ -149,7 +149,7 @@ def segment_slide(
 class _Work(NamedTuple):
     """All that segmenting a slide needs."""
 
-    slide: Slide
+    slide: PatchSource
     grid: PatchGrid
     segmentor: Segmentor
     labels: Sequence[Label]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from xpath.segment.model.tokenizer import PromptTokenizer
 
 __all__ = ["BatchConfig", "Batches", "batch_shapes", "stream"]
+
+B = TypeVar("B")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,9 +82,7 @@ def collate(crops: list[Crop], tokenizer: PromptTokenizer) -> TrainBatch:
     )
 
 
-def stream(
-    batches: Batches, config: BatchConfig, *, start: int, steps: int
-) -> Iterable[TrainBatch]:
+def stream(batches: Dataset[B], config: BatchConfig, *, start: int, steps: int) -> Iterable[B]:
     """Batches ``start`` to ``steps``, in order."""
     return DataLoader(
         batches,

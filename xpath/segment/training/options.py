@@ -137,7 +137,12 @@ def name_of(model: str, init: Path | None) -> str:
 
 
 def describe(
-    name: str, labels: tuple[str, ...], views: CropConfig, *, image_size: int
+    name: str,
+    labels: tuple[str, ...],
+    views: CropConfig,
+    *,
+    image_size: int,
+    drawn: tuple[str, ...] = (),
 ) -> SegmentorInfo:
     """Facts about the weights that their users need.
 
@@ -146,6 +151,7 @@ def describe(
         labels: That were trained.
         views: Resolutions that were shown.
         image_size: Side of the crops, pixels.
+        drawn: Those of the labels that drawn tissue alone showed.
     """
     return SegmentorInfo(
         name=name,
@@ -153,7 +159,8 @@ def describe(
         mpp_range=None if views.whole else (views.fine[0], views.coarse[1]),
         square=views.whole is not None,
         image_size=image_size,
-        labels=labels,
+        labels=tuple(label for label in labels if label not in drawn),
+        drawn=drawn,
         licence="CC BY-NC-SA 4.0",
         synthetic_only=False,
     )

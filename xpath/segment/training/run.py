@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
-    from xpath.segment.training.trainer import TrainBatch, Trainer, TrainStep
+    from xpath.segment.training.trainer import Batch, Trainer, TrainStep
 
 __all__ = ["Process", "RunConfig", "TrainingRun", "join_processes", "show_step"]
 
@@ -113,7 +113,7 @@ class TrainingRun:
 
     def run(
         self,
-        batches: Iterable[TrainBatch],
+        batches: Iterable[Batch],
         config: RunConfig,
         *,
         on_step: Callable[[TrainStep], None] | None = None,

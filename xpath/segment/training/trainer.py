@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,13 +20,22 @@ from xpath.segment.model.text_encoder import TextFeatures
 from xpath.segment.training.losses import SegmentLoss, segment_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
     from xpath.segment.model.segmentor import PathSegmentor
 
-__all__ = ["TrainBatch", "TrainConfig", "TrainStep", "Trainer", "learning_rate", "take_over"]
+__all__ = [
+    "Batch",
+    "Loss",
+    "TrainBatch",
+    "TrainConfig",
+    "TrainStep",
+    "Trainer",
+    "learning_rate",
+    "take_over",
+]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -57,6 +66,29 @@ class TrainConfig:
     """``fp32`` or ``bf16``; losses and the choice of the query are float32 always."""
     seed: int = 0
     """Seed of stochastic depth, but neither of the first weights nor of the batches."""
+
+
+class Batch(Protocol):
+    """Tensors that a loss takes one by one, images first along the first axis."""
+
+    def to(self, device: torch.device) -> Any:
+        """The batch on a device."""
+        ...
+
+    def parts(self, count: int) -> Iterator[Any]:
+        """The batch in parts of equal size."""
+        ...
+
+
+class Loss(Protocol):
+    """A named tuple of scalars that add up to ``total``."""
+
+    @property
+    def total(self) -> Tensor:
+        """The scalar that training makes small."""
+        ...
+
+    def _asdict(self) -> dict[str, Any]: ...
 
 
 class TrainBatch(NamedTuple):
@@ -92,26 +124,35 @@ class TrainStep(NamedTuple):
 
     step: int
     """Number of steps made."""
-    loss: SegmentLoss
+    loss: Loss
     lr: float
     gradient: Tensor
     """Global norm, before clipping."""
 
 
 class Trainer:
-    """A segmentor, its optimiser and the running average of its weights.
+    """A model, its optimiser and the running average of its weights.
 
     Step n is a function of the state and the batch alone, so a training resumed from ``state`` goes
     on exactly as one that was never stopped; on a GPU up to the order in which its sums are made.
     The global random state is left as it was.
 
     Args:
-        model: Trained in place.
+        model: Trained in place, but for parameters that want no gradient.
         config: How.
         device: Where; under ``torchrun`` the gradient is averaged over all processes.
+        loss: Makes, of a model that is no segmentor, the module from the tensors of a batch to a
+            ``Loss``.
     """
 
-    def __init__(self, model: PathSegmentor, config: TrainConfig, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        *,
+        device: str = "cpu",
+        loss: Callable[[Any, TrainConfig], nn.Module] | None = None,
+    ) -> None:
         self.model = model.to(device).train()
         self.config = config
         self.device = torch.device(device)
@@ -119,14 +160,16 @@ class Trainer:
         fused = self.device.type == "cuda"
         groups = parameter_groups(model, config)
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=fused)
-        self.average = {n: p.detach().clone() for n, p in model.named_parameters()}
-        self._loss: nn.Module = BatchLoss(model, config)
+        self._trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.average = {n: p.detach().clone() for n, p in self._trained.items()}
+        make: Callable[[Any, TrainConfig], nn.Module] = loss or BatchLoss
+        self._loss = make(model, config)
         self._rank = 0
         if torch.distributed.is_initialized():
             self._loss = DistributedDataParallel(self._loss)
             self._rank = torch.distributed.get_rank()
 
-    def __call__(self, batch: TrainBatch) -> TrainStep:
+    def __call__(self, batch: Batch) -> TrainStep:
         """One step of the optimiser."""
         rate = learning_rate(self.step, self.config)
         for group in self.optimizer.param_groups:
@@ -135,25 +178,26 @@ class Trainer:
         numbers = np.random.SeedSequence((self.config.seed, self.step, self._rank))
         with seeded(self.device, int(numbers.generate_state(1)[0])):
             parts = [self._backward(part) for part in batch.parts(self.config.accumulate)]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        norm = nn.utils.clip_grad_norm_(self._trained.values(), self.config.clip)
         self.optimizer.step()
         self.step += 1
         self._follow()
-        loss = SegmentLoss(*(torch.stack(values).sum() for values in zip(*parts, strict=True)))
+        sums = (torch.stack(values).sum() for values in zip(*parts, strict=True))
+        loss: Loss = type(parts[0])(*sums)
         return TrainStep(self.step, loss, rate, norm)
 
-    def _backward(self, part: TrainBatch) -> SegmentLoss:
-        loss: SegmentLoss = self._loss(*part.to(self.device))
+    def _backward(self, part: Batch) -> Any:
+        loss = self._loss(*part.to(self.device))
         share = 1 / self.config.accumulate
         (loss.total * share).backward()
-        return SegmentLoss(*(value.detach() * share for value in loss))
+        return type(loss)(*(value.detach() * share for value in loss))
 
     @torch.no_grad()
     def _follow(self) -> None:
         """Moves the average a little towards the weights, faster early on."""
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step)) if self.config.ema else 0.0
         averages = list(self.average.values())
-        torch._foreach_lerp_(averages, list(self.model.parameters()), 1 - decay)
+        torch._foreach_lerp_(averages, list(self._trained.values()), 1 - decay)
 
     def averaged(self) -> dict[str, Tensor]:
         """State of the model with the averaged weights in place of the last ones."""
@@ -219,13 +263,15 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.lr * rise * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def parameter_groups(model: PathSegmentor, config: TrainConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     """Matrices and kernels with weight decay, then norms, biases, scales, embeddings without.
 
     The image encoder's learn at a share of the rate; groups that would be empty are left out.
     """
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         plain = parameter.ndim < 2 or "embedding" in name or "query_" in name
         share = config.encoder_lr if name.startswith("image_encoder.trunk.") else 1.0
         groups.setdefault((share, 0.0 if plain else config.weight_decay), []).append(parameter)
