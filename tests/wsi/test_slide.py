@@ -202,9 +202,9 @@ def test_a_slide_that_claims_more_pixels_than_its_bytes_can_hold_is_refused(tmp_
     with tifffile.TiffWriter(path) as file:
         file.write(picture, tile=(64, 64), photometric="rgb")
     with tifffile.TiffFile(path, mode="r+") as file:
-        file.pages[0].tags["ImageLength"].overwrite(2**24)
+        file.pages[0].tags["ImageLength"].overwrite(2**22)
 
-    with pytest.raises(SlideError, match=r"boast.tiff claims to have \d+ x 16777216 pixels, in"):
+    with pytest.raises(SlideError, match=r"boast.tiff claims to have \d+ x 4194304 pixels, in"):
         Slide.open(path)
 
 
