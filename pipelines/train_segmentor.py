@@ -65,8 +65,9 @@ def main() -> None:
     trainer = begin(config, args, device, batches)
     # The number of steps may be changed on the way: the schedule stretches.
     fixed = {"train": dataclasses.replace(trainer.config, steps=1), "model": config, "crops": views}
-    facts = {name: to_json(it) for name, it in fixed.items()}
-    facts |= {"shapes": str(args.shapes), "drop_path": str(args.drop_path)}
+    facts = {name: to_json(it) for name, it in fixed.items()} | {
+        name: str(getattr(args, name)) for name in ("shapes", "drop_path")
+    }
     run = TrainingRun(args.out, trainer, facts, lead=rank == 0)
     name, largest = options.name_of(args.model, args.init), max(size for _, size in args.shapes)
     info = options.describe(
