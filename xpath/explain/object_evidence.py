@@ -98,7 +98,7 @@ def object_evidence(
 
 
 def held_out_classes(cohort: Cohort, splits: Sequence[Split]) -> int:
-    """How many classes the test slides of all folds have."""
+    """Number of classes the test slides of all folds have."""
     bags = cohort.bags["objects"]
     return len({bags[i].label for split in splits for i in split.test})
 
@@ -106,7 +106,7 @@ def held_out_classes(cohort: Cohort, splits: Sequence[Split]) -> int:
 def _shown(
     model: ObjectAwareMIL, cohort: Cohort, split: Split, labels: NDArray[np.int64]
 ) -> _Training:
-    """What a classifier shows on the test slides of its fold."""
+    """Evidence that a classifier gives on the test slides of its fold."""
     train, _, test = split
     pooled = np.stack([_object_features(model, bag) for bag in cohort.bags["objects"]])
     weight = linear_head(model).weight.numpy()

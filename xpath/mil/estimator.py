@@ -121,10 +121,8 @@ class _Estimator:
         words = [str(classes[i]) for i in index]
         held_out = hold_out(words, _groups(groups, len(bags)), self.validation, seed)
         width = int(bags[0].features.shape[-1])
-        model = seeded_build(
-            lambda: self._build(width, tuple(str(name) for name in classes), bags[0]),
-            seed,
-        ).to(device)
+        names = tuple(map(str, classes))
+        model = seeded_build(lambda: self._build(width, names, bags[0]), seed).to(device)
         train_bags, held = ([bags[i] for i in indices] for indices in held_out)
         self.result_ = train(model, train_bags, held, self._train_config(len(train_bags), seed))
         doubts = self.result_.doubt, below_mean_pooling(model, train_bags, held)
@@ -168,10 +166,8 @@ class _Estimator:
         """
         unknown = settings.keys() - self.get_params().keys()
         if unknown:
-            raise ConfigError(
-                f"{type(self).__name__} has no {sorted(unknown)}; its settings are"
-                f" {sorted(self.get_params())}"
-            )
+            name, known = type(self).__name__, sorted(self.get_params())
+            raise ConfigError(f"{name} has no {sorted(unknown)}; its settings are {known}")
         for name, value in settings.items():
             setattr(self, name, value)
         return self
