@@ -52,7 +52,6 @@ ELSEWHERE = {
     "explain.labels": "an input",
     "explain.splits": "chooses slides",
     "explain.resamples": "of tables over all slides, which have no key",
-    "explain.evidence_seeds": "of tables over all slides, which have no key",
     "default_mpp": "the resolution of a slide is an input",
     "memory_gb": "changes no result",
 }

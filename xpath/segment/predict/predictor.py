@@ -32,7 +32,7 @@ from xpath.segment.predict.known_prompts import (
     taught_labels,
     untaught,
 )
-from xpath.segment.predict.memory import GIB, chunks, tiles, working_set
+from xpath.segment.predict.memory import GIB, chunks, shifted, tiles, working_set
 from xpath.segment.predict.prompt_features import PromptFeatures
 from xpath.segment.predict.text_cache import TextCache
 
@@ -351,7 +351,7 @@ class SegmentPredictor:
             self.check_finite(logits)
             for r, c in tiles(len(logits), logits.shape[1], fits):
                 chances = embedding.enlarge(logits[r, c]).sigmoid()
-                yield _shifted(r, rows.start), _shifted(c, columns.start), chances
+                yield shifted(r, rows.start), shifted(c, columns.start), chances
 
     def _precision(self) -> AbstractContextManager[object]:
         dtype = DTYPES[self.config.precision]
@@ -398,7 +398,3 @@ def _check_question(embedding: object, prompts: object) -> None:
     others = [one for one in prompts if not isinstance(one, str)]  # type: ignore[attr-defined]
     if others:
         raise DataError(f"prompts must be sentences, got {others[0]!r}; of a label pass .prompt")
-
-
-def _shifted(part: slice, start: int) -> slice:
-    return slice(part.start + start, part.stop + start)
