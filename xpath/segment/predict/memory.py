@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from xpath.segment.model.segmentor import PathSegmentor
 
-__all__ = ["Chunks", "WorkingSet", "chunks", "tiles", "working_set"]
+__all__ = ["Chunks", "WorkingSet", "chunks", "shifted", "tiles", "working_set"]
 
 GIB = 2**30
 MARGIN = 1.2
@@ -95,3 +95,8 @@ def tiles(
     for top in range(0, images, high):
         for left in range(0, prompts, wide):
             yield slice(top, min(top + high, images)), slice(left, min(left + wide, prompts))
+
+
+def shifted(part: slice, start: int) -> slice:
+    """A slice of what begins so much later."""
+    return slice(part.start + start, part.stop + start)

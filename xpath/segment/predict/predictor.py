@@ -33,7 +33,7 @@ from xpath.segment.predict.known_prompts import (
     untaught,
 )
 from xpath.segment.predict.mask_colours import MaskColours
-from xpath.segment.predict.memory import GIB, chunks, tiles, working_set
+from xpath.segment.predict.memory import GIB, chunks, shifted, tiles, working_set
 from xpath.segment.predict.prompt_features import PromptFeatures
 from xpath.segment.predict.text_cache import TextCache
 
@@ -356,7 +356,7 @@ class SegmentPredictor:
             self.check_finite(logits)
             for r, c in tiles(len(logits), logits.shape[1], fits):
                 chances = embedding.enlarge(logits[r, c]).sigmoid()
-                yield _shifted(r, rows.start), _shifted(c, columns.start), chances
+                yield shifted(r, rows.start), shifted(c, columns.start), chances
 
     def _precision(self) -> AbstractContextManager[object]:
         dtype = DTYPES[self.config.precision]
@@ -390,7 +390,3 @@ class SegmentPredictor:
                 len(new),
                 new[0],
             )
-
-
-def _shifted(part: slice, start: int) -> slice:
-    return slice(part.start + start, part.stop + start)
