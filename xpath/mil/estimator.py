@@ -341,10 +341,10 @@ def _tensor(given: Any, name: str) -> torch.Tensor:
         return given
     try:
         array = np.asarray(given)
-        if array.dtype.kind == "c":
-            raise TypeError("it has complex numbers")
         if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-            array = array.astype(np.float64)
+            array = array.astype(
+                np.float64, casting="safe" if array.dtype.kind == "c" else "unsafe"
+            )
     except (TypeError, ValueError) as error:
         raise DataError(f"{name} is no array of numbers ({error}); wanted (N, D)") from error
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -396,9 +396,6 @@ def _seed(random_state: Any) -> int:
         seed = operator.index(random_state)
     except TypeError:
         seed = -1
-    if not 0 <= seed < 2**63:
-        raise ConfigError(
-            f"random_state must be a whole number from 0, a RandomState or None, got"
-            f" {random_state!r}"
-        )
-    return seed
+    if 0 <= seed < 2**63:
+        return seed
+    raise ConfigError(f"random_state must be a whole number >= 0 or None, got {random_state!r}")
