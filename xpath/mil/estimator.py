@@ -336,9 +336,9 @@ def _bag(slide: Any, label: int | None, name: str, *, objects: bool) -> Bag:
 def _tensor(given: Any, name: str) -> torch.Tensor:
     """A tensor of any array-like: frames, lists, mapped files, other byte orders and strides."""
     if isinstance(given, torch.Tensor):
-        if given.layout != torch.strided or given.is_complex():
-            raise DataError(f"{name} is no dense tensor of real numbers; wanted (N, D)")
-        return given
+        if given.layout == torch.strided and not given.is_complex():
+            return given
+        raise DataError(f"{name} is no dense tensor of real numbers; wanted (N, D)")
     try:
         array = np.asarray(given)
         if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
@@ -374,8 +374,8 @@ def _classes(y: Any, count: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 def _groups(given: Sequence[Any] | None, count: int) -> list[str]:
     """A group for each slide. Those without one are groups of their own."""
-    groups = [None] * count if given is None else list(given)
-    return [f"\0{i}" if _is_missing(group) else str(group) for i, group in enumerate(groups)]
+    groups = enumerate([None] * count if given is None else given)
+    return [f"\0{i}" if _is_missing(group) else str(group) for i, group in groups]
 
 
 def _is_missing(value: Any) -> bool:
