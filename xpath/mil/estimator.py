@@ -1,7 +1,6 @@
 """Slide classifiers as scikit-learn's estimators: ``fit``, ``predict_proba``, ``score``.
 
-They clone, pickle and take part in ``cross_val_score`` and ``GridSearchCV``. Axes: B slides,
-N patches, L object classes, D features, K classes.
+Axes: B slides, N patches, L object classes, D features, K classes.
 """
 
 from __future__ import annotations
