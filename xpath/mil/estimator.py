@@ -1,7 +1,6 @@
 """Slide classifiers as scikit-learn's estimators: ``fit``, ``predict_proba``, ``score``.
 
-They clone, pickle and take part in ``cross_val_score`` and ``GridSearchCV``. Axes: B slides,
-N patches, L object classes, D features, K classes.
+Axes: B slides, N patches, L object classes, D features, K classes.
 """
 
 from __future__ import annotations
@@ -332,15 +331,15 @@ def _bag(slide: Any, label: int | None, name: str, *, objects: bool) -> Bag:
 def _tensor(given: Any, name: str) -> torch.Tensor:
     """A tensor of any array-like: frames, lists, mapped files, other byte orders and strides."""
     if isinstance(given, torch.Tensor):
-        if given.layout != torch.strided or given.is_complex():
-            raise DataError(f"{name} is no dense tensor of real numbers; wanted (N, D)")
-        return given
+        if given.layout == torch.strided and not given.is_complex():
+            return given
+        raise DataError(f"{name} is no dense tensor of real numbers; wanted (N, D)")
     try:
         array = np.asarray(given)
-        if array.dtype.kind == "c":
-            raise TypeError("it has complex numbers")
         if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-            array = array.astype(np.float64)
+            array = array.astype(
+                np.float64, casting="safe" if array.dtype.kind == "c" else "unsafe"
+            )
     except (TypeError, ValueError) as error:
         raise DataError(f"{name} is no array of numbers ({error}); wanted (N, D)") from error
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -370,8 +369,8 @@ def _classes(y: Any, count: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
 
 def _groups(given: Sequence[Any] | None, count: int) -> list[str]:
     """A group for each slide. Those without one are groups of their own."""
-    groups = [None] * count if given is None else list(given)
-    return [f"\0{i}" if _is_missing(group) else str(group) for i, group in enumerate(groups)]
+    groups = enumerate([None] * count if given is None else given)
+    return [f"\0{i}" if _is_missing(group) else str(group) for i, group in groups]
 
 
 def _is_missing(value: Any) -> bool:
@@ -392,9 +391,6 @@ def _seed(random_state: Any) -> int:
         seed = operator.index(random_state)
     except TypeError:
         seed = -1
-    if not 0 <= seed < 2**63:
-        raise ConfigError(
-            f"random_state must be a whole number from 0, a RandomState or None, got"
-            f" {random_state!r}"
-        )
-    return seed
+    if 0 <= seed < 2**63:
+        return seed
+    raise ConfigError(f"random_state must be a whole number >= 0 or None, got {random_state!r}")
