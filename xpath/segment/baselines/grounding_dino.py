@@ -126,7 +126,7 @@ class DetectorSegmenter:
             images: RGB, uint8.
             mpp: Ignored: neither model knows of resolutions.
         """
-        return [self._encode(image) for image in as_batch(images)]
+        return [self._encode(image) for image in as_batch(images).cpu().numpy()]
 
     def masks(self, embedding: list[_Encoded], prompts: Sequence[str]) -> Segmentation:
         """Masks ``(B, P, H, W)``: the union over the boxes of each prompt."""

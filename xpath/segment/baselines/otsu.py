@@ -30,7 +30,7 @@ class OtsuNuclei:
 
     def encode(self, images: NDArray[np.uint8], *, mpp: float | None = None) -> NDArray[np.bool_]:  # noqa: ARG002
         """Nuclei ``(B, H, W)`` of images ``(B, H, W, 3)``, taken as they are."""
-        return np.stack([dark_nuclei(image) for image in as_batch(images)])
+        return np.stack([dark_nuclei(image) for image in as_batch(images).cpu().numpy()])
 
     def masks(self, embedding: NDArray[np.bool_], prompts: Sequence[str]) -> Segmentation:
         """The nuclei for each prompt that asks for some, else nothing."""
