@@ -1,4 +1,4 @@
-"""Starting points of a training: sizes and words of the model, the paper's settings, and its end."""
+"""Starting points of a training: sizes and words of the model, settings of the paper, its end."""
 
 from __future__ import annotations
 
