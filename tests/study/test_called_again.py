@@ -52,7 +52,7 @@ def models(root):
     ("setting", "from_stage"),
     [
         ("default_mpp=0.25", None),  # all slides store their own
-        ("drawn=false", "export"),
+        ("drawn=false", "segment"),
         ("explain.seed=7", "explain"),
         pytest.param("classifier.train.epochs=3", "explain", marks=pytest.mark.slow),
         ("objects.rim_um=3", "features"),

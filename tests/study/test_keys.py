@@ -41,6 +41,7 @@ ELSEWHERE = {
     "objects.channels_last": "changes no result",
     "objects.batch": "changes no result",
     "objects.device": "changes no result",
+    "explain.evidence_seeds": "of tables over all slides, which have no key",
     "split.train": "the split of every slide is an input, as of the next five",
     "split.validation": "",
     "split.seed": "",

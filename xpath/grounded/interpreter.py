@@ -60,6 +60,8 @@ class GroundedMasks(NamedTuple):
     mask is not empty, which means little: the model answers for what is absent, too."""
     probability: NDArray[np.float32] | None = None
     """``(B, P, H, W)`` per pixel, if it was asked for."""
+    score: NDArray[np.float64] | None = None
+    """``(B, P)`` by which presence was judged; None where that is ``presence``."""
 
 
 class GroundedInterpreter:

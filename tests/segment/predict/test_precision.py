@@ -31,7 +31,9 @@ def two_patches(shared):
 def masks_at(precision, two_patches, path):
     slide, grid = two_patches
     labels = [load_labels().parse(f"breast-{name}") for name in ASKED]
-    predictor = SegmentPredictor.from_pretrained(config=PredictorConfig(precision=precision))
+    predictor = SegmentPredictor.from_pretrained(
+        config=PredictorConfig(precision=precision), drawn=True
+    )
     segment_slide(slide, grid, predictor, labels, path)
     return open_masks(path)
 
