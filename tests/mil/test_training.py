@@ -158,6 +158,28 @@ def test_the_seed_decides_every_bit():
     assert not torch.equal(trained(other), wanted)
 
 
+def test_the_weights_of_the_last_epochs_are_averaged_where_no_slides_choose():
+    bags, after = patch_cohort(10, 1), []
+    config = TrainConfig(lr=0.01, epochs=4, averaged=0.5)
+    model = attention_mil(proj=5)
+
+    def keep(_):
+        after.append(copy.deepcopy(model.state_dict()))
+
+    train(model, bags, [], config, keep)
+
+    for name, value in model.state_dict().items():
+        wanted = (after[2][name].double() + after[3][name].double()) / 2
+        torch.testing.assert_close(value, wanted.to(value), atol=1e-7, rtol=0)
+    chosen = attention_mil(proj=5)
+    train(chosen, bags, patch_cohort(6, 2), config)
+    plain = attention_mil(proj=5)
+    train(plain, bags, patch_cohort(6, 2), replace(config, averaged=0.0))
+    assert all(map(torch.equal, chosen.state_dict().values(), plain.state_dict().values()))
+    with pytest.raises(ConfigError, match="averaged must be a share"):
+        TrainConfig(averaged=1.5)
+
+
 def test_the_global_random_state_is_left_alone():
     model = attention_mil(dropout=0.5)
     before = torch.get_rng_state()

@@ -63,7 +63,7 @@ def test_what_depends_on_a_setting_is_made_again(again, once, finished, setting,
 
     later = STAGES[STAGES.index(from_stage) :] if from_stage else ()
     assert made == {stage: (1 + (stage in later)) * once[stage] for stage in STAGES}
-    trained_again = setting.startswith("classifier.") or from_stage == "features"
+    trained_again = setting.startswith("classifier.") or from_stage in ("segment", "features")
     assert (models(again.root) != models(finished)) == trained_again
 
 

@@ -106,6 +106,7 @@ DEFAULTS = {
     "classifier.train.min_steps": 300,
     "classifier.train.patience": 15,
     "classifier.train.monitor": "loss",
+    "classifier.train.averaged": 0.0,
     "classifier.train.bags_per_step": 4,
     "classifier.train.class_weight": "balanced",
     "classifier.train.sampling": "shuffled",

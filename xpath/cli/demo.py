@@ -22,7 +22,7 @@ browser. No network, no GPU, no data needed. The segmentor's masks are real pred
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("--out", type=Path, default=Path("demo-run"), help="folder to write")
-    parser.add_argument("--slides", type=int, default=32, help="slides to draw")
+    parser.add_argument("--slides", type=int, default=24, help="slides to draw")
     parser.add_argument(
         "--workers", type=int, help="slides at once (default: as many as cores, 4 at most)"
     )

@@ -66,8 +66,10 @@ class _Estimator:
     validation: float = 0.0
     """Share of the slides that chooses the epoch and does not train; 0 to run all epochs. Worth
     its slides only where there are hundreds: the choice of a handful is chance."""
-    bags_per_step: int = 4
+    bags_per_step: int = 2
     """Slides per optimiser step."""
+    averaged: float = 0.5
+    """Share of the epochs whose weights are averaged, if no slides are held out."""
     class_weight: Literal["balanced", "none"] = "balanced"
     """``balanced``: rare classes weigh more in the loss."""
     sampling: Literal["shuffled", "balanced"] = "shuffled"

@@ -22,7 +22,7 @@ from xpath.mil.bag import chunks, own_tensor, pack
 from xpath.mil.prediction import predict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -72,6 +72,9 @@ class TrainConfig:
     Half the memory, and on a GPU faster; ``float16`` only for GPUs without ``bfloat16``."""
     scale: bool = True
     """Fit the feature scaler on the training slides first."""
+    averaged: float = 0.0
+    """Share of the epochs, the last ones, whose weights are averaged, where no validation slides
+    choose one (stochastic weight averaging, Izmailov et al. 2018). 0: the last weights stay."""
     seed: int = 0
     """Order of the slides and dropout; the first weights are the caller's matter."""
 
@@ -85,6 +88,8 @@ class TrainConfig:
             raise ConfigError(f"lr, epochs, patience and bags_per_step must be positive: {self}")
         if min(self.weight_decay, self.min_steps) < 0:
             raise ConfigError(f"weight_decay and min_steps must be 0 or more: {self}")
+        if not 0 <= self.averaged <= 1:
+            raise ConfigError(f"averaged must be a share from 0 to 1, got {self.averaged}")
         words = {
             "class_weight": ("balanced", "none"),
             "monitor": ("loss", "auc"),
@@ -135,9 +140,10 @@ def train(
 ) -> TrainResult:
     """Trains a model in place and leaves it with its best weights, in evaluation mode.
 
-    Without validation slides all epochs run and the last weights stay. On the CPU, model, bags and
-    config alone decide every bit of the result, and the global random state stays. How it was
-    trained, on which slides, and what speaks against it, is kept in ``model.metadata["training"]``
+    Without validation slides all epochs run, and the last weights stay, or the mean of the last. On
+    the CPU, model, bags and config alone decide every bit of the result, and the global random
+    state stays. How it was trained, on which slides, and what speaks against it, is kept in
+    ``model.metadata["training"]``
     and so saved. A model that may not have learnt is warned of.
 
     Args:
@@ -162,8 +168,10 @@ def train(
     history: list[Epoch] = []
     steps = math.ceil(len(train_bags) / config.bags_per_step)
     best, best_score, best_state = 0, (-math.inf, -math.inf), model.state_dict()
+    mean = _MeanWeights(model, config, 0.0 if validation_bags else config.averaged)
     for epoch in _epochs(model, train_bags, validation_bags, config):
         history.append(epoch)
+        mean.add(epoch.number)
         if on_epoch:
             on_epoch(epoch)
         score = _score(epoch, config.monitor)
@@ -172,7 +180,7 @@ def train(
             best_state = copy.deepcopy(model.state_dict())
         elif epoch.number - best >= config.patience and len(history) * steps >= config.min_steps:
             break
-    model.load_state_dict(best_state)
+    model.load_state_dict(mean.state(best_state))
     model.eval()
     _fit_baseline(model, train_bags)
     answers = predict(model, train_bags)
@@ -191,6 +199,29 @@ def train(
         "validation_slides": [bag.slide_id for bag in validation_bags],
     }
     return result
+
+
+class _MeanWeights:
+    """The mean of a model's weights over the last epochs."""
+
+    def __init__(self, model: SlideClassifier, config: TrainConfig, share: float) -> None:
+        self._model, self._count = model, 0
+        self._first = config.epochs - math.ceil(share * config.epochs)
+        self._sum: dict[str, Tensor] = {}
+
+    def add(self, epoch: int) -> None:
+        """Takes the weights after an epoch, if it is one of the last."""
+        if epoch < self._first:
+            return
+        self._count += 1
+        for name, value in self._model.state_dict().items():
+            if value.is_floating_point():
+                self._sum[name] = self._sum.get(name, 0) + value.double()
+
+    def state(self, last: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The last state, its weights averaged."""
+        mean = {name: (value / self._count).to(last[name]) for name, value in self._sum.items()}
+        return {**last, **mean}
 
 
 def _doubt(history: Sequence[Epoch], best: int, auc: float) -> str:
