@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo-run
 ARGS ?=
+PROCESSES ?= 2
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -19,11 +20,11 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 help:
 	@echo "make install   into $(VENV), once"
 	@echo "make demo      the whole chain on drawn slides, into OUT=$(OUT)"
-	@echo "make test      the tests; ARGS='-k bag -x' goes to pytest"
+	@echo "make test      the tests, in PROCESSES=2; ARGS='-k bag -x' goes to pytest"
 	@echo "make lint      style, types, layers"
 	@echo "make bench     every script in benchmarks/, one JSON line each"
 	@echo "make clean     remove $(VENV) and caches"
-	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) OUT=$(OUT) ARGS=$(ARGS)"
+	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) OUT=$(OUT) ARGS=$(ARGS) PROCESSES=$(PROCESSES)"
 
 install: $(INSTALLED)
 
@@ -41,7 +42,7 @@ demo: $(INSTALLED)
 	$(BIN)/xpath demo --out "$(OUT)"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -29,6 +29,18 @@ def slides():
     return rng, np.arange(30) % 2, np.arange(14) % 2
 
 
+def test_a_loss_beyond_rounding_stays_finite():
+    """The probability of the true class is below the smallest double; of three classes likewise."""
+    labels = np.array([0, 1] * 4)
+    apart = np.where(labels, 1.0, -1.0)[:, None, None] * np.ones((1, 1, 2))
+    wrong = np.array([[[1e6, 1e6]]])
+
+    assert np.isfinite(leave_object_out(apart, labels, wrong, np.array([0]))).all()
+    three = np.array([0, 1, 2] * 3)
+    spread = np.eye(3)[three][:, None]
+    assert np.isfinite(leave_object_out(spread, three, 1e6 * spread[:1], np.array([1]))).all()
+
+
 def test_without_the_planted_object_the_loss_rises_and_without_others_it_does_not(slides):
     rng, train, test = slides
 

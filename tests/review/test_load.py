@@ -36,7 +36,7 @@ def until(true):
 
 
 def test_many_silent_connections_shut_nobody_out(crowded):
-    lines = []
+    lines, before = [], threading.active_count()
     for number in range(100):
         lines.append(line_to(crowded))
         if number % 20 == 0:
@@ -47,7 +47,7 @@ def test_many_silent_connections_shut_nobody_out(crowded):
     for line in lines:
         line.close()
     until(lambda: len(crowded.server.connections) == 0)
-    until(lambda: threading.active_count() < 20)
+    until(lambda: threading.active_count() < before + 20)
 
 
 def test_a_request_that_trickles_in_is_ended(crowded):

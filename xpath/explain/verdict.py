@@ -193,6 +193,7 @@ def _loss(
     c: float,
 ) -> NDArray[np.float64]:
     """Loss of each test slide ``(T,)`` under a logistic regression."""
+    from scipy.special import log_softmax
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -203,7 +204,10 @@ def _loss(
         StandardScaler(), LogisticRegression(C=penalty, class_weight="balanced", max_iter=2000)
     )
     model.fit(train, train_labels)
-    logs = model.predict_log_proba(test)
+    scores = model.decision_function(test)
+    if scores.ndim == 1:  # two classes: those of the second, against 0
+        scores = np.stack([np.zeros_like(scores), scores], axis=1)
+    logs = log_softmax(scores, axis=1)  # finite where the probability itself is not told from 0
     column = {int(k): j for j, k in enumerate(model.classes_)}
     chosen = [column[int(label)] for label in test_labels]
     return np.asarray(-logs[np.arange(len(test)), chosen])
