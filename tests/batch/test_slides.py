@@ -287,3 +287,46 @@ def test_rows_of_commas_are_blank_rows(write):
 def test_a_name_that_leads_elsewhere_is_no_name():
     with pytest.raises(DataError, match="cannot be named"):
         SlideEntry(slide_id="../a", path=Path("a.svs"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ("IDC", "idc", True),
+        ("IDC NOS", "IDC  NOS", True),
+        ("IDC NOS", "IDCNOS", True),
+        ("IDC", "ID\u200bC", True),
+        ("1", "1.0", True),
+        ("HER2", "HER2+", False),
+        ("1", "01", False),
+        ("A-B", "A_B", False),
+    ],
+)
+@pytest.mark.parametrize("column", ["label", "patient", "site"])
+def test_names_that_are_nearly_the_same_are_told(write, caplog, column, one, other, told):
+    cells = {"label": "xy", "patient": "pq", "site": "st"} | {column: (one, other)}
+    rows = "".join(f"{i},{','.join(cells[c][i] for c in cells)}\n" for i in range(2))
+
+    labels = read_labels(write(f"slide_id,{','.join(cells)}\n{rows}"))
+
+    assert [getattr(row, column) for row in labels.values()] == [one, other]
+    assert (f"column {column} has names that are nearly the same" in caplog.text) == told
+    assert (f"{one!r}, {other!r}" in caplog.text) == told
+
+
+def test_blanks_around_a_class_are_no_part_of_it(write, caplog):
+    labels = read_labels(write("slide_id,label\na,IDC \nb,\u00a0IDC\nc,IDC\n"))
+
+    assert {row.label for row in labels.values()} == {"IDC"}
+    assert not caplog.records
+
+
+def test_accents_are_one_name_however_they_are_written(tmp_path, write):
+    """macOS writes the vowel and its dots apart in names of files."""
+    (tmp_path / "Mu\u0308ller.svs").touch()
+    slides = find_slides(tmp_path / "Mu\u0308ller.svs")
+
+    (slide,) = with_labels(slides, read_labels(write("slide_id,label\nM\u00fcller,x\n")))
+
+    assert (slide.slide_id, slide.label) == ("M\u00fcller", "x")
+    assert slide.path.exists()

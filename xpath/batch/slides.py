@@ -13,6 +13,7 @@ from pathlib import Path
 from xpath.errors import DataError
 from xpath.store.names import (
     SLIDE_SUFFIXES,
+    alike,
     count_missing,
     is_missing,
     match_names,
@@ -225,7 +226,7 @@ def _labels_of(
     patients = [row.get("patient") or row.get("case_id") or "" for row in rows]
     if words := count_missing(patients):
         logger.warning("%s: slides without a patient (%s) are each a patient's", path, words)
-    return {
+    labels = {
         row["slide_id"]: SlideLabel(
             label=label if keep_na else _known(label),
             patient=_known(patient),
@@ -234,6 +235,13 @@ def _labels_of(
         )
         for row, label, patient in zip(rows, written, patients, strict=True)
     }
+    for column in ("label", "patient", "site"):
+        if names := alike(getattr(row, column) for row in labels.values()):
+            logger.warning(
+                "%s: the column %s has names that are nearly the same, and are taken for different"
+                " ones: %s; correct the table if they are one", path, column, names,
+            )  # fmt: skip
+    return labels
 
 
 def _known(text: str) -> str:

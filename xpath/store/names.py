@@ -7,6 +7,7 @@ and what R, pandas and spreadsheets write for a gap is a gap.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FEATURE_SUFFIXES",
     "SLIDE_SUFFIXES",
+    "alike",
     "count_missing",
     "is_missing",
     "match_names",
@@ -55,9 +57,10 @@ SHOWN = 10
 def plain_name(name: str) -> str:
     """A slide's name of that of its slide or feature file: ``a`` of ``a.svs.h5``, ``a.ome.tif``.
 
-    Folders before it, as some tables have them, are no part of it.
+    Folders before it, as some tables have them, are no part of it. An accent is one letter with its
+    vowel, whereas macOS writes two into the names of files.
     """
-    name = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    name = unicodedata.normalize("NFC", name).replace("\\", "/").rstrip("/").rpartition("/")[2]
     while (dot := name.rfind(".")) > 0 and name[dot:].lower() in KNOWN:
         name = name[:dot]
     return name
@@ -75,6 +78,17 @@ def count_missing(texts: Iterable[str]) -> str:
     """
     words = Counter(text for text in texts if text and is_missing(text))
     return ", ".join(f"{word} {count} times" for word, count in words.items())
+
+
+def alike(names: Iterable[str]) -> str:
+    """Names that differ only in capitals, blanks or the form of a number, each quoted.
+
+    Empty where there are none: ``'IDC', 'idc'; '1', '1.0'``.
+    """
+    forms: dict[str, list[str]] = {}
+    for name in dict.fromkeys(filter(None, names)):
+        forms.setdefault(_number(name) or _folded(name), []).append(name)
+    return "; ".join(", ".join(map(repr, same)) for same in forms.values() if len(same) > 1)
 
 
 def match_names(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
@@ -114,6 +128,12 @@ def _unique(form: Callable[[str], str | None], known: Iterable[str]) -> dict[str
         if (text := form(name)) is not None:
             by_form.setdefault(text, []).append(name)
     return {text: names[0] for text, names in by_form.items() if len(names) == 1}
+
+
+def _folded(name: str) -> str:
+    """A name without capitals, blanks, and letters that are not seen."""
+    letters = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(c for c in letters if not c.isspace() and unicodedata.category(c) != "Cf")
 
 
 def _number(name: str) -> str | None:
