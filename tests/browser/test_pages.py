@@ -35,7 +35,7 @@ def review(run_folder, new_page):
         address = f"http://127.0.0.1:{client.port}/"
         page = new_page()
         page.open(address)
-        page.until("document.querySelectorAll('#object-classes li').length === 4")
+        page.until("document.querySelector('main').ariaBusy === 'false'")
         yield SimpleNamespace(page=page, address=address, client=client, slides=run_folder.slides)
 
 
@@ -202,7 +202,7 @@ def test_a_slide_that_was_moved_away_is_said_and_objects_stay(review):
     page.until("!byId('notice').hidden")
 
     assert "not where it was" in page.run("byId('notice').textContent")
-    page.until("document.querySelectorAll('#object-classes li').length === 4")
+    page.until("document.querySelector('main').ariaBusy === 'false'")
     until_loaded(page, "two%20words/outlines/")
     click_on_slide(page, 70, 50)
     page.until("!byId('finding').hidden")
