@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -127,6 +129,7 @@ def test_labels_without_a_slide_are_named(folder, write, caplog):
         ('slide_id,label\n"a,x\nb,y\n', "cannot be read"),
         ("PATIENT,FILENAME\np,a.h5\n", "name FILENAME slide_id"),
         ("PK\x03\x04", "workbook of Excel"),
+        ("slide_id,label,mpp\na,x,0_25\n", "mpp of a .* got '0_25'"),
     ],
 )
 def test_wrong_tables_are_refused(write, text, words):
@@ -241,6 +244,12 @@ GAPS = [
     "#N/A",
     "NULL",
     "\u2013",
+    "\u2212",
+    "[Not Available]",
+    "not reported",
+    ".",
+    "?",
+    "#REF!",
 ]
 
 
@@ -330,3 +339,54 @@ def test_accents_are_one_name_however_they_are_written(tmp_path, write):
 
     assert (slide.slide_id, slide.label) == ("M\u00fcller", "x")
     assert slide.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("named", "slide"),
+    [
+        ("CASE-1", "case-1"),
+        ("case 1", "case_1"),
+        ("7", "007"),
+        ("1.0E+5", "100000"),
+        ("'a'", "a"),
+        ("a.svs.gz", "a.SVS.GZ"),
+    ],
+)
+def test_names_that_are_nearly_those_of_slides_are_told(write, tmp_path, caplog, named, slide):
+    slides = [SlideEntry(slide_id=name, path=tmp_path / "x.svs") for name in (slide, "other")]
+    hint = f"nearly the same are {named!r} and {slide!r}"
+
+    with pytest.raises(DataError, match=re.escape(hint)):
+        with_labels(slides, read_labels(write(f"slide_id,label\n{named},x\n")))
+    labelled = with_labels(slides, read_labels(write(f"slide_id,label\n{named},x\nother,y\n")))
+
+    assert [one.label for one in labelled] == ["", "y"]
+    assert hint in caplog.text
+
+
+def test_marks_that_are_not_seen_are_no_part_of_a_name(write, tmp_path):
+    slides = [SlideEntry(slide_id=name, path=tmp_path / name) for name in "ab"]
+    table = write("\ufeff\ufeffslide_id,label\na\u200b,x\n\u202bb,y\n")
+
+    assert [one.label for one in with_labels(slides, read_labels(table))] == ["x", "y"]
+
+
+def test_slides_whose_folders_are_one_on_other_systems_are_refused(folder):
+    (folder / "deep" / "B.tiff").touch()
+
+    with pytest.raises(DataError, match="both named 'B' but for capitals"):
+        find_slides(folder)
+
+
+@pytest.mark.parametrize("suffix", [".czi", ".qptiff", ".QPTIFF", ".mrxs", ".dcm", ".bif"])
+def test_slides_of_every_scanner_are_found_in_folders(tmp_path, suffix):
+    (tmp_path / f"a{suffix}").touch()
+
+    assert [slide.slide_id for slide in find_slides(tmp_path)] == ["a"]
+
+
+def test_a_packed_table_is_to_be_unpacked(tmp_path):
+    (tmp_path / "l.csv").write_bytes(gzip.compress(b"slide_id,label\na,x\n"))
+
+    with pytest.raises(DataError, match="packed; unpack it"):
+        read_labels(tmp_path / "l.csv")

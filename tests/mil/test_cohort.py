@@ -134,3 +134,20 @@ def test_a_rare_class_is_named_as_the_table_names_it(features, labels):
 
     with pytest.raises(DataError, match=r"'rare': 1.*leave out the classes \['rare'\]"):
         split_cohort(read(features, table), SplitConfig())
+
+
+def test_names_that_are_nearly_those_of_files_are_told(features, labels, tmp_path):
+    slides, lost = find_slides(features, labels("slide_id,label\nA,x\nb,y\nc,x\nzz,y\n"))
+
+    assert [slide.slide_id for slide in slides] == ["b", "c"]
+    assert lost[0].endswith("nearly the same are 'A' and 'a': spell them alike if they are one")
+    assert "nearly" not in lost[1]
+    with pytest.raises(DataError, match=r"no labelled slide.*nearly the same are 'A' and 'a', 'B'"):
+        find_slides(features, labels("slide_id,label\nA,x\nB,y\n"))
+    table = tmp_path / "splits_0.csv"
+    table.write_text(",train,val,test\n0,A,c,e\n1,b,d,zz\n")
+    cohort = read(features, labels(TABLE))
+
+    first, second = not_in_cohort(cohort, SplitConfig(table=str(table)))
+
+    assert "nearly the same are 'A' and 'a'" in first and "nearly" not in second

@@ -17,6 +17,7 @@ from xpath.store.names import (
     count_missing,
     is_missing,
     match_names,
+    nearly,
     plain_name,
     shown,
 )
@@ -136,6 +137,7 @@ def with_labels(slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]) 
         raise DataError(
             f"the labels name none of the {len(slides)} slides; they name {list(labels)[:3]}, the"
             f" slides are {[slide.slide_id for slide in slides[:3]]} (file names without suffix)"
+            f"{nearly(labels, [slide.slide_id for slide in slides])}"
         )
     of_slide = {meant[name]: label for name, label in labels.items() if name in meant}
     lost = [s.slide_id for s in slides if s.slide_id not in of_slide]
@@ -144,10 +146,11 @@ def with_labels(slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]) 
     unknown = labels_without_slide(slides, labels)
     if unknown:
         logger.warning(
-            "%d of %d labels are of slides that are not there: %s",
+            "%d of %d labels are of slides that are not there: %s%s",
             len(unknown),
             len(labels),
             shown(unknown),
+            nearly(unknown, lost),
         )
     return [_labelled(slide, of_slide.get(slide.slide_id)) for slide in slides]
 
@@ -179,11 +182,13 @@ def _refuse_one_name(paths: Sequence[Path]) -> None:
     """Refuses two slides whose results would go to one folder."""
     first: dict[str, Path] = {}
     for path in paths:
-        other = first.setdefault(plain_name(path.stem), path)
+        name = plain_name(path.stem)
+        other = first.setdefault(name.casefold(), path)
         if other != path:
+            alike = "" if plain_name(other.stem) == name else " but for capitals"
             raise DataError(
-                f"{other} and {path} are both named {plain_name(path.stem)!r}, and results go by"
-                " name; rename one, or pass only the files that are meant"
+                f"{other} and {path} are both named {name!r}{alike}, and results go by name; rename"
+                " one, or pass only the files that are meant"
             )
 
 

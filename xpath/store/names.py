@@ -23,6 +23,7 @@ __all__ = [
     "count_missing",
     "is_missing",
     "match_names",
+    "nearly",
     "plain_name",
     "shown",
 ]
@@ -47,20 +48,25 @@ FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".zarr")
 KNOWN = (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES, ".ome")
 MISSING = frozenset((
     "", "na", "n/a", "n.a.", "nan", "-nan", "none", "null", "<null>", "nil", "-", "--", "\u2013",
-    "\u2014", "<na>", "nat", "#n/a", "#n/a n/a", "#na", "#null!", "1.#ind", "-1.#ind", "1.#qnan",
-    "-1.#qnan", "\\n",
+    "\u2014", "\u2212", ".", "?", "<na>", "nat", "#n/a", "#n/a n/a", "#na", "#null!", "#ref!",
+    "#value!", "#div/0!", "#name?", "#num!", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "\\n",
+    "not available", "not applicable", "not reported", "missing", "[not available]",
+    "[not applicable]", "[not evaluated]", "[unknown]", "[discrepancy]",
 ))  # fmt: skip
-"""In lower case: what R, pandas, databases and spreadsheets write where there is no value."""
+"""In lower case: what R, pandas, SAS, databases, spreadsheets and the tables of TCGA and GDC write
+where there is no value."""
 SHOWN = 10
 
 
 def plain_name(name: str) -> str:
     """A slide's name of that of its slide or feature file: ``a`` of ``a.svs.h5``, ``a.ome.tif``.
 
-    Folders before it, as some tables have them, are no part of it. An accent is one letter with its
-    vowel, whereas macOS writes two into the names of files.
+    Folders before it, as some tables have them, are no part of it, nor are marks that are not seen,
+    as copies of web pages and of Excel hold them. An accent is one letter with its vowel, whereas
+    macOS writes two into the names of files.
     """
-    name = unicodedata.normalize("NFC", name).replace("\\", "/").rstrip("/").rpartition("/")[2]
+    name = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
+    name = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
     while (dot := name.rfind(".")) > 0 and name[dot:].lower() in KNOWN:
         name = name[:dot]
     return name
@@ -89,6 +95,17 @@ def alike(names: Iterable[str]) -> str:
     for name in dict.fromkeys(filter(None, names)):
         forms.setdefault(_number(name) or _folded(name), []).append(name)
     return "; ".join(", ".join(map(repr, same)) for same in forms.values() if len(same) > 1)
+
+
+def nearly(names: Iterable[str], known: Iterable[str]) -> str:
+    """A hint at names that are no known ones, but would be but for their spelling. Empty for none.
+
+    Capitals, blanks, dashes, quotes, zeros before a number and its form make the difference.
+    """
+    by_form = {_loose(name): name for name in known}
+    near = [(name, by_form[_loose(name)]) for name in names if _loose(name) in by_form]
+    pairs = ", ".join(f"{name!r} and {other!r}" for name, other in near[:SHOWN])
+    return f"; nearly the same are {pairs}: spell them alike if they are one" if near else ""
 
 
 def match_names(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
@@ -134,6 +151,15 @@ def _folded(name: str) -> str:
     """A name without capitals, blanks, and letters that are not seen."""
     letters = unicodedata.normalize("NFKC", name).casefold()
     return "".join(c for c in letters if not c.isspace() and unicodedata.category(c) != "Cf")
+
+
+def _loose(name: str) -> str:
+    """A name of which only letters and digits count, or the whole number that it is."""
+    name = _folded(plain_name(name))
+    try:
+        return str(int(float(name)))
+    except (ValueError, OverflowError):
+        return "".join(c for c in name if c.isalnum()) or name
 
 
 def _number(name: str) -> str | None:
