@@ -148,5 +148,5 @@ def test_geojson_is_read_as_the_other_reader_does(tmp_path, caplog):
     outlines = read_geojson(path)
 
     assert [outline.name for outline in outlines] == ["Tumor: Positive", "A", "Immune"]
-    assert fill_outlines(outlines[2:], (8, 8)).sum() == 1  # the nucleus, of one pixel
+    assert fill_outlines(outlines[2:], (8, 8)).sum() == 4  # the nucleus; the cell has 36
     assert "passed over: 2 objects without geometry, 1 points and lines" in caplog.text

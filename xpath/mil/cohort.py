@@ -20,7 +20,7 @@ from xpath.batch.slides import read_labels
 from xpath.device import device_of
 from xpath.errors import ConfigError, DataError, StoreError
 from xpath.labels import OTHER
-from xpath.mil.bag import Bag
+from xpath.mil.bag import Bag, warn_of_single_patches
 from xpath.mil.classifier import CLASSIFIERS, CONTROLS, ClassifierConfig, FeatureSizes, View
 from xpath.mil.splits import (
     SPLITS,

@@ -82,8 +82,8 @@ class PatchFeatures:
         if not finite.all():
             raise DataError(
                 f"features of slide {self.slide_id} have NaN, infinity or a value beyond 3e38 in"
-                f" patch {int(np.argmin(finite))} and {int((~finite).sum()) - 1} others; extract them"
-                " again, in single precision if they were extracted in half"
+                f" patch {int(np.argmin(finite))} and {int((~finite).sum()) - 1} others; extract"
+                " them again, in single precision if they were extracted in half"
             )
 
 
