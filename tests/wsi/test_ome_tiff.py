@@ -112,6 +112,13 @@ def test_damage_in_a_level_that_only_we_see_is_named(write_ome):
         assert (slide.read_level(2) == 100).all()
 
 
+@pytest.mark.parametrize("missing", [' PhysicalSizeX="0.25"', ' PhysicalSizeY="0.25"'])
+def test_one_length_is_that_of_square_pixels(missing):
+    (name, text), *_ = ome((4000, 3000, 0.25)).items()
+
+    assert stored_mpp({name: text.replace(missing, "")}, Size(4000, 3000)) == (0.25, 0.25)
+
+
 NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 
 

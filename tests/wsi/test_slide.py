@@ -103,6 +103,12 @@ def test_resolutions_that_are_no_numbers_count_as_missing():
         _ = slide.mpp
 
 
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_one_length_is_that_of_square_pixels(axis, caplog):
+    assert bare({f"openslide.mpp-{axis}": "0.25"}).mpp == 0.25
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(("down", "warned"), [(0.505, False), (0.6, True)])
 def test_pixels_that_are_not_square_are_averaged_and_reported(
     write_tiff, picture, caplog, down, warned
@@ -120,6 +126,55 @@ def test_objective(stored, wanted):
     slide = bare({} if stored is None else {"openslide.objective-power": stored})
 
     assert slide.objective == wanted
+
+
+@pytest.mark.parametrize(
+    ("fields", "mpp", "objective"),
+    [
+        ("AppMag = 20|MPP = 0,4990", 0.499, 20.0),
+        ("AppMag = 40x|MPP = 2.5e-1", 0.25, 40.0),
+        ("AppMag = 20|MPP = 0", None, 20.0),
+        ("AppMag = 20|MPP = -0.25", None, 20.0),
+        ("AppMag = 20|MPP = 0.25 um", None, 20.0),
+        ("MPP = 0.25", 0.25, None),
+    ],
+)
+def test_what_aperio_writes_is_read(write_tiff, picture, caplog, fields, mpp, objective):
+    description = f"Aperio Image Library v1\r\n400x300|{fields}"
+
+    with Slide.open(write_tiff(picture, mpp=None, description=description)) as slide:
+        assert slide.properties["openslide.vendor"] == "aperio"
+        assert (slide.mpp_or_none, slide.objective) == (mpp, objective)
+
+    assert "not square" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("unit", "per_unit", "mpp"),
+    [
+        ("micron", (2, 2), 0.5),
+        ("um", (4, 2), 0.375),
+        ("\\u00B5m", (2, 2), 0.5),
+        ("mm", (2000, 2000), 0.5),
+        ("inch", (50800, 50800), 0.5),
+        ("pixel", (2, 2), None),
+        ("micron", (0, 0), None),
+    ],
+)
+def test_what_imagej_writes_is_read(write_tiff, picture, unit, per_unit, mpp):
+    description = f"ImageJ=1.53t\nunit={unit}\nspacing=1.0\n"
+    options = {"resolution": per_unit, "resolutionunit": "NONE", "description": description}
+
+    with Slide.open(write_tiff(picture, mpp=None, **options)) as slide:
+        assert slide.mpp_or_none == (None if mpp is None else pytest.approx(mpp, rel=1e-6))
+
+
+def test_the_byte_order_that_is_not_read_is_named(tmp_path, picture):
+    with tifffile.TiffWriter(tmp_path / "a.tiff", byteorder=">") as file:
+        file.write(picture, tile=(128, 128), photometric="rgb")
+
+    with pytest.raises(SlideError, match=r"in the byte order of PCs.*vips tiffsave"):
+        Slide.open(tmp_path / "a.tiff")
 
 
 SCANNED_AT_20 = "Aperio Image Library v1\r\n400x300|AppMag = 20"

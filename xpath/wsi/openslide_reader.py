@@ -30,6 +30,7 @@ TIFF = (
 )
 PICTURES = {
     **dict.fromkeys(TIFF_STARTS, TIFF),
+    b"MM\0*": f"{TIFF}, in the byte order of PCs (this one has the other)",
     b"\x89PNG": "PNG is a picture, not a slide",
     b"\xff\xd8": "JPEG is a picture, not a slide",
     b"\x00\x00\x00\x0cjP": "JPEG 2000 is a picture, not a slide",
@@ -170,7 +171,7 @@ def _refuse_boast(path: Path, width: int, height: int) -> None:
         SlideError: No compression of pixels could make the file so small.
     """
     with path.open("rb") as file:
-        is_tiff = PICTURES.get(file.read(4)) == TIFF  # others have their pixels in further files
+        is_tiff = file.read(4) in TIFF_STARTS  # others have their pixels in further files
     held = path.stat().st_size
     if is_tiff and width * height > max(LARGE, MOST_PIXELS_A_BYTE * held):
         raise SlideError(

@@ -6,13 +6,14 @@ OME-XML: https://docs.openmicroscopy.org/ome-model, ``UnitsLength``.
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree as ET
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from xpath.geometry import Size
 
@@ -60,7 +61,9 @@ class PixelSize(NamedTuple):
 def stored_mpp(properties: Mapping[str, str], size: Size) -> PixelSize | None:
     """Microns per pixel of level 0 as the file stores them, sane or not, or None.
 
-    An OME-TIFF's own PhysicalSize goes first: its TIFF tags are often those of a screen.
+    An OME-TIFF's own PhysicalSize goes first: its TIFF tags are often those of a screen. ImageJ
+    names the unit of its tags in the description. Where one axis alone has a length pixels are
+    taken for square.
 
     Args:
         properties: By OpenSlide's names.
@@ -68,21 +71,20 @@ def stored_mpp(properties: Mapping[str, str], size: Size) -> PixelSize | None:
     """
     ome = _ome_pixels(properties, size)
     if ome is not None:
-        lengths = [_microns(ome, axis) for axis in "XY"]
+        lengths = _square([_microns(ome, axis) for axis in "XY"])
         if all(map(is_sane, lengths)):
             return PixelSize(*lengths)
-    try:
-        return PixelSize(*(float(properties[f"openslide.mpp-{axis}"]) for axis in "xy"))
-    except (KeyError, ValueError):
-        return None
+    sizes = [_length(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"]
+    x, y = _square(_of_imagej(properties) if all(map(math.isnan, sizes)) else sizes)
+    return None if math.isnan(x) or math.isnan(y) else PixelSize(x, y)
 
 
 def stored_objective(properties: Mapping[str, str]) -> float | None:
     """Objective power a slide was scanned with, None where it is not stored."""
-    try:
-        return float(properties["openslide.objective-power"])
-    except (KeyError, ValueError):
-        pass
+    for name in ("openslide.objective-power", "aperio.AppMag"):  # some write 40x there
+        power = _length(properties.get(name, "").removesuffix("x"))
+        if math.isfinite(power):
+            return power
     root = _ome(properties)
     elements = [] if root is None else [each for each in root.iter() if _tag(each) == "Objective"]
     powers = {_number(element.get("NominalMagnification")) for element in elements}
@@ -142,6 +144,34 @@ def _microns(pixels: ET.Element, axis: str) -> float:
 def _number(text: str | None) -> float:
     try:
         return float((text or "nan").replace(",", "."))
+    except ValueError:
+        return math.nan
+
+
+def _square(lengths: Sequence[float]) -> list[float]:
+    """Lengths along both axes, where one of them is NaN that of the other."""
+    x, y = lengths
+    return [y if math.isnan(x) else x, x if math.isnan(y) else y]
+
+
+def _of_imagej(properties: Mapping[str, str]) -> list[float]:
+    """Microns per pixel along both axes of a TIFF of ImageJ, NaN where it is none or has none.
+
+    Its tags count pixels in the unit that the description names: ``unit=micron``.
+    """
+    comment = properties.get("tiff.ImageDescription", "")
+    unit = re.search(r"^unit=(.+)$", comment, re.MULTILINE)
+    if not comment.startswith("ImageJ=") or unit is None:
+        return [math.nan, math.nan]
+    name = unit[1].strip().replace("\\u00B5", "\u00b5")  # as ImageJ writes a letter beyond ASCII
+    per_unit = [_length(properties.get(f"tiff.{axis}Resolution")) for axis in "XY"]
+    return [MICRONS.get(name, math.nan) / one if one else math.nan for one in per_unit]
+
+
+def _length(text: str | None) -> float:
+    """A number as OpenSlide writes it, NaN where it is none."""
+    try:
+        return float(text or "nan")
     except ValueError:
         return math.nan
 

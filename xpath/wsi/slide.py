@@ -374,7 +374,7 @@ class Slide:
         stored = stored_mpp(self.properties, self.size)
         if stored is None:
             return None
-        if abs(stored.x - stored.y) > SQUARE_TOLERANCE * max(stored):
+        if abs(stored.x - stored.y) > SQUARE_TOLERANCE * max(map(abs, stored)):
             logger.warning(
                 "%s: pixels are not square, %g microns across and %g down; their mean is used",
                 self.path.name,
