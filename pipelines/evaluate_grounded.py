@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -38,9 +37,6 @@ from xpath.grounded.samples import SampleConfig, schedule
 from xpath.grounded.tasks import OF_MASKS, OF_REPORTS, annotations_of, read_reports
 from xpath.pathseg.biomedparse_data import read_biomedparse
 from xpath.store.tables import write_table
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 SHOWN = ("bleu_1", "bleu_4", "rouge_l", "fact_precision", "fact_recall")
 """Scores of texts that are printed; texts.csv has all."""

@@ -523,3 +523,19 @@ def test_closing_while_patches_are_read_ahead_does_not_end_the_process(write_tif
     done = subprocess.run(command, check=False, capture_output=True, text=True)
 
     assert done.stdout == "alive\n", done.stderr
+
+
+def test_an_overview_without_pyramid_is_never_in_memory_at_once(slide, monkeypatch):
+    """Strips bound what is decoded, whatever the size of the slide."""
+    monkeypatch.setattr(module, "BLOCK_PIXELS", 9000)
+    read, areas = slide._reader.region, []
+    monkeypatch.setattr(
+        slide._reader,
+        "region",
+        lambda index, box: areas.append(box.width * box.height) or read(index, box),
+    )
+
+    slide.thumbnail(40)
+
+    assert len(areas) > 10
+    assert max(areas) < 2 * 9000
