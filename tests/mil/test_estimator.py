@@ -1,4 +1,6 @@
 import pickle
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -420,6 +422,40 @@ def test_gaps_are_no_class_and_a_patient_of_its_own(gap):
         AttentionMILClassifier(epochs=1).fit(x, pd.array([*y[:2], gap, *y[3:]], dtype=object))
 
     AttentionMILClassifier(epochs=1, validation=0.25).fit(x, y, groups=[gap] * 8)
+
+
+@pytest.mark.parametrize("gap", ["NA", "nan", "None", "-", ""])
+def test_words_for_a_gap_are_classes_with_a_warning_and_no_patient(caplog, gap):
+    x, _ = slides(12)
+
+    model = AttentionMILClassifier(epochs=1, validation=0.25)
+    model.fit(x, ["a", "b", gap] * 4, groups=[gap] * 12)
+
+    assert model.classes_.tolist() == sorted(["a", "b", gap])
+    assert (f"words for a gap ({gap} 4 times)" in caplog.text) == bool(gap)
+
+
+def test_groups_are_names_and_told_where_nearly_the_same(caplog):
+    x, y = slides(8)
+
+    AttentionMILClassifier(epochs=1, validation=0.25).fit(x, y, groups=["P1", "p1", "q", "r"] * 2)
+
+    assert "groups are nearly the same, and taken for different ones: 'P1', 'p1'" in caplog.text
+    with pytest.raises(DataError, match="list of names, got one of ndarray"):
+        AttentionMILClassifier(epochs=1).fit(x, y, groups=np.zeros((8, 1)))
+
+
+@pytest.mark.parametrize("y", [[1j, 0], [Decimal("0.5"), 1], [Fraction(1, 2), 1]])
+def test_numbers_of_any_type_that_are_not_whole_are_no_classes(y):
+    x, _ = slides(8)
+    with pytest.raises(DataError, match="continuous and no classes"):
+        AttentionMILClassifier(epochs=1).fit(x, y * 4)
+
+
+def test_numbers_beyond_single_precision_are_named_with_their_slide():
+    x, y = slides(8)
+    with pytest.raises(DataError, match=r"X\[3\]' has NaN or infinity"):
+        AttentionMILClassifier(epochs=1).fit([*x[:3], np.full((2, 3), 1e39), *x[4:]], y)
 
 
 def test_classes_that_cannot_be_sorted_are_refused():

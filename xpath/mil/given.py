@@ -11,7 +11,7 @@ import operator
 import typing
 from collections.abc import Mapping, Set
 from dataclasses import fields
-from numbers import Real
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from xpath.config import as_type
 from xpath.errors import ConfigError, DataError
 from xpath.mil.bag import Bag
-from xpath.store.names import alike
+from xpath.store.names import alike, count_missing, is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
@@ -99,8 +99,8 @@ def as_bag(slide: Any, label: int | None, name: str, *, objects: bool) -> Bag:
         raise DataError(f"{name} must be features, or a pair with presence, got {len(slide)} items")
     given, present = slide if isinstance(slide, tuple) else (slide, None)
     features = _tensor(given, name)
-    if not features.is_floating_point():
-        features = features.float()
+    if not features.is_floating_point() or features.dtype == torch.float64:
+        features = features.float()  # beyond its range they are infinite, which a bag refuses
     if present is not None:
         there = _tensor(present, name) > 0
         if features.ndim == 3 and there.shape == features.shape[:2]:
@@ -120,7 +120,8 @@ def classes_of(y: Any, count: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
             single class.
     """
     labels = as_labels(y, count)
-    between = [label for label in labels.tolist() if isinstance(label, Real) and label % 1 != 0]
+    numbers = [label for label in labels.tolist() if isinstance(label, Number)]
+    between = [one for one in numbers if isinstance(one, complex) or one % 1 != 0]  # type: ignore[operator]
     if between:
         raise DataError(
             f"y holds numbers such as {between[0]}, which are continuous and no classes; cut them"
@@ -132,6 +133,8 @@ def classes_of(y: Any, count: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         raise DataError(f"y mixes classes that cannot be sorted ({error})") from error
     if names := alike(map(str, classes)):
         logger.warning("y has classes that are nearly the same: %s; are they one?", names)
+    if gaps := count_missing(str(label) for label in labels):
+        logger.warning("y has classes that are words for a gap (%s); drop these slides?", gaps)
     if len(classes) < 2:
         raise DataError(f"a classifier needs slides of 2 classes, got only {classes.tolist()}")
     return classes, index.astype(np.int64)
@@ -157,13 +160,20 @@ def as_labels(y: Any, count: int) -> NDArray[Any]:
 
 
 def as_groups(given: Iterable[Any] | None, count: int) -> list[str]:
-    """A group for each slide. Those without one are groups of their own.
+    """A group for each slide. Those without one, or with a word for a gap, have their own.
 
     Raises:
-        DataError: No list.
+        DataError: No list, or one of lists.
     """
-    groups = [None] * count if given is None else as_list(given, "groups must be a list of names")
-    return [f"\0{i}" if _is_missing(group) else str(group) for i, group in enumerate(groups)]
+    groups: list[Any] = [None] * count
+    if given is not None:
+        groups = as_list(given, "groups must be a list of names")
+    if odd := [group for group in groups if np.ndim(group)]:
+        raise DataError(f"groups must be a list of names, got one of {type(odd[0]).__name__}")
+    names = ["" if _is_missing(group) else str(group) for group in groups]
+    if same := alike(names):
+        logger.warning("groups are nearly the same, and taken for different ones: %s", same)
+    return [f"\0{i}" if is_missing(name) else name for i, name in enumerate(names)]
 
 
 def as_seed(random_state: Any) -> int:
