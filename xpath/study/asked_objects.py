@@ -42,7 +42,7 @@ class AskedObjects(NamedTuple):
         return {label.id: label.answers_for for label in self.labels if label.answers_for}
 
     def columns(self, label: str) -> dict[str, Any]:
-        """What tables say of an object: whether it was taught, and ids of what it answers for."""
+        """Columns of an object in tables: whether it was taught, and ids of what it answers for."""
         asked = self.answers.get(label, ())
         return {"taught": label not in self.guesses, "answers_for": "; ".join(asked)}
 
@@ -59,7 +59,7 @@ class AskedObjects(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """What becomes of the labels, in a line. Empty if each is segmented itself."""
+        """How the labels are answered, in a line. Empty if each is segmented itself."""
         answered = {one for labels in self.answers.values() for one in labels}
         itself = len(self.asked) - len(answered) - len(self.left_out)
         parts = [f"{itself} segmented as asked"] if itself else []
@@ -77,7 +77,7 @@ class AskedObjects(NamedTuple):
 def asked_objects(
     asked: Sequence[Label], taught: Sequence[str], *, parents: bool, guesses: bool
 ) -> AskedObjects:
-    """What is segmented for labels that are asked for.
+    """The objects that are segmented for labels that are asked for.
 
     Args:
         asked: Labels, each once. One with words of its own is always asked itself.

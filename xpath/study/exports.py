@@ -161,7 +161,7 @@ def _export_to(
 
 
 def _marks(asked: AskedObjects) -> dict[str, str]:
-    """What QuPath shows of objects that are not simply what was asked for."""
+    """Remarks that QuPath shows beside objects that are not simply those asked for."""
     marks = dict.fromkeys(asked.guesses, "guess: the segmentor never learnt this label")
     for label, others in asked.answers.items():
         marks[label] = f"answers for {answered_names(label, others)}"
