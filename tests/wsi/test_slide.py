@@ -121,7 +121,9 @@ def test_pixels_that_are_not_square_are_averaged_and_reported(
     assert ("not square" in caplog.text) == warned
 
 
-@pytest.mark.parametrize(("stored", "wanted"), [("40", 40.0), ("20x?", None), (None, None)])
+@pytest.mark.parametrize(
+    ("stored", "wanted"), [("40", 40.0), ("40x", 40.0), ("20x?", None), (None, None)]
+)
 def test_objective(stored, wanted):
     slide = bare({} if stored is None else {"openslide.objective-power": stored})
 

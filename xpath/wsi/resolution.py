@@ -82,7 +82,7 @@ def stored_mpp(properties: Mapping[str, str], size: Size) -> PixelSize | None:
 def stored_objective(properties: Mapping[str, str]) -> float | None:
     """Objective power a slide was scanned with, None where it is not stored."""
     for name in ("openslide.objective-power", "aperio.AppMag"):  # some write 40x there
-        power = _length(properties.get(name, "").removesuffix("x"))
+        power = _length(properties.get(name, "").lower().removesuffix("x"))
         if math.isfinite(power):
             return power
     root = _ome(properties)

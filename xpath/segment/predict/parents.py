@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["nearest_taught"]
+__all__ = ["ANYWHERE", "nearest_taught"]
 
 ANYWHERE = "unspecified"
 """The region of labels whose images may come from any organ."""
