@@ -126,7 +126,7 @@ def _on_slides(args: argparse.Namespace) -> int:
 def _on_features(args: argparse.Namespace) -> int:
     if args.labels is None or args.slides is not None:
         raise ConfigError("with --features pass the labels as --labels LABELS.csv, and no slides")
-    if args.objects or args.mpp:
+    if (args.objects, args.mpp) != (None, None):
         raise ConfigError("--objects and --mpp were decided when the features were made; leave out")
     if args.device:
         args.set.append(f"objects.device={json.dumps(args.device)}")

@@ -119,3 +119,41 @@ def test_an_encoder_that_is_none_is_refused_before_any_work(run, capsys):
 
     assert "no model 'resnet5000'; similar: resnet" in capsys.readouterr().err
     assert attempts(run) == {"a": 1, "b": 1, "c": 1}
+
+
+def test_microns_are_written_with_a_comma_too(run):
+    assert run("--mpp", "0,5") == 0
+
+    assert open_study(run.home / "run").config.default_mpp == 0.5
+
+
+@pytest.mark.parametrize("text", ["abc", "-0.25", "inf", "nan", "0_25", "0.25um", ""])
+@pytest.mark.parametrize("command", ["segment", "grid", "ask", "recognise"])
+def test_what_is_no_length_is_refused_alike_by_every_command(capsys, command, text):
+    with pytest.raises(SystemExit):
+        main([command, "a.svs", "--out", "x", f"--mpp={text}"])
+
+    error = capsys.readouterr().err
+    assert f"--mpp: must be microns per pixel, often 0.25 (40x) or 0.5 (20x), got {text!r}" in error
+
+
+def test_objects_of_an_empty_variable_of_the_shell_are_none_of_the_defaults(run, capsys):
+    assert run("--objects", "") == 1
+
+    assert "no label ''" in capsys.readouterr().err
+    assert attempts(run) == {"a": 1, "b": 1, "c": 1}
+
+
+@pytest.mark.parametrize("text", ["{", "", "[1]", "null", "\xff", "[" * 100_000])
+def test_damaged_settings_are_called_so_and_moved_away_they_cost_nothing(run, capsys, text):
+    settings = run.home / "run" / "run.json"
+    settings.write_bytes(text.encode("latin-1"))
+
+    assert run() == 1
+
+    assert "run.json is damaged" in capsys.readouterr().err
+    assert settings.read_bytes() == text.encode("latin-1")
+    settings.unlink()
+    same = ("--set", "grid.patch_um=32", "--set", "tissue.min_area_um2=100")
+    run(*OBJECTS, *same)
+    assert attempts(run) == {"a": 1, "b": 1, "c": 2}

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from xpath.cli.command import Command
+from xpath.cli.command import Command, microns
 from xpath.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--reader", metavar="URL", help="a language model behind an OpenAI-compatible server")
     add("--reader-model", default="default", metavar="NAME", help="its name on that server")
     add("--grounded", metavar="PATH", help="a grounded model (UniBiomed) that answers, too")
-    add("--mpp", type=float, help="microns per pixel of the picture, where it stores none")
+    add("--mpp", type=microns, help="microns per pixel of the picture, where it stores none")
     add("--weights", metavar="PATH", help="segmentor: folder or hub id (default: those that ship)")
     add("--device", default="cpu", help="where the segmentor runs, such as cuda (default: cpu)")
     add("--out", type=Path, metavar="DIR", help="folder to write (default: ask-NAME)")

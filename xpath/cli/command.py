@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-__all__ = ["Command", "Parser", "add_commands"]
+__all__ = ["Command", "Parser", "add_commands", "microns"]
+
+
+def microns(text: str) -> float:
+    """Microns per pixel of an option, with a decimal point or comma.
+
+    Raises:
+        argparse.ArgumentTypeError: It is no length.
+    """
+    from xpath.store.tables import parse_number
+
+    try:
+        value = parse_number(text)
+    except ValueError:
+        value = math.nan
+    if 0 <= value < math.inf:
+        return value
+    raise argparse.ArgumentTypeError(
+        f"must be microns per pixel, often 0.25 (40x) or 0.5 (20x), got {text!r}"
+    )
 
 
 class _Defaults(argparse.HelpFormatter):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xpath.cli.command import Command
+from xpath.cli.command import Command, microns
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the object that decides (default: %(default)s)",
     )
     parser.add_argument("--slide", type=Path, help="explain a slide of your own with this model")
-    parser.add_argument("--mpp", type=float, help="its microns per pixel, if it stores none")
+    parser.add_argument("--mpp", type=microns, help="its microns per pixel, if it stores none")
 
 
 def _run(args: argparse.Namespace) -> int:

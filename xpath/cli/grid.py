@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xpath.cli.command import Command
+from xpath.cli.command import Command, microns
 
 if TYPE_CHECKING:
     import argparse
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("slide", type=Path, help="any slide OpenSlide can read")
     parser.add_argument("--out", type=Path, required=True, help="HDF5 file to write")
     parser.add_argument(
-        "--mpp", type=float, help="the slide's microns per pixel, if it stores none"
+        "--mpp", type=microns, help="the slide's microns per pixel, if it stores none"
     )
     parser.add_argument("--patch-um", type=float, default=128.0, help="side of a patch in microns")
     parser.add_argument("--at-mpp", type=float, default=0.5, help="resolution patches are read at")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xpath.cli.command import Command
+from xpath.cli.command import Command, microns
 
 if TYPE_CHECKING:
     import argparse
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("drawn", type=Path, metavar="GEOJSON", help="what was drawn")
     add("--region", required=True, help="what the picture shows, e.g. breast")
     add("--out", type=Path, required=True, metavar="DIR", help="folder of all such pictures")
-    add("--mpp", type=float, help="microns per pixel, where the picture stores none")
+    add("--mpp", type=microns, help="microns per pixel, where the picture stores none")
     add("--split", choices=("train", "test"), default="train", help="what it is added to")
     add("--absent", default="", metavar="A,B", help="labels that are nowhere in it, by commas")
     add("--name", help="of the picture in the folder (default: that of its file)")

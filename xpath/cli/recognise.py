@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xpath.cli.command import Command
+from xpath.cli.command import Command, microns
 
 if TYPE_CHECKING:
     import argparse
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--all", action="store_true", help="also labels that the weights never learnt")
     add("--rules", choices=("code", "paper"), default="code", help="BiomedParse's two versions")
     add("--presence", type=Path, help="presence.json: labels it takes for absent are dropped")
-    add("--mpp", type=float, help="microns per pixel of the image")
+    add("--mpp", type=microns, help="microns per pixel of the image")
     add("--weights", metavar="PATH", help="segmentor: folder or hub id (default: those that ship)")
     add("--device", default="cpu", help="where the segmentor runs, such as cuda (default: cpu)")
     add("--out", type=Path, metavar="DIR", help="folder to write (default: recognised-NAME)")

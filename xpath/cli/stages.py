@@ -16,7 +16,7 @@ from xpath.cli.batch_options import (
     executor_from,
     show_plan,
 )
-from xpath.cli.command import Command
+from xpath.cli.command import Command, microns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
         " (LABEL=SENTENCE); by default those of the run, for a new one those of the paper's 21 that"
         " the weights were taught or have a nearest label for (objects.parents)",
     )
-    parser.add_argument("--mpp", type=float, help="microns per pixel of slides that store none")
+    parser.add_argument("--mpp", type=microns, help="microns per pixel of slides that store none")
     parser.add_argument("--device", help="where the networks run, such as cuda (default: cpu)")
     parser.add_argument("--config", type=Path, help="settings in TOML")
     parser.add_argument(
@@ -144,7 +144,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     from xpath.labels import parse_object
 
     overrides = list(args.set)
-    if args.objects:
+    if args.objects is not None:
         asked = [parse_object(text) for text in args.objects.split(",")]
         overrides += [
             f"objects.labels={json.dumps([label.setting for label in asked])}",

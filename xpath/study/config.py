@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -163,7 +164,7 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a resolution below 0, or no number."""
-        if not self.default_mpp >= 0:
+        if not 0 <= self.default_mpp < math.inf:
             raise ConfigError(
                 f"default_mpp (--mpp) must be microns per pixel, often 0.25 (40x), got"
                 f" {self.default_mpp}; 0 refuses slides that store none"

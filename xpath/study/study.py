@@ -356,10 +356,16 @@ def open_study(root: Path) -> Study:
     """
     folder = RunFolder(root)
     try:
-        content: dict[str, Any] = dict(json.loads(folder.settings.read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        content: dict[str, Any] = dict(json.loads(folder.settings.read_text(encoding="utf-8")))
+    except OSError as error:
         raise StoreError(
             f"{root} is no run folder ({error}); start one with `xpath segment SLIDES --out {root}`"
+        ) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise StoreError(
+            f"{folder.settings} is damaged ({error}); put back a copy of it, or move it away and"
+            f" call `xpath segment SLIDES --out {root}` with the same settings: what is finished"
+            " stays"
         ) from error
     if content.get("schema") == FIRST_RUN:
         raise StoreError(
