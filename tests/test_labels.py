@@ -340,3 +340,10 @@ def test_a_label_may_carry_its_own_sentence(text, label_id, prompt):
 def test_a_sentence_without_words_is_refused():
     with pytest.raises(LabelError, match="no sentence after '='"):
         parse_object("dcis= ")
+
+
+@pytest.mark.parametrize("text", ["tumor;stroma", "tumor | stroma", "tumor\tstroma", "tumor;"])
+def test_a_list_is_no_label(text):
+    """It is no 'tumor associated stroma tissue' of the lung either."""
+    with pytest.raises(LabelError, match="is a list; write one label"):
+        TREE.parse(text)

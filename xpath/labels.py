@@ -35,6 +35,8 @@ PAPER_TEMPLATE = "{structure}-level {object} in {region} pathology."
 """The paper's sentence (section 4.1)."""
 OTHER = "other"
 """Name of what no mask covers; never a label."""
+SEPARATORS = re.compile(r"[;|\t]")
+"""As lists are written by those who do not use commas. No label has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +151,11 @@ class LabelTree:
                 (``published`` is then False).
 
         Raises:
-            LabelError: Nothing fits (with the closest labels), or several do (with all of them).
+            LabelError: Nothing fits (with the closest labels), several do (with all of them), or
+                several are written.
         """
+        if SEPARATORS.search(text):
+            raise LabelError(f"{text!r} is a list; write one label, or separate several by commas")
         complete = _complete(text)
         fits = self._with_id(text) or (() if complete else _richest(self._with_words(text)))
         if len(fits) == 1:

@@ -282,3 +282,19 @@ def test_names_are_made_safe():
     assert file_safe("a b/c:d_2019-05-28 21_55.jpg") == "a_b_c_d_2019-05-28_21_55.jpg"
     assert too_few(3, 5, "images") == ["3 of 5 images"]
     assert too_few(5, 5, "images") == []
+
+
+@pytest.mark.parametrize("values", [[[0.5, 1.0]], [[np.nan, 1.0]], [[np.inf, 1.0]]])
+def test_a_map_of_probabilities_is_no_mask(tmp_path, values):
+    tifffile.imwrite(tmp_path / "a.tif", np.array(values, np.float32))
+
+    with pytest.raises(DataError, match=r"a\.tif has values that are no whole numbers"):
+        read_label_map(tmp_path / "a.tif")
+
+
+def test_whole_numbers_may_be_stored_as_floats(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[0, 21], [1, 0]], np.float32))
+
+    found = read_label_map(tmp_path / "a.tif")
+
+    assert found.dtype.kind == "i" and found.tolist() == [[0, 21], [1, 0]]
