@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 BYTES = 5
 """Of memory per pixel: three colours, their smaller copies and a plane of masks."""
 
-COLUMNS = ("source", "image", "height", "width", "labels")
+COLUMNS = ("source", "image", "height", "width", "labels", "absent")
 
 
 class Collected(NamedTuple):
@@ -46,7 +46,8 @@ def collect(
         folder: Holds ``images.csv`` and ``labels.csv`` (``pathseg.annotated``), or folders in the
             layout of BiomedParseData, as ``xpath pathseg build`` writes them; those know their own
             split.
-        split: Which images of ``images.csv`` are held out; none if not given.
+        split: Which images of ``images.csv`` are held out, a table or a folder of tables; none if
+            not given.
         mpp: Of folders in BiomedParseData's layout whose images say nothing of their resolution;
             0.25 for sources it does not name.
 
@@ -98,14 +99,16 @@ def index_images(
         table: A CSV that is read if it exists, and written.
         on_image: Called after each image.
     """
-    known = {(row["source"], row["image"]): row for row in read_table(table)}
+    known = {(row["source"], row["image"]): row for row in read_table(table) if "absent" in row}
     stored: list[Stored] = []
     for image in images:
         row = known.get((image.source, image.name)) or _row(image)
         if row:
             known[image.source, image.name] = row
-            labels = tuple(row["labels"].split("|")) if row["labels"] else ()
-            stored.append(Stored(image, (int(row["height"]), int(row["width"])), labels))
+            labels, absent = (
+                tuple(filter(None, row[name].split("|"))) for name in ("labels", "absent")
+            )
+            stored.append(Stored(image, (int(row["height"]), int(row["width"])), labels, absent))
         if on_image:
             on_image()
     write_table(table, known.values(), COLUMNS)
@@ -120,7 +123,8 @@ def _row(image: SourceImage) -> dict[str, str] | None:
         return None
     height, width = annotated.image.shape[:2]
     labels = "|".join(label for label, mask in annotated.masks if mask.any())
-    values = (image.source, image.name, str(height), str(width), labels)
+    absent = "|".join(annotated.absent)
+    values = (image.source, image.name, str(height), str(width), labels, absent)
     return dict(zip(COLUMNS, values, strict=True))
 
 
