@@ -82,7 +82,7 @@ def measure(weights: Path, args: argparse.Namespace) -> str:
         answers=card.presence_answers(predictor, held_out),
         comparison=card.comparison_table(comparisons) if comparisons else "None was made.",
         sizes=size_table(by_size),
-        labels=card.label_table(predictor.info, train),
+        labels=card.label_table(predictor.info),
         facts=json.dumps(json.loads(args.facts.read_text()) if args.facts else {}, indent=1),
     )
 

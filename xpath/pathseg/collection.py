@@ -6,10 +6,11 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from xpath.errors import DataError
-from xpath.pathseg.annotated import read_annotated, split_images
+from xpath.pathseg.annotated import presuming_absence, read_annotated, read_split, split_images
 from xpath.pathseg.biomedparse_data import read_biomedparse
 from xpath.pathseg.biomedparse_source import images_of
 from xpath.pathseg.packed import Stored, pack_all
+from xpath.pathseg.parents import with_unions
 from xpath.pathseg.resolution import Resolutions
 from xpath.store.tables import read_table, write_table
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from xpath.pathseg.packed import Packed
     from xpath.pathseg.record import SourceImage
 
-__all__ = ["Collected", "collect", "in_memory_or_stored", "index_images"]
+__all__ = ["Collected", "Training", "collect", "in_memory_or_stored", "index_images", "to_train_on"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,13 @@ class Collected(NamedTuple):
 
     train: list[SourceImage]
     held_out: list[SourceImage]
+
+
+class Training(NamedTuple):
+    """Images of the training part."""
+
+    train: list[SourceImage]
+    validation: list[SourceImage]
 
 
 def collect(
@@ -68,6 +76,25 @@ def collect(
     return Collected(
         *(_from_biomedparse(sources, part, mpp or Resolutions()) for part in ("train", "test"))
     )
+
+
+def to_train_on(images: Iterable[SourceImage], split: Path | None) -> Training:
+    """Training images with all that may be asked about them, and those to validate on.
+
+    Args:
+        images: That may be trained on.
+        split: Says which of them are for ``validation``, a table or a folder of tables; none if not
+            given.
+    """
+    named = read_split(split) if split else {}
+    train: list[SourceImage] = []
+    validation: list[SourceImage] = []
+    for image in images:
+        if named.get((image.source, image.name)) == "validation":
+            validation.append(with_unions(image))
+        else:
+            train.append(with_unions(presuming_absence(image)))
+    return Training(train, validation)
 
 
 def _from_biomedparse(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -75,6 +75,8 @@ class SegmentorInfo:
     resolution, as BiomedParse and the published PathSegmentor are: so it is shown them."""
     drawn: tuple[str, ...] = ()
     """Labels it learnt from drawn tissue only. On real tissue its answers to them are guesses."""
+    taught: Mapping[str, int] = field(default_factory=dict)
+    """Each of ``labels`` to the number of real images that taught it; empty if nobody counted."""
     digest: str = ""
     """SHA-256 over architecture and weights; filled in when loaded."""
 

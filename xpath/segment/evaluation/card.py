@@ -5,7 +5,6 @@ Every number is computed; nothing is typed in. Axes: n questions.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from xpath.segment.evaluation.presence_calibration import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from xpath.metrics.bootstrap import Interval
     from xpath.pathseg.record import SourceImage
@@ -135,10 +134,9 @@ def presence_answers(segmentor: SegmentPredictor, images: Sequence[SourceImage])
     )
 
 
-def label_table(info: SegmentorInfo, images: Iterable[SourceImage]) -> str:
-    """How many of the real training images show each label."""
-    counts = Counter(mask.label for image in images for mask in image.read().masks)
-    rows = [f"| {label} | {counts[label]} |" for label in (*info.labels, *info.drawn)]
+def label_table(info: SegmentorInfo) -> str:
+    """How many real images taught each label."""
+    rows = [f"| {label} | {info.taught.get(label, 0)} |" for label in (*info.labels, *info.drawn)]
     return "\n".join(("| | real images |", "|---|---|", *rows))
 
 

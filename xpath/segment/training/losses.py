@@ -76,6 +76,10 @@ class _Target(NamedTuple):
     present: Tensor
     """``(B, P)``, True where the object is anywhere."""
 
+    def coarse(self) -> _Target:
+        """The same with the small masks in place of the large ones."""
+        return self._replace(mask=self.small_mask, known=self.small_known)
+
 
 def segment_loss(
     heads: Sequence[Heads],
@@ -85,6 +89,7 @@ def segment_loss(
     scale: Tensor,
     *,
     contrast: float = 0.0,
+    full_heads: int = 0,
 ) -> SegmentLoss:
     """Loss of all heads (deep supervision), in float32 whatever the precision of the model.
 
@@ -96,11 +101,22 @@ def segment_loss(
             is absent.
         scale: Logarithm of the inverse temperature of the class loss.
         contrast: Weight of ``contrast_loss``.
+        full_heads: So many last heads are judged at the size of the image, those before at that of
+            the features; 0 for all.
     """
     wanted = _target(target, (features.shape[-2], features.shape[-1]))
+    coarse = wanted.coarse()
+    first = len(heads) - (full_heads or len(heads))
     parts = [
-        _head_loss(head, features.float(), sentence.float(), wanted, scale, contrast=contrast)
-        for head in heads
+        _head_loss(
+            head,
+            features.float(),
+            sentence.float(),
+            wanted if number >= first else coarse,
+            scale,
+            contrast=contrast,
+        )
+        for number, head in enumerate(heads)
     ]
     return SegmentLoss(*(torch.stack(part).mean() for part in zip(*parts, strict=True)))
 
@@ -129,7 +145,9 @@ def _head_loss(
         query = _matched(mask_logits(masks, features), scores, target)
     chosen = masks.take_along_dim(query[..., None, None], dim=2)
     small = mask_logits(chosen, features)[:, :, 0]
-    logits = functional.interpolate(small, target.mask.shape[-2:], mode="bilinear")
+    size = target.mask.shape[-2:]
+    full = small.shape[-2:] == size
+    logits = small if full else functional.interpolate(small, size, mode="bilinear")
     bce = functional.binary_cross_entropy_with_logits(
         logits, target.mask, weight=target.known, reduction="none"
     )
