@@ -284,9 +284,10 @@ def _questions(
     rng.shuffle(absent)
     wanted = min(len(absent), int(rng.binomial(config.prompts - 1, config.absent)))
     present = [label, *others][: config.prompts - wanted]
-    while len(present) + wanted < config.prompts:
+    absent = absent[: config.prompts - len(present) if config.absent else 0]
+    while len(present) + len(absent) < config.prompts:
         present.append(present[int(rng.integers(len(present)))])
-    return Asked(tuple(present), tuple(absent[:wanted]))
+    return Asked(tuple(present), tuple(absent))
 
 
 def _glass(size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
