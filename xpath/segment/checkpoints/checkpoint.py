@@ -40,6 +40,7 @@ __all__ = [
     "read_info",
     "save_segmentor",
     "text_digest",
+    "with_tuples",
 ]
 
 SCHEMA = "xpath.segmentor/1"
@@ -239,14 +240,14 @@ def read_config(folder: Path) -> tuple[SegmentorConfig, SegmentorInfo]:
         raise CheckpointError(f"{path} has schema {content.get('schema')!r}, wanted {SCHEMA!r}")
     try:
         return (
-            SegmentorConfig(**_with_tuples(content["architecture"])),
-            SegmentorInfo(**_with_tuples(content["info"])),
+            SegmentorConfig(**with_tuples(content["architecture"])),
+            SegmentorInfo(**with_tuples(content["info"])),
         )
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path} lacks or has too many settings: {error}") from error
 
 
-def _with_tuples(settings: dict[str, Any]) -> dict[str, Any]:
+def with_tuples(settings: dict[str, Any]) -> dict[str, Any]:
     """JSON has lists only."""
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()

@@ -13,7 +13,13 @@ from xpath.config import to_json
 from xpath.errors import CheckpointError, ConfigError
 from xpath.pathseg.dataset import CropConfig
 from xpath.pathseg.prompts import PromptConfig, sentences
-from xpath.segment.checkpoints.checkpoint import DEFAULT_WEIGHTS, SegmentorInfo, locate, read_config
+from xpath.segment.checkpoints.checkpoint import (
+    DEFAULT_WEIGHTS,
+    SegmentorInfo,
+    locate,
+    read_config,
+    with_tuples,
+)
 from xpath.segment.model.tokenizer import PromptTokenizer, fit_tokenizer
 from xpath.segment.model.variants import SegmentorConfig, large_config, mini_config, tiny_config
 from xpath.store.schema import atomic
@@ -53,6 +59,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "encoder_lr": 0.4,
         "drop_path": 0.05,
         "contrast": 0.3,
+        "set": {"mask_dim": 32, "detail": 32},
+        "full_heads": 1,
         "prompts": 6,
         "drawn": 64,
         "emphasis": {"pannuke_figures": 3.0},
@@ -95,7 +103,7 @@ PAPER_WORDS = PromptConfig(other_region=0, no_region=0, synonym=0, phrase=0, cel
 
 
 def architecture(
-    model: str, init: Path | None, changes: Mapping[str, int | str] | None = None
+    model: str, init: Path | None, changes: Mapping[str, Any] | None = None
 ) -> tuple[SegmentorConfig, PromptTokenizer]:
     """Sizes of the model, and the tokenizer of its prompts.
 
@@ -148,10 +156,7 @@ def kept_architecture(folder: Path) -> tuple[SegmentorConfig, PromptTokenizer]:
     """
     path = folder / ARCHITECTURE
     try:
-        settings = json.loads(path.read_text())
-        config = SegmentorConfig(**{
-            name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()
-        })
+        config = SegmentorConfig(**with_tuples(json.loads(path.read_text())))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} cannot be read ({error}); copy it from where the training began"
@@ -263,7 +268,7 @@ def factors(text: str) -> dict[str, float]:
     return found
 
 
-def settings(text: str) -> dict[str, int | str]:
+def settings(text: str) -> dict[str, Any]:
     """``pixel_dim=64,fine=separable`` as a dictionary, numbers as such.
 
     Raises:
