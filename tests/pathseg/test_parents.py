@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from xpath.labels import load_labels
-from xpath.pathseg.parents import _table, classes_of, nearest_taught, with_unions, words_for
+from xpath.pathseg.parents import (
+    Word,
+    _table,
+    classes_of,
+    in_words,
+    nearest_taught,
+    with_unions,
+    words_for,
+)
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage
 
 KINDS = ("neoplastic", "epithelial", "inflammatory", "connective", "dead", "nuclei")
@@ -63,7 +71,7 @@ def test_words_of_a_class_are_those_it_answers_alone():
 def image():
     """Makes an image with some masks, a row each, and some labels that are absent."""
 
-    def make(present, absent):
+    def make(present, absent, change=with_unions):
         masks = [np.zeros((4, 4), bool) for _ in present]
         for row, mask in enumerate(masks):
             mask[row] = True
@@ -73,7 +81,7 @@ def image():
             None,
             tuple(absent),
         )
-        return with_unions(
+        return change(
             SourceImage(
                 source="s", name="a", group="a", split=None, mpp=0.25, region="",
                 path=Path("a"), read=lambda: found,
@@ -108,6 +116,19 @@ def test_no_union_where_a_class_is_unknown(image, present, absent):
 
     assert [label for label, _ in found.masks] == present
     assert list(found.absent) == absent
+
+
+def test_published_words_are_examined_where_their_classes_are_known(image):
+    words = (Word("cell", "epithelial"), Word("nuclei", "lymphocyte"), Word("cell", "glial"))
+    found = image(
+        ["lung-nuclei-neoplastic", "lung-nuclei-nuclei", "liver-nuclei-inflammatory"],
+        ["lung-nuclei-epithelial", "lung-nuclei-inflammatory"],
+        lambda one: in_words(one, words),
+    )
+
+    rows = {label: np.flatnonzero(mask.any(axis=1)).tolist() for label, mask in found.masks}
+    assert rows == {"lung-cell-epithelial": [0], "liver-nuclei-lymphocyte": [2]}
+    assert found.absent == ("lung-nuclei-lymphocyte",)
 
 
 def test_the_table_is_in_the_package():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from xpath.pathseg.record import SourceImage
 
-__all__ = ["Word", "classes_of", "nearest_taught", "with_unions", "words_for"]
+__all__ = ["Word", "classes_of", "in_words", "nearest_taught", "with_unions", "words_for"]
 
 ANYWHERE = "unspecified"
 """The region of labels whose images may come from any organ."""
@@ -75,31 +75,49 @@ def with_unions(image: SourceImage) -> SourceImage:
     return replace(image, read=partial(_read_with_unions, image.read))
 
 
-def _read_with_unions(read: Callable[[], Annotated]) -> Annotated:
+def in_words(image: SourceImage, words: Collection[Word]) -> SourceImage:
+    """An image that shows other words than its own labels, once it is read: those it answers for.
+
+    Each where the classes that answer for it are known, in their region.
+
+    Args:
+        image: With annotated classes.
+        words: Object types of the table.
+    """
+    return replace(image, read=partial(_read_in_words, image.read, tuple(words)))
+
+
+def _read_in_words(read: Callable[[], Annotated], words: tuple[Word, ...]) -> Annotated:
     annotated = read()
     masks = dict(annotated.masks)
-    known = [*masks, *annotated.absent]
-    unions, absent = [], []
-    for label, parts in _unions(known).items():
-        if label in known:
-            continue
+    found, absent = [], []
+    for label, parts in _answered([*masks, *annotated.absent], words).items():
         there = [masks[part] for part in parts if part in masks]
         if there:
-            unions.append(LabelMask(label, np.logical_or.reduce(there)))
+            found.append(LabelMask(label, np.logical_or.reduce(there)))
         else:
             absent.append(label)
+    return annotated._replace(masks=tuple(found), absent=tuple(absent))
+
+
+def _read_with_unions(read: Callable[[], Annotated]) -> Annotated:
+    annotated = read()
+    known = {*(label for label, _ in annotated.masks), *annotated.absent}
+    unions = [word for word, classes in _table().items() if len(classes) > 1]
+    more = _read_in_words(lambda: annotated, tuple(unions))
     return annotated._replace(
-        masks=(*annotated.masks, *unions), absent=(*annotated.absent, *absent)
+        masks=(*annotated.masks, *(mask for mask in more.masks if mask.label not in known)),
+        absent=(*annotated.absent, *(label for label in more.absent if label not in known)),
     )
 
 
-def _unions(known: Collection[str]) -> dict[str, list[str]]:
-    """Ids of unions, in every region where all classes are known, and the ids of these."""
+def _answered(known: Collection[str], words: Collection[Word]) -> dict[str, list[str]]:
+    """Ids of words, in every region where all their classes are known, and the ids of these."""
     found = {}
     for region in dict.fromkeys(label.split("-", 1)[0] for label in known):
-        for word, classes in _table().items():
-            parts = ["-".join((region, *one)) for one in classes]
-            if len(parts) > 1 and all(part in known for part in parts):
+        for word in words:
+            parts = ["-".join((region, *one)) for one in classes_of(*word)]
+            if parts and all(part in known for part in parts):
                 found["-".join((region, *word))] = parts
     return found
 

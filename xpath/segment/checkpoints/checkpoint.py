@@ -78,6 +78,9 @@ class SegmentorInfo:
     """Labels it learnt from drawn tissue only. On real tissue its answers to them are guesses."""
     taught: Mapping[str, int] = field(default_factory=dict)
     """Each of ``labels`` to the number of real images that taught it; empty if nobody counted."""
+    cuts: Mapping[str, float] = field(default_factory=dict)
+    """Class, ``structure-object type``, to the probability above which a pixel belongs to it; 0.5
+    for all others. Logits are shifted so that 0 is there."""
     digest: str = ""
     """SHA-256 over architecture and weights; filled in when loaded."""
 
