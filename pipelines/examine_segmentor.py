@@ -89,37 +89,12 @@ def validated(
     return scoring.validate(predictor, tqdm(images, desc=what), mpp=predictor.info.mpp_range)
 
 
-def by_class(samples: list[scoring.Sample]) -> dict[str, Any]:
-    """Dice of each class where it is present, and how often it is refused where it is not."""
-    scores = scoring.mean_by_label(samples) if any(s.present for s in samples) else {}
-    table: dict[str, Any] = {
-        name: {"images": count, "dice": round(dice, 4)} for name, (count, dice) in scores.items()
-    }
-    for name in sorted({card.object_class_of(s) for s in samples if not s.present}):
-        absent = [s for s in samples if card.object_class_of(s) == name and not s.present]
-        refused = float(np.mean([not s.answered for s in absent]))
-        table.setdefault(name, {}).update(absent=len(absent), refused=round(refused, 4))
-    return table
-
-
 def classes(samples: list[scoring.Sample], others: dict[str, str]) -> dict[str, Any]:
     """Scores of every class, their mean, and the differences to other models."""
-    table = by_class(samples)
+    table = card.class_scores(samples)
     counted = [row["dice"] for row in table.values() if row.get("images", 0) >= LEAST]
-    against = {}
-    for name, path in others.items():
-        compared = card.compare(samples, scoring.read_samples(Path(path)))
-        against[name] = {
-            row.object_class: {
-                "images": row.n,
-                "other": round(row.other, 4),
-                "difference": [
-                    round(value, 4)
-                    for value in (row.difference.mean, row.difference.low, row.difference.high)
-                ],
-            }
-            for row in compared
-        }
+    theirs = {name: scoring.read_samples(Path(path)) for name, path in others.items()}
+    against = {name: card.differences(card.compare(samples, it)) for name, it in theirs.items()}
     mean = round(float(np.mean(counted)), 4) if counted else None
     return {"mean": mean, "by_class": table, "difference": against}
 
@@ -131,8 +106,8 @@ def words(
     asked = [in_words(image, WORDS) for image in images]
     near = SegmentPredictor.from_pretrained(args.weights, config=PredictorConfig(parents=True))
     return {
-        "as_asked": by_class(validated(predictor, asked, "words")),
-        "as_nearest_taught": by_class(validated(near, asked, "nearest taught")),
+        "as_asked": card.class_scores(validated(predictor, asked, "words")),
+        "as_nearest_taught": card.class_scores(validated(near, asked, "nearest taught")),
     }
 
 
@@ -140,7 +115,9 @@ def tissue(predictor: SegmentPredictor, args: argparse.Namespace) -> dict[str, A
     """Scores on the held-out images of the other folder."""
     if args.more is None:
         return {}
-    return by_class(validated(predictor, collect(args.more, args.split).held_out, "tissue"))
+    return card.class_scores(
+        validated(predictor, collect(args.more, args.split).held_out, "tissue")
+    )
 
 
 def refusal(predictor: SegmentPredictor, images: list[SourceImage]) -> dict[str, Any]:

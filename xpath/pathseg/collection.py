@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
+
+from tqdm import tqdm
 
 from xpath.errors import DataError
 from xpath.pathseg.annotated import presuming_absence, read_annotated, read_split, split_images
@@ -43,6 +46,19 @@ class Training(NamedTuple):
 
     train: list[SourceImage]
     validation: list[SourceImage]
+
+
+class TrainingData(NamedTuple):
+    """What is trained on, and what is asked in between."""
+
+    images: dict[str, list[Packed | Stored]]
+    """By source."""
+    number: int
+    """Of images to train on."""
+    validation: list[SourceImage]
+    """Those of the training part that are set apart for it, or, if there are none, the held out."""
+    digest: str
+    """Of the names of all images in their order: the same crops need the same images."""
 
 
 def collect(
@@ -95,6 +111,43 @@ def to_train_on(images: Iterable[SourceImage], split: Path | None) -> Training:
         else:
             train.append(with_unions(presuming_absence(image)))
     return Training(train, validation)
+
+
+def read_training(
+    folders: Iterable[Path],
+    split: Path,
+    *,
+    mpp: Resolutions,
+    more: Sequence[SourceImage] = (),
+    index: Path,
+    memory_gb: float,
+) -> TrainingData:
+    """All images of a training, decoded if they fit into memory.
+
+    Args:
+        folders: As ``collect`` takes them.
+        split: Which images are held out or validated, a table or a folder of tables.
+        mpp: Of images that say nothing of their resolution.
+        more: Images from elsewhere to train on.
+        index: A table of what all images show, which is read if it exists, and written.
+        memory_gb: Larger data stay on disk.
+
+    Raises:
+        DataError: A folder without images, or a broken table.
+    """
+    parts = [collect(folder, split, mpp=mpp) for folder in folders]
+    images = (image for part in parts for image in part.train)
+    train, validation = to_train_on(images, split if split.exists() else None)
+    train += more
+    with tqdm(desc="reading", total=len(train)) as bar:
+        stored = index_images(train, index, on_image=bar.update)
+    names = "\n".join(f"{item.image.source}/{item.image.name}" for item in stored)
+    return TrainingData(
+        in_memory_or_stored(stored, memory_gb),
+        len(train),
+        validation or [image for part in parts for image in part.held_out],
+        sha256(names.encode()).hexdigest(),
+    )
 
 
 def _from_biomedparse(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xpath.config import to_json
-from xpath.errors import CheckpointError, ConfigError
+from xpath.errors import ConfigError
 from xpath.pathseg.dataset import CropConfig
 from xpath.pathseg.prompts import PromptConfig, sentences
 from xpath.segment.checkpoints.checkpoint import (
@@ -18,11 +16,9 @@ from xpath.segment.checkpoints.checkpoint import (
     SegmentorInfo,
     locate,
     read_config,
-    with_tuples,
 )
 from xpath.segment.model.tokenizer import PromptTokenizer, fit_tokenizer
 from xpath.segment.model.variants import SegmentorConfig, large_config, mini_config, tiny_config
-from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,8 +30,6 @@ __all__ = [
     "check_preset",
     "describe",
     "factors",
-    "keep_architecture",
-    "kept_architecture",
     "name_of",
     "settings",
     "steps_of",
@@ -43,7 +37,6 @@ __all__ = [
     "views_of",
 ]
 
-ARCHITECTURE = "model.json"
 MODELS = ("mini", "tiny", "large", "init")
 """``large`` has the paper's sizes and BiomedParse's causal text encoder; ``init`` is whatever the
 checkpoint given with it is: the way to fine-tune PubMedBERT or BiomedParse weights."""
@@ -138,30 +131,6 @@ def _architecture(model: str, init: Path | None) -> tuple[SegmentorConfig, Promp
         raise ConfigError(f"model must be one of {MODELS}, got {model!r}")
     make = mini_config if model == "mini" else tiny_config
     return make(tokenizer.vocabulary), tokenizer
-
-
-def keep_architecture(folder: Path, config: SegmentorConfig, tokenizer: PromptTokenizer) -> None:
-    """Writes what ``kept_architecture`` reads, so that a training can go on from its folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(folder / "tokenizer.json")
-    with atomic(folder / ARCHITECTURE) as draft:
-        draft.write_text(to_json(config))
-
-
-def kept_architecture(folder: Path) -> tuple[SegmentorConfig, PromptTokenizer]:
-    """Sizes and tokenizer of a training that has begun.
-
-    Raises:
-        CheckpointError: They are missing, or damaged.
-    """
-    path = folder / ARCHITECTURE
-    try:
-        config = SegmentorConfig(**with_tuples(json.loads(path.read_text())))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}); copy it from where the training began"
-        ) from error
-    return config, PromptTokenizer.from_file(folder / "tokenizer.json")
 
 
 def views_of(preset: str, *, prompts: int, emphasis: Mapping[str, float], **own: Any) -> CropConfig:
