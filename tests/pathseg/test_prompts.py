@@ -92,3 +92,21 @@ def test_fat_is_asked_for_in_any_organ():
 
     assert len(fat) == len(load_labels().regions)
     assert gland == {"tissue-level gland in colon pathology."}
+
+
+@pytest.mark.parametrize(
+    ("label", "alone"),
+    [
+        ("colon-nuclei-epithelial", False),  # cell-level epithelial is more
+        ("colon-cell-epithelial", False),
+        ("breast-tissue-tumor", False),  # nuclei-level tumor is nuclei
+        ("breast-nuclei-inflammatory", True),
+        ("colon-tissue-gland", True),
+    ],
+)
+def test_what_means_several_things_is_never_said_without_its_structure(label, alone):
+    rng = np.random.default_rng(0)
+    config = replace(PLAIN, phrase=1)
+    said = {say(label, config, rng) for _ in range(100)}
+
+    assert any("-level" not in sentence for sentence in said) == alone

@@ -7,6 +7,7 @@ organ in every sentence of a label takes the organ for the label.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from xpath.labels import load_labels
@@ -80,7 +81,8 @@ def say(label: str, config: PromptConfig, rng: np.random.Generator) -> str:
         structure = _exchanged(structure, object_type)
     template = "{structure}-level {object} in {region} pathology."
     if rng.random() < config.phrase:
-        template = str(rng.choice(PHRASES))
+        clear = [phrase for phrase in PHRASES if "structure" in phrase]
+        template = str(rng.choice(clear if object_type in _ambiguous() else PHRASES))
     return template.format(structure=structure, object=object_type, region=region).lower()
 
 
@@ -96,6 +98,23 @@ def _exchanged(structure: str, object_type: str) -> str:
     other = {"nuclei": "cell", "cell": "nuclei"}.get(structure, structure)
     there = classes_of(other, object_type)
     return other if not there or there == classes_of(structure, object_type) else structure
+
+
+@lru_cache(maxsize=1)
+def _ambiguous() -> frozenset[str]:
+    """Names that mean different things in tissue, cells and nuclei, and so need the structure."""
+    meanings: dict[str, set[tuple[Word, ...]]] = {}
+    for label in load_labels():
+        own = (Word(label.structure, label.object_type),)
+        classes = classes_of(label.structure, label.object_type) or own
+        meanings.setdefault(label.object_type, set()).add(classes)
+    for key, names in SYNONYMS.items():
+        structure, object_type = key.split(":")
+        word = Word(structure, object_type)
+        for name in names:
+            classes = classes_of(structure, name) or classes_of(*word) or (word,)
+            meanings.setdefault(name, set()).add(classes)
+    return frozenset(name for name, several in meanings.items() if len(several) > 1)
 
 
 def sentences() -> list[str]:
