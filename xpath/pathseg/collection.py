@@ -49,7 +49,7 @@ class Training(NamedTuple):
 
 
 class TrainingData(NamedTuple):
-    """What is trained on, and what is asked in between."""
+    """Images of a training, and those to validate it on."""
 
     images: dict[str, list[Packed | Stored]]
     """By source."""

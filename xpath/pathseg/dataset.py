@@ -140,7 +140,7 @@ class PromptedCrops:
         return Crop(pixels, target, prompts, asked)
 
     def images_with(self, *, without: str) -> dict[str, int]:
-        """Number of images of all sources but one that hold each label; 0 of what only it holds."""
+        """Number of images of all sources but one that hold each label, 0 of what only it holds."""
         return dict.fromkeys(self.labels, 0) | self._pool.images_with(without=without)
 
     def _questions_of(self, number: int, kept: Mapping[str, float]) -> Asked:

@@ -22,7 +22,7 @@ USUAL = 0.5
 
 
 def shift_of(sentence: str, cuts: Mapping[str, float]) -> float:
-    """What must be taken from the logits of a sentence, so that its cut lies at 0."""
+    """Number to subtract from the logits of a sentence, so that its cut lies at 0."""
     cut = cut_of(sentence, cuts)
     return math.log(cut / (1 - cut))
 

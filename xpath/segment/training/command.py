@@ -19,7 +19,7 @@ __all__ = ["training_arguments"]
 def training_arguments(
     description: str | None, split: Path, words: Sequence[str] | None = None
 ) -> argparse.Namespace:
-    """What the words of a command line ask for, a preset's choices where they do not say.
+    """Settings of a training from its command line, a preset's where that does not give them.
 
     Args:
         description: Of the command.

@@ -24,7 +24,7 @@ FILE = "model.json"
 
 
 class Start(NamedTuple):
-    """What a training needs beside its state and its images."""
+    """Everything a training needs beside its state and its images."""
 
     config: SegmentorConfig
     tokenizer: PromptTokenizer
