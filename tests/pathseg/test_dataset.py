@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from xpath.errors import ConfigError, DataError
+from xpath.pathseg import composition, dataset
 from xpath.pathseg.augmentation import AugmentConfig
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.packed import pack
@@ -226,3 +227,23 @@ def test_a_composed_crop_depends_on_its_number_alone(red_and_blue):
     for number in (9, 4):
         for first, second in zip(one[(number, 48)][:2], two[(number, 48)][:2], strict=True):
             np.testing.assert_array_equal(first, second)
+
+
+def test_both_images_of_a_crop_are_shown_at_one_resolution(monkeypatch, red_and_blue):
+    """That of the smaller one, where it is not shown beyond its borders."""
+    shown = []
+
+    def cut_known(image, view, size, names):
+        shown.append(view.scale * image.mpp)
+        return composition.cut_known(image, view, size, names)
+
+    monkeypatch.setattr(dataset, "cut_known", cut_known)
+    red, blue = red_and_blue[0], replace(red_and_blue[1], mpp=0.25)
+    config = replace(PLAIN, compose=1.0)
+    crops = PromptedCrops({"red": [red], "blue": [blue]}, config, total=100, seed=0)
+    for number in range(10):
+        _ = crops[(number, 64)]
+
+    assert len(shown) == 20
+    assert shown[::2] == pytest.approx(shown[1::2])
+    assert max(shown) <= 1.5 * 96 / 64 * 0.25 + 1e-9
