@@ -55,6 +55,13 @@ def test_a_union_that_was_taught_itself_answers():
     assert nearest_taught("breast-cell-epithelial", taught) == ("unspecified-cell-epithelial",)
 
 
+def test_tissue_that_looks_the_same_everywhere_answers_for_all_organs():
+    taught = ("breast-tissue-fat", "colon-tissue-gland")
+    assert nearest_taught("skin-tissue-fat", taught) == ("breast-tissue-fat",)
+    assert nearest_taught("skin-tissue-gland", taught) == ()
+    assert nearest_taught("skin-cell-fat", taught) == ()
+
+
 def test_words_of_a_class_are_those_it_answers_alone():
     found = words_for("nuclei", "neoplastic")
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from xpath.labels import load_labels
-from xpath.pathseg.parents import Word, classes_of, words_for
+from xpath.pathseg.parents import ALIKE_ANYWHERE, Word, classes_of, words_for
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,9 +37,6 @@ SYNONYMS = {
 }
 """Other names of a class, of nearly the same meaning. A training also asks for it by the published
 words that it answers for (``parents.toml``)."""
-
-ALIKE_ANYWHERE = ("fat", "stroma", "necrosis or debris")
-"""Tissue that looks the same in all organs."""
 
 PHRASES = (
     "{object} in {region} pathology",
