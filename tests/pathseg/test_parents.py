@@ -56,7 +56,7 @@ def test_a_union_that_was_taught_itself_answers():
 
 
 def test_tissue_that_looks_the_same_everywhere_answers_for_all_organs():
-    taught = ("breast-tissue-fat", "colon-tissue-gland")
+    taught = ("breast-tissue-fat", "colon-tissue-gland", "foreign")
     assert nearest_taught("skin-tissue-fat", taught) == ("breast-tissue-fat",)
     assert nearest_taught("skin-tissue-gland", taught) == ()
     assert nearest_taught("skin-cell-fat", taught) == ()

@@ -43,9 +43,9 @@ class Word(NamedTuple):
 def nearest_taught(label: str, taught: Collection[str]) -> tuple[str, ...]:
     """The taught labels whose union answers for a label, none if nothing does.
 
-    The label itself if it was taught: in its own region, in ``unspecified``, or of tissue that looks
-    the same in all organs in any. Else the classes it belongs to, likewise; all of them must have
-    been taught.
+    The label itself if it was taught: in its own region, in ``unspecified``, or in any if it is
+    tissue that looks the same in all organs. Else the classes it belongs to, likewise; all of them
+    must have been taught.
 
     Args:
         label: Id, ``region-structure-object type``, published or not.
@@ -130,7 +130,7 @@ def _answered(known: Collection[str], words: Collection[Word]) -> dict[str, list
 def _in_region(word: Word, region: str, taught: Collection[str]) -> str | None:
     ids = ["-".join((one, *word)) for one in (region, ANYWHERE)]
     if word.object_type in ALIKE_ANYWHERE:
-        ids += sorted(one for one in taught if one.split("-", 1)[1] == "-".join(word))
+        ids += sorted(one for one in taught if one.partition("-")[2] == "-".join(word))
     return next((one for one in ids if one in taught), None)
 
 
