@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 import time
 from functools import partial
@@ -124,8 +125,9 @@ def facts_of(
     """
     train = dataclasses.replace(trainer.config, steps=1, precision="")
     fixed = {"train": train, "model": start.config, "crops": views}
-    named = {name: str(getattr(args, name)) for name in ("shapes", "drop_path", "set")}
-    return {k: to_json(v) for k, v in fixed.items()} | named | {"images": images}
+    named = {name: str(getattr(args, name)) for name in ("shapes", "drop_path")}
+    named |= {"set": json.dumps(args.set, sort_keys=True), "images": images}
+    return {name: to_json(value) for name, value in fixed.items()} | named
 
 
 def begin(start: Start, args: argparse.Namespace, batches: Batches) -> Trainer:

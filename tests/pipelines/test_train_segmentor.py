@@ -122,6 +122,10 @@ def test_sizes_can_be_changed_from_the_command_line(train, tmp_path):
 
     config = read_config(tmp_path / "run" / "weights")[0]
     assert (config.mask_dim, config.fine) == (64, "separable")
+    again = train(tmp_path / "run", "--minutes", "0", "--set", "fine=separable,mask_dim=64")
+    assert again["step"] == 2
+    with pytest.raises(CheckpointError, match=r"set\.mask_dim.*64.*32"):
+        train(tmp_path / "run", "--set", "fine=separable,mask_dim=32")
 
 
 def test_ctrl_c_says_in_a_line_how_to_go_on(repository, data, monkeypatch, capsys):
