@@ -1,7 +1,7 @@
 """Train a PathSegmentor on annotated images, resumable at any time.
 
     python pipelines/train_segmentor.py --data DIR --out run --shapes 8x256 --drawn 24 --workers 1
-    python pipelines/train_segmentor.py --preset shipped --data DIR DIR --out run --minutes 165
+    python pipelines/train_segmentor.py --preset shipped --data DIR DIR --out run --minutes 160
     torchrun --nproc-per-node 4 pipelines/train_segmentor.py ...      # one batch, four GPUs
     python pipelines/train_segmentor.py --preset paper --init START --data DIR --out run
 

@@ -47,7 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model": "init",
         "init": DEFAULT_WEIGHTS,
         "shapes": ((8, 256),),
-        "steps": 8000,
+        "steps": 10_000,
         "lr": 6e-4,
         "encoder_lr": 0.4,
         "drop_path": 0.05,
