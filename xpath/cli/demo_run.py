@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
 def demo_config() -> StudyConfig:
     """Settings for a small cohort: all that is drawn, more slides held out, faster steps.
 
-    Patches overlap as always. Without, a rim of the planted object stays unmarked along the edges of
-    patches, and what is left of it when it is hidden still decides some slides.
+    Patches overlap as always. Without, a rim of the planted object stays unmarked along the edges
+    of patches, and what is left of it when it is hidden still decides some slides.
     """
     tissues = tuple(label for label in LABELS if "-tissue-" in label)
     return StudyConfig(
