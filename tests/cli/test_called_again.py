@@ -157,3 +157,20 @@ def test_damaged_settings_are_called_so_and_moved_away_they_cost_nothing(run, ca
     same = ("--set", "grid.patch_um=32", "--set", "tissue.min_area_um2=100")
     run(*OBJECTS, *same)
     assert attempts(run) == {"a": 1, "b": 1, "c": 2}
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_all_that_is_wrong_with_slides_is_told_before_any_work(run, capsys, monkeypatch, dry):
+    """With the resolution that is missing; not when their turn comes."""
+    (run.home / "slides" / "d.tiff").write_bytes(b"II*\0")
+    monkeypatch.setattr("xpath.cli.stages.finish", lambda *_: 0)
+    monkeypatch.setattr("xpath.study.chain.segment_stage", lambda *_, **__: None)
+
+    assert run(*["--dry-run"] * dry) == 0
+
+    error = capsys.readouterr().err
+    assert "xpath: c: c.tiff stores no resolution; pass mpp=" in error
+    assert "xpath: d: " in error and "is no slide" in error
+    assert "xpath: a: " not in error
+    run("--dry-run", "--mpp", "0.5")
+    assert "stores no resolution" not in capsys.readouterr().err

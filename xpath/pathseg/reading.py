@@ -108,8 +108,8 @@ def read_label_map(path: Path) -> NDArray[np.integer]:
     Palette images give their indices, images of one bit 0 and 1.
 
     Raises:
-        DataError: The file is missing or damaged, its colour channels differ, so that it is a
-            picture and no mask, or a value is no whole number.
+        DataError: The file is missing or damaged, its colour channels differ (a picture, no mask),
+            or a value is no whole number.
     """
     values = np.array(_decoded(path, None))
     if values.ndim == 3:
@@ -121,12 +121,10 @@ def read_label_map(path: Path) -> NDArray[np.integer]:
             )
         values = colours[..., 0]
     if values.dtype.kind == "f":
-        whole = values.astype(np.int64) if np.isfinite(values).all() else None
-        if whole is None or (whole != values).any():
-            raise DataError(
-                f"{path} has values that are no whole numbers; wanted a mask with the number of a"
-                " class per pixel: is it a map of probabilities?"
-            )
+        with np.errstate(invalid="ignore"):  # of NaN and infinity, which differ then
+            whole = values.astype(np.int64)
+        if (whole != values).any():
+            raise DataError(f"{path} has values that are no whole numbers, so it is no label map")
         values = whole
     return values.astype(np.uint8) if values.dtype == bool else values
 
