@@ -261,6 +261,7 @@ def test_words_for_a_gap_are_no_class_no_patient_and_no_resolution(write, gap, c
 
     assert labels["a"] == SlideLabel(label="x", patient="p", site="s", mpp=0.5)
     assert labels["b"] == SlideLabel(label="", patient="", site="", mpp=None)
+    assert "1 of 2 slides have no label" in caplog.text
     if gap:
         assert f"1 of 2 slides have no label ({gap} 1 times)" in caplog.text
         assert f"without a patient ({gap} 1 times)" in caplog.text

@@ -184,3 +184,11 @@ def test_features_of_slides_are_told_from_those_of_patches(features, labels, cap
     read(features, labels(TABLE))
 
     assert ("8 of 8 slides have a single patch" in caplog.text) == told
+
+
+def test_feature_files_without_a_label_are_told(features, labels, caplog):
+    slides, lost = find_slides(features, labels("slide_id,label\na,x\nb,y\nc,\n"))
+
+    assert ([slide.slide_id for slide in slides], lost) == (["a", "b"], [])
+    assert "1 of 3 slides have no label" in caplog.text
+    assert "6 of 8 feature files are of slides without a label: c, d, e, f, g, h" in caplog.text

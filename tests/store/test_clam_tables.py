@@ -18,9 +18,12 @@ def test_split_with_padding(tmp_path):
     }
 
 
-def test_split_of_booleans(tmp_path):
+@pytest.mark.parametrize("index", ["", "slide_id", "index"])
+def test_split_of_booleans(tmp_path, index):
     path = tmp_path / "splits_0_bool.csv"
-    path.write_text(",train,val,test\na,True,False,False\nb,False,True,False\nc,False,False,True\n")
+    path.write_text(
+        f"{index},train,val,test\na,True,False,False\nb,False,True,False\nc,False,False,True\n"
+    )
 
     assert read_clam_split(path) == {"a": "train", "b": "validation", "c": "test"}
 

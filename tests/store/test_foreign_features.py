@@ -415,3 +415,17 @@ def test_what_torch_says_comes_in_a_line_without_colours(tmp_path):
         read_patch_features(tmp_path / "a.pt")
 
     assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("side", ["256um", "", float("nan"), 0.0, -1.0, [256, 256], None])
+def test_a_size_nobody_can_read_is_none_and_costs_no_features(tmp_path, side):
+    about = {} if side is None else {"tile_size_um": side}
+    stamp = write_h5(tmp_path / "a.h5", {"unit": "um", **about}, feats=FEATURES, coords=COORDS)
+    about = {} if side is None else {"patch_size_level0": side}
+    other = write_h5(tmp_path / "b.h5", features=FEATURES, coords=(COORDS, about))
+    store = wsidata(tmp_path / "c.zarr")
+    zarr.open_group(store, mode="a").attrs["tile_spec"] = [] if side is None else {"tiles": {}}
+
+    for path in (stamp, other, store):
+        found = read_patch_features(path)
+        assert found.side is None and len(found.features) == 3

@@ -299,9 +299,16 @@ def test_pixels_that_are_not_of_8_bits_are_named_and_never_called_damage(
     assert "damage" not in str(caught.value) and "complete" not in str(caught.value)
 
 
-def test_of_16_bits_the_upper_8_are_seen(write_tiff, picture):
-    with Slide.open(write_tiff(picture.astype(np.uint16) * 257)) as slide:
-        np.testing.assert_array_equal(slide.read(Box(0, 0, 400, 300)), picture)
+def test_of_16_bits_the_upper_8_are_seen_which_is_said_once(write_tiff, picture, caplog):
+    path = write_tiff(picture.astype(np.uint16) * 257)
+    for _ in range(2):
+        with Slide.open(path) as slide:
+            np.testing.assert_array_equal(slide.read(Box(0, 0, 400, 300)), picture)
+
+    assert caplog.text.count("has 16-bit pixels, of which the upper 8 bits are seen") == 1
+    caplog.clear()
+    Slide.open(write_tiff(picture, name="plain.tiff")).close()
+    assert not caplog.records
 
 
 def test_what_is_missing_and_what_is_a_folder(tmp_path):

@@ -223,11 +223,10 @@ def _labels_of(
 ) -> dict[str, SlideLabel]:
     """Labels of the rows of a table by slide id. Words for gaps are counted in warnings."""
     written = [row.get("label", "") for row in rows]
-    if not keep_na and (words := count_missing(written)):
-        logger.warning(
-            "%s: %d of %d slides have no label (%s); is it a class, say --keep-na",
-            path, sum(map(is_missing, written)), len(rows), words,
-        )  # fmt: skip
+    if lacking := sum(not text if keep_na else is_missing(text) for text in written):
+        words = "" if keep_na else count_missing(written)
+        gaps = f" ({words}); is it a class, say --keep-na" if words else ""
+        logger.warning("%s: %d of %d slides have no label%s", path, lacking, len(rows), gaps)
     patients = [row.get("patient") or row.get("case_id") or "" for row in rows]
     if words := count_missing(patients):
         logger.warning("%s: slides without a patient (%s) are each a patient's", path, words)

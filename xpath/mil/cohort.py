@@ -34,7 +34,7 @@ from xpath.mil.splits import (
 from xpath.store.clam_tables import read_clam_split
 from xpath.store.features import read_features
 from xpath.store.foreign_features import find_feature_files, read_patch_features
-from xpath.store.names import match_names, nearly
+from xpath.store.names import match_names, nearly, shown
 from xpath.store.schema import sha256_of
 
 if TYPE_CHECKING:
@@ -161,6 +161,9 @@ def find_slides(
             f"no labelled slide has features: {labels} names {list(named)[:3]}, {folder} has"
             f" {list(files)[:3]}{nearly(named, files)}"
         )
+    if unused := sorted(free):
+        counts = f"{len(unused)} of {len(files)} feature files"
+        logger.warning("%s are of slides without a label: %s", counts, shown(unused))
     return [
         CohortSlide(
             slide_id, files[slide_id], named[name].label, patient_of(slide_id, named[name].patient),

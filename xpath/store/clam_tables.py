@@ -28,8 +28,14 @@ def read_clam_split(path: Path) -> dict[str, str]:
     """
     rows = read_user_table(path, *SPLIT_OF)
     if {row[word].lower() for row in rows for word in SPLIT_OF} <= YES | {"false", "0", "0.0"}:
-        # the index, slide ids, has no name
-        placed = [(row[""], word) for row in rows for word in SPLIT_OF if row[word].lower() in YES]
+        # slide ids are in the first column, the index, which has no name or any
+        names = [next(iter(row.values())) for row in rows]
+        placed = [
+            (name, word)
+            for name, row in zip(names, rows, strict=True)
+            for word in SPLIT_OF
+            if row[word].lower() in YES
+        ]
     else:
         cells = [(row[word], word) for word in SPLIT_OF for row in rows]
         placed = [(name, word) for name, word in cells if not is_missing(name)]

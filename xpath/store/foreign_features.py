@@ -255,7 +255,7 @@ def _clam_or_trident(path: Path, file: Any) -> dict[str, Any]:
         "layout": "xpath" if ours else "trident" if trident else "clam",
         "features": _values(path, features),
         "coords": None if coords is None else _rows(_values(path, coords)).astype(np.float64),
-        "side": None if side is None else float(side),
+        "side": _side(side),
         "encoder": _text(features.attrs.get("encoder", "")),
     }
 
@@ -266,9 +266,9 @@ def _stamp(path: Path, file: Any) -> dict[str, Any]:
     coords, side = None, None
     if "coords" in file:
         coords = _rows(_values(path, file["coords"])).astype(np.float64)
-        side = file.attrs.get("tile_size_um", file.attrs.get("tile_size"))
+        side = _side(file.attrs.get("tile_size_um", file.attrs.get("tile_size")))
         in_um = "tile_size_um" in file.attrs or _text(file.attrs.get("unit", "")) == "um"
-        if not in_um and round(float(_stride(coords) if side is None else side)) == STAMP_PIXELS:
+        if not in_um and round(_stride(coords) if side is None else side) == STAMP_PIXELS:
             coords, side = coords * (STAMP_UM / STAMP_PIXELS), STAMP_UM
         elif not in_um:
             coords, side = None, None  # in a unit nobody wrote down
@@ -277,7 +277,7 @@ def _stamp(path: Path, file: Any) -> dict[str, Any]:
         "features": features,
         "coords": coords,
         "unit": "um",
-        "side": None if side is None else float(side),
+        "side": side,
         "encoder": _text(file.attrs.get("extractor", "")),
     }
 
@@ -328,8 +328,20 @@ def _is_of_tiles(name: str, group: Any) -> bool:
 
 def _tile_side(root: Any, tiles: str) -> float | None:
     """Level-0 pixels a side, as wsidata cuts them."""
-    spec = root.attrs.get("tile_spec", {}).get(tiles)
-    return float(int(spec["height"] * spec["base_downsample"])) if spec else None
+    try:
+        spec = root.attrs["tile_spec"][tiles]
+        return float(int(spec["height"] * spec["base_downsample"]))
+    except (KeyError, TypeError, ValueError):  # not written, or otherwise
+        return None
+
+
+def _side(value: Any) -> float | None:
+    """A length as it stands in an attribute, None where it is no single positive number."""
+    try:
+        side = float(value)
+    except (TypeError, ValueError):
+        return None
+    return side if 0 < side < math.inf else None
 
 
 def _values(path: Path, dataset: Any) -> NDArray[Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["TIFF_STARTS", "convert_pixels", "deep_tiff"]
+
+logger = logging.getLogger(__name__)
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of TIFF and BigTIFF, in both byte orders."""
@@ -17,11 +20,14 @@ MOST_BITS = 16
 """Readers take the upper 8 of 16 bits, and refuse more."""
 FORMATS = {2: "signed integer", 3: "float", 5: "complex", 6: "complex"}
 
+_warned: set[Path] = set()
+
 
 def deep_tiff(path: Path) -> str:
     """Type of the pixels of a TIFF where they cannot be read as 8 bits: ``32-bit float``.
 
-    Empty where they can, and for files that are no TIFF or too damaged to tell.
+    Empty where they can, and for files that are no TIFF or too damaged to tell. Of more than 8 bits
+    a warning says once what is seen of them: cameras of 12 bits leave the upper ones empty.
     """
     import tifffile
 
@@ -35,6 +41,13 @@ def deep_tiff(path: Path) -> str:
     except Exception:  # noqa: BLE001 - damage raises anything, and is told by who reads the pixels
         return ""
     if sample in UNSIGNED and bits <= MOST_BITS:
+        if bits > 8 and path not in _warned:
+            _warned.add(path)
+            logger.warning(
+                "%s has %d-bit pixels, of which the upper 8 bits are seen; if it comes out dark,"
+                " its values use only a part of their range: scale them to 0..255 first",
+                path, bits,
+            )  # fmt: skip
         return ""
     return f"{bits}-bit {FORMATS.get(sample, 'integer')}"
 
