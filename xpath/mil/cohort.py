@@ -220,7 +220,7 @@ def read_cohort(
             f" features made, and does the label table name the slides? {' '.join(left_out[:1])}"
         )
     first = read[0]
-    warn_of_single_patches([len(next(iter(one.bags.values()))[0]) for one in read])
+    warn_of_single_patches([len(rows) for one in read for rows, _ in list(one.bags.values())[:1]])
     bags_of_view = {
         view: tuple(
             Bag(*one.bags[view], classes.index(slide.label), slide.slide_id)
