@@ -202,10 +202,11 @@ def test_labels_are_added_by_name(folder, write):
         "CON",
         "nul",
         "com1.x",
+        "a\udcff",  # of bytes that are no UTF-8
     ],
 )
 def test_names_that_leave_the_run_folder_are_refused(name):
-    with pytest.raises(DataError, match="folder of that name"):
+    with pytest.raises(DataError, match=r"\('a\.svs'\), because .* folder of that name; rename"):
         SlideEntry(slide_id=name, path=Path("a.svs"))
 
 
