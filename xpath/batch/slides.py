@@ -35,7 +35,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SAFE_NAME = re.compile(
-    r"(?!\.)(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$))[^/\\:*?\"<>|\x00-\x1f\ud800-\udfff]{1,200}(?<![ .])",
+    r"(?!\.)(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$))"
+    r"[^/\\:*?\"<>|\x00-\x1f\ud800-\udfff]{1,200}(?<![ .])",
     re.IGNORECASE,
 )
 """Names that a folder can have on every system, because results go to one of the slide's name."""
@@ -66,8 +67,9 @@ class SlideEntry:
         """
         if not SAFE_NAME.fullmatch(self.slide_id):
             raise DataError(
-                f"a slide cannot be named {self.slide_id!r} ({str(self.path)!r}), because results go"
-                " to a folder of that name; rename the file: letters, digits, blanks, - _ and . inside"
+                f"a slide cannot be named {self.slide_id!r} ({str(self.path)!r}), because results"
+                " go to a folder of that name; rename the file: letters, digits, blanks, - _ and ."
+                " inside"
             )
         object.__setattr__(self, "path", self.path.absolute())
         if self.mpp is not None and not (math.isfinite(self.mpp) and self.mpp > 0):

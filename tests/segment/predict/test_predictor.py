@@ -1,6 +1,7 @@
 import logging
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,6 +191,12 @@ def test_a_resolution_that_is_none_is_refused(predictor, image, mpp):
         (np.zeros((64, 64), np.uint8), "images must be"),
         (np.zeros((0, 64, 3), np.uint8), "at least one pixel"),
         ([[0, 0, 0]], "uint8 array"),
+        ("a.png", r"got str; convert with .*PIL\.Image\.open"),
+        (Path("a.png"), r"Path; convert with .*PIL\.Image\.open"),
+        (np.ma.masked_equal(np.zeros((8, 8, 3), np.uint8), 0), "masked values"),
+        (np.zeros((8, 8), [("r", "u1"), ("g", "u1")]), r"numpy\.stack"),
+        (torch.zeros(8, 8, 3, dtype=torch.uint8).to_sparse(), "must be dense"),
+        (torch.zeros(8, 8, 3, dtype=torch.uint8, device="meta"), "must be dense"),
     ],
 )
 def test_images_of_another_kind_are_refused(predictor, bad, hint):

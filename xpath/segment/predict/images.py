@@ -5,6 +5,7 @@ Axes: B images, H W pixels.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,8 @@ def as_batch(images: object) -> Tensor:
             f"images must be uint8 RGB in 0..255, got {pixels.dtype}; of floats in 0..1 convert"
             " with (images * 255).round().to(torch.uint8)"
         )
+    if pixels.layout != torch.strided or pixels.device.type == "meta":
+        raise DataError(f"images must be dense, got {pixels.layout} on {pixels.device}")
     batch = pixels[None] if pixels.ndim == 3 else pixels
     check_shape("images", batch, "B H W 3")
     if not batch.numel():
@@ -52,10 +55,14 @@ def as_batch(images: object) -> Tensor:
 def _as_tensor(images: object) -> Tensor:
     """An array of uint8 as a tensor."""
     if not isinstance(images, np.ndarray):
+        how = "numpy.asarray(image)"
+        if isinstance(images, str | os.PathLike):
+            how = "numpy.asarray(PIL.Image.open(path).convert('RGB'))"
         raise DataError(
-            f"images must be a uint8 array of RGB, got {type(images).__name__};"
-            " convert with numpy.asarray(image)"
+            f"images must be a uint8 array of RGB, got {type(images).__name__}; convert with {how}"
         )
+    if np.ma.is_masked(images):
+        raise DataError("images have masked values; fill them, as with image.filled(255)")
     if images.dtype != np.uint8:
         raise DataError(
             f"images must be uint8 RGB in 0..255, got {images.dtype}{_nonsense(images)};"
@@ -75,6 +82,8 @@ def _advice(dtype: np.dtype[Any]) -> str:
             f"those in 0..{top} with (image / {top} * 255).round().astype(numpy.uint8), those in"
             " 0..255 with image.astype(numpy.uint8)"
         )
+    if not np.issubdtype(dtype, np.floating):
+        return "with numpy.stack of the red, green and blue values, as uint8"
     return "float images in 0..1 with (image * 255).round().astype(numpy.uint8)"
 
 
