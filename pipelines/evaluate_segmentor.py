@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -35,7 +36,7 @@ from xpath.segment.evaluation.compared import named_paths, read_compared, write_
 from xpath.segment.evaluation.evaluate import Evaluation, evaluate_segmentor
 from xpath.segment.evaluation.folders import read_folders
 from xpath.segment.evaluation.mapping import read_ignore_values
-from xpath.segment.evaluation.questions import EvaluationConfig, Problem, Question, questions_of
+from xpath.segment.evaluation.questions import EvaluationConfig, Problem, questions_of
 from xpath.segment.evaluation.recognised import recognise_images
 from xpath.segment.evaluation.tables import dice_by, write_tables
 from xpath.segment.predict.calibration import load_presence
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(args: argparse.Namespace) -> Evaluation:
+    others, against = _others(args)
     where = {"split": args.split, "mapping": args.mapping, "mpp": args.mpp, "limit": args.limit}
     items, problems = read_folders(args.data, **where)
     predictor = SegmentPredictor.from_pretrained(
@@ -107,7 +109,8 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     problems += scored.problems
     evaluation = scored._replace(problems=tuple(problems))
     write_tables(args.out, evaluation, seed=args.seed)
-    problems += _compare(args, questions, config)
+    models = scores_of_others(questions, config, others, args.out / "models")
+    problems += _compare(args, against, models)
     evaluation = evaluation._replace(problems=tuple(problems))
     if evaluation.samples:
         write_figures(args.out / "figures", evaluation.samples, seed=args.seed)
@@ -120,17 +123,28 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     return evaluation
 
 
+def _others(args: argparse.Namespace) -> tuple[Others, dict[str, Path]]:
+    """Other models and tables, which are looked at before hours are spent on ours."""
+    texts = [*args.against, *args.predictions, *args.boxes, *args.model, *args.detector]
+    named_paths([f"{args.name}={args.out}", *texts])  # no name is given twice
+    against = named_paths(args.against)
+    for name, path in against.items():
+        read_compared({name: path})
+    return Others.of(args), against
+
+
 def _compare(
-    args: argparse.Namespace, questions: dict[Path, list[Question]], config: EvaluationConfig
+    args: argparse.Namespace,
+    against: dict[str, Path],
+    models: Iterable[tuple[str, Evaluation]],
 ) -> list[Problem]:
     """Scores other models, and compares all of them. Returns what was left out."""
-    tables = {args.name: args.out / "samples.csv"} | named_paths(args.against)
+    tables = {args.name: args.out / "samples.csv"} | against
     problems: list[Problem] = []
-    models = args.out / "models"
-    for name, scored in scores_of_others(questions, config, Others.of(args), models):
+    for name, scored in models:
         problems += scored.problems
-        write_tables(models / name, scored, seed=args.seed)
-        tables[name] = models / name / "samples.csv"
+        write_tables(args.out / "models" / name, scored, seed=args.seed)
+        tables[name] = args.out / "models" / name / "samples.csv"
     if len(tables) > 1:
         compared = read_compared(tables)
         rows = write_comparison(args.out, compared, seed=args.seed)

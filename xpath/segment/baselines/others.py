@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -66,7 +66,11 @@ class Others:
 
         Raises:
             ConfigError: A model is not written as wanted.
+            DataError: A folder of masks is not there.
         """
+        masks = named_paths(args.predictions)
+        if missing := [str(folder) for folder in masks.values() if not folder.is_dir()]:
+            raise DataError(f"--predictions wants folders of masks; no folder: {missing}")
         detectors = {}
         for name, path in named_paths(args.detector).items():
             detector, comma, boxes = str(path).partition(",")
@@ -74,7 +78,7 @@ class Others:
                 raise ConfigError(f"--detector takes NAME=DINO,WEIGHTS, got {name}={path}")
             detectors[name] = (detector, boxes)
         return cls(
-            masks=named_paths(args.predictions),
+            masks=masks,
             boxes=named_paths(args.boxes),
             models=named_paths(args.model),
             detectors=detectors,
@@ -99,7 +103,8 @@ def scores_of_others(
     """Names and scores of the models, box-prompted ones in both ways.
 
     Args:
-        questions: By image, as for ``evaluate_segmentor``.
+        questions: By image, as for ``evaluate_segmentor``. The nearest trained label is one of the
+            weights they were made for, so other models are asked for the label itself.
         config: Of the evaluation.
         others: The models.
         out: Gets the label maps of nnU-Net, in ``NAME/masks``.
@@ -108,6 +113,10 @@ def scores_of_others(
         CheckpointError: There are no such weights.
         DataError: A folder that holds no masks of these images.
     """
+    questions = {
+        image: [replace(one, nearest=None, trained=True) for one in of_image]
+        for image, of_image in questions.items()
+    }
     for name, folder in others.masks.items():
         yield name, score_masks(MaskFolder(folder), questions, config)
     for name, weights in others.boxes.items():
