@@ -52,6 +52,8 @@ class Label:
     """Dice the paper reports for PathSegmentor (Table 15); None where it reports none."""
     sentence: str = ""
     """Words of one's own to ask with; empty for the paper's template."""
+    answers_for: tuple[str, ...] = ()
+    """Ids of labels that were asked for and that it answers in their place."""
 
     @property
     def id(self) -> str:

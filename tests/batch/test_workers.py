@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from xpath.batch.ledger import Ledger
+from xpath.batch.processes import usable_cores
 from xpath.batch.ray_cluster import RayCluster
 from xpath.batch.runner import InProcess, run_stage
 from xpath.batch.slides import SlideEntry
@@ -19,6 +21,7 @@ from xpath.batch.workers import LocalProcesses
 # Work that other processes can import, as they can the stages of a study.
 WORK = """
 import os, random, signal
+import torch
 from dataclasses import dataclass
 from pathlib import Path
 from xpath.batch.done import make_once
@@ -35,7 +38,8 @@ class Draw:
 
     def draw(self, name, output):
         with (self.folder / "begun.txt").open("a") as file:
-            file.write(f"{name} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}\\n")
+            gpu = os.environ.get("CUDA_VISIBLE_DEVICES") or "-"
+            file.write(f"{name} {os.getpid()} {gpu} {torch.get_num_threads()}\\n")
         if name == "bad":
             raise ValueError("no slide")
         first = name == self.once and not (self.folder / "killed").exists()
@@ -75,6 +79,10 @@ def begun(folder):
     return Counter(line.split()[0] for line in (folder / "begun.txt").read_text().splitlines())
 
 
+def pids(folder):
+    return {line.split()[1] for line in (folder / "begun.txt").read_text().splitlines()}
+
+
 def executors(tmp_path):
     yield "local", LocalProcesses(2)
     yield "ray", RayCluster(count=2)
@@ -98,9 +106,8 @@ def test_the_same_files_as_in_this_process(tmp_path, draw, executor):
     )
     assert numbers(there) == numbers(here)
     assert set(begun(there).values()) == {1}
-    pids = {line.split()[1] for line in (there / "begun.txt").read_text().splitlines()}
-    assert len(pids) == 2
-    assert str(os.getpid()) not in pids
+    assert len(pids(there)) == 2
+    assert str(os.getpid()) not in pids(there)
     assert "no slide" in Ledger(there / "slides.csv", there / "logs").entry("bad", "draw").reason
 
 
@@ -127,6 +134,23 @@ def test_a_slide_that_ends_every_worker_is_given_up(tmp_path, draw, executor):
     entry = Ledger(folder / "slides.csv", folder / "logs").entry("deadly", "draw")
     assert entry.status == "failed"
     assert "end" in entry.reason or "job" in entry.reason
+
+
+def test_processes_wait_for_the_next_stage_and_share_the_cores(tmp_path, draw):
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    executor = LocalProcesses(2)
+    run(first, executor, draw(first))
+    run(second, executor, draw(second))
+    for pid in pids(second):
+        os.kill(int(pid), signal.SIGKILL)  # while they wait
+    report = run(third, executor, draw(third))
+
+    assert pids(second) <= pids(first)
+    assert report.done == tuple(NAMES)
+    assert set(begun(third).values()) == {1}
+    assert not pids(third) & pids(second)
+    threads = {line.split()[3] for line in (first / "begun.txt").read_text().splitlines()}
+    assert threads == {str(max(1, usable_cores() // 2))}
 
 
 def test_gpus_are_dealt_out(tmp_path, draw):

@@ -95,11 +95,13 @@ def read_back(path):
 def test_masks_come_back_in_the_slides_frame(tmp_path, slide, masks):
     path = tmp_path / "objects.dcm"
 
-    write_dicom_seg(path, slide, masks, algorithm="PathSegmentor", guesses={STROMA})
+    write_dicom_seg(
+        path, slide, masks, algorithm="PathSegmentor", descriptions={STROMA: "A guess."}
+    )
 
     found = read_back(path)
     about = [segment.get("SegmentDescription", "") for segment in found.SegmentSequence]
-    assert about == ["", "A guess: the segmentor never learnt this label."]
+    assert about == ["", "A guess."]
     assert found.FrameOfReferenceUID == "2.25.4"
     assert [segment.SegmentLabel for segment in found.SegmentSequence] == [TUMOR, STROMA]
     assert (found.TotalPixelMatrixRows, found.TotalPixelMatrixColumns) == (600, 700)

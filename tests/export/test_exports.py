@@ -85,7 +85,7 @@ def test_what_was_never_learnt_is_said_to_be_a_guess(tmp_path, report):
 def test_the_index_says_which_intervals_leave_out_zero(tmp_path, report):
     base = {"class_name": "B", "colour": "#000000", "q": 0.01, "effect": 1.0, "null": 0.1}
     base |= {"imp": 2.0, "slides": 4, "area": 0.1, "cover": 0.2, "least_q": 0.001}
-    base |= {"effect_low": 0.2, "effect_high": 1.5}
+    base |= {"effect_low": 0.2, "effect_high": 1.5, "answers_for": ""}
     unknown = {"excess_low": math.nan, "excess_high": math.nan}
     rows = [
         {**base, "rank": 1, "name": "one", "excess": 0.9, "excess_low": 0.5, "excess_high": 1.2},

@@ -281,7 +281,8 @@ def test_tables_tell_what_was_taught_and_the_page_what_was_not_found(
     study = open_study(root)
     first, second = read_table(study.folder.table("labels"))[:2]
     known = tabulate_importance(study)
-    monkeypatch.setattr(type(study), "untaught_ids", frozenset({tumor}))
+    guesses = study.asked._replace(guesses=frozenset({tumor}))
+    monkeypatch.setattr(type(study), "asked", guesses)
     guessed = tabulate_importance(study)
     absent = {**first, "present": False, "label": "a-b-c"}
     write_table(study.folder.table("labels"), [absent, {**second, "present": True}])

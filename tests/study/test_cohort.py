@@ -313,11 +313,11 @@ def test_only_the_slides_to_explain_are_looked_at(study, monkeypatch):
 def test_what_the_weights_never_learnt_is_named(study):
     objects = replace(CONFIG.objects, labels=(*OBJECTS, "breast-tissue-dcis"))
 
-    assert study.untaught == ("stroma (tissue)",)  # learnt from drawn tissue only
-    assert replace(study, config=replace(CONFIG, drawn=True)).untaught == ()
-    assert replace(study, config=replace(CONFIG, objects=objects, drawn=True)).untaught == (
-        "dcis (tissue)",
-    )
+    assert study.asked.guess_names == ("stroma (tissue)",)  # learnt from drawn tissue only
+    assert replace(study, config=replace(CONFIG, drawn=True)).asked.guess_names == ()
+    assert replace(
+        study, config=replace(CONFIG, objects=objects, drawn=True)
+    ).asked.guess_names == ("dcis (tissue)",)
 
 
 def test_the_auc_has_an_interval_over_patients(study):

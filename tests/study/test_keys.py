@@ -30,6 +30,7 @@ from xpath.wsi.tissue import TissueConfig
 
 ELSEWHERE = {
     "objects.labels": "their prompts are inputs",
+    "objects.parents": "the prompts that are asked, and what they answer for, are inputs",
     "objects.segmentor": "the digest of its weights is an input",
     "objects.encoder": "its digest is an input, as of the next four",
     "objects.encoder_weights": "",

@@ -1,8 +1,9 @@
 """Slides in several workers at once: processes of this machine, or actors of a Ray cluster.
 
 A worker gets one slide at a time, so none waits behind a large one and no queue of pixels grows. It
-keeps its networks for all slides it gets. One that is lost in the middle of a slide is replaced,
-and the slide begun again; what was done is not lost, because it lies in the run folder.
+keeps its networks for all slides it gets, of one stage after the other. One that is lost in the
+middle of a slide is replaced, and the slide begun again; what was done is not lost, because it lies
+in the run folder.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from xpath.batch.processes import clean_processes
+from xpath.batch.processes import clean_processes, usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -133,13 +134,16 @@ class _Staff:
 
 @dataclass(frozen=True, slots=True)
 class LocalProcesses:
-    """Processes of this machine, the GPUs dealt out among them."""
+    """Processes of this machine, the GPUs dealt out among them.
+
+    They wait for more work as long as this object lives.
+    """
 
     count: int
     gpus: tuple[str, ...] = ()
     """Numbers of the GPUs. Empty: all processes see what this one sees."""
-    threads: int = 0
-    """Of each process for its arithmetic, 0 for as many as there are cores."""
+    _pools: dict[int, ProcessPoolExecutor] = field(default_factory=dict, compare=False, repr=False)
+    """Each of one process, those at work left out, by number."""
 
     lost = BrokenProcessPool
 
@@ -150,41 +154,62 @@ class LocalProcesses:
         return share_out(job, slides, self, on_start)
 
     def start(self, number: int, job: Job) -> Worker:
-        """A process that has yet to load its networks."""
-        gpu = self.gpus[number % len(self.gpus)] if self.gpus else None
-        return _LocalWorker(job, gpu, self.threads)
+        """A process that waits for work, or else a new one that has yet to load its networks."""
+        return _LocalWorker(job, number, self)
+
+    def take(self, number: int, job: Job) -> ProcessPoolExecutor:
+        """The process of a number, which nobody else has until it is put back."""
+        return self._pools.pop(number, None) or self.new(number, job)
+
+    def new(self, number: int, job: Job) -> ProcessPoolExecutor:
+        """A new process, with its share of the cores and its GPU."""
+        gpu = {"CUDA_VISIBLE_DEVICES": self.gpus[number % len(self.gpus)]} if self.gpus else {}
+        return ProcessPoolExecutor(
+            1,
+            clean_processes(type(getattr(job, "work", job)).__module__),
+            initializer=_begin,
+            initargs=(dict(os.environ) | gpu, max(1, usable_cores() // self.count)),
+        )
+
+    def put_back(self, number: int, pool: ProcessPoolExecutor) -> None:
+        """Keeps a process that waits for work."""
+        self._pools[number] = pool
 
 
 class _LocalWorker:
     """A process of its own, so that its end is that of one slide."""
 
-    def __init__(self, job: Job, gpu: str | None, threads: int) -> None:
-        self._job = job
-        environment = dict(os.environ) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
-        self._pool = ProcessPoolExecutor(
-            1,
-            clean_processes(type(getattr(job, "work", job)).__module__),
-            initializer=_begin,
-            initargs=(environment, threads),
-        )
+    def __init__(self, job: Job, number: int, processes: LocalProcesses) -> None:
+        self._job, self._number, self._processes = job, number, processes
+        self._pool = processes.take(number, job)
+        self._last: Future[LedgerEntry] | None = None
 
     def submit(self, slide: SlideEntry) -> Future[LedgerEntry]:
-        return self._pool.submit(self._job, slide)
+        try:
+            self._last = self._pool.submit(self._job, slide)
+        except BrokenProcessPool:  # it ended while it waited
+            self._pool = self._processes.new(self._number, self._job)
+            self._last = self._pool.submit(self._job, slide)
+        return self._last
 
     def stop(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        last = self._last
+        if last is None or (last.done() and not isinstance(last.exception(), BrokenProcessPool)):
+            self._processes.put_back(self._number, self._pool)
+        else:
+            self._pool.shutdown(cancel_futures=True)
 
 
 def _begin(environment: Mapping[str, str], threads: int) -> None:
     """Gives a process its environment, a GPU perhaps, its threads, and a way to end without a word.
 
-    The server that forked it has the environment of when it began.
+    The server that forked it has the environment of when it began. More threads than cores would
+    wait for each other most of the time.
     """
     signal.signal(signal.SIGINT, _leave)  # Ctrl-C reaches all processes; the first one speaks
     os.environ.clear()
     os.environ.update(environment)
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
 
 
 def _leave(*_: object) -> None:

@@ -47,7 +47,7 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
         "--objects",
         help="labels to look for, separated by commas, each perhaps with words of its own"
         " (LABEL=SENTENCE); by default those of the run, for a new one those of the paper's 21 that"
-        " the weights were taught",
+        " the weights were taught or have a nearest label for (objects.parents)",
     )
     parser.add_argument("--mpp", type=float, help="microns per pixel of slides that store none")
     parser.add_argument("--device", help="where the networks run, such as cuda (default: cpu)")
@@ -119,6 +119,8 @@ def study_from(
     if args.objects:  # free spellings may mean another label than was thought
         names = ", ".join(label.setting for label in study.labels)
         print(f"xpath: looking for {names}", file=sys.stderr)
+    if study.asked.summary:
+        print(f"xpath: {study.asked.summary}", file=sys.stderr)
     if save:
         save_study(study)
     return study

@@ -11,6 +11,7 @@ import uuid
 from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from xpath.export.colour import object_colour
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -34,10 +35,8 @@ SQUARE_TOLERANCE = 0.02
 """How much the masks' pixels may be wider than high, or the reverse, beside the slide's."""
 SCHEME = "99XPATH"
 """Of codes that are our label ids; 99 marks private schemes."""
-
-
-GUESS = "A guess: the segmentor never learnt this label."
-"""Description of the segment of such a label."""
+MOST_CHARACTERS = 1024
+"""Of a segment's description: DICOM's "short text"."""
 
 
 def write_dicom_seg(
@@ -46,7 +45,7 @@ def write_dicom_seg(
     masks: Mapping[str, NDArray[np.bool_]],
     *,
     algorithm: str,
-    guesses: Container[str] = (),
+    descriptions: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Writes masks of a whole slide as ``.dcm``. Equal input gives equal identifiers.
 
@@ -56,7 +55,7 @@ def write_dicom_seg(
         masks: ``(h, w)`` of the whole slide by label, as large as that level or smaller by the
             same factor across and down.
         algorithm: Name of what made the masks, such as the segmentor's.
-        guesses: Labels that it never learnt; the descriptions of their segments say so.
+        descriptions: What is said of the segments of some labels, cut after 1024 characters.
 
     Raises:
         MissingDependencyError: highdicom is not installed.
@@ -69,8 +68,8 @@ def write_dicom_seg(
     digest = _digest(slide, masks, algorithm)
     segments = _segments(highdicom, list(masks), algorithm, digest)
     for label, segment in zip(masks, segments, strict=True):
-        if label in guesses:
-            segment.SegmentDescription = GUESS
+        if label in descriptions:
+            segment.SegmentDescription = descriptions[label][:MOST_CHARACTERS]
     segmentation = highdicom.seg.Segmentation(
         source_images=[slide],
         pixel_array=np.stack(list(masks.values()), axis=-1)[None].astype(np.uint8),

@@ -48,6 +48,7 @@ class TrainingJob:
 
     def __call__(self, slide: SlideEntry) -> LedgerEntry:
         """Trains one model. What goes wrong is told by the entry."""
+        before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
             cohort, splits = _read(self.slides, self.config, self.folder, self.memory_gb)
@@ -55,6 +56,8 @@ class TrainingJob:
             train_model(cohort, task, splits[task.fold], self.config)
         except Exception as error:  # noqa: BLE001 - tried again where it can be raised
             return self.lost(slide, f"{type(error).__name__}: {error}")
+        finally:
+            torch.set_num_threads(before)
         return LedgerEntry(slide_id=slide.slide_id, stage=STAGE, status="done")
 
     def lost(self, slide: SlideEntry, reason: str) -> LedgerEntry:

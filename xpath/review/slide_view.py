@@ -5,6 +5,7 @@ Axes: N patches, L object classes (indices j), E objects hidden, K slide classes
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from xpath.errors import XPathError
 from xpath.explain.explanation import read_explanation
+from xpath.export.answers import answered_names
 from xpath.export.colour import hex_colour, object_colour
 from xpath.export.overlay import marked_name
 from xpath.export.report.tables import temperatures
@@ -137,10 +139,12 @@ class SlideView:
     def _object_class(self, j: int) -> dict[str, Any]:
         label, by_object = self.explanation.object.objects[j], self.explanation.object
         masked = j < len(self.masks.labels)
+        asked = json.loads(self.masks.provenance.get("answers_for", "{}"))
         row: dict[str, Any] = {
             "index": j,
             "label": label,
             "name": marked_name(label, guess=masked and not self.masks.facts.taught[j]),
+            "answers_for": answered_names(label, asked[label]) if label in asked else None,
             "colour": hex_colour(object_colour(label)),
             "masked": masked,
             "count": self.objects.counts[label] if masked else None,

@@ -28,10 +28,14 @@ class ObjectsConfig:
     """Which objects are segmented, and with which networks."""
 
     labels: tuple[str, ...] = ()
-    """Labels that are segmented; empty for those of the paper's 21 breast objects (Table 20) that
-    the segmentor's weights were taught on real images. Any other may be asked for and is marked as
-    a guess. A label may carry words of one's own: ``breast-nuclei-lymphocyte=plump dark round
-    cells``."""
+    """Labels that are asked for; empty for those of the paper's 21 breast objects (Table 20) that
+    the segmentor's weights were taught on real images, or that something answers for (``parents``).
+    Any other may be asked for and is marked as a guess. A label may carry words of one's own, with
+    which it is always asked itself: ``breast-nuclei-lymphocyte=plump dark round cells``."""
+    parents: bool = True
+    """Answer a label that the weights never learnt with the nearest one they did, a lymphocyte with
+    inflammatory cells (``nearest_taught``). All that get the same answer are one object, under the
+    name of what answers, and everything that names it says for what it was asked."""
     segmentor: str = ""
     """Checkpoint folder or hub id, empty for the weights that ship."""
     encoder: str = "segmentor"

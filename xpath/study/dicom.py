@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xpath.batch.done import make_once
 from xpath.errors import DataError
+from xpath.export.answers import answered_names
 from xpath.export.dicom_seg import write_dicom_seg
 from xpath.export.dicom_slide import finest_level, is_dicom, require_highdicom
 from xpath.objects.canvas import strips, whole_canvas
@@ -26,6 +26,7 @@ __all__ = ["DICOM_SEG", "require_dicom", "write_dicom"]
 
 DICOM_SEG = "objects.dcm"
 """Name of the file in the slide's folder."""
+GUESS = "A guess: the segmentor never learnt this label."
 MOST_PIXELS = 1_000_000_000
 """Pixels of all labels together, at about four bytes each. Larger slides are written coarser."""
 
@@ -64,8 +65,10 @@ def write_dicom(study: Study, entry: SlideEntry) -> bool:
         masks = open_masks(path)
         source = finest_level(entry.path, masks.grid.slide_size)
         algorithm = masks.provenance.get("segmentor", "xpath")
-        guesses = json.loads(masks.provenance.get("untaught", "[]"))
-        write_dicom_seg(output, source, _whole(masks), algorithm=algorithm, guesses=guesses)
+        said = dict.fromkeys(study.asked.guesses, GUESS)
+        for label, asked in study.asked.answers.items():
+            said[label] = f"Answers for labels never learnt: {answered_names(label, asked)}."
+        write_dicom_seg(output, source, _whole(masks), algorithm=algorithm, descriptions=said)
 
     return make_once(output, stage_key("dicom-seg", study.config, made_from), produce)
 

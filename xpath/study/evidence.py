@@ -57,7 +57,8 @@ def tabulate_importance(study: Study) -> list[dict[str, Any]]:
 
     A row is of an object and a class; whether the need goes with the true class (``q``) is of the
     object over all classes, and not known where the slides are of one. Where ``taught`` is false
-    the segmentor never learnt the object, and its masks are guesses.
+    the segmentor never learnt the object, and its masks are guesses; ``answers_for`` are the labels
+    that were asked for and that it answers in their place.
     """
     slides = [one.explanation.importance for one in _explained(study)]
     patients, settings = _patients(study), study.config.explain
@@ -71,9 +72,9 @@ def tabulate_importance(study: Study) -> list[dict[str, Any]]:
                 slides, labels, patients=patients, resamples=settings.resamples, seed=settings.seed
             )
         }
-    unknown, guesses = dict.fromkeys(TESTED, math.nan), study.untaught_ids
+    unknown = dict.fromkeys(TESTED, math.nan)
     table = [
-        asdict(row) | tests.get(row.object, unknown) | {"taught": row.object not in guesses}
+        asdict(row) | tests.get(row.object, unknown) | study.asked.columns(row.object)
         for row in rows
     ]
     write_table(study.folder.table("importance"), table, columns=("object", "class_name"))

@@ -13,6 +13,7 @@ from xpath.batch.done import is_done, make_once, read_key
 from xpath.explain.explanation import read_explanation
 from xpath.explain.maps import object_map, object_shares, patch_map
 from xpath.explain.perturbation import HIDDEN_BY, perturbation_of
+from xpath.export.answers import answered_names, answers_in_words
 from xpath.export.colour import hex_colour, object_colour, signed_rgba
 from xpath.export.hidden import hidden_pictures
 from xpath.export.overlay import (
@@ -53,7 +54,7 @@ from xpath.study.slides import explain_key, objects_of
 from xpath.wsi.tissue import find_tissue
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from xpath.store.features import SlideFeatures
     from xpath.store.masks import SlideMasks
     from xpath.store.objects import ObjectTable
+    from xpath.study.asked_objects import AskedObjects
     from xpath.study.study import Study
     from xpath.wsi.slide import Slide
 
@@ -84,8 +86,8 @@ def export(study: Study, entry: SlideEntry, split: str) -> bool:
     def produce() -> None:
         objects = objects_of(study, entry)
         if objects.grid.slide_mpp is not None:
-            measures, guesses = morphometry(objects, slide_id=entry.slide_id), study.untaught_ids
-            rows = [asdict(row) | {"taught": row.label not in guesses} for row in measures]
+            measures = morphometry(objects, slide_id=entry.slide_id)
+            rows = [asdict(row) | study.asked.columns(row.label) for row in measures]
             write_table(study.folder.morphometry(entry.slide_id), rows)
         with atomic(output) as draft:
             draft.mkdir()
@@ -140,7 +142,7 @@ def _export_to(
         tissue,
         classes=study.classes,
         bounds=bounds,
-        untaught=json.loads(masks.provenance.get("untaught", "[]")),
+        marks=_marks(study.asked),
     )
     figure = (folder / "explanation.png").read_bytes()
     report = slide_report(study, entry, split, explanation, figure)
@@ -156,6 +158,14 @@ def _export_to(
     )
     write_report(folder / "report.html", report)
     export_findings(folder, study, explanation, objects, report, panels)
+
+
+def _marks(asked: AskedObjects) -> dict[str, str]:
+    """Remarks that QuPath shows beside objects that are not simply those asked for."""
+    marks = dict.fromkeys(asked.guesses, "guess: the segmentor never learnt this label")
+    for label, others in asked.answers.items():
+        marks[label] = f"answers for {answered_names(label, others)}"
+    return marks
 
 
 def hidden_of(
@@ -238,7 +248,8 @@ def slide_report(
             needs,
             cohort_evidence(folder.table("evidence")),
             absent=absent,
-            guessed=study.untaught,
+            guesses=study.asked.guesses,
+            answers=study.asked.answers,
         ),
         not_found=tuple(short_name(name) for name in absent),
         baseline=baseline_in_words(name, explanation.object.baseline_logit),
@@ -248,7 +259,8 @@ def slide_report(
             "xpath": version("xpath-pathology"),
         },
         synthetic=study.config.drawn or study.segmentor.synthetic_only,
-        untaught=study.untaught,
+        untaught=study.asked.guess_names,
+        answers=answers_in_words(study.asked.answers),
         measured=measured,
         calibration=f"logits divided by a temperature, {calibrated}" if calibrated else "",
         training=training_sentences(study.model_folder("object_aware", fold), folder.split),
@@ -283,7 +295,8 @@ def _rows(
     verdicts: Mapping[str, Evidence],
     *,
     absent: Sequence[str],
-    guessed: Sequence[str],
+    guesses: Container[str],
+    answers: Mapping[str, Sequence[str]],
 ) -> tuple[ObjectRow, ...]:
     by_object, importance = explanation.object, explanation.importance
     hidden = {name: e for e, name in enumerate(importance.objects)}
@@ -309,7 +322,8 @@ def _rows(
                 cover=None if e is None else float(importance.cover[e]),
                 cohort=needs.get(name),
                 evidence=verdicts.get(name),
-                guess=short_name(name) in guessed,
+                guess=name in guesses,
+                answers_for=answered_names(name, answers[name]) if name in answers else "",
             )
         )
     return tuple(rows)

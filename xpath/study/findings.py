@@ -54,7 +54,8 @@ def export_findings(
         objects,
         classes=study.classes,
         probability=report.probability["object-aware"][report.predicted],
-        guesses=study.untaught_ids,
+        guesses=study.asked.guesses,
+        answers=study.asked.answers,
         needs=cohort_needs(study.folder.table("importance"), report.measured),
     )
     write_findings(

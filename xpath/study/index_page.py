@@ -12,6 +12,7 @@ from xpath.batch.done import is_done
 from xpath.explain.explanation import read_explanation
 from xpath.explain.perturbation import HIDDEN_BY
 from xpath.explain.verdict import Evidence
+from xpath.export.answers import answered_names, answers_in_words
 from xpath.export.colour import hex_colour, object_colour
 from xpath.export.figures import activation_figure, importance_figure
 from xpath.export.hidden import hidden_figure
@@ -53,7 +54,7 @@ def export_index(
 ) -> None:
     """Writes ``index.html`` and ``figures/``."""
     splits, predicted = slide_splits(study.folder), slide_predictions(study.folder)
-    doubt = _doubts(study)
+    doubt, answers = _doubts(study), study.asked.answers
     slides = tuple(
         _slide_row(study, entry, splits, predicted) | doubt.get(entry.slide_id, NO_DOUBT)
         for entry in study.slides
@@ -62,7 +63,8 @@ def export_index(
     rows = tuple(
         {
             **row,
-            "name": marked_name(row["object"], guess=row["object"] in study.untaught_ids),
+            "name": marked_name(row["object"], guess=row["object"] in study.asked.guesses),
+            "answers_for": answered_names(row["object"], answers.get(row["object"], ())),
             "colour": hex_colour(object_colour(row["object"])),
         }
         for row in importance
@@ -93,7 +95,8 @@ def export_index(
             "figures for print": "figures/*.pdf, figures/*.png",
         },
         synthetic=study.config.drawn or study.segmentor.synthetic_only,
-        untaught=study.untaught,
+        untaught=study.asked.guess_names,
+        answers=answers_in_words(answers),
         not_found=_not_found(study),
     )
     write_index(study.folder.index, report)

@@ -28,6 +28,8 @@ class LabelRow(NamedTuple):
     """False if the segmentor never learnt it: its mask is a guess."""
     pixels: int
     """Of the masks as they are stored."""
+    answers_for: str = ""
+    """Ids of the labels that were asked for and that it answers in their place."""
 
 
 class OverlapRow(NamedTuple):
@@ -61,6 +63,7 @@ def tabulate_labels(study: Study) -> None:
                 round(float(facts.probability[index]), 6),
                 bool(facts.taught[index]),
                 int(masks.area[:, index].sum()),
+                study.asked.columns(label)["answers_for"],
             )
             for index, label in enumerate(masks.labels)
         ]

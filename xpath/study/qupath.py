@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from xpath.export.qupath.geojson import (
@@ -14,7 +15,7 @@ from xpath.export.qupath.geojson import (
 from xpath.export.qupath.script import write_qupath_script
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from xpath.explain.explanation import Explanation
@@ -36,7 +37,7 @@ def write_for_qupath(
     *,
     classes: Sequence[str],
     bounds: Box,
-    untaught: Sequence[str] = (),
+    marks: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Writes ``objects.geojson`` and the script that imports it, and returns its features' number.
 
@@ -51,7 +52,7 @@ def write_for_qupath(
         tissue: Tissue of the slide.
         classes: Names of the classes.
         bounds: The slide's scanned part.
-        untaught: Labels the segmentor never learnt; their objects are marked as guesses.
+        marks: What is said of some labels beside the numbers of each of their objects.
 
     Raises:
         StoreError: The disk is full.
@@ -59,7 +60,7 @@ def write_for_qupath(
     name = classes[explanation.target]
     count = write_geojson(
         folder / GEOJSON,
-        _features(explanation, objects, tissue, classes, untaught),
+        _features(explanation, objects, tissue, classes, marks),
         slide_id=explanation.slide_id,
         bounds=bounds,
     )
@@ -72,7 +73,7 @@ def _features(
     objects: ObjectTable,
     tissue: Tissue,
     classes: Sequence[str],
-    untaught: Sequence[str],
+    marks: Mapping[str, str],
 ) -> Iterator[Feature]:
     name = classes[explanation.target]
     yield from region_features(tissue.mask, tissue.downsample, "tissue", title="tissue")
@@ -87,24 +88,24 @@ def _features(
             f"object activation: {name}": explanation.object.patch_contribution.sum(axis=1),
         },
     )
-    yield from object_features(objects, _numbers(explanation, objects, classes, untaught))
+    yield from object_features(objects, _numbers(explanation, objects, classes, marks))
 
 
 def _numbers(
     explanation: Explanation,
     objects: ObjectTable,
     classes: Sequence[str],
-    untaught: Sequence[str],
+    marks: Mapping[str, str],
 ) -> list[ObjectNumbers]:
-    """Measurements of the objects of each label."""
+    """Measurements of the objects of each label. A mark is one too: other text is not shown."""
     name, measured = classes[explanation.target], classes[explanation.importance.target]
     importance, parts = explanation.importance, explanation.object
     hidden = {label: e for e, label in enumerate(importance.objects)}
     numbers = []
     for j, label in enumerate(objects.labels):
         whole = {f"label's contribution: {name}": float(parts.contribution[j])}
-        if label in untaught:
-            whole["guess: the segmentor never learnt this label"] = 1.0
+        if label in marks:
+            whole[marks[label]] = 1.0
         if (e := hidden.get(label)) is not None:
             whole |= {
                 f"label hidden, fall of log-odds: {measured}": float(

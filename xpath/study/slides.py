@@ -244,7 +244,9 @@ def hidden_objects(study: Study, entry: SlideEntry, slide: SlideFeatures) -> Hid
             SegmentedSlide(
                 slide_id=entry.slide_id, slide=opened, masks=masks, features=slide.features
             ),
-            objects=[name for name in settings.labels if name in slide.objects],
+            objects=[
+                name for name in study.asked.for_labels(settings.labels) if name in slide.objects
+            ],
             perturbation=perturbation_of(settings.hide, settings.sigma_um),
             config=PerturbationConfig(
                 feather_um=settings.feather_um,

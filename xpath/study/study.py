@@ -18,19 +18,19 @@ from xpath.batch.slides import SlideEntry
 from xpath.config import from_dict
 from xpath.device import device_of
 from xpath.errors import CheckpointError, ConfigError, LabelError, SlideError, StoreError
-from xpath.export.overlay import short_name
 from xpath.features.encoders import TimmEncoder, check_encoder
 from xpath.features.options import model_options
 from xpath.labels import Label, activation_objects, load_labels, parse_object
 from xpath.mil.cohort_training import model_name
 from xpath.segment.checkpoints.checkpoint import SegmentorInfo, locate, read_info
 from xpath.segment.predict.calibration import PRESENCE
-from xpath.segment.predict.known_prompts import untaught
+from xpath.segment.predict.competition import siblings
 from xpath.segment.predict.patch_features import SegmentorEncoder
 from xpath.segment.predict.predictor import PredictorConfig, SegmentPredictor
 from xpath.segment.predict.whole_slide import SegmentConfig
 from xpath.store.schema import atomic, check_schema, sha256_of
 from xpath.store.tables import read_table
+from xpath.study.asked_objects import AskedObjects, asked_objects
 from xpath.study.config import StudyConfig
 from xpath.study.folder import RunFolder, slide_splits
 from xpath.study.keys import stage_key
@@ -38,7 +38,7 @@ from xpath.wsi.probe import probe
 from xpath.wsi.slide import Slide
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import torch
 
@@ -130,52 +130,30 @@ class Study:
         )
 
     @cached_property
-    def labels(self) -> tuple[Label, ...]:
-        """Labels that are segmented.
+    def asked(self) -> AskedObjects:
+        """Labels that are asked for, and those that are segmented for them.
 
         Raises:
-            LabelError: No such label, none at all, or one twice.
+            LabelError: No such label, none that the weights were taught, or one twice.
         """
-        if not self.config.objects.labels:
-            return self._taught_objects()
-        labels = tuple(map(parse_object, self.config.objects.labels))
-        names = [label.id for label in labels]
-        if not names or len(set(names)) < len(names):
-            raise LabelError(f"objects must name each label once, and one at least, got {names}")
-        return labels
-
-    def _taught_objects(self) -> tuple[Label, ...]:
-        """The paper's objects, cut to those the weights were taught."""
-        asked = activation_objects()
-        unknown = untaught([label.prompt for label in asked], self.segmentor.labels)
-        kept = tuple(label for label in asked if label.prompt not in unknown)
-        if not kept:
+        objects, taught = self.config.objects, self.segmentor.labels
+        named = tuple(map(parse_object, objects.labels))
+        asked = asked_objects(
+            named or activation_objects(), taught, parents=objects.parents, guesses=bool(named)
+        )
+        if not asked.labels:
             raise LabelError(
                 f"{self.segmentor.name} was taught none of the paper's objects; name some to look"
                 " for (--objects)"
             )
-        if unknown:
-            left = ", ".join(short_name(one.id) for one in asked if one.prompt in unknown)
-            logger.info(
-                "looking for %d of the paper's %d objects; %s never learnt %s (ask with --objects)",
-                len(kept),
-                len(asked),
-                self.segmentor.name,
-                left,
-            )
-        return kept
+        if asked.summary:
+            logger.info("%s", asked.summary)
+        return asked
 
     @property
-    def untaught_ids(self) -> frozenset[str]:
-        """Ids of objects the segmentor's weights never learnt, so that its masks are guesses."""
-        unknown = untaught([label.prompt for label in self.labels], self.segmentor.labels)
-        return frozenset(label.id for label in self.labels if label.prompt in unknown)
-
-    @property
-    def untaught(self) -> tuple[str, ...]:
-        """Their names, in the order of the labels."""
-        unknown = self.untaught_ids
-        return tuple(short_name(label.id) for label in self.labels if label.id in unknown)
+    def labels(self) -> tuple[Label, ...]:
+        """Labels that are segmented (``asked``)."""
+        return self.asked.labels
 
     def require_tools(self, *, encoder: bool = False) -> None:
         """Loads what work on slides needs, because an error in it is no fault of a slide.
@@ -261,15 +239,28 @@ class Study:
             content = fingerprint(entry.path)
         except OSError as error:
             raise SlideError(f"{entry.path} cannot be read: {error}") from error
-        precision = self.config.objects.segmentor_precision
         return stage_key(
             "masks",
             self.config,
             [entry.path.name, content, self.mpp_of(entry)],
             [label.setting if label.sentence else label.prompt for label in self.labels],
             [self.segmentor.digest, self._presence_digest],
-            *([precision] if precision != "fp32" else []),  # as keys were before it was a setting
+            *self._further_inputs(),
         )
+
+    def _further_inputs(self) -> Iterator[object]:
+        """Inputs of the masks of few runs: left out elsewhere, so that keys stay as they were."""
+        objects = self.config.objects
+        if objects.segmentor_precision != "fp32":
+            yield objects.segmentor_precision
+        if self.asked.answers:
+            yield self.asked.answers
+        groups = siblings(self.labels) if objects.competition == "exclusive" else ()
+        mixed = [
+            it.indices for it in groups if len({self.labels[i].region for i in it.indices}) > 1
+        ]
+        if mixed:
+            yield mixed
 
     @cached_property
     def _presence_digest(self) -> str:
@@ -377,7 +368,9 @@ def open_study(root: Path) -> Study:
         )
     check_schema(folder.settings, content.get("schema"), RUN)
     try:
-        config = from_dict(StudyConfig, content["config"])
+        settings = {"objects": {}, **content["config"]}
+        before = {"parents": False}  # what a run did before it was a setting
+        config = from_dict(StudyConfig, settings | {"objects": before | settings["objects"]})
         rows = enumerate(content["slides"])
         slides = [from_dict(SlideEntry, row, f"slides[{number}].") for number, row in rows]
     except (ConfigError, KeyError, TypeError) as error:

@@ -161,6 +161,7 @@ def test_the_index_names_the_files_of_its_tables_and_asks_nobody(tmp_path, repor
     row |= {"excess_low": 0.5, "excess_high": 1.2, "q": 0.01, "effect": 1.0, "null": 0.1}
     row |= {"imp": 2.0, "slides": 4, "area": 0.1, "cover": 0.6, "least_q": 0.001}
     row |= {"effect_low": 0.6, "effect_high": 1.4, "need_low": 0.5, "need_high": 1.2}
+    row |= {"answers_for": "dcis"}
     slide = {"slide_id": "s", "label": "A", "split": "test", "predicted": "B", "status": "done"}
     slide |= {"probability": "0.90", "doubt": "0.20"}
     metrics = {"model": "m", "split": "test", "slides": 4, "auc": 1.0, "f1": 1.0}

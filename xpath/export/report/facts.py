@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from xpath.export.answers import NEAREST, answers_in_words
 from xpath.export.overlay import short_name
 from xpath.export.report.linked import Words
 from xpath.export.report.words import MINUS, baseline_in_words, percent, signed
@@ -71,6 +73,8 @@ class Fact:
     label: str
     guess: bool
     """True for a label that the segmentor's weights never learnt."""
+    answers_for: tuple[str, ...]
+    """Ids of labels that were asked for and that it answers in their place."""
     contribution: float
     """To the object-aware model's logit of the explained class, beyond that of the average training
     slide where the classifier keeps one; 0 for what the classifier does not read."""
@@ -130,6 +134,7 @@ def findings_of(
     classes: Sequence[str],
     probability: float,
     guesses: frozenset[str] = frozenset(),
+    answers: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     needs: Mapping[str, CohortNeed] | None = None,
 ) -> Findings:
     """The facts of a slide.
@@ -140,6 +145,7 @@ def findings_of(
         classes: Names of the slide classes.
         probability: Of the predicted class.
         guesses: Ids of labels that the weights never learnt.
+        answers: Ids of labels that were asked for, by the one that answers in their place.
         needs: Intervals over patients by label, of ``tables/importance.csv``.
     """
     by_object = explanation.object
@@ -150,6 +156,7 @@ def findings_of(
     facts = [
         Fact(
             guess=label in guesses,
+            answers_for=answers.get(label, ()),
             share=shares.get(label, NOTHING),
             patients=_known((needs or {}).get(label)),
             **_measured(explanation, objects, j, covered),
@@ -238,6 +245,9 @@ def paragraphs(findings: Findings) -> tuple[tuple[Words, ...], ...]:
     if absent:
         names = [part for fact in absent for part in (Words(text=", "), *_absence(fact, findings))]
         lines.append((Words(text="Looked for, and not there: "), *names[1:], Words(text=".")))
+    answers = {fact.label: fact.answers_for for fact in findings.facts if fact.answers_for}
+    if answers:
+        lines.append((Words(text=f"{NEAREST}: {answers_in_words(answers)}."),))
     return tuple(lines)
 
 

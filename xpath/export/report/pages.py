@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from xpath.errors import DataError
+from xpath.export.answers import NEAREST
 from xpath.export.overlay import short_name
 from xpath.export.report.pictures import jpeg_bytes
 from xpath.export.report.reasons import cohort_reasons, doubts, reasons
@@ -84,7 +85,12 @@ def write_index(path: Path, report: CohortReport) -> None:
 
 
 def _write(path: Path, template: str, **values: Any) -> None:
-    page = environment().get_template(template).render(limits=LIMITS, **values).encode()
+    page = (
+        environment()
+        .get_template(template)
+        .render(limits=LIMITS, nearest=NEAREST, **values)
+        .encode()
+    )
     if template == "slide.html" and len(page) > MOST_BYTES:
         raise DataError(
             f"{path} would have {len(page) / 1e6:.1f} MB, wanted at most {MOST_BYTES / 1e6:g};"

@@ -98,6 +98,8 @@ class ObjectRow:
     """The cohort's verdict on it as a reason of the classifiers."""
     guess: bool = False
     """True for a label that the segmentor's weights never learnt."""
+    answers_for: str = ""
+    """Names of the labels that were asked for and that it answers in their place."""
 
     @property
     def title(self) -> str:
@@ -203,6 +205,8 @@ class SlideReport:
     synthetic: bool = False
     untaught: tuple[str, ...] = ()
     """Objects the segmentor's weights never learnt."""
+    answers: str = ""
+    """Which objects answer for which labels that were asked for, in words."""
     not_found: tuple[str, ...] = ()
     """Objects that were looked for and are not on the slide."""
     measured: str = ""
@@ -267,3 +271,5 @@ class CohortReport:
     synthetic: bool = False
     untaught: tuple[str, ...] = ()
     """Objects the segmentor's weights never learnt."""
+    answers: str = ""
+    """Which objects answer for which labels that were asked for, in words."""

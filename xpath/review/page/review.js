@@ -185,7 +185,7 @@ function listClasses() {
     Object.assign(bar.style, { left: `${one.value < 0 ? 50 - half : 50}%`, width: `${half}%`, background: one.value < 0 ? "var(--against)" : "var(--for)" });
     let visit = 0;
     const counted = one.masked ? `${one.count} ${one.count === 1 ? "object" : "objects"}` : "what no mask covers";
-    const name = make("button", { type: "button", className: "name", title: `${one.label}; ${counted}. Click: to the patches where it counts most` }, one.name);
+    const name = make("button", { type: "button", className: "name", title: `${one.label}; ${one.answers_for ? `answers for ${one.answers_for}; ` : ""}${counted}. Click: to the patches where it counts most` }, one.name);
     if (one.area === 0 && one.value) name.append(make("small", { textContent: "not found: its absence counts" }));
     name.disabled = !one.centres.length;
     name.addEventListener("click", () => { const [x, y] = one.centres[visit++ % one.centres.length]; choose(null); viewer.go(x, y, Math.max(viewer.scale, 0.5)); });

@@ -2,7 +2,7 @@
 
 Prompts are answered independently, so one piece of tissue may be called necrosis, fat and vessel at
 once. Siblings, the labels of one structure (tissue, cell, nuclei) of one region, exclude each
-other.
+other, and so do those of any region and one whose region is unspecified.
 What is compared is the claim of a label on a pixel,
 
     claim = P(the label is on this slide at all) * P(the pixel is its own | it is there),
@@ -26,6 +26,7 @@ import torch
 from xpath.device import side_by_side
 from xpath.objects.rule import ObjectConfig
 from xpath.objects.separate import separated_ids
+from xpath.pathseg.parents import ANYWHERE
 from xpath.protocols import STRIDE
 from xpath.segment.kernels.finalisation import enlarged, measured
 from xpath.shapes import check_shape
@@ -66,13 +67,16 @@ class Siblings(NamedTuple):
 def siblings(labels: Sequence[Label]) -> tuple[Siblings, ...]:
     """The labels of one structure of one region, together.
 
+    One of an unspecified region may be of any: beside it all labels of its structure are siblings.
     A label that names the structure itself (``nuclei-nuclei``) contains the others and competes
     with none.
     """
+    rivals = [it for it in enumerate(labels) if it[1].object_type != it[1].structure]
+    anywhere = {label.structure for _, label in rivals if label.region == ANYWHERE}
     groups: dict[tuple[str, str], list[int]] = {}
-    for index, label in enumerate(labels):
-        if label.object_type != label.structure:
-            groups.setdefault((label.region, label.structure), []).append(index)
+    for index, label in rivals:
+        region = ANYWHERE if label.structure in anywhere else label.region
+        groups.setdefault((region, label.structure), []).append(index)
     return tuple(
         Siblings(tuple(indices), structure != "tissue")
         for (_, structure), indices in groups.items()

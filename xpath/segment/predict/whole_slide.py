@@ -128,6 +128,9 @@ def segment_slide(
         "competition": config.competition,
         "untaught": json.dumps(list(tally.untaught([label.id for label in labels]))),
     }
+    answers = {label.id: label.answers_for for label in labels if label.answers_for}
+    if answers:
+        provenance["answers_for"] = json.dumps(answers)
     if isinstance(segmentor, SegmentPredictor) and segmentor.config.precision != "fp32":
         provenance["precision"] = segmentor.config.precision
     with MaskWriter(
