@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo-run
+RUN ?= train-run
 ARGS ?=
 PROCESSES ?= 2
 
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint bench train clean
 
 help:
 	@echo "make install   into $(VENV), once"
@@ -23,6 +24,7 @@ help:
 	@echo "make test      the tests, in PROCESSES=2; ARGS='-k bag -x' goes to pytest"
 	@echo "make lint      style, types, layers"
 	@echo "make bench     every script in benchmarks/, one JSON line each"
+	@echo "make train     DATA='DIR DIR': the weights that ship go on learning, in RUN=train-run"
 	@echo "make clean     remove $(VENV) and caches"
 	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) OUT=$(OUT) ARGS=$(ARGS) PROCESSES=$(PROCESSES)"
 
@@ -54,6 +56,11 @@ bench: $(INSTALLED)
 	@for script in $(BENCHMARKS); do \
 	    echo "$$script" >&2; $(BIN)/python "$$script" $(ARGS) || exit 1; \
 	done
+
+# threads that wait asleep: beside other work, waiting awake makes a step five times as long
+train: $(INSTALLED)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python pipelines/train_segmentor.py --preset shipped \
+	    --data $(DATA) --out "$(RUN)" $(ARGS)
 
 clean:
 	rm -rf "$(VENV)" build dist *.egg-info

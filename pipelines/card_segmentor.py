@@ -2,7 +2,8 @@
 
     python pipelines/card_segmentor.py --run run --data DIR --out weights --against otsu=samples.csv
 
-RUN is the folder of pipelines/train_segmentor.py. Scores are of the weights as shipped, in half
+RUN is the folder of pipelines/train_segmentor.py, whose weights went through
+pipelines/calibrate_segmentor.py. Scores are of the weights as shipped, in half
 precision. DIR and --split are those of the training. --against names samples.csv of other models
 on the same images, as pipelines/train_baseline.py writes. Out come the checkpoint with README.md,
 the samples and the curves, all or nothing, for everyone to read.
@@ -20,21 +21,16 @@ from tqdm import tqdm
 
 from xpath.errors import CheckpointError
 from xpath.pathseg.collection import collect
-from xpath.pathseg.record import SourceImage
 from xpath.segment.checkpoints.checkpoint import FILES, SCHEMA
 from xpath.segment.evaluation import card
 from xpath.segment.evaluation import validation as scoring
-from xpath.segment.evaluation.presence_calibration import calibrate, untaught_labels
 from xpath.segment.predict.calibration import PRESENCE
 from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.store.schema import atomic
-from xpath.testing.crops import drawn_images
 
-FROM_RUN = ("curves.png", "log.csv", "validation.csv")
+FROM_RUN = ("curves.png", "log.csv", "sessions.csv", "validation.csv")
 SIZES = (0.25, 0.35, 0.5, 0.75, 1.0)
 LEAST = 10  # held-out images of an object class that counts in the mean
-DRAWN = range(9000, 9008)
-"""Seeds of drawn fields to learn absence from; training counts from 0."""
 
 
 def main() -> None:
@@ -52,8 +48,7 @@ def main() -> None:
 
 def measure(weights: Path, args: argparse.Namespace) -> str:
     """Writes the card of weights, with the files it rests on beside it."""
-    train, held_out = collect(args.data, args.split)
-    teach_absence(weights, train[:: args.thin] + drawn_images(DRAWN))
+    held_out = collect(args.data, args.split).held_out
     predictor = SegmentPredictor.from_pretrained(weights)
     samples = scoring.validate(predictor, tqdm(held_out, desc="held-out images"))
     some = held_out[::4]
@@ -82,7 +77,7 @@ def measure(weights: Path, args: argparse.Namespace) -> str:
         answers=card.presence_answers(predictor, held_out),
         comparison=card.comparison_table(comparisons) if comparisons else "None was made.",
         sizes=size_table(by_size),
-        labels=card.label_table(predictor.info, train),
+        labels=card.label_table(predictor.info),
         facts=json.dumps(json.loads(args.facts.read_text()) if args.facts else {}, indent=1),
     )
 
@@ -98,7 +93,6 @@ def arguments() -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder to write; may hold an earlier card")
     add("--split", type=Path, default=split, help="which images are held out")
     add("--against", action="append", default=[], metavar="NAME=CSV", help="another's samples.csv")
-    add("--thin", type=int, default=3, help="learn absence from every so manyth training image")
     add("--facts", type=Path, help="JSON about the training: command, hours, hardware")
     return parser.parse_args()
 
@@ -107,21 +101,13 @@ def refuse_other_files(folder: Path) -> None:
     """A folder is replaced as a whole, so only a segmentor's may lie there."""
     config = folder / "config.json"
     ours = config.is_file() and SCHEMA in config.read_text(errors="replace")
-    known = {*FILES, *FROM_RUN, PRESENCE, "scores"} if ours else set()
+    known = {*FILES, *FROM_RUN, PRESENCE, "cuts.csv", "scores"} if ours else set()
     files = [folder] if folder.is_file() else folder.glob("*")
     if others := {path.name for path in files} - known:
         raise CheckpointError(
             f"{folder} would be replaced, but {sorted(others)[:5]} is no part of a segmentor;"
             " choose another folder, or remove it first"
         )
-
-
-def teach_absence(weights: Path, images: list[SourceImage]) -> None:
-    """Learns from training images when to say "not present", and keeps it beside the weights."""
-    predictor = SegmentPredictor.from_pretrained(weights, drawn=True)
-    strange = untaught_labels(predictor.info.labels)
-    asked = tqdm(images, desc="learning what is absent")
-    calibrate(predictor, asked, untaught=strange).save(weights / PRESENCE)
 
 
 def blank_answers(predictor: SegmentPredictor) -> str:

@@ -1,9 +1,13 @@
+from collections import Counter
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
 from xpath.errors import DataError
-from xpath.pathseg.annotated import read_annotated
+from xpath.pathseg.annotated import presuming_absence, read_annotated, read_split, split_images
+from xpath.pathseg.record import Annotated, LabelMask
 
 
 @pytest.fixture
@@ -92,3 +96,41 @@ def test_the_real_images(shared):
     assert len(items) == 1090
     labels = {label for item in breast for label, _ in item.read().masks}
     assert labels == {"breast-nuclei-neoplastic", "unspecified-nuclei-nuclei"}
+
+
+def test_a_training_may_presume_what_an_examination_may_not(folder):
+    first, second = read_annotated(folder)
+    image, _, ignore, absent = presuming_absence(first).read()
+
+    assert set(absent) - set(first.read().absent) == {
+        "breast-tissue-fat",
+        "breast-tissue-necrosis or debris",
+    }
+    dead = Annotated(image, (LabelMask("unspecified-nuclei-dead", ignore),), None)
+    dying = presuming_absence(replace(first, read=lambda: dead)).read()
+    assert dying.absent == ("breast-tissue-fat",)  # dead nuclei may lie in necrosis
+    other = replace(second, source="nuinsseg")
+    assert presuming_absence(other) is other
+
+
+def test_the_committed_splits(repository, shared):
+    """Held out as ever: 168 images of 1,090, and no patient of them is trained on elsewhere."""
+    splits = repository / "pipelines" / "splits"
+    old = split_images(read_annotated(shared / "data"), splits)
+    new = split_images(read_annotated(shared / "data" / "annotated_more"), splits)
+
+    assert [len(part) for part in old] == [921, 168]
+    assert [len(part) for part in new] == [13, 13]
+    assert not {item.group for item in new[1]} & {item.group for item in old[0]}
+    named = read_split(splits)
+    parts = Counter(named[item.source, item.name] for item in old[0])
+    assert parts == {"train": 860, "validation": 61}
+    patients = {(i.source, i.group, named[i.source, i.name]) for i in old[0]}
+    assert len(patients) == len({patient[:2] for patient in patients})  # none is torn
+    fat = {label for item in new[0] for label, _ in item.read().masks}
+    assert fat == {
+        "breast-tissue-fat",
+        "breast-tissue-necrosis or debris",
+        "breast-tissue-stroma",
+        "breast-tissue-tumor",
+    }

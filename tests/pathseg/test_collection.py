@@ -6,7 +6,7 @@ import pytest
 
 from xpath.errors import DataError
 from xpath.pathseg.biomedparse_writer import PromptedImage, write_biomedparse
-from xpath.pathseg.collection import collect, in_memory_or_stored, index_images
+from xpath.pathseg.collection import collect, in_memory_or_stored, index_images, to_train_on
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.record import Annotated, LabelMask
 
@@ -74,11 +74,44 @@ def test_what_does_not_fit_stays_on_disk_and_gives_the_same_crops(tables):
     memory, disk = in_memory_or_stored(stored, 1.0), in_memory_or_stored(stored, 0.0)
 
     assert disk == {"glas": stored}
-    crops = [PromptedCrops(images, CropConfig(), total=20, seed=1) for images in (memory, disk)]
+    config = CropConfig(balance=True)
+    crops = [PromptedCrops(images, config, total=20, seed=1) for images in (memory, disk)]
+    assert crops[0]._kept == crops[1]._kept
     for number in range(20):
         one, two = (part[(number, 32)] for part in crops)
         np.testing.assert_array_equal(one.image, two.image)
         np.testing.assert_array_equal(one.target, two.target)
+
+
+def test_what_is_absent_is_known_without_decoding(tables):
+    rows = (tables / "labels.csv").read_text().replace("glas,", "wsss4luad,")
+    (tables / "labels.csv").write_text(rows.replace("colon-tissue-gland", "colon-tissue-tumor"))
+    images = (tables / "images.csv").read_text().replace("glas,", "wsss4luad,")
+    (tables / "images.csv").write_text(images)
+    train = to_train_on(collect(tables).train, None).train
+
+    first = index_images(train, tables / "index.csv")
+    again = index_images(train, tables / "index.csv")
+
+    wanted = [
+        *(f"colon-tissue-tumor {name} tissue" for name in ("epithelial", "associated stroma")),
+        "colon-tissue-normal tissue",
+        "breast-tissue-fat",
+    ]
+    assert [list(item.absent) for item in first] == [wanted, wanted]
+    assert again == first
+    sources = in_memory_or_stored(first, 1.0)
+    assert [list(item.absent) for item in sources["wsss4luad"]] == [wanted, wanted]
+
+
+def test_an_index_of_before_is_made_anew(tables):
+    images = collect(tables).train
+    first = index_images(images, tables / "index.csv")
+    lines = (tables / "index.csv").read_text().splitlines()
+    (tables / "index.csv").write_text("\n".join(line.rpartition(",")[0] for line in lines))
+
+    assert index_images(images, tables / "index.csv") == first
+    assert (tables / "index.csv").read_text().splitlines() == lines
 
 
 def test_the_index_is_made_once_and_broken_images_are_left_out(tables, caplog):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from xpath.errors import ConfigError
-from xpath.pathseg.sampler import batch_keys, draw, exponent_at, probabilities
+from xpath.pathseg.sampler import batch_keys, draw, exponent_at, probabilities, with_shares
 
 
 def test_probabilities_by_hand():
@@ -52,3 +52,19 @@ def test_no_number_comes_twice():
 def test_a_batch_that_cannot_be_split_is_refused():
     with pytest.raises(ConfigError, match="evenly"):
         batch_keys(0, ((9, 256),), seed=0, part=(0, 2))
+
+
+def test_a_fixed_share_leaves_the_others_their_proportions():
+    chances = with_shares(np.array([0.5, 0.3, 0.2]), {1: 0.1})
+
+    np.testing.assert_allclose(chances, [0.9 * 5 / 7, 0.1, 0.9 * 2 / 7])
+
+
+@pytest.mark.parametrize("shares", [{0: 0.5, 1: 0.6}, {0: 1.1}, {0: 0.5, 1: 0.4, 2: 0.05}])
+def test_impossible_shares_are_refused(shares):
+    with pytest.raises(ConfigError, match="shares must leave"):
+        with_shares(np.array([0.5, 0.3, 0.2]), shares)
+
+
+def test_shares_of_all_sources_are_taken_as_they_are():
+    np.testing.assert_allclose(with_shares(np.array([0.5, 0.5]), {0: 0.25, 1: 0.75}), [0.25, 0.75])

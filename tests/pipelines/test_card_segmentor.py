@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from xpath.errors import CheckpointError
+from xpath.pathseg.collection import Collected
 from xpath.segment.checkpoints.checkpoint import SegmentorInfo, read_config, save_segmentor
 from xpath.segment.evaluation.validation import Sample, read_samples, write_samples
 from xpath.segment.model.tokenizer import fit_tokenizer
@@ -20,9 +21,7 @@ SAMPLES.append(Sample("glas", "11", "11", LABEL, False, 1.0, 0.0, 0, False))
 def pipeline(load_script, monkeypatch):
     """Without images: what is answered is known, and nothing is learnt."""
     module = load_script("pipelines/card_segmentor.py")
-    monkeypatch.setattr(module, "collect", lambda *_: ([], []))
-    monkeypatch.setattr(module, "drawn_images", lambda _: [])
-    monkeypatch.setattr(module, "teach_absence", lambda *_: None)
+    monkeypatch.setattr(module, "collect", lambda *_: Collected([], []))
     monkeypatch.setattr(module, "blank_answers", lambda _: "Nothing on bare glass")
     monkeypatch.setattr(module.scoring, "validate", lambda *_, **__: SAMPLES)
     return module

@@ -7,6 +7,7 @@ map, has the value, the image shows the label. Paths are relative to the folder 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +19,11 @@ from xpath.pathseg.record import Annotated, LabelMask, SourceImage
 from xpath.store.tables import read_user_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["read_annotated", "split_images"]
+__all__ = ["presuming_absence", "read_annotated", "read_split", "split_images"]
 
 NUCLEI = "unspecified-nuclei-nuclei"
 TYPED = ("neoplastic", "inflammatory", "connective", "dead", "epithelial")
@@ -32,12 +33,37 @@ UNKNOWN_TYPE = 255
 """PanNuke's nuclei of unknown type: a nucleus, but no evidence for or against a type."""
 
 EXHAUSTIVE = {
-    "pannuke_figures": TYPED,
-    "pannuke_exact": TYPED,
-    "wsss4luad": ("tumor epithelial tissue", "tumor associated stroma tissue", "normal tissue"),
-    "bcss": ("tumor",),
+    "pannuke_figures": tuple(f"nuclei-{name}" for name in TYPED),
+    "pannuke_exact": tuple(f"nuclei-{name}" for name in TYPED),
+    "wsss4luad": (
+        "tissue-tumor epithelial tissue",
+        "tissue-tumor associated stroma tissue",
+        "tissue-normal tissue",
+    ),
+    "bcss": ("tissue-tumor",),
+    "gtex_fat": ("tissue-necrosis or debris", "tissue-tumor"),
+    "sbu_necrosis": ("tissue-fat",),
+    "bcss_pseudo": ("tissue-fat",),
 }
-"""Object types a source never leaves out where they are; only these are known to be absent."""
+"""Classes a source never leaves out where they are; only these are known to be absent."""
+
+LABELLED_AS = {
+    "pannuke_figures": "unspecified",
+    "gtex_fat": "breast",
+    "sbu_necrosis": "breast",
+}
+"""Region in the labels of a source, where it is not that of the image."""
+
+PRESUMED_ABSENT = {
+    "pannuke_figures": ("breast-tissue-fat", "breast-tissue-necrosis or debris"),
+    "pannuke_exact": ("breast-tissue-fat", "breast-tissue-necrosis or debris"),
+    "glas": ("breast-tissue-fat",),
+    "wsss4luad": ("breast-tissue-fat",),
+}
+"""Tissue that was not annotated and is not seen in a source, or so seldom that a training may take
+it as absent; an examination may not."""
+DEATH = ("nuclei-dead", "tissue-necrosis or debris")
+"""Where one of these is, the other may be."""
 
 MISNAMED = {("pannuke_breast", "non-neoplastic")}
 """Classes whose label says more than was annotated: these nuclei are any that are not neoplastic,
@@ -74,23 +100,44 @@ def split_images(
 
     Args:
         images: Of any sources.
-        split: A table ``source,image,group,split``; images it calls ``test`` are held out.
+        split: A table ``source,image,group,split``, or a folder of such; images it calls ``test``
+            are held out, those it calls ``apart`` (of a patient that another source holds out) are
+            left out, all others are trained on.
 
     Raises:
         DataError: The table is missing or broken, or part of a patient is held out.
     """
-    rows = read_user_table(split, "source", "image", "group", "split")
-    held = {(row["source"], row["image"]) for row in rows if row["split"] == "test"}
+    named = read_split(split)
     train: list[SourceImage] = []
     test: list[SourceImage] = []
     for item in images:
-        (test if (item.source, item.name) in held else train).append(item)
+        part = named.get((item.source, item.name), "train")
+        if part != "apart":
+            (test if part == "test" else train).append(item)
     torn = {(i.source, i.group) for i in train} & {(i.source, i.group) for i in test}
     if torn:
         raise DataError(
             f"{split} holds out only a part of {sorted(torn)[:3]}; hold out all or none"
         )
     return train, test
+
+
+def read_split(split: Path) -> dict[tuple[str, str], str]:
+    """Source and image to ``train``, ``validation`` (of the training images), ``test``, ``apart``.
+
+    Args:
+        split: A table ``source,image,group,split``, or a folder of such.
+
+    Raises:
+        DataError: A table is missing or broken.
+    """
+    tables = sorted(split.glob("*.csv")) if split.is_dir() else [split]
+    rows = (
+        row
+        for table in tables
+        for row in read_user_table(table, "source", "image", "group", "split")
+    )
+    return {(row["source"], row["image"]): row["split"] for row in rows}
 
 
 def _source_image(
@@ -111,15 +158,27 @@ def _source_image(
     )
 
 
+def presuming_absence(image: SourceImage) -> SourceImage:
+    """An image that also names, once it is read, what a training may take as absent."""
+    presumed = PRESUMED_ABSENT.get(image.source, ())
+    return (
+        replace(image, read=partial(_read_presuming, image.read, presumed)) if presumed else image
+    )
+
+
+def _read_presuming(read: Callable[[], Annotated], presumed: tuple[str, ...]) -> Annotated:
+    annotated = read()
+    names = [label for label, _ in annotated.masks]
+    dying = any(name.endswith(DEATH) for name in names)
+    more = (label for label in presumed if not (dying and label.endswith(DEATH)))
+    return annotated._replace(absent=(*annotated.absent, *more))
+
+
 def _absent(row: Mapping[str, str], values: Mapping[int, str]) -> tuple[str, ...]:
     """Labels that are known not to be in an image."""
     present = set(values.values())
-    structure = "nuclei" if row["source"].startswith("pannuke") else "tissue"
-    region = "unspecified" if row["source"] == "pannuke_figures" else row["region"]
-    asked = (
-        f"{region.replace('-', ' ')}-{structure}-{object_type}"
-        for object_type in EXHAUSTIVE.get(row["source"], ())
-    )
+    region = LABELLED_AS.get(row["source"], row["region"]).replace("-", " ")
+    asked = (f"{region}-{name}" for name in EXHAUSTIVE.get(row["source"], ()))
     return tuple(label for label in asked if label not in present)
 
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from xpath.errors import ConfigError, DataError
 from xpath.pathseg.augmentation import AugmentConfig, augment
+from xpath.pathseg.balance import Asked, balanced
+from xpath.pathseg.composition import blend, blob, cut_known, names_of_both, outline
 from xpath.pathseg.packed import View, cut
+from xpath.pathseg.pool import ImagePool
 from xpath.pathseg.prompts import PromptConfig, say
-from xpath.pathseg.sampler import draw, exponent_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from xpath.pathseg.packed import Packed, Stored
 
 __all__ = ["Crop", "CropConfig", "PromptedCrops", "whole_view"]
+
+
+TRIES = 8
+"""Images that are drawn to find one that a label can be set into."""
+RARE = ("-nuclei-dead", "-nuclei-epithelial")
+"""Nuclei so rare that they are set into other images too."""
 
 
 class Crop(NamedTuple):
@@ -49,10 +56,17 @@ class CropConfig:
     """Questions per crop."""
     absent: float = 0.3
     """Share of questions for what is known not to be there, if anything is; 0 for none at all."""
-    fine: tuple[float, float] = (0.2, 0.5)
+    fine: tuple[float, float] = (0.2, 0.6)
     """Microns per pixel at which nuclei and cells are shown, drawn log-uniformly."""
     coarse: tuple[float, float] = (0.35, 1.0)
     """The same for tissue."""
+    balance: bool = False
+    """Ask for no label more often where it is absent than where it is present."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Source to its share of the crops, whatever its size."""
+    compose: float = 0.0
+    """Share of the crops of tissue, and of rare nuclei, that are set into a crop of another image,
+    so that borders are seen."""
     blank: float = 0.02
     """Share of crops of bare glass, where every answer is "nothing"."""
     emphasis: Mapping[str, float] = field(default_factory=dict)
@@ -91,36 +105,16 @@ class PromptedCrops:
         total: int,
         seed: int,
     ) -> None:
-        if strange := config.emphasis.keys() - sources.keys():
-            raise ConfigError(f"no source is called {sorted(strange)}; there are {list(sources)}")
         self._config, self._total, self._seed = config, total, seed
-        self._sources: list[str] = []
-        self._holders: list[dict[str, list[Packed | Stored]]] = []
-        sizes = []
-        for source, images in sources.items():
-            holders: dict[str, list[Packed | Stored]] = {}
-            for image in images:
-                for label in image.labels:
-                    holders.setdefault(label, []).append(image)
-            if holders:
-                self._sources.append(source)
-                self._holders.append(holders)
-                size = sum(_patches(image) for image in images)
-                sizes.append(size * config.emphasis.get(source, 1.0))
-        if not sizes:
-            raise DataError("no image holds any label; check the data folder and the split")
-        self._sizes = np.array(sizes)
+        self._pool = ImagePool(sources, config.emphasis, config.shares)
+        self._kept: dict[str, float] = {}
+        if config.balance:
+            self._kept = balanced(self._questions_of, self._total)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Ids of all labels that some image holds."""
-        return tuple(sorted({label for holders in self._holders for label in holders}))
-
-    def labels_only_of(self, source: str) -> tuple[str, ...]:
-        """Those that images of no other source hold."""
-        pairs = list(zip(self._sources, self._holders, strict=True))
-        others = {label for name, holders in pairs if name != source for label in holders}
-        return tuple(label for label in self.labels if label not in others)
+        return tuple(sorted(self._pool.images_with()))
 
     def __len__(self) -> int:
         """Crops of the whole training."""
@@ -130,18 +124,14 @@ class PromptedCrops:
         """Crop ``number``, of ``size`` pixels."""
         number, size = key
         rng = np.random.default_rng((self._seed, number))
-        exponent = exponent_at(number / self._total)
-        holders = self._holders[draw(self._sizes, exponent, rng)]
-        names = list(holders)
-        label = names[draw(np.array([len(holders[name]) for name in names]), 0.5, rng)]
-        images = holders[label]
-        image = images[int(rng.integers(len(images)))].load()
-        asked = _questions(image, label, self._config, rng)
-        if self._config.whole:
-            view = whole_view(image.size, size, self._config.whole, rng)
+        label, stored = self._pool.draw(number / self._total, rng)
+        image = stored.load()
+        asked = self._asked(image, label, rng)
+        host = self._host(number, label, rng) if self._composed(label, rng) else None
+        if host:
+            pixels, target, asked = self._set_into(host, image, label, size, rng)
         else:
-            view = self._view(image, label, size, rng)
-        pixels, target = cut(image, view, size, asked)
+            pixels, target = cut(image, self._view(image, label, size, rng), size, asked)
         if rng.random() < self._config.blank:
             pixels, target = _glass(size, rng), np.zeros_like(target)
         prompts = tuple(say(name, self._config.words, rng) for name in asked)
@@ -149,12 +139,70 @@ class PromptedCrops:
             pixels = augment(pixels, self._config.augment, rng)
         return Crop(pixels, target, prompts, asked)
 
-    def _view(self, image: Packed, label: str, size: int, rng: np.random.Generator) -> View:
-        """A position where the label is, more often than not, at a random turn and resolution."""
+    def images_with(self, *, without: str) -> dict[str, int]:
+        """Number of images of all sources but one that hold each label, 0 of what only it holds."""
+        return dict.fromkeys(self.labels, 0) | self._pool.images_with(without=without)
+
+    def _questions_of(self, number: int, kept: Mapping[str, float]) -> Asked:
+        """Present and absent labels a crop asks for, as if it were not composed."""
+        rng = np.random.default_rng((self._seed, number, len(kept)))
+        label, image = self._pool.draw(number / self._total, rng)
+        return _questions(image, label, self._config, kept, rng)
+
+    def _asked(self, image: Packed, label: str, rng: np.random.Generator) -> tuple[str, ...]:
+        asked = _questions(image, label, self._config, self._kept, rng)
+        return (*asked.present, *asked.absent)
+
+    def _composed(self, label: str, rng: np.random.Generator) -> bool:
+        fits = "-tissue-" in label or label.endswith(RARE)
+        return fits and rng.random() < self._config.compose
+
+    def _host(self, number: int, label: str, rng: np.random.Generator) -> tuple[Packed, str] | None:
+        """Another image to set a label into, and a label of it. Nuclei go among nuclei."""
+        for _ in range(TRIES):
+            name, host = self._pool.draw(number / self._total, rng)
+            nuclei = "-tissue-" not in label
+            if label not in host.labels and not (nuclei and "-tissue-" in name):
+                return host.load(), name
+        return None
+
+    def _set_into(
+        self,
+        host: tuple[Packed, str],
+        image: Packed,
+        label: str,
+        size: int,
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[str, ...]]:
+        """A crop of an image set into one of another, with the questions about both."""
+        asked = names_of_both(image, label, *host, count=self._config.prompts, rng=rng)
+        mpp = min(self._resolution(label, rng), *(_coarsest(one, size) for one in (image, host[0])))
+        guest = cut_known(image, self._view(image, label, size, rng, mpp=mpp), size, asked)
+        around = cut_known(host[0], self._view(*host, size, rng, mpp=mpp), size, asked)
+        if "-tissue-" in label:
+            weight = blob(size, rng)
+        else:
+            weight = outline(guest[1][asked.index(label)] == 1, rng)
+        return (*blend(guest, around, weight), asked)
+
+    def _resolution(self, label: str, rng: np.random.Generator) -> float:
         low, high = self._config.coarse if "-tissue-" in label else self._config.fine
-        scale = float(np.exp(rng.uniform(np.log(low), np.log(high)))) / image.mpp
+        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+    def _view(
+        self,
+        image: Packed,
+        label: str,
+        size: int,
+        rng: np.random.Generator,
+        *,
+        mpp: float | None = None,
+    ) -> View:
+        """A position where the label is, more often than not, at a random turn and resolution."""
+        if self._config.whole:
+            return whole_view(image.size, size, self._config.whole, rng)
+        scale = min(mpp or self._resolution(label, rng), _coarsest(image, size)) / image.mpp
         height, width = image.size
-        scale = min(scale, 1.5 * min(height, width) / size)  # little of its mirror image is seen
         reach = size * scale / 2
         x, y = (_between(reach, side, rng) for side in (width, height))
         if rng.random() < 0.7:
@@ -189,10 +237,9 @@ def whole_view(
     return View((float(x), float(y)), float(scale), 0.0, mirror=False, padded=True)
 
 
-def _patches(image: Packed | Stored) -> float:
-    """Size of an image in patches of 256 pixels."""
-    height, width = image.size
-    return float(height * width / 256**2)
+def _coarsest(image: Packed, size: int) -> float:
+    """Microns per pixel at which little of the mirror image around an image is seen."""
+    return 1.5 * min(image.size) / size * image.mpp
 
 
 def _between(reach: float, side: int, rng: np.random.Generator) -> float:
@@ -214,19 +261,33 @@ def _place_of(image: Packed, label: str, rng: np.random.Generator) -> tuple[floa
 
 
 def _questions(
-    image: Packed, label: str, config: CropConfig, rng: np.random.Generator
-) -> tuple[str, ...]:
-    """The label, others of the image, and some that are absent, as many as asked for."""
+    image: Packed | Stored,
+    label: str,
+    config: CropConfig,
+    kept: Mapping[str, float],
+    rng: np.random.Generator,
+) -> Asked:
+    """The label, others of the image and some that are absent, as many as asked for in all.
+
+    Where labels are too few, those that are present are asked for again.
+
+    Args:
+        image: That is asked about.
+        label: That it was drawn for.
+        config: How many questions, and how many of them for what is absent.
+        kept: Label to the chance that it may be asked for where it is absent; 1 for all others.
+        rng: Decides.
+    """
     others = [name for name in image.labels if name != label]
     rng.shuffle(others)
-    absent = list(image.absent)
+    absent = [name for name in image.absent if rng.random() < kept.get(name, 1.0)]
     rng.shuffle(absent)
     wanted = min(len(absent), int(rng.binomial(config.prompts - 1, config.absent)))
-    there = [label, *others][: config.prompts - wanted]
-    asked = there + absent[: config.prompts - len(there) if config.absent else 0]
-    while len(asked) < config.prompts:
-        asked.append(asked[int(rng.integers(len(asked)))])
-    return tuple(asked)
+    present = [label, *others][: config.prompts - wanted]
+    absent = absent[: config.prompts - len(present) if config.absent else 0]
+    while len(present) + len(absent) < config.prompts:
+        present.append(present[int(rng.integers(len(present)))])
+    return Asked(tuple(present), tuple(absent))
 
 
 def _glass(size: int, rng: np.random.Generator) -> NDArray[np.uint8]:

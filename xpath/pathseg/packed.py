@@ -79,6 +79,13 @@ class Stored:
     """Height and width in pixels."""
     labels: tuple[str, ...]
     """Labels that are present."""
+    absent: tuple[str, ...] = ()
+    """Labels that are known not to be there."""
+
+    @property
+    def mpp(self) -> float:
+        """Microns per pixel."""
+        return self.image.mpp
 
     def load(self) -> Packed:
         """The decoded image."""

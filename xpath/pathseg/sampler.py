@@ -9,9 +9,11 @@ import numpy as np
 from xpath.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
-__all__ = ["batch_keys", "draw", "exponent_at", "probabilities"]
+__all__ = ["batch_keys", "draw", "exponent_at", "pick", "probabilities", "with_shares"]
 
 
 def probabilities(sizes: NDArray[np.number], exponent: float) -> NDArray[np.float64]:
@@ -37,9 +39,38 @@ def exponent_at(progress: float) -> float:
     return 1.0 if 0.25 <= progress < 0.75 else 0.5
 
 
+def with_shares(chances: NDArray[np.float64], shares: Mapping[int, float]) -> NDArray[np.float64]:
+    """Probabilities in which some sources have a fixed share, and the others what is left.
+
+    Args:
+        chances: Of all sources; those without a share keep their proportions.
+        shares: Number of a source to its probability.
+
+    Raises:
+        ConfigError: Shares that leave nothing for the others, or too little without others.
+    """
+    fixed = np.zeros(len(chances), bool)
+    fixed[list(shares)] = True
+    left = 1 - sum(shares.values())
+    if left < 0 or (left > 0) == fixed.all():
+        raise ConfigError(
+            f"shares must leave something for the {int((~fixed).sum())} other sources, and add up"
+            f" to 1 without others; got {sum(shares.values()):.3g}"
+        )
+    out = np.where(fixed, 0.0, chances)
+    out *= left / max(float(out.sum()), 1e-300)
+    out[list(shares)] = list(shares.values())
+    return out
+
+
 def draw(sizes: NDArray[np.number], exponent: float, rng: np.random.Generator) -> int:
-    """One source, by number."""
-    edges = np.cumsum(probabilities(sizes, exponent))
+    """One source, by number, see ``probabilities``."""
+    return pick(probabilities(sizes, exponent), rng)
+
+
+def pick(chances: NDArray[np.float64], rng: np.random.Generator) -> int:
+    """A number, each with its probability."""
+    edges = np.cumsum(chances)
     return min(int(np.searchsorted(edges, rng.random(), side="right")), len(edges) - 1)
 
 

@@ -80,9 +80,11 @@ class Shown:
 
 
 def test_labels_are_listed_with_the_images_that_taught_them():
-    info = SimpleNamespace(labels=("a-b-c", "a-b-d"), drawn=("a-b-e",))
+    info = SimpleNamespace(
+        labels=("a-b-c", "a-b-d"), drawn=("a-b-e",), taught={"a-b-c": 1, "a-b-d": 2}
+    )
 
-    table = label_table(info, [Shown("a-b-c", "a-b-d"), Shown("a-b-d")])
+    table = label_table(info)
 
     assert table.splitlines()[2:] == ["| a-b-c | 1 |", "| a-b-d | 2 |", "| a-b-e | 0 |"]
 

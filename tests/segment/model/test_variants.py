@@ -102,3 +102,48 @@ def test_heads_must_divide_the_features():
 def test_an_unknown_text_encoder_is_refused():
     with pytest.raises(ConfigError, match="pubmedbert"):
         large_config(text="t5")
+
+
+def detailed(**sizes):
+    torch.manual_seed(0)
+    config = replace(mini_config(300), mask_dim=32, detail=32, **sizes)
+    return build_segmentor(config).eval()
+
+
+@pytest.mark.parametrize("fine", ["full", "separable"])
+def test_masks_may_be_drawn_at_stride_2(fine):
+    model = detailed(fine=fine)
+    image = torch.randint(0, 256, (1, 3, 60, 90))
+    ids, mask = torch.ones(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.bool)
+
+    with torch.no_grad():
+        memory = model.encode_image(image)
+        decoded = model(image, ids, mask)
+
+    assert memory.mask_features.shape == (1, 32, 32, 48)
+    assert [tuple(low.shape[-2:]) for low in memory.low_features] == [(2, 3), (4, 6), (8, 12)]
+    assert decoded.logits.shape == (1, 2, 32, 48)
+
+
+def test_a_map_at_stride_2_leaves_the_names_of_all_others():
+    """So that weights without it are taken over."""
+    plain, more = build_segmentor(mini_config(300)).state_dict(), detailed().state_dict()
+    changed = {name for name, value in plain.items() if more[name].shape != value.shape}
+
+    assert changed == {
+        "pixel_decoder.mask_features.weight",
+        "pixel_decoder.mask_features.bias",
+        "decoder.mask_projector.4.weight",
+        "decoder.mask_projector.4.bias",
+    }
+
+
+@pytest.mark.parametrize("sizes", [{"detail": 20}, {"fine": "coarse"}])
+def test_impossible_details_are_refused(sizes):
+    with pytest.raises(ConfigError, match=next(iter(sizes))):
+        replace(mini_config(300), **sizes)
+
+
+def test_a_map_at_stride_2_needs_an_encoder_that_has_it():
+    with pytest.raises(ConfigError, match="timm"):
+        replace(tiny_config(300), detail=32)

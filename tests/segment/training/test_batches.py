@@ -10,6 +10,7 @@ import torch.multiprocessing as mp
 from xpath.errors import ConfigError
 from xpath.pathseg.dataset import CropConfig, PromptedCrops
 from xpath.pathseg.packed import pack
+from xpath.pathseg.prompts import sentences
 from xpath.pathseg.record import Annotated, LabelMask
 from xpath.segment.model.tokenizer import fit_tokenizer
 from xpath.segment.model.variants import build_segmentor, tiny_config
@@ -31,7 +32,7 @@ def make_crops():
 
 def losses(part):
     """Loss of every step of a small training. A process' part of it, averaged over processes."""
-    tokenizer = fit_tokenizer(["tissue-level gland in colon pathology."], vocabulary=300)
+    tokenizer = fit_tokenizer(sentences())
     config = BatchConfig(shapes=((4, 64),), part=part)
     torch.manual_seed(0)
     model = build_segmentor(tiny_config(tokenizer.vocabulary), layer_scale=1.0)

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -117,3 +118,51 @@ def test_contrast_has_a_gradient_and_a_weight(scene):
     assert plain.contrast.item() == 0
     assert twice.contrast.item() == pytest.approx(2 * math.log(2))  # both give the same answer
     assert twice.total.item() == pytest.approx(plain.total.item() + 2 * math.log(2))
+
+
+def test_early_heads_may_be_judged_at_stride_4():
+    heads, features, sentence, target, scale = made = some_batch()
+    full, last = (segment_loss(*made, full_heads=number) for number in (0, 1))
+    alone = segment_loss(heads[-1:], features, sentence, target, scale)
+    again = segment_loss(heads[-1:], features, sentence, target, scale, full_heads=1)
+
+    assert float(full.total) == pytest.approx(float(segment_loss(*made, full_heads=2).total))
+    assert float(full.bce) != float(last.bce)
+    assert float(again.total) == float(alone.total)
+    assert float(last.match) == pytest.approx(float(full.match))
+    assert float(last.bce) == pytest.approx(float(full.bce), rel=0.2)
+
+
+def test_features_at_stride_2_are_matched_at_stride_4_and_judged_in_full():
+    heads, features, sentence, target, scale = some_batch()
+    finer = features.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    coarse = segment_loss(heads, features, sentence, target, scale, contrast=1.0)
+    fine = segment_loss(heads, finer, sentence, target, scale, contrast=1.0)
+
+    assert float(fine.match) == pytest.approx(float(coarse.match), abs=1e-6)
+    assert float(fine.contrast) == pytest.approx(float(coarse.contrast), abs=1e-6)
+    assert float(fine.bce) != float(coarse.bce)  # another way to enlarge
+    assert float(fine.bce) == pytest.approx(float(coarse.bce), rel=0.2)
+
+
+def test_a_prompt_is_no_rival_where_it_is_unknown():
+    logits = torch.zeros(1, 2, 2, 2)
+    share = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]]])
+    known = torch.ones(1, 2, 2, 2)
+    half = known.clone()
+    half[0, 1, 0, 0] = 0.0  # of the second prompt half of the first one's object is unknown
+
+    assert float(contrast_loss(logits, share, known)) == float(contrast_loss(logits, share))
+    # ln 2 at one of two positions of the first object, ln 2 in the second
+    assert float(contrast_loss(logits, share, half)) == pytest.approx((0.5 + 1) / 2 * math.log(2))
+
+
+def some_batch():
+    """Heads of two layers, features of a 32 px image, two prompts, one of them absent."""
+    generator = torch.Generator().manual_seed(3)
+    draw = partial(torch.randn, generator=generator)
+    heads = [Heads(draw(1, 2, 3, 8), draw(1, 2, 3, 8)) for _ in range(2)]
+    target = torch.zeros(1, 2, 32, 32, dtype=torch.uint8)
+    target[:, 0, :16, 8:] = 1
+    return heads, draw(1, 8, 8, 8), draw(1, 2, 8), target, torch.tensor(1.0)

@@ -5,9 +5,18 @@ from __future__ import annotations
 import pytest
 
 from xpath.errors import CheckpointError, ConfigError
+from xpath.pathseg.dataset import CropConfig
 from xpath.segment.checkpoints.checkpoint import DEFAULT_WEIGHTS, SegmentorInfo, save_segmentor
 from xpath.segment.model.variants import build_segmentor
-from xpath.segment.training.options import PRESETS, architecture, factors, name_of, steps_of
+from xpath.segment.training.options import (
+    PRESETS,
+    architecture,
+    describe,
+    factors,
+    name_of,
+    settings,
+    steps_of,
+)
 
 
 def test_an_epoch_is_a_crop_per_image():
@@ -72,3 +81,34 @@ def test_the_preset_is_the_papers():
     paper = PRESETS["paper"]
 
     assert (paper["epochs"], paper["shapes"], paper["lr"]) == (20, ((32, 1024),), 8e-4)
+
+
+def test_settings_are_read():
+    assert settings("pixel_dim=64,fine=separable") == {"pixel_dim": 64, "fine": "separable"}
+    with pytest.raises(ConfigError, match="settings"):
+        settings("pixel_dim")
+
+
+def test_sizes_are_changed_or_refused():
+    config, _ = architecture("init", DEFAULT_WEIGHTS, PRESETS["shipped"]["set"])
+
+    assert (config.detail, config.mask_dim, config.dim) == (32, 32, 128)
+    with pytest.raises(ConfigError, match="no such setting"):
+        architecture("tiny", None, {"depth": 3})
+
+
+def test_what_ships_sees_little_drawn_tissue_and_enough_of_the_rest():
+    shares = PRESETS["shipped"]["shares"]
+
+    assert shares["drawn"] <= 0.1
+    more = sum(shares[name] for name in ("gtex_fat", "sbu_necrosis", "bcss_pseudo"))
+    assert 0.1 <= more <= 0.15
+
+
+def test_labels_of_drawn_tissue_are_not_taught():
+    views = CropConfig()
+    info = describe("w", {"a-tissue-b": 3, "a-tissue-c": 0}, views, image_size=64)
+
+    assert (info.labels, info.drawn) == (("a-tissue-b",), ("a-tissue-c",))
+    assert info.taught == {"a-tissue-b": 3}
+    assert info.mpp_range == (0.2, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from xpath.segment.checkpoints.checkpoint import (
 )
 from xpath.segment.model.variants import build_segmentor, tiny_config
 from xpath.segment.training import options
+from xpath.segment.training.command import training_arguments
 from xpath.segment.training.losses import SegmentLoss
 from xpath.segment.training.trainer import TrainConfig
 
@@ -35,10 +37,9 @@ def pipeline(load_script):
 
 
 @pytest.fixture
-def parsed(pipeline, monkeypatch):
-    words = "train --preset paper --init W --data D --out O"
-    monkeypatch.setattr(sys, "argv", words.split())
-    return pipeline.arguments()
+def parsed():
+    words = "--preset paper --init W --data D --out O"
+    return training_arguments(None, Path("splits"), words.split())
 
 
 @pytest.fixture

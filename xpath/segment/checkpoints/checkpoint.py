@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -40,6 +40,7 @@ __all__ = [
     "read_info",
     "save_segmentor",
     "text_digest",
+    "with_tuples",
 ]
 
 SCHEMA = "xpath.segmentor/1"
@@ -75,6 +76,11 @@ class SegmentorInfo:
     resolution, as BiomedParse and the published PathSegmentor are: so it is shown them."""
     drawn: tuple[str, ...] = ()
     """Labels it learnt from drawn tissue only. On real tissue its answers to them are guesses."""
+    taught: Mapping[str, int] = field(default_factory=dict)
+    """Each of ``labels`` to the number of real images that taught it; empty if nobody counted."""
+    cuts: Mapping[str, float] = field(default_factory=dict)
+    """Class, ``structure-object type``, to the probability above which a pixel belongs to it; 0.5
+    for all others. Logits are shifted so that 0 is there."""
     digest: str = ""
     """SHA-256 over architecture and weights; filled in when loaded."""
 
@@ -237,14 +243,14 @@ def read_config(folder: Path) -> tuple[SegmentorConfig, SegmentorInfo]:
         raise CheckpointError(f"{path} has schema {content.get('schema')!r}, wanted {SCHEMA!r}")
     try:
         return (
-            SegmentorConfig(**_with_tuples(content["architecture"])),
-            SegmentorInfo(**_with_tuples(content["info"])),
+            SegmentorConfig(**with_tuples(content["architecture"])),
+            SegmentorInfo(**with_tuples(content["info"])),
         )
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path} lacks or has too many settings: {error}") from error
 
 
-def _with_tuples(settings: dict[str, Any]) -> dict[str, Any]:
+def with_tuples(settings: dict[str, Any]) -> dict[str, Any]:
     """JSON has lists only."""
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()

@@ -5,8 +5,7 @@ Every number is computed; nothing is typed in. Axes: n questions.
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,9 +17,10 @@ from xpath.segment.evaluation.presence_calibration import (
     presence_called,
     untaught_labels,
 )
+from xpath.segment.evaluation.validation import mean_by_label
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from xpath.metrics.bootstrap import Interval
     from xpath.pathseg.record import SourceImage
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Comparison",
+    "class_scores",
     "compare",
     "comparison_table",
+    "differences",
     "label_table",
     "object_class_of",
     "presence_answers",
@@ -81,6 +83,19 @@ def score_table(samples: Sequence[Sample], key: Callable[[Sample], str], *, seed
         bounds = f"{interval.low:.3f} to {interval.high:.3f}"
         rows.append(f"| {name} | {interval.n} | {interval.mean:.3f} | {bounds} |")
     return "\n".join(rows)
+
+
+def class_scores(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Dice of each class where it is present, and how often it is refused where it is not."""
+    scores = mean_by_label(samples) if any(s.present for s in samples) else {}
+    table: dict[str, Any] = {
+        name: {"images": count, "dice": round(dice, 4)} for name, (count, dice) in scores.items()
+    }
+    for name in sorted({object_class_of(s) for s in samples if not s.present}):
+        absent = [s for s in samples if object_class_of(s) == name and not s.present]
+        refused = float(np.mean([not s.answered for s in absent]))
+        table.setdefault(name, {}).update(absent=len(absent), refused=round(refused, 4))
+    return table
 
 
 def presence_table(samples: Sequence[Sample]) -> str:
@@ -135,10 +150,9 @@ def presence_answers(segmentor: SegmentPredictor, images: Sequence[SourceImage])
     )
 
 
-def label_table(info: SegmentorInfo, images: Iterable[SourceImage]) -> str:
-    """How many of the real training images show each label."""
-    counts = Counter(mask.label for image in images for mask in image.read().masks)
-    rows = [f"| {label} | {counts[label]} |" for label in (*info.labels, *info.drawn)]
+def label_table(info: SegmentorInfo) -> str:
+    """How many real images taught each label."""
+    rows = [f"| {label} | {info.taught.get(label, 0)} |" for label in (*info.labels, *info.drawn)]
     return "\n".join(("| | real images |", "|---|---|", *rows))
 
 
@@ -168,6 +182,21 @@ def compare(ours: Sequence[Sample], others: Sequence[Sample], *, seed: int = 0) 
             Comparison(name, len(part), float(first.mean()), float(second.mean()), difference, p)
         )
     return comparisons
+
+
+def differences(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """Class to number of images, the other's Dice, and the difference with its interval."""
+    return {
+        row.object_class: {
+            "images": row.n,
+            "other": round(row.other, 4),
+            "difference": [
+                round(value, 4)
+                for value in (row.difference.mean, row.difference.low, row.difference.high)
+            ],
+        }
+        for row in comparisons
+    }
 
 
 def comparison_table(rows: Mapping[str, Sequence[Comparison]]) -> str:

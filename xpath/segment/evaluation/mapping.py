@@ -81,7 +81,7 @@ def _alike(label: Label, other: Label) -> bool:
         return True
     names = {
         name
-        for object_type, synonyms in SYNONYMS.items()
+        for object_type, synonyms in ((key.split(":")[1], v) for key, v in SYNONYMS.items())
         if label.object_type in {object_type, *synonyms}
         for name in (object_type, *synonyms)
     }

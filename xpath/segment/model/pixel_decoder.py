@@ -17,28 +17,41 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["PixelDecoder", "PixelFeatures"]
+__all__ = ["MaskFeatures", "PixelDecoder", "PixelFeatures"]
 
 
 class PixelFeatures(NamedTuple):
     """Features of an image for the joint decoder."""
 
     mask_features: Tensor
-    """``(B, D, H / 4, W / 4)``; a mask is the dot product of these with a mask embedding."""
+    """``(B, D, H / 4, W / 4)``, or at stride 2; their dot product with an embedding is a mask."""
     scales: tuple[Tensor, Tensor, Tensor]
     """``(B, D, h, w)`` at strides 32, 16 and 8, in this order."""
+
+
+class MaskFeatures(NamedTuple):
+    """How the features are made whose dot product is a mask."""
+
+    dim: int
+    """Their number."""
+    separable: bool = False
+    """Whether the 3 x 3 convolutions at stride 4 and finer are depth-wise, each followed by one
+    over the features of a position: a tenth of the products."""
+    detail: int | None = None
+    """Features of one more map, at stride 2, from which they are made then."""
 
 
 class PixelDecoder(nn.Module):
     """Maps of the image encoder to features of one width.
 
     Args:
-        channels: Channels of the four maps, finest first.
+        channels: Channels of the maps at strides 4 to 32, finest first; with ``detail`` that at
+            stride 2 goes before them.
         dim: Features out; a multiple of 32 (group norm).
         depth: Transformer layers on the coarsest map.
         heads: Attention heads.
         hidden: Width inside the feed-forward layers.
-        mask_dim: Features of the mask features; ``dim`` if not given.
+        masks: How the mask features are made; ``dim`` of them at stride 4 if not given.
     """
 
     def __init__(
@@ -49,24 +62,34 @@ class PixelDecoder(nn.Module):
         depth: int,
         heads: int,
         hidden: int,
-        mask_dim: int | None = None,
+        masks: MaskFeatures | None = None,
     ) -> None:
         super().__init__()
+        masks = masks or MaskFeatures(dim)
         self.input_proj = nn.Conv2d(channels[-1], dim, 1)
         self.layers = nn.ModuleList(EncoderLayer(dim, heads, hidden) for _ in range(depth))
         self.coarsest = NormedConv(dim, dim, kernel=3, activate=True)
-        finer = list(channels[-2::-1])  # strides 16, 8, 4
+        finer = list(channels[-2:-5:-1])  # strides 16, 8, 4
         self.laterals = nn.ModuleList(NormedConv(c, dim, kernel=1, activate=False) for c in finer)
-        self.outputs = nn.ModuleList(NormedConv(dim, dim, kernel=3, activate=True) for _ in finer)
-        self.mask_features = nn.Conv2d(dim, mask_dim or dim, 3, padding=1)
+        self.outputs = nn.ModuleList(
+            NormedConv(dim, dim, kernel=3, activate=True, separable=masks.separable and stride == 4)
+            for stride in (16, 8, 4)
+        )
+        self.detail = DetailBranch(channels[0], dim, masks.detail) if masks.detail else None
+        self.mask_features = _convolution(
+            masks.detail or dim, masks.dim, 3, separable=masks.separable, bias=True
+        )
 
     def forward(self, maps: Sequence[Tensor]) -> PixelFeatures:
-        """Features of the four maps, finest first."""
+        """Features of the maps, finest first."""
         y = self.coarsest(self._mix(self.input_proj(maps[-1])))
         pyramid = [y]
-        for lateral, output, finer in zip(self.laterals, self.outputs, maps[-2::-1], strict=True):
+        finer_maps = maps[-2:-5:-1]
+        for lateral, output, finer in zip(self.laterals, self.outputs, finer_maps, strict=True):
             y = output(lateral(finer) + functional.interpolate(y, finer.shape[-2:], mode="nearest"))
             pyramid.append(y)
+        if self.detail is not None:
+            y = self.detail(maps[0], y)
         return PixelFeatures(self.mask_features(y), (pyramid[0], pyramid[1], pyramid[2]))
 
     def _mix(self, x: Tensor) -> Tensor:
@@ -102,9 +125,11 @@ class EncoderLayer(nn.Module):
 class NormedConv(nn.Module):
     """Convolution without bias, group norm of 32 groups, and a ReLU if asked."""
 
-    def __init__(self, channels: int, dim: int, *, kernel: int, activate: bool) -> None:
+    def __init__(
+        self, channels: int, dim: int, *, kernel: int, activate: bool, separable: bool = False
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, dim, kernel, padding=kernel // 2, bias=False)
+        self.conv = _convolution(channels, dim, kernel, separable=separable, bias=False)
         self.norm = nn.GroupNorm(32, dim)
         self.activate = activate
 
@@ -112,3 +137,38 @@ class NormedConv(nn.Module):
         """``(B, C, H, W)`` to ``(B, D, H, W)``."""
         x = self.norm(self.conv(x))
         return functional.relu(x) if self.activate else x
+
+
+class DetailBranch(nn.Module):
+    """The step of the pyramid from stride 4 to stride 2, with fewer features.
+
+    Small nuclei are a few positions wide at stride 4, where their outline cannot be drawn.
+
+    Args:
+        channels: Channels of the encoder's map at stride 2.
+        dim: Features at stride 4.
+        detail: Features out; a multiple of 32.
+    """
+
+    def __init__(self, channels: int, dim: int, detail: int) -> None:
+        super().__init__()
+        self.dim = detail
+        self.lateral = NormedConv(channels, detail, kernel=1, activate=False)
+        self.narrow = NormedConv(dim, detail, kernel=1, activate=False)
+        self.output = NormedConv(detail, detail, kernel=3, activate=True, separable=True)
+
+    def forward(self, finer: Tensor, coarser: Tensor) -> Tensor:
+        """``(B, C, H / 2, W / 2)`` and ``(B, D, H / 4, W / 4)`` to features at stride 2."""
+        above = functional.interpolate(self.narrow(coarser), finer.shape[-2:], mode="bilinear")
+        out: Tensor = self.output(self.lateral(finer) + above)
+        return out
+
+
+def _convolution(channels: int, dim: int, kernel: int, *, separable: bool, bias: bool) -> nn.Module:
+    padding = kernel // 2
+    if not separable:
+        return nn.Conv2d(channels, dim, kernel, padding=padding, bias=bias)
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, kernel, padding=padding, groups=channels, bias=False),
+        nn.Conv2d(channels, dim, 1, bias=bias),
+    )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from xpath.segment.model.text_encoder import TextEncoder, TextFeatures
     from xpath.segment.model.timm_image_encoder import TimmImageEncoder
 
-__all__ = ["PIXEL_MEAN", "PIXEL_STD", "Decoded", "PathSegmentor", "similarity"]
+__all__ = ["PIXEL_MEAN", "PIXEL_STD", "Decoded", "PathSegmentor", "padded", "similarity"]
 
 STRIDE = 32
 PIXEL_MEAN = (123.675, 116.280, 103.530)
@@ -36,7 +36,7 @@ class Decoded(NamedTuple):
     """The answer to each prompt on each image."""
 
     logits: Tensor
-    """``(B, P, H / 4, W / 4)`` of the padded image; a pixel belongs to the object above 0."""
+    """``(B, P, H / 4, W / 4)`` of the padded image, or at stride 2; above 0 lies the object."""
     query: Tensor
     """``(B, P)``, the query that answered."""
     similarity: Tensor
@@ -48,6 +48,12 @@ def similarity(classes: Tensor, sentence: Tensor) -> Tensor:
     classes = classes / (classes.norm(dim=-1, keepdim=True) + 1e-7)
     sentence = sentence / (sentence.norm(dim=-1, keepdim=True) + 1e-7)
     return (classes * sentence[..., None, :]).sum(dim=-1)
+
+
+def padded(size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of an image once it is padded to whole positions of the coarsest map."""
+    height, width = size
+    return height + -height % STRIDE, width + -width % STRIDE
 
 
 class PathSegmentor(nn.Module):
@@ -87,9 +93,10 @@ class PathSegmentor(nn.Module):
 
     def normalise(self, image: Tensor) -> Tensor:
         """RGB ``(B, 3, H, W)`` in 0..255 to what the encoder expects, padded right and below."""
-        height, width = image.shape[-2:]
+        size = (image.shape[-2], image.shape[-1])
+        below, right = (wide - own for wide, own in zip(padded(size), size, strict=True))
         image = (image.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-        return functional.pad(image, (0, -width % STRIDE, 0, -height % STRIDE))
+        return functional.pad(image, (0, right, 0, below))
 
     def encode_image(self, image: Tensor) -> ImageMemory:
         """All that prompts share, of RGB images ``(B, 3, H, W)`` in 0..255."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["TimmImageEncoder"]
 
 STRIDES = (4, 8, 16, 32)
+DETAIL = 2
+"""Stride of one more map, for masks of small objects."""
 FOLDED = 1e-4
 """Largest difference that folding batch norms may make, relative to the largest value of a map."""
 
@@ -38,25 +40,30 @@ class TimmImageEncoder(nn.Module):
     Args:
         name: Of the timm model.
         drop_path: Largest stochastic depth rate, reached in the last block.
+        detail: Give the map at stride 2 as well.
 
     Raises:
         ConfigError: timm has no such model, or it has no maps at these strides.
     """
 
-    def __init__(self, name: str, *, drop_path: float = 0.0) -> None:
+    def __init__(self, name: str, *, drop_path: float = 0.0, detail: bool = False) -> None:
         super().__init__()
+        strides = (DETAIL, *STRIDES) if detail else STRIDES
         try:
             trunk = timm.create_model(name, features_only=True, drop_path_rate=drop_path)
             stages: Any = trunk.feature_info
-            self._stages = [stages.reduction().index(stride) for stride in STRIDES]
+            numbers = [stages.reduction().index(stride) for stride in strides]
         except (RuntimeError, ValueError, TypeError) as error:
             raise ConfigError(
                 f"{name!r} cannot be an image encoder ({error}); wanted a timm model with maps at"
-                f" strides {STRIDES}, such as tf_efficientnet_lite0; timm.list_models() names all"
+                f" strides {strides}, such as tf_efficientnet_lite0; timm.list_models() names all"
             ) from error
         self.trunk = trunk.to(memory_format=torch.channels_last)
-        self.channels = tuple(stages.channels()[stage] for stage in self._stages)
-        self.norms = nn.ModuleList(LayerNorm2d(channels, eps=1e-5) for channels in self.channels)
+        self._stages, self._finest = numbers[-len(STRIDES) :], numbers[0]
+        self.channels = tuple(stages.channels()[stage] for stage in numbers)
+        coarser = self.channels[-len(STRIDES) :]
+        self.norms = nn.ModuleList(LayerNorm2d(channels, eps=1e-5) for channels in coarser)
+        self.detail_norm = LayerNorm2d(self.channels[0], eps=1e-5) if detail else None
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Maps of a normalised image ``(B, 3, H, W)``, finest first. H, W are multiples of 32."""
@@ -64,7 +71,8 @@ class TimmImageEncoder(nn.Module):
         # On CPUs, depth-wise convolutions are slower in bfloat16 than in float32.
         with torch.autocast("cpu", enabled=False):
             maps = self.trunk(image)
-        return [norm(maps[stage]) for norm, stage in zip(self.norms, self._stages, strict=True)]
+        out = [norm(maps[stage]) for norm, stage in zip(self.norms, self._stages, strict=True)]
+        return out if self.detail_norm is None else [self.detail_norm(maps[self._finest]), *out]
 
     def reader(self, strides: Sequence[int]) -> Callable[[Tensor], list[Tensor]]:
         """A function that gives the maps at some strides only, for inference.

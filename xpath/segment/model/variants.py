@@ -11,7 +11,7 @@ from xpath.errors import ConfigError
 from xpath.segment.model.bert_encoder import BertTextEncoder
 from xpath.segment.model.decoder import JointDecoder
 from xpath.segment.model.image_encoder import ImageEncoder
-from xpath.segment.model.pixel_decoder import PixelDecoder
+from xpath.segment.model.pixel_decoder import MaskFeatures, PixelDecoder
 from xpath.segment.model.segmentor import PIXEL_MEAN, PIXEL_STD, PathSegmentor
 from xpath.segment.model.text_encoder import CausalTextEncoder
 from xpath.segment.model.timm_image_encoder import TimmImageEncoder
@@ -81,6 +81,11 @@ class SegmentorConfig:
     ``dim``; None if it has ``dim`` features and there are no projections, as published."""
     mask_dim: int | None = None
     """Features whose dot product is a mask; None for ``dim``."""
+    fine: Literal["full", "separable"] = "full"
+    """The 3 x 3 convolutions of the pixel decoder at stride 4: full, or depth-wise and then one
+    over the features."""
+    detail: int | None = None
+    """Features of a map at stride 2, at which masks are drawn then; None for masks at stride 4."""
     pixel_mean: tuple[float, ...] = PIXEL_MEAN
     """Subtracted from R, G, B in 0..255."""
     pixel_std: tuple[float, ...] = PIXEL_STD
@@ -95,6 +100,13 @@ class SegmentorConfig:
             raise ConfigError(
                 "the pixel decoder's features (pixel_dim, or dim) must be a multiple of 32 for its"
                 f" group norms, got {self.pixel_dim or self.dim}"
+            )
+        if self.fine not in ("full", "separable"):
+            raise ConfigError(f"fine must be full or separable, got {self.fine!r}")
+        if self.detail is not None and (self.encoder == FOCALNET or self.detail % 32):
+            raise ConfigError(
+                "detail must be a multiple of 32, and needs an encoder of timm for its map at"
+                f" stride 2; got {self.detail} and {self.encoder}"
             )
         if self.text_encoder not in TEXT_ENCODERS:
             raise ConfigError(
@@ -131,7 +143,9 @@ def build_segmentor(
             depth=config.pixel_depth,
             heads=config.heads,
             hidden=config.hidden,
-            mask_dim=config.mask_dim or config.dim,
+            masks=MaskFeatures(
+                config.mask_dim or config.dim, config.fine == "separable", config.detail
+            ),
         ),
         text_encoder=TEXT_ENCODERS[config.text_encoder](
             vocabulary=config.vocabulary,
@@ -159,7 +173,9 @@ def _image_encoder(
     config: SegmentorConfig, drop_path: float, layer_scale: float
 ) -> ImageEncoder | TimmImageEncoder:
     if config.encoder != FOCALNET:
-        return TimmImageEncoder(config.encoder, drop_path=drop_path)
+        return TimmImageEncoder(
+            config.encoder, drop_path=drop_path, detail=config.detail is not None
+        )
     return ImageEncoder(
         width=config.width,
         depths=config.depths,

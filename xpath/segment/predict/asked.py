@@ -12,10 +12,11 @@ import torch
 
 from xpath.errors import DataError
 from xpath.labels import load_labels
+from xpath.segment.predict.cuts import shift_of
 from xpath.segment.predict.embedding import Embedding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -28,9 +29,15 @@ class AskedSentences:
     Args:
         prompts: Sentences.
         answered_as: For each prompt the ids of the labels to ask in its place, none for itself.
+        cuts: Class to the probability at which its answers are cut, if not at 0.5.
     """
 
-    def __init__(self, prompts: Sequence[str], answered_as: Sequence[Sequence[str]]) -> None:
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        answered_as: Sequence[Sequence[str]],
+        cuts: Mapping[str, float],
+    ) -> None:
         groups = [
             [load_labels().parse(label, allow_new=True).prompt for label in ids] or [prompt]
             for prompt, ids in zip(prompts, answered_as, strict=True)
@@ -38,13 +45,21 @@ class AskedSentences:
         self.sentences = [sentence for group in groups for sentence in group]
         self._counts = [len(group) for group in groups]
         self._starts = [0, *accumulate(self._counts)]
+        self._shifts = [shift_of(sentence, cuts) for sentence in self.sentences]
 
     def of(self, prompts: slice) -> slice:
         """Where the sentences of some prompts are."""
         return slice(self._starts[prompts.start], self._starts[prompts.stop])
 
     def joined(self, logits: Tensor, prompts: slice) -> Tensor:
-        """Logits ``(B, P, h, w)`` of prompts from ``(B, S, h, w)``, the highest counting."""
+        """Logits ``(B, P, h, w)`` of prompts from ``(B, S, h, w)``, the highest counting.
+
+        Each is shifted so that its cut lies at 0.
+        """
+        shifts = self._shifts[self.of(prompts)]
+        if any(shifts):
+            there = torch.tensor(shifts).to(logits.device, non_blocking=True)
+            logits = logits - there[:, None, None]
         counts = self._counts[prompts]
         if len(counts) == logits.shape[1]:
             return logits

@@ -26,9 +26,9 @@ import torch
 from xpath.device import side_by_side
 from xpath.objects.rule import ObjectConfig
 from xpath.objects.separate import separated_ids
+from xpath.pathseg.parents import ANYWHERE
 from xpath.protocols import STRIDE
 from xpath.segment.kernels.finalisation import enlarged, measured
-from xpath.segment.predict.parents import ANYWHERE
 from xpath.shapes import check_shape
 
 if TYPE_CHECKING:

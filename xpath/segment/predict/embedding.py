@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from xpath.protocols import STRIDE
+from xpath.segment.model.segmentor import padded
 from xpath.segment.predict.images import resized, square_corner
 
 if TYPE_CHECKING:
@@ -50,11 +51,12 @@ class Embedding(NamedTuple):
     def enlarge(self, logits: Tensor) -> Tensor:
         """Logits ``(B, P, h, w)`` of the model at the size of the images, ``(B, P, H, W)``.
 
-        Bilinear to four times the size as in the published code, cut to what is not padding, and
-        resized once more if the images were.
+        Bilinear to the size the model saw as in the published code, cut to what is not padding,
+        and resized once more if the images were.
         """
         height, width = self.model_size
-        fine = functional.interpolate(logits, scale_factor=STRIDE, mode="bilinear")
+        factor = padded(self.model_size)[0] // logits.shape[-2]
+        fine = functional.interpolate(logits, scale_factor=factor, mode="bilinear")
         if self.square:
             (top, left), full = square_corner(self.size), max(self.size)
             whole = resized(fine[:, :, :height, :width], (full, full))
@@ -64,17 +66,20 @@ class Embedding(NamedTuple):
     def at_stride(self, logits: Tensor) -> Tensor:
         """Logits with one value for four by four pixels of the images, padding included.
 
-        Those of the model are just that, unless it saw the images in squares.
+        Those of the model are just that, or finer, unless it saw the images in squares.
         """
-        return resized(self.enlarge(logits), self.positions) if self.square else logits
+        if self.square:
+            return resized(self.enlarge(logits), self.positions)
+        finer = logits.shape[-2] // self.positions[0]
+        return functional.avg_pool2d(logits, finer) if finer > 1 else logits
 
     @property
     def positions(self) -> tuple[int, int]:
         """Height and width of what ``at_stride`` returns."""
         if self.square:
             return -(-self.size[0] // STRIDE), -(-self.size[1] // STRIDE)
-        height, width = self.memory.mask_features.shape[-2:]
-        return height, width
+        height, width = padded(self.model_size)
+        return height // STRIDE, width // STRIDE
 
 
 def joined(memories: Sequence[ImageMemory]) -> ImageMemory:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from xpath.errors import LabelError
 from xpath.labels import PAPER_TEMPLATE, Label, load_labels
+from xpath.pathseg.parents import nearest_taught
 from xpath.pathseg.sentences import template_label
-from xpath.segment.predict.parents import nearest_taught
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -61,15 +61,18 @@ def working_set(model: PathSegmentor, model_size: tuple[int, int], itemsize: int
     positions = rows * columns  # at stride 32; 4, 16 and 64 times as many where it is finer
     queries, dim = model.decoder.query_content.weight.shape
     width = model.image_encoder.channels[0]
+    fine = 64 if model.pixel_decoder.detail is None else 256  # positions at which masks are drawn
     activations = 64 * positions * max(FOCAL_ARRAYS * width, PYRAMID_ARRAYS * dim)
     depth = len(model.decoder.layers)
     kept = (
-        dim * positions * (64 + 21 + 2 * 7 * depth)
+        dim * positions * (fine + 21 + 2 * 7 * depth)
     )  # mask features, resized ones, keys and values
+    if model.pixel_decoder.detail is not None:
+        activations += fine * positions * PYRAMID_ARRAYS * model.pixel_decoder.detail.dim
     # Under autocast sums and norms stay float32, so half of the activations are no smaller.
     image = (activations * (itemsize + FLOAT) // 2) + kept * itemsize
     look = 16 * positions * queries * (itemsize + FLOAT + 3 * BOOL)  # logits twice, where to look
-    answer = 64 * positions * (itemsize + 2 * FLOAT)  # logits, in float32, and checked
+    answer = fine * positions * (itemsize + 2 * FLOAT)  # logits, in float32, and checked
     return WorkingSet(int(MARGIN * image), int(MARGIN * (look + answer)))
 
 

@@ -335,7 +335,7 @@ class SegmentPredictor:
         if chunk is not None and chunk < 1:
             raise ConfigError(f"chunk must be at least 1 prompt, got {chunk}; None picks one")
         self._warn(prompts)
-        asked = AskedSentences(prompts, self._nearest(prompts))
+        asked = AskedSentences(prompts, self._nearest(prompts), self.info.cuts)
         text = self.text(asked.sentences)
         fits = self._at_once(embedding.model_size).decoded
         wide = len(prompts) if coupled else chunk

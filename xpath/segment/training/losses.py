@@ -62,8 +62,21 @@ def soft_dice_loss(logits: Tensor, target: Tensor, known: Tensor | None = None) 
     return 1 - (2 * overlap + 1) / (size + 1)
 
 
+class _Maps(NamedTuple):
+    """Mask features as they answer, and at stride 4, where queries are matched."""
+
+    fine: Tensor
+    coarse: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, width: int) -> _Maps:
+        """Those of images so many pixels wide."""
+        factor = 4 * features.shape[-1] // width
+        return cls(features, functional.avg_pool2d(features, factor) if factor > 1 else features)
+
+
 class _Target(NamedTuple):
-    """Target masks at the resolution of the image and of the mask features."""
+    """Target masks at the resolution of the image and at stride 4."""
 
     mask: Tensor
     """``(B, P, H, W)`` in 0..1."""
@@ -76,6 +89,10 @@ class _Target(NamedTuple):
     present: Tensor
     """``(B, P)``, True where the object is anywhere."""
 
+    def coarse(self) -> _Target:
+        """The same with the small masks in place of the large ones."""
+        return self._replace(mask=self.small_mask, known=self.small_known)
+
 
 def segment_loss(
     heads: Sequence[Heads],
@@ -85,22 +102,35 @@ def segment_loss(
     scale: Tensor,
     *,
     contrast: float = 0.0,
+    full_heads: int = 0,
 ) -> SegmentLoss:
     """Loss of all heads (deep supervision), in float32 whatever the precision of the model.
 
     Args:
         heads: From the joint decoder.
-        features: ``(B, D, H / 4, W / 4)`` mask features.
+        features: ``(B, D, H / 4, W / 4)`` mask features, or at stride 2.
         sentence: ``(B, P, D)`` sentence embeddings.
         target: ``(B, P, H, W)`` uint8: 1 the object, 0 not, 255 unknown; all zero where the object
             is absent.
         scale: Logarithm of the inverse temperature of the class loss.
         contrast: Weight of ``contrast_loss``.
+        full_heads: So many last heads are judged at the size of the image, those before at stride
+            4; 0 for all.
     """
-    wanted = _target(target, (features.shape[-2], features.shape[-1]))
+    maps = _Maps.of(features.float(), target.shape[-1])
+    wanted = _target(target, (maps.coarse.shape[-2], maps.coarse.shape[-1]))
+    small, small_maps = wanted.coarse(), _Maps(maps.coarse, maps.coarse)
+    first = len(heads) - (full_heads or len(heads))
     parts = [
-        _head_loss(head, features.float(), sentence.float(), wanted, scale, contrast=contrast)
-        for head in heads
+        _head_loss(
+            head,
+            maps if number >= first else small_maps,
+            sentence.float(),
+            wanted if number >= first else small,
+            scale,
+            contrast=contrast,
+        )
+        for number, head in enumerate(heads)
     ]
     return SegmentLoss(*(torch.stack(part).mean() for part in zip(*parts, strict=True)))
 
@@ -115,7 +145,7 @@ def _target(target: Tensor, small: tuple[int, int]) -> _Target:
 
 def _head_loss(
     head: Heads,
-    features: Tensor,
+    maps: _Maps,
     sentence: Tensor,
     target: _Target,
     scale: Tensor,
@@ -126,10 +156,13 @@ def _head_loss(
     masks, classes = head.masks.float().expand(shape), head.classes.float().expand(shape)
     scores = similarity(classes, sentence) * scale.exp().clamp(max=100)  # (B, P, Q)
     with torch.no_grad():
-        query = _matched(mask_logits(masks, features), scores, target)
+        query = _matched(mask_logits(masks, maps.coarse), scores, target)
     chosen = masks.take_along_dim(query[..., None, None], dim=2)
-    small = mask_logits(chosen, features)[:, :, 0]
-    logits = functional.interpolate(small, target.mask.shape[-2:], mode="bilinear")
+    small = mask_logits(chosen, maps.coarse)[:, :, 0]
+    fine = small if maps.fine is maps.coarse else mask_logits(chosen, maps.fine)[:, :, 0]
+    size = target.mask.shape[-2:]
+    full = fine.shape[-2:] == size
+    logits = fine if full else functional.interpolate(fine, size, mode="bilinear")
     bce = functional.binary_cross_entropy_with_logits(
         logits, target.mask, weight=target.known, reduction="none"
     )
@@ -138,7 +171,8 @@ def _head_loss(
     match = functional.cross_entropy(scores.transpose(1, 2), query, reduction="none")
     confused = scores.new_zeros(())
     if contrast:  # it needs P times the memory of the other parts
-        confused = contrast * contrast_loss(small, target.small_mask * target.small_known)
+        share = target.small_mask * target.small_known
+        confused = contrast * contrast_loss(small, share, target.small_known)
     return SegmentLoss(
         (bce.sum(dim=(2, 3)) / target.known.sum(dim=(2, 3)).clamp(min=1)).mean(),
         soft_dice_loss(logits, target.mask, target.known).mean(),
@@ -147,7 +181,7 @@ def _head_loss(
     )
 
 
-def contrast_loss(logits: Tensor, share: Tensor) -> Tensor:
+def contrast_loss(logits: Tensor, share: Tensor, known: Tensor | None = None) -> Tensor:
     """How far prompts that exclude each other are confused, 0 and up.
 
     Inside an object its own prompt must answer more strongly than any prompt whose object does not
@@ -158,12 +192,17 @@ def contrast_loss(logits: Tensor, share: Tensor) -> Tensor:
     Args:
         logits: ``(B, P, h, w)``.
         share: ``(B, P, h, w)`` in 0..1, how much of a position belongs to the object.
+        known: ``(B, P, h, w)`` in 0..1, how much of it is known of a prompt, which is no rival
+            where that is less than half; all is if None.
     """
     flat, weight = logits.flatten(2), share.flatten(2)  # (B, P, S)
     inside = weight.sum(dim=-1)
     overlap = torch.einsum("bps,bqs->bpq", weight, weight)
     apart = overlap <= MEET * torch.minimum(inside[:, :, None], inside[:, None])
-    rival = flat[:, None].masked_fill(~apart[..., None], float("-inf"))  # (B, P, Q, S)
+    rivals = apart[..., None]
+    if known is not None:
+        rivals = rivals & (known.flatten(2) >= 0.5)[:, None]
+    rival = flat[:, None].masked_fill(~rivals, float("-inf"))  # (B, P, Q, S)
     everyone = torch.cat((flat[:, :, None], rival), dim=2).logsumexp(dim=2)
     loss = ((everyone - flat) * weight).sum(dim=-1) / inside.clamp(min=1e-6)
     return (loss * (inside > 0)).mean()

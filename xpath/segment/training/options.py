@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 from xpath.errors import ConfigError
 from xpath.pathseg.dataset import CropConfig
 from xpath.pathseg.prompts import PromptConfig, sentences
-from xpath.segment.checkpoints.checkpoint import SegmentorInfo, locate, read_config
+from xpath.segment.checkpoints.checkpoint import (
+    DEFAULT_WEIGHTS,
+    SegmentorInfo,
+    locate,
+    read_config,
+)
 from xpath.segment.model.tokenizer import PromptTokenizer, fit_tokenizer
-from xpath.segment.model.variants import large_config, mini_config, tiny_config
+from xpath.segment.model.variants import SegmentorConfig, large_config, mini_config, tiny_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from xpath.segment.model.variants import SegmentorConfig
 
 __all__ = [
     "MODELS",
@@ -28,6 +31,7 @@ __all__ = [
     "describe",
     "factors",
     "name_of",
+    "settings",
     "steps_of",
     "until_interrupted",
     "views_of",
@@ -39,6 +43,31 @@ checkpoint given with it is: the way to fine-tune PubMedBERT or BiomedParse weig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "own": {},
+    "shipped": {
+        "model": "init",
+        "init": DEFAULT_WEIGHTS,
+        "shapes": ((8, 256),),
+        "steps": 10_000,
+        "lr": 6e-4,
+        "encoder_lr": 0.4,
+        "drop_path": 0.05,
+        "contrast": 0.3,
+        "set": {"mask_dim": 32, "detail": 32},
+        "full_heads": 1,
+        "prompts": 6,
+        "drawn": 64,
+        "emphasis": {"pannuke_figures": 3.0},
+        "shares": {
+            "drawn": 0.08,
+            "bcss": 0.02,
+            "gtex_fat": 0.05,
+            "sbu_necrosis": 0.04,
+            "bcss_pseudo": 0.04,
+        },
+        "compose": 0.4,
+        "workers": 1,
+        "validate_steps": 2000,
+    },
     "paper": {
         "model": "init",
         "shapes": ((32, 1024),),
@@ -53,7 +82,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "workers": 8,
     },
 }
-"""Defaults of a training by the name of its recipe. ``own``: that of the weights that ship.
+"""Defaults of a training by the name of its recipe. ``own``: those of the options themselves.
+
+``shipped``: the weights that ship go on learning, on the images of ``pipelines/splits``: at most a
+tenth of the crops is drawn tissue, an eighth is of fat, necrosis and stroma, and no label is asked
+for more often where it is absent.
 
 ``paper``: sections 4.1, 4.2 and 4.4 of PathSegmentor's paper; weight decay 0.05 is the default of
 every training. Drop path, clipping and the loss that teaches which query answers, on which the
@@ -62,17 +95,28 @@ four questions to an image and the balance of sources are ours: no source states
 PAPER_WORDS = PromptConfig(other_region=0, no_region=0, synonym=0, phrase=0, cell=0)
 
 
-def architecture(model: str, init: Path | None) -> tuple[SegmentorConfig, PromptTokenizer]:
+def architecture(
+    model: str, init: Path | None, changes: Mapping[str, Any] | None = None
+) -> tuple[SegmentorConfig, PromptTokenizer]:
     """Sizes of the model, and the tokenizer of its prompts.
 
     Args:
         model: One of ``MODELS``.
         init: Checkpoint that the training starts from, folder or hub id.
+        changes: Fields of ``SegmentorConfig`` that are to be others.
 
     Raises:
-        ConfigError: No such model, or ``init`` without a checkpoint.
+        ConfigError: No such model, ``init`` without a checkpoint, or a change of what is not there.
         CheckpointError: A checkpoint that cannot be read.
     """
+    config, tokenizer = _architecture(model, init)
+    try:
+        return replace(config, **(changes or {})), tokenizer
+    except TypeError as error:
+        raise ConfigError(f"the model has no such setting: {error}") from error
+
+
+def _architecture(model: str, init: Path | None) -> tuple[SegmentorConfig, PromptTokenizer]:
     if model == "init":
         if init is None:
             raise ConfigError("model init takes its sizes from a checkpoint: say which with --init")
@@ -89,14 +133,15 @@ def architecture(model: str, init: Path | None) -> tuple[SegmentorConfig, Prompt
     return make(tokenizer.vocabulary), tokenizer
 
 
-def views_of(preset: str, *, prompts: int, emphasis: Mapping[str, float]) -> CropConfig:
+def views_of(preset: str, *, prompts: int, emphasis: Mapping[str, float], **own: Any) -> CropConfig:
     """How images are shown and asked about.
 
     Args:
         preset: ``paper`` for whole images at 0.9 to 1.1 of the crop, unchanged, asked for what is
-            there in the template sentence; ``own`` for crops at many resolutions in many words.
+            there in the template sentence; any other for crops at many resolutions in many words.
         prompts: Questions per image.
         emphasis: Source to how much more of it is seen.
+        own: Further fields of ``CropConfig`` for recipes that are not the paper's.
     """
     if preset == "paper":
         return CropConfig(
@@ -108,7 +153,7 @@ def views_of(preset: str, *, prompts: int, emphasis: Mapping[str, float]) -> Cro
             augment=None,
             words=PAPER_WORDS,
         )
-    return CropConfig(prompts=prompts, emphasis=emphasis)
+    return CropConfig(prompts=prompts, emphasis=emphasis, **own)
 
 
 def check_preset(preset: str, model: str, init: Path | None) -> None:
@@ -139,30 +184,26 @@ def name_of(model: str, init: Path | None) -> str:
 
 
 def describe(
-    name: str,
-    labels: tuple[str, ...],
-    views: CropConfig,
-    *,
-    image_size: int,
-    drawn: tuple[str, ...] = (),
+    name: str, taught: Mapping[str, int], views: CropConfig, *, image_size: int
 ) -> SegmentorInfo:
     """Facts about the weights that their users need.
 
     Args:
         name: Of the weights.
-        labels: That were trained.
+        taught: Label that was trained to the number of real images that show it.
         views: Resolutions that were shown.
         image_size: Side of the crops, pixels.
-        drawn: Those of the labels that drawn tissue alone showed.
     """
+    real = {label: count for label, count in taught.items() if count}
     return SegmentorInfo(
         name=name,
         mpp=0.25,
         mpp_range=None if views.whole else (views.fine[0], views.coarse[1]),
         square=views.whole is not None,
         image_size=image_size,
-        labels=tuple(label for label in labels if label not in drawn),
-        drawn=drawn,
+        labels=tuple(real),
+        drawn=tuple(label for label in taught if label not in real),
+        taught=real,
         licence="CC BY-NC-SA 4.0",
         synthetic_only=False,
     )
@@ -194,6 +235,19 @@ def factors(text: str) -> dict[str, float]:
     if min(found.values()) <= 0:
         raise ConfigError(f"factors must be positive, got {text!r}")
     return found
+
+
+def settings(text: str) -> dict[str, Any]:
+    """``pixel_dim=64,fine=separable`` as a dictionary, numbers as such.
+
+    Raises:
+        ConfigError: Anything else.
+    """
+    try:
+        pairs = dict(part.split("=") for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"settings look like pixel_dim=64,mask_dim=64, got {text!r}") from error
+    return {name: int(value) if value.isdigit() else value for name, value in pairs.items()}
 
 
 def until_interrupted(main: Callable[[], None], name: str) -> int:

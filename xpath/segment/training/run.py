@@ -3,6 +3,7 @@
 state.pt         weights, their average, optimiser, step; replaced every few minutes
 log.csv          a row every few steps
 validation.csv   a row per validation and object class
+sessions.csv     a row each time it ran, with the precision and why it was chosen
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,9 +29,10 @@ if TYPE_CHECKING:
 
     from tqdm import tqdm
 
+    from xpath.segment.training.precision import Precision
     from xpath.segment.training.trainer import Batch, Trainer, TrainStep
 
-__all__ = ["Process", "RunConfig", "TrainingRun", "join_processes", "show_step"]
+__all__ = ["STATE", "Process", "RunConfig", "TrainingRun", "join_processes", "show_step"]
 
 STATE = "state.pt"
 PATIENCE = timedelta(days=1)
@@ -198,6 +201,25 @@ class TrainingRun:
         for name, (count, score) in scores.items():
             row = {"step": self._trainer.step, "object_class": name, "images": count, "dice": score}
             self._append("validation.csv", row)
+
+    def note_session(self, first: int, seconds: float, precision: Precision) -> None:
+        """Adds to the record that steps were made, where and in which floating-point type.
+
+        Args:
+            first: Steps that had been made before.
+            seconds: How long it took, reading and validation included.
+            precision: As chosen.
+        """
+        row = {
+            "first": first,
+            "steps": self._trainer.step - first,
+            "minutes": round(seconds / 60, 1),
+            "precision": precision.name,
+            "why": precision.why,
+            "torch": torch.__version__,
+            "machine": platform.platform(),
+        }
+        self._append("sessions.csv", row)
 
     def _append(self, name: str, row: Mapping[str, object]) -> None:
         if self._lead:

@@ -60,6 +60,9 @@ class TrainConfig:
     """Parts a batch is split into, one after the other, where memory is short."""
     contrast: float = 0.0
     """Weight of the loss between prompts that exclude each other; the paper has none."""
+    full_heads: int = 0
+    """Of the answers after each layer, so many last ones are judged at the size of the image, those
+    before at stride 4; 0 for all, as published."""
     ema: float = 0.999
     """Decay of the running average of the weights, which is what is used in the end; 0 for none."""
     precision: str = "fp32"
@@ -228,7 +231,7 @@ class BatchLoss(nn.Module):
     def __init__(self, model: PathSegmentor, config: TrainConfig) -> None:
         super().__init__()
         self.model = model
-        self._dtype, self._contrast = DTYPES[config.precision], config.contrast
+        self._dtype, self._config = DTYPES[config.precision], config
 
     def forward(self, images: Tensor, ids: Tensor, mask: Tensor, target: Tensor) -> SegmentLoss:
         """Loss of a batch, see ``TrainBatch``."""
@@ -244,7 +247,8 @@ class BatchLoss(nn.Module):
             text.sentence,
             target,
             self.model.logit_scale,
-            contrast=self._contrast,
+            contrast=self._config.contrast,
+            full_heads=self._config.full_heads,
         )
 
 
