@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from xpath.export.report.linked import Words
 from xpath.language.reading import ASKED
-from xpath.segment.predict.parents import nearest_taught
+from xpath.pathseg.parents import nearest_taught
 
 if TYPE_CHECKING:
     from collections.abc import Collection
