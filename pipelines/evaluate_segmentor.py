@@ -32,7 +32,12 @@ from xpath.export.evaluation_figures import draw_examples, write_figures
 from xpath.export.example_figures import draw_panels, models_of
 from xpath.pathseg.reading import read_table
 from xpath.segment.baselines.others import Others, add_options, scores_of_others
-from xpath.segment.evaluation.compared import named_paths, read_compared, write_comparison
+from xpath.segment.evaluation.compared import (
+    named_paths,
+    named_tables,
+    read_compared,
+    write_comparison,
+)
 from xpath.segment.evaluation.evaluate import Evaluation, evaluate_segmentor
 from xpath.segment.evaluation.folders import read_folders
 from xpath.segment.evaluation.mapping import read_ignore_values
@@ -90,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(args: argparse.Namespace) -> Evaluation:
-    others, against = _others(args)
+    against = named_tables(args.against)
+    others = Others.of(args, taken=(args.name, *against))  # looked at before hours go into ours
     where = {"split": args.split, "mapping": args.mapping, "mpp": args.mpp, "limit": args.limit}
     items, problems = read_folders(args.data, **where)
     predictor = SegmentPredictor.from_pretrained(
@@ -106,12 +112,11 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     questions = questions_of(items, config, groups=by_name, ignore=ignore)
     with tqdm(total=len(questions), desc="evaluating", unit="image") as bar:
         scored = evaluate_segmentor(predictor, questions, config, on_images=bar.update)
-    problems += scored.problems
-    evaluation = scored._replace(problems=tuple(problems))
+    evaluation = scored._replace(problems=(*problems, *scored.problems))
     write_tables(args.out, evaluation, seed=args.seed)
     models = scores_of_others(questions, config, others, args.out / "models")
-    problems += _compare(args, against, models)
-    evaluation = evaluation._replace(problems=tuple(problems))
+    more = _compare(args, against, models)
+    evaluation = evaluation._replace(problems=(*evaluation.problems, *more))
     if evaluation.samples:
         write_figures(args.out / "figures", evaluation.samples, seed=args.seed)
         write_answer_figures(args.out / "figures", evaluation.samples)
@@ -123,20 +128,8 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     return evaluation
 
 
-def _others(args: argparse.Namespace) -> tuple[Others, dict[str, Path]]:
-    """Other models and tables, which are looked at before hours are spent on ours."""
-    texts = [*args.against, *args.predictions, *args.boxes, *args.model, *args.detector]
-    named_paths([f"{args.name}={args.out}", *texts])  # no name is given twice
-    against = named_paths(args.against)
-    for name, path in against.items():
-        read_compared({name: path})
-    return Others.of(args), against
-
-
 def _compare(
-    args: argparse.Namespace,
-    against: dict[str, Path],
-    models: Iterable[tuple[str, Evaluation]],
+    args: argparse.Namespace, against: dict[str, Path], models: Iterable[tuple[str, Evaluation]]
 ) -> list[Problem]:
     """Scores other models, and compares all of them. Returns what was left out."""
     tables = {args.name: args.out / "samples.csv"} | against

@@ -20,7 +20,7 @@ from xpath.store.checkpoints import checkpoint_folder
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from xpath.segment.evaluation.evaluate import Sample
     from xpath.segment.evaluation.questions import EvaluationConfig, Problem, Question
@@ -61,13 +61,19 @@ class Others:
     """Folder of nnU-Net's programs; found on the path if None."""
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> Others:
+    def of(cls, args: argparse.Namespace, taken: Iterable[str] = ()) -> Others:
         """From a command line with ``add_options``.
 
+        Args:
+            args: The command line.
+            taken: Names that models have already.
+
         Raises:
-            ConfigError: A model is not written as wanted.
+            ConfigError: A model is not written as wanted, or two have one name.
             DataError: A folder of masks is not there.
         """
+        named = [f"{name}=." for name in taken]
+        named_paths([*named, *args.predictions, *args.boxes, *args.model, *args.detector])
         masks = named_paths(args.predictions)
         if missing := [str(folder) for folder in masks.values() if not folder.is_dir()]:
             raise DataError(f"--predictions wants folders of masks; no folder: {missing}")
