@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -31,11 +32,16 @@ from xpath.export.evaluation_figures import draw_examples, write_figures
 from xpath.export.example_figures import draw_panels, models_of
 from xpath.pathseg.reading import read_table
 from xpath.segment.baselines.others import Others, add_options, scores_of_others
-from xpath.segment.evaluation.compared import named_paths, read_compared, write_comparison
+from xpath.segment.evaluation.compared import (
+    named_paths,
+    named_tables,
+    read_compared,
+    write_comparison,
+)
 from xpath.segment.evaluation.evaluate import Evaluation, evaluate_segmentor
 from xpath.segment.evaluation.folders import read_folders
 from xpath.segment.evaluation.mapping import read_ignore_values
-from xpath.segment.evaluation.questions import EvaluationConfig, Problem, Question, questions_of
+from xpath.segment.evaluation.questions import EvaluationConfig, Problem, questions_of
 from xpath.segment.evaluation.recognised import recognise_images
 from xpath.segment.evaluation.tables import dice_by, write_tables
 from xpath.segment.predict.calibration import load_presence
@@ -89,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(args: argparse.Namespace) -> Evaluation:
+    against = named_tables(args.against)
+    others = Others.of(args, taken=(args.name, *against))  # looked at before hours go into ours
     where = {"split": args.split, "mapping": args.mapping, "mpp": args.mpp, "limit": args.limit}
     items, problems = read_folders(args.data, **where)
     predictor = SegmentPredictor.from_pretrained(
@@ -104,11 +112,11 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     questions = questions_of(items, config, groups=by_name, ignore=ignore)
     with tqdm(total=len(questions), desc="evaluating", unit="image") as bar:
         scored = evaluate_segmentor(predictor, questions, config, on_images=bar.update)
-    problems += scored.problems
-    evaluation = scored._replace(problems=tuple(problems))
+    evaluation = scored._replace(problems=(*problems, *scored.problems))
     write_tables(args.out, evaluation, seed=args.seed)
-    problems += _compare(args, questions, config)
-    evaluation = evaluation._replace(problems=tuple(problems))
+    models = scores_of_others(questions, config, others, args.out / "models")
+    more = _compare(args, against, models)
+    evaluation = evaluation._replace(problems=(*evaluation.problems, *more))
     if evaluation.samples:
         write_figures(args.out / "figures", evaluation.samples, seed=args.seed)
         write_answer_figures(args.out / "figures", evaluation.samples)
@@ -121,16 +129,15 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
 
 
 def _compare(
-    args: argparse.Namespace, questions: dict[Path, list[Question]], config: EvaluationConfig
+    args: argparse.Namespace, against: dict[str, Path], models: Iterable[tuple[str, Evaluation]]
 ) -> list[Problem]:
     """Scores other models, and compares all of them. Returns what was left out."""
-    tables = {args.name: args.out / "samples.csv"} | named_paths(args.against)
+    tables = {args.name: args.out / "samples.csv"} | against
     problems: list[Problem] = []
-    models = args.out / "models"
-    for name, scored in scores_of_others(questions, config, Others.of(args), models):
+    for name, scored in models:
         problems += scored.problems
-        write_tables(models / name, scored, seed=args.seed)
-        tables[name] = models / name / "samples.csv"
+        write_tables(args.out / "models" / name, scored, seed=args.seed)
+        tables[name] = args.out / "models" / name / "samples.csv"
     if len(tables) > 1:
         compared = read_compared(tables)
         rows = write_comparison(args.out, compared, seed=args.seed)

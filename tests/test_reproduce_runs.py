@@ -196,6 +196,11 @@ MAKERS = {
 """What a command reads, and the command that makes it."""
 
 
+def expanded(word):
+    """As a shell does; ``*/`` is for folders only."""
+    return sorted(map(str, Path().glob(word))) if "*" in word else [word]
+
+
 def call(command, load_script):
     """The exit code of a command."""
     if "--out E " in command and not Path("MASKS").exists():
@@ -206,11 +211,7 @@ def call(command, load_script):
     words = shlex.split(ours)
     if "--out E " in command:
         words += ["--predictions", "nnU-Net=MASKS"]
-    at = words.index("PATHSEG/*") if "PATHSEG/*" in words else None
-    if at is not None:
-        words[at : at + 1] = sorted(
-            str(path) for path in Path("PATHSEG").iterdir() if path.is_dir()
-        )
+    words = [word for each in words for word in expanded(each)]
     added = [more for name, more in ADDED.items() if name in command]
     if "--bert" in command:
         added = [ADDED["--bert"]]

@@ -57,6 +57,17 @@ def test_what_the_weights_never_learnt_is_a_guess():
     assert lines[-1] == "2 to look for; region breast; read by offline"
 
 
+def test_a_guess_names_the_nearest_label_that_was_taught():
+    text, taught = "glial cells and lymphocytes", ("breast-nuclei-inflammatory",)
+
+    said = reading_json(text, read(text, "targeted"), taught)
+    lines = reading_lines(text, read(text, "targeted"), taught)
+
+    assert [each["nearest"] for each in said["asked"]] == [[], list(taught)]
+    assert "never learnt it, the nearest is breast-nuclei-inflammatory)" in lines[1]
+    assert lines[0].endswith("never learnt it)")
+
+
 def test_a_region_that_is_not_known_is_asked_for():
     lines = reading_lines("glands", read("glands", "targeted", None), ())
 

@@ -192,6 +192,16 @@ def test_broken_files_are_named_and_the_rest_stays(tmp_path, harm, said):
         read_biomedparse(folder, "test")
 
 
+def test_what_is_unknown_is_as_large_as_the_image(tmp_path):
+    ignore = np.zeros((10, 14), bool)
+    write_biomedparse(tmp_path / "x", "test", [item(ignore=ignore)])
+    (path,) = (tmp_path / "x" / "test_ignore").iterdir()
+    write_png(path, np.ones((5, 7), bool))
+
+    with pytest.raises(DataError, match=r"test_ignore.*7 x 5 pixels, but its image .*14 x 10"):
+        read_biomedparse(tmp_path / "x", "test")
+
+
 def test_broken_annotations_are_named_and_the_rest_stays(tmp_path):
     good = {"image_id": 7, "mask_file": MASK}
     bad = [

@@ -163,6 +163,40 @@ def test_masks_of_another_tool_are_scored_beside_ours(quick, data, tmp_path, cap
     assert len(table(tmp_path / "out" / "models" / "Oracle" / "samples.csv")) == 3
 
 
+def test_another_tool_may_know_a_label_that_our_weights_do_not(quick, data, tmp_path):
+    """Ours are asked by the nearest label too, and its masks are not."""
+    words = "connective in kidney"
+    index = (data / "test.json").read_text().replace("lymphocyte in breast", words)
+    (data / "test.json").write_text(index)
+    out = tmp_path / "out"
+    common = ["--data", str(data), "--out", str(out)]
+
+    assert quick.main([*common, "--predictions", f"Oracle={data / 'test_mask'}"]) == 0
+
+    assert any(row["nearest"].endswith("connective") for row in table(out / "samples.csv"))
+    assert {row["dice"] for row in table(out / "models" / "Oracle" / "samples.csv")} == {"1.0"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--against", "A=none.csv"), "none.csv does not exist"),
+        (("--predictions", "A=nowhere"), "no folder: ['nowhere']"),
+        (("--name", "A", "--model", "A=otsu"), "two models are called A"),
+        (("--detector", "A=dino"), "NAME=DINO,WEIGHTS"),
+    ],
+)
+def test_other_models_are_looked_at_before_ours_is_asked(
+    quick, data, tmp_path, capsys, options, said
+):
+    common = ["--data", str(data), "--out", str(tmp_path / "out")]
+
+    assert quick.main([*common, *options]) == 1
+
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_that_is_none_is_named(pipeline, tmp_path, capsys):
     assert pipeline.main(["--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
 

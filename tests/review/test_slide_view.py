@@ -1,3 +1,4 @@
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -47,6 +48,16 @@ def test_a_label_that_was_never_taught_is_a_guess(service):
     names = [one["name"] for one in view.describe()["object_classes"]]
 
     assert ["guess" in name for name in names] == [False, True, False, False]
+
+
+def test_a_label_that_answers_for_others_says_so(service):
+    view = service._view(service._entry("one"))
+    answers = {"breast-nuclei-lymphocyte": ["breast-nuclei-plasma cells", "breast-cell-leukocytes"]}
+    view.masks.provenance["answers_for"] = json.dumps(answers)
+
+    said = [one.get("answers_for") for one in view.describe()["object_classes"]]
+
+    assert said == [None, None, "plasma cells, leukocytes (cell)", None]
 
 
 def test_areas_are_of_the_analysed_tissue(service):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from xpath.batch.slides import SlideEntry
 from xpath.cli.main import main
 from xpath.errors import DataError, MissingDependencyError
 from xpath.geometry import Size
+from xpath.labels import parse_object
+from xpath.study.asked_objects import AskedObjects
 from xpath.study.chain import dicom_stage
 from xpath.study.config import StudyConfig
 from xpath.study.study import Study, new_study
@@ -142,6 +145,23 @@ def test_masks_lie_where_they_do_on_the_slide(study):
     wanted = np.zeros((300, 350, 2), np.bool_)
     wanted[64:96, 64:128, 0] = wanted[64:128, 128:192, 1] = True
     np.testing.assert_array_equal(found.get_total_pixel_matrix().astype(bool), wanted)
+
+
+def test_segments_say_that_they_are_guesses_or_answer_for_other_labels(study, monkeypatch):
+    import highdicom
+
+    tumor, stroma = map(parse_object, LABELS)
+    tumor = replace(tumor, answers_for=("breast-tissue-dcis", "breast-cell-cancerous"))
+    asked = AskedObjects((), (tumor, stroma), (), frozenset({stroma.id}))
+    monkeypatch.setattr(Study, "asked", asked)
+
+    assert dicom_stage(study).ok
+
+    found = highdicom.seg.segread(study.folder.slide("a") / "objects.dcm")
+    assert [segment.SegmentDescription for segment in found.SegmentSequence] == [
+        "Answers for labels never learnt: dcis, cancerous (cell).",
+        "A guess: the segmentor never learnt this label.",
+    ]
 
 
 def test_what_is_there_is_not_made_again_unless_it_is_damaged(study):

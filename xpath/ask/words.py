@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from xpath.export.report.linked import Words
 from xpath.language.reading import ASKED
+from xpath.pathseg.parents import nearest_taught
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Collection
 
     from xpath.language.reading import Reading
 
@@ -45,13 +46,14 @@ def linked_words(text: str, reading: Reading) -> tuple[Words, ...]:
     return tuple(words)
 
 
-def reading_json(text: str, reading: Reading, taught: Container[str]) -> dict[str, Any]:
+def reading_json(text: str, reading: Reading, taught: Collection[str]) -> dict[str, Any]:
     """A reading as JSON, schema ``xpath.reading/1``.
 
     Args:
         text: What was read.
         reading: Of the text.
-        taught: Ids of the labels that the segmentor's weights learnt; the others are guesses.
+        taught: Ids of the labels that the segmentor's weights learnt; the others are guesses, and
+            ``nearest`` the taught ones they belong to.
     """
     return {
         "schema": READING,
@@ -74,7 +76,12 @@ def reading_json(text: str, reading: Reading, taught: Container[str]) -> dict[st
             for mention in reading.mentions
         ],
         "asked": [
-            {"label": label.id, "prompt": label.prompt, "guess": label.id not in taught}
+            {
+                "label": label.id,
+                "prompt": label.prompt,
+                "guess": label.id not in taught,
+                "nearest": [one for one in nearest_taught(label.id, taught) if one != label.id],
+            }
             for label in reading.labels
         ],
         "ambiguous": [[label.id for label in labels] for labels in reading.ambiguous],
@@ -83,7 +90,7 @@ def reading_json(text: str, reading: Reading, taught: Container[str]) -> dict[st
     }
 
 
-def reading_lines(text: str, reading: Reading, taught: Container[str]) -> list[str]:
+def reading_lines(text: str, reading: Reading, taught: Collection[str]) -> list[str]:
     """A reading as a table in plain text, then what could not be read."""
     lines = []
     for mention in reading.mentions:
@@ -91,7 +98,7 @@ def reading_lines(text: str, reading: Reading, taught: Container[str]) -> list[s
         guess = mention.status in ASKED and mention.label.id not in taught
         lines.append(
             f"{mention.status:10} {mention.label.id:44} {mention.start:>4}-{mention.end:<4} {words}"
-            f"{'  (a guess: the weights never learnt it)' if guess else ''}".rstrip()
+            f"{_guess(mention.label.id, taught) if guess else ''}".rstrip()
         )
     lines += [
         f"{'ambiguous':10} {' or '.join(label.id for label in labels)}; say the --region"
@@ -104,6 +111,11 @@ def reading_lines(text: str, reading: Reading, taught: Container[str]) -> list[s
     region = reading.region or "not known"
     lines.append(f"{count} to look for; region {region}; read by {reading.reader}")
     return lines
+
+
+def _guess(label: str, taught: Collection[str]) -> str:
+    near = " or ".join(nearest_taught(label, taught))
+    return f"  (a guess: the weights never learnt it{f', the nearest is {near}' if near else ''})"
 
 
 def _start(mention: Any) -> int:

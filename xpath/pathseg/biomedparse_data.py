@@ -157,16 +157,18 @@ class _Index:
         folder, split = self.path.parent, self.path.stem
         image = _existing(folder, split, str(image_name), where)
         mask = _existing(folder, f"{split}_mask", mask_name, where)
-        self._check_sizes(image, mask, where)
-        prompts = tuple(_sentences(annotation, where)) or (_sentence_of_name(mask.stem),)
         ignore = entry.get("ignore_file")
+        unknown = _existing(folder, f"{split}_ignore", str(ignore), where) if ignore else None
+        for picture in (mask, unknown) if unknown else (mask,):
+            self._check_sizes(image, picture, where)
+        prompts = tuple(_sentences(annotation, where)) or (_sentence_of_name(mask.stem),)
         return PromptedMask(
             image=image,
             mask=mask,
             prompts=prompts,
             label=self._label(annotation, prompts, mask.stem, keys),
             name=mask.stem,
-            ignore=_existing(folder, f"{split}_ignore", str(ignore), where) if ignore else None,
+            ignore=unknown,
             absent=tuple(map(str, entry.get("absent", ()))),
             mpp=_resolution(entry, where),
         )

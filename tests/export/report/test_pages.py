@@ -178,6 +178,7 @@ def test_the_index_names_the_files_of_its_tables_and_asks_nobody(tmp_path, repor
     write_index(tmp_path / "index.html", cohort)
 
     page = read(tmp_path / "index.html")
+    assert "answers for dcis" in page.text
     for table in ("importance", "metrics", "predictions"):
         assert f"tables/{table}.csv" in page.text
     fetched = [one for one in page.fetched if not one.startswith("data:image/")]

@@ -69,6 +69,18 @@ def test_siblings_share_region_and_structure_and_a_structure_contains_its_kinds(
     assert siblings(labels) == (Siblings((0, 2), whole=False), Siblings((1, 5), whole=True))
 
 
+def test_a_label_of_an_unspecified_region_is_a_sibling_in_every_region():
+    labels = [
+        label("nuclei", "neoplastic"),
+        label("tissue", "tumor"),
+        label("nuclei", "epithelial", "unspecified"),
+        label("nuclei", "connective", "colon"),
+        label("nuclei", "nuclei", "unspecified"),
+        label("tissue", "tumor", "colon"),
+    ]
+    assert siblings(labels) == (Siblings((0, 2, 3), whole=True),)
+
+
 def test_tissue_is_decided_as_by_the_slow_reference(rng):
     logits = rng.normal(0, 2, (5, 9, 11)).astype(np.float32)
     groups, presence = (Siblings((0, 2, 3), whole=False),), np.array([0.9, 0.5, 0.6, 0.0, 0.7])

@@ -62,7 +62,7 @@ function showReading() {
       button.addEventListener("click", () => light([one.label]));
       const count = question.counts[one.label];
       const doubt = words.some((word) => word.status === "uncertain" && word.labels.includes(one.label)) ? " uncertain in the text" : "";
-      return make("li", {}, button, make("span", { textContent: `${count === undefined ? "" : ` ${count} ${count === 1 ? "object" : "objects"}`}${doubt}` }), question.doubted.includes(one.label) ? make("small", { textContent: " not there, says the presence test" }) : null, one.guess ? make("small", { textContent: " a guess: the weights never learnt it" }) : null);
+      return make("li", {}, button, make("span", { textContent: `${count === undefined ? "" : ` ${count} ${count === 1 ? "object" : "objects"}`}${doubt}` }), question.doubted.includes(one.label) ? make("small", { textContent: " not there, says the presence test" }) : null, one.guess ? make("small", { textContent: ` a guess: the weights never learnt it${one.nearest.length ? `, the nearest is ${one.nearest.join(" or ")}` : ""}` }) : null);
     }),
     ...denied.map((word) => make("li", { className: "denied" }, make("span", { className: `word ${word.status}`, textContent: word.text }), ` ${STATUS[word.status]}`)));
   const rest = [];

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +20,7 @@ from xpath.store.checkpoints import checkpoint_folder
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from xpath.segment.evaluation.evaluate import Sample
     from xpath.segment.evaluation.questions import EvaluationConfig, Problem, Question
@@ -61,12 +61,22 @@ class Others:
     """Folder of nnU-Net's programs; found on the path if None."""
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> Others:
+    def of(cls, args: argparse.Namespace, taken: Iterable[str] = ()) -> Others:
         """From a command line with ``add_options``.
 
+        Args:
+            args: The command line.
+            taken: Names that models have already.
+
         Raises:
-            ConfigError: A model is not written as wanted.
+            ConfigError: A model is not written as wanted, or two have one name.
+            DataError: A folder of masks is not there.
         """
+        named = [f"{name}=." for name in taken]
+        named_paths([*named, *args.predictions, *args.boxes, *args.model, *args.detector])
+        masks = named_paths(args.predictions)
+        if missing := [str(folder) for folder in masks.values() if not folder.is_dir()]:
+            raise DataError(f"--predictions wants folders of masks; no folder: {missing}")
         detectors = {}
         for name, path in named_paths(args.detector).items():
             detector, comma, boxes = str(path).partition(",")
@@ -74,7 +84,7 @@ class Others:
                 raise ConfigError(f"--detector takes NAME=DINO,WEIGHTS, got {name}={path}")
             detectors[name] = (detector, boxes)
         return cls(
-            masks=named_paths(args.predictions),
+            masks=masks,
             boxes=named_paths(args.boxes),
             models=named_paths(args.model),
             detectors=detectors,
@@ -99,7 +109,8 @@ def scores_of_others(
     """Names and scores of the models, box-prompted ones in both ways.
 
     Args:
-        questions: By image, as for ``evaluate_segmentor``.
+        questions: By image, as for ``evaluate_segmentor``. The nearest trained label is one of the
+            weights they were made for, so other models are asked for the label itself.
         config: Of the evaluation.
         others: The models.
         out: Gets the label maps of nnU-Net, in ``NAME/masks``.
@@ -108,6 +119,10 @@ def scores_of_others(
         CheckpointError: There are no such weights.
         DataError: A folder that holds no masks of these images.
     """
+    questions = {
+        image: [replace(one, nearest=None, trained=True) for one in of_image]
+        for image, of_image in questions.items()
+    }
     for name, folder in others.masks.items():
         yield name, score_masks(MaskFolder(folder), questions, config)
     for name, weights in others.boxes.items():

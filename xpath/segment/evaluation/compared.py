@@ -39,6 +39,7 @@ __all__ = [
     "model_trends",
     "named_paths",
     "named_sizes",
+    "named_tables",
     "read_compared",
     "size_rows",
     "write_comparison",
@@ -88,6 +89,20 @@ def named_paths(texts: Iterable[str]) -> dict[str, Path]:
         if name in named:
             raise ConfigError(f"two models are called {name}; give each its own name")
         named[name] = Path(path)
+    return named
+
+
+def named_tables(texts: Iterable[str]) -> dict[str, Path]:
+    """``NAME=PATH`` several times, each the ``samples.csv`` of a model, which is looked at.
+
+    Raises:
+        ConfigError: Of ``named_paths``.
+        StoreError: A file is no such table.
+        DataError: A table has a question twice.
+    """
+    named = named_paths(texts)
+    for name, path in named.items():
+        read_compared({name: path})
     return named
 
 

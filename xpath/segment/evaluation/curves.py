@@ -142,8 +142,8 @@ def _fitted(form: str, x: Points, y: Points, starts: Sequence[tuple[float, ...]]
     best: Curve | None = None
     for start in starts:
         try:
-            with warnings.catch_warnings():  # two points leave a line no error to estimate
-                warnings.simplefilter("ignore", OptimizeWarning)
+            with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
+                warnings.simplefilter("ignore", OptimizeWarning)  # two points tell a line no error
                 values, covariance = curve_fit(FORMS[form][0], x, y, p0=start, maxfev=20_000)
         except RuntimeError:
             continue
