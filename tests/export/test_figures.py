@@ -1,12 +1,14 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from xpath.errors import DataError
 from xpath.export.figures import activation_figure, importance_figure, leading
-from xpath.export.overlay import Panels
+from xpath.export.overlay import Panels, explain_figure, objects_rgba
 
 OBJECTS = ("breast-tissue-tumor", "breast-tissue-fat")
 
@@ -69,3 +71,37 @@ def test_nothing_to_show_is_refused(tmp_path):
         activation_figure(tmp_path / "a", [])
     with pytest.raises(DataError, match="explained slides with labels"):
         importance_figure(tmp_path / "a", [], ("A",))
+
+
+def test_the_legend_names_all_that_is_painted_and_nothing_else(tmp_path, panels, monkeypatch):
+    """Twelve classes side by side, one under another, one too thin to be painted."""
+    objects = tuple(f"breast-tissue-class {number:02}" for number in range(14))
+    shares = np.zeros((14, 60, 80), np.float32)
+    for number in range(12):
+        shares[number, :, 6 * number : 6 * number + 6 - number % 2] = 1.0
+    shares[12] = 0.3  # nowhere above a third of a pixel, yet the largest in all
+    shares[13, 10, 10:12] = 0.9
+    shares[11, 20:30, 0:3] = 1.0  # over the first, which is still seen beside it
+    legends = []
+    monkeypatch.setattr(Axes, "legend", lambda _, handles, **__: legends.extend(handles))
+
+    explain_figure(tmp_path / "a.png", replace(panels, objects=objects, shares=shares))
+
+    colours = {tuple(it) for it in objects_rgba(shares, objects)[..., :3].reshape(-1, 3).tolist()}
+    named = {it.get_label(): it.get_facecolor() for it in legends}
+    assert set(named) == {f"class {number:02} (tissue)" for number in (*range(12), 13)}
+    assert {tuple(round(255 * c) for c in it[:3]) for it in named.values()} == colours - {(0, 0, 0)}
+
+
+def test_a_legend_of_21_classes_has_room_below_the_picture(tmp_path, panels):
+    objects = tuple(f"breast-tissue-class {number:02}" for number in range(21))
+    shares = np.zeros((21, 60, 80), np.float32)
+    sizes = []
+    for count in (8, 21):
+        for number in range(count):
+            shares[number, :, 3 * number : 3 * number + 3] = 1.0
+        explain_figure(tmp_path / "a.png", replace(panels, objects=objects, shares=shares))
+        with Image.open(tmp_path / "a.png") as picture:
+            sizes.append(picture.height)
+
+    assert sizes[1] - sizes[0] == pytest.approx(110 * (0.35 + 0.17 * 11 - 1.05), abs=1)

@@ -6,6 +6,7 @@ Axes: L object classes, h w pixels of the overview.
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +30,17 @@ __all__ = [
     "grid_picture",
     "marked_name",
     "objects_rgba",
+    "painted",
     "png_bytes",
     "short_name",
     "signed_limit",
     "stacked",
     "write_png",
 ]
+
+PAINTED = 0.35
+"""Share of a pixel of the overview above which an object is painted there."""
+LEGEND_COLUMNS = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,12 +80,24 @@ def short_name(label_id: str) -> str:
 
 def objects_rgba(shares: NDArray[np.float32], objects: Sequence[str]) -> NDArray[np.uint8]:
     """Objects in their colours ``(h, w, 4)``, small classes over large ones."""
-    layer = np.zeros((*shares.shape[1:], 4), np.uint8)
-    for label in np.argsort(-shares.sum(axis=(1, 2)), kind="stable"):
-        covered = shares[label] > 0.35
-        layer[covered, :3] = object_colour(objects[label])
-        layer[covered, 3] = 150
+    layer, on_top = np.zeros((*shares.shape[1:], 4), np.uint8), _on_top(shares)
+    for label in np.unique(on_top[on_top >= 0]):
+        layer[on_top == label] = (*object_colour(objects[label]), 150)
     return layer
+
+
+def _on_top(shares: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Index of the class that is painted at each pixel ``(h, w)``, -1 where none is."""
+    on_top = np.full(shares.shape[1:], -1)
+    for label in np.argsort(-shares.sum(axis=(1, 2)), kind="stable"):
+        on_top[shares[label] > PAINTED] = label
+    return on_top
+
+
+def painted(shares: NDArray[np.float32]) -> list[int]:
+    """Indices of the classes that ``objects_rgba`` shows, that of the most pixels first."""
+    labels, counts = np.unique(_on_top(shares), return_counts=True)
+    return [int(label) for label in labels[np.argsort(-counts, kind="stable")] if label >= 0]
 
 
 def signed_limit(values: NDArray[np.floating]) -> float:
@@ -129,7 +147,8 @@ def explain_figure(path: Path, panels: Panels) -> None:
     from matplotlib.figure import Figure
 
     height, width = panels.overview.shape[:2]
-    panel, bars, above, below = 3.6, 4.6, 0.75, 1.05  # inches
+    panel, bars, above = 3.6, 4.6, 0.75  # inches
+    below = max(1.05, 0.35 + 0.17 * math.ceil(len(painted(panels.shares)) / LEGEND_COLUMNS))
     size = (4 * panel + bars, panel * height / width + above + below)
     figure = Figure(figsize=size, dpi=110)
     axes = figure.subplots(1, 5)
@@ -178,15 +197,14 @@ def _scale_bar(axis: Any, um_per_pixel: float | None, width: int, height: int) -
 def _legend(axis: Any, panels: Panels) -> None:
     from matplotlib.patches import Patch
 
-    amount = panels.shares.sum(axis=(1, 2))
-    shown = [j for j in np.argsort(-amount)[:8] if amount[j] > 0]
-    names = [panels.objects[j] for j in shown]
+    names = [panels.objects[j] for j in painted(panels.shares)]
     handles = [
         Patch(facecolor=hex_colour(object_colour(name)), label=short_name(name)) for name in names
     ]
     axis.legend(
-        handles=handles, fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0.0),
-        frameon=False, handlelength=1, columnspacing=0.8, borderaxespad=0.1,
+        handles=handles, fontsize=7.5, ncols=LEGEND_COLUMNS, loc="upper center",
+        bbox_to_anchor=(0.5, 0.0), frameon=False, handlelength=1, columnspacing=0.8,
+        borderaxespad=0.1,
     )  # fmt: skip
 
 
