@@ -18,10 +18,8 @@ then 1.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -38,10 +36,7 @@ from xpath.grounded.interpreter import GroundedInterpreter
 from xpath.grounded.samples import SampleConfig, schedule
 from xpath.grounded.tasks import OF_MASKS, OF_REPORTS, annotations_of, read_reports
 from xpath.pathseg.biomedparse_data import read_biomedparse
-from xpath.store.schema import atomic
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+from xpath.store.tables import write_table
 
 SHOWN = ("bleu_1", "bleu_4", "rouge_l", "fact_precision", "fact_recall")
 """Scores of texts that are printed; texts.csv has all."""
@@ -64,9 +59,9 @@ def main(arguments: list[str] | None = None) -> int:
     for text in texts:
         named = [f"{name} {value:.3f}" for name, value in text._asdict().items() if name in SHOWN]
         print(f"{text.task}, n = {text.n}: {', '.join(named)}")
-    _write(args.out / "scores.csv", [score._asdict() for score in scores])
+    write_table(args.out / "scores.csv", [score._asdict() for score in scores])
     if texts:
-        _write(args.out / "texts.csv", [text._asdict() for text in texts])
+        write_table(args.out / "texts.csv", [text._asdict() for text in texts])
     return 1 if examined.problems or not (scores or texts) else 0
 
 
@@ -111,16 +106,8 @@ def _examine(args: argparse.Namespace) -> Examined:
     with tqdm(desc="examining", unit="image", total=len(questions)) as bar:
         examined = evaluate_grounded(interpreter, questions, seed=args.seed, on_image=bar.update)
     weights = {"model": interpreter.info.name, "weights_sha256": interpreter.info.digest}
-    _write(args.out / "answers.csv", [it._asdict() | weights for it in examined.graded])
+    write_table(args.out / "answers.csv", [it._asdict() | weights for it in examined.graded])
     return examined._replace(problems=(*problems, *examined.problems))
-
-
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    names: Iterable[str] = dict.fromkeys(key for row in rows for key in row)
-    with atomic(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(names))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -42,3 +42,10 @@ def test_a_refusal_is_a_line():
             device_of(name)
         assert len(str(caught.value)) < 300
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("mps", "no double precision"), ("meta", "nothing")])
+def test_devices_that_torch_has_but_scores_cannot_be_summed_on(name, reason):
+    """On a Mac torch would take the first one, and fail in the midst of training."""
+    with pytest.raises(ConfigError, match=reason):
+        device_of(name)

@@ -22,7 +22,7 @@ from xpath.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["digest", "from_dict", "load_config", "to_json"]
+__all__ = ["as_type", "digest", "from_dict", "load_config", "to_json"]
 
 T = TypeVar("T")
 
@@ -86,7 +86,33 @@ def from_dict(config_type: type[T], values: Mapping[str, Any], path: str = "") -
     for name, field in known.items():
         if field.default is field.default_factory is MISSING and name not in values:
             raise ConfigError(f"{path}{name} has no default; set it to {_wanted(hints[name])}")
-    return config_type(**{k: _convert(hints[k], value, path + k) for k, value in values.items()})
+    return config_type(**{k: as_type(hints[k], value, path + k) for k, value in values.items()})
+
+
+def as_type(hint: Any, value: Any, path: str) -> Any:
+    """A value as its field wants it.
+
+    Args:
+        hint: Type of the field.
+        value: What was given.
+        path: Name of the setting, for the message.
+
+    Raises:
+        ConfigError: It is of another type.
+    """
+    while hasattr(hint, "__supertype__"):
+        hint = hint.__supertype__
+    if get_origin(hint) in (types.UnionType, typing.Union):
+        return _first_fit(hint, value, path)
+    if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        return _tuple(hint, value, path)
+    if is_dataclass(hint) and isinstance(value, dict):
+        return from_dict(hint, value, path + ".")  # type: ignore[arg-type]  # a class
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if not _is_a(hint, value):
+        raise ConfigError(f"{path} must be {_wanted(hint)}, got {value!r}")
+    return float(value) if hint is float else value
 
 
 def to_json(config: Any) -> str:
@@ -115,29 +141,12 @@ def _put(values: dict[str, Any], override: str) -> None:
         values[last] = text.strip()
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
-    """A value as its field wants it."""
-    while hasattr(hint, "__supertype__"):
-        hint = hint.__supertype__
-    if get_origin(hint) in (types.UnionType, typing.Union):
-        return _first_fit(hint, value, path)
-    if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
-        return _tuple(hint, value, path)
-    if is_dataclass(hint) and isinstance(value, dict):
-        return from_dict(hint, value, path + ".")  # type: ignore[arg-type]  # a class
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if not _is_a(hint, value):
-        raise ConfigError(f"{path} must be {_wanted(hint)}, got {value!r}")
-    return float(value) if hint is float else value
-
-
 def _first_fit(hint: Any, value: Any, path: str) -> Any:
     """A value as the first member of a union that takes it."""
     error = ConfigError(f"{path} must be {_wanted(hint)}, got {value!r}")
     for part in get_args(hint):
         try:
-            return _convert(part, value, path)
+            return as_type(part, value, path)
         except ConfigError as refused:  # of a table, say which key is wrong
             error = refused if is_dataclass(part) and isinstance(value, dict) else error
     raise error
@@ -159,7 +168,7 @@ def _tuple(hint: Any, value: Sequence[Any], path: str) -> tuple[Any, ...]:
     if len(parts) != len(value):
         raise ConfigError(f"{path} must be {_wanted(hint)}, got {len(value)}: {value!r}")
     return tuple(
-        _convert(part, item, f"{path}[{i}]")
+        as_type(part, item, f"{path}[{i}]")
         for i, (part, item) in enumerate(zip(parts, value, strict=True))
     )
 

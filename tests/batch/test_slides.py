@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -127,6 +129,7 @@ def test_labels_without_a_slide_are_named(folder, write, caplog):
         ('slide_id,label\n"a,x\nb,y\n', "cannot be read"),
         ("PATIENT,FILENAME\np,a.h5\n", "name FILENAME slide_id"),
         ("PK\x03\x04", "workbook of Excel"),
+        ("slide_id,label,mpp\na,x,0_25\n", "mpp of a .* got '0_25'"),
     ],
 )
 def test_wrong_tables_are_refused(write, text, words):
@@ -241,6 +244,12 @@ GAPS = [
     "#N/A",
     "NULL",
     "\u2013",
+    "\u2212",
+    "[Not Available]",
+    "not reported",
+    ".",
+    "?",
+    "#REF!",
 ]
 
 
@@ -287,3 +296,97 @@ def test_rows_of_commas_are_blank_rows(write):
 def test_a_name_that_leads_elsewhere_is_no_name():
     with pytest.raises(DataError, match="cannot be named"):
         SlideEntry(slide_id="../a", path=Path("a.svs"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ("IDC", "idc", True),
+        ("IDC NOS", "IDC  NOS", True),
+        ("IDC NOS", "IDCNOS", True),
+        ("IDC", "ID\u200bC", True),
+        ("1", "1.0", True),
+        ("HER2", "HER2+", False),
+        ("1", "01", False),
+        ("A-B", "A_B", False),
+    ],
+)
+@pytest.mark.parametrize("column", ["label", "patient", "site"])
+def test_names_that_are_nearly_the_same_are_told(write, caplog, column, one, other, told):
+    cells = {"label": "xy", "patient": "pq", "site": "st"} | {column: (one, other)}
+    rows = "".join(f"{i},{','.join(cells[c][i] for c in cells)}\n" for i in range(2))
+
+    labels = read_labels(write(f"slide_id,{','.join(cells)}\n{rows}"))
+
+    assert [getattr(row, column) for row in labels.values()] == [one, other]
+    assert (f"column {column} has names that are nearly the same" in caplog.text) == told
+    assert (f"{one!r}, {other!r}" in caplog.text) == told
+
+
+def test_blanks_around_a_class_are_no_part_of_it(write, caplog):
+    labels = read_labels(write("slide_id,label\na,IDC \nb,\u00a0IDC\nc,IDC\n"))
+
+    assert {row.label for row in labels.values()} == {"IDC"}
+    assert not caplog.records
+
+
+def test_accents_are_one_name_however_they_are_written(tmp_path, write):
+    """macOS writes the vowel and its dots apart in names of files."""
+    (tmp_path / "Mu\u0308ller.svs").touch()
+    slides = find_slides(tmp_path / "Mu\u0308ller.svs")
+
+    (slide,) = with_labels(slides, read_labels(write("slide_id,label\nM\u00fcller,x\n")))
+
+    assert (slide.slide_id, slide.label) == ("M\u00fcller", "x")
+    assert slide.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("named", "slide"),
+    [
+        ("CASE-1", "case-1"),
+        ("case 1", "case_1"),
+        ("7", "007"),
+        ("1.0E+5", "100000"),
+        ("'a'", "a"),
+        ("a.svs.gz", "a.SVS.GZ"),
+    ],
+)
+def test_names_that_are_nearly_those_of_slides_are_told(write, tmp_path, caplog, named, slide):
+    slides = [SlideEntry(slide_id=name, path=tmp_path / "x.svs") for name in (slide, "other")]
+    hint = f"nearly the same are {named!r} and {slide!r}"
+
+    with pytest.raises(DataError, match=re.escape(hint)):
+        with_labels(slides, read_labels(write(f"slide_id,label\n{named},x\n")))
+    labelled = with_labels(slides, read_labels(write(f"slide_id,label\n{named},x\nother,y\n")))
+
+    assert [one.label for one in labelled] == ["", "y"]
+    assert hint in caplog.text
+
+
+def test_marks_that_are_not_seen_are_no_part_of_a_name(write, tmp_path):
+    slides = [SlideEntry(slide_id=name, path=tmp_path / name) for name in "ab"]
+    table = write("\ufeff\ufeffslide_id,label\na\u200b,x\n\u202bb,y\n")
+
+    assert [one.label for one in with_labels(slides, read_labels(table))] == ["x", "y"]
+
+
+def test_slides_whose_folders_are_one_on_other_systems_are_refused(folder):
+    (folder / "deep" / "B.tiff").touch()
+
+    with pytest.raises(DataError, match="both named 'B' but for capitals"):
+        find_slides(folder)
+
+
+@pytest.mark.parametrize("suffix", [".czi", ".qptiff", ".QPTIFF", ".mrxs", ".dcm", ".bif"])
+def test_slides_of_every_scanner_are_found_in_folders(tmp_path, suffix):
+    (tmp_path / f"a{suffix}").touch()
+
+    assert [slide.slide_id for slide in find_slides(tmp_path)] == ["a"]
+
+
+def test_a_packed_table_is_to_be_unpacked(tmp_path):
+    (tmp_path / "l.csv").write_bytes(gzip.compress(b"slide_id,label\na,x\n"))
+
+    with pytest.raises(DataError, match="packed; unpack it"):
+        read_labels(tmp_path / "l.csv")

@@ -136,13 +136,17 @@ class Page:
         raise AssertionError(f"never true: {script}; the page says {self.complaints()}")
 
     def click(self, selector):
-        """Presses the mouse in the middle of an element, as a person would."""
-        box = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
-            " e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect();"
-            " return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+        """Presses the mouse in the middle of an element, as a person would, once it lies still."""
+        x, y, hit = self.run(
+            f"new Promise((done) => {{ const e = document.querySelector({json.dumps(selector)});"
+            " e.scrollIntoView({block: 'center'}); let last = null; const look = () => {"
+            " const b = e.getBoundingClientRect(), at = [b.x + b.width / 2, b.y + b.height / 2];"
+            " const still = last && at.join() === last.join(); last = at;"
+            " if (still) done([...at, e.contains(document.elementFromPoint(...at))]);"
+            " else requestAnimationFrame(look); }; look(); })"
         )
-        self.click_at(*box)
+        assert hit, f"something lies over {selector}"
+        self.click_at(x, y)
 
     def click_at(self, x, y):
         for kind in ("mousePressed", "mouseReleased"):

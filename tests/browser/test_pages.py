@@ -35,7 +35,7 @@ def review(run_folder, new_page):
         address = f"http://127.0.0.1:{client.port}/"
         page = new_page()
         page.open(address)
-        page.until("document.querySelectorAll('#object-classes li').length === 4")
+        page.until("document.querySelector('main').ariaBusy === 'false'")
         yield SimpleNamespace(page=page, address=address, client=client, slides=run_folder.slides)
 
 
@@ -202,7 +202,7 @@ def test_a_slide_that_was_moved_away_is_said_and_objects_stay(review):
     page.until("!byId('notice').hidden")
 
     assert "not where it was" in page.run("byId('notice').textContent")
-    page.until("document.querySelectorAll('#object-classes li').length === 4")
+    page.until("document.querySelector('main').ariaBusy === 'false'")
     until_loaded(page, "two%20words/outlines/")
     click_on_slide(page, 70, 50)
     page.until("!byId('finding').hidden")
@@ -324,3 +324,15 @@ def test_an_index_of_a_thousand_slides_opens_at_once_and_is_searched(tmp_path, n
     page.type("#pager input", "wrong")
     page.until("document.querySelector('#pager [role=status]').textContent.startsWith('100 of')")
     assert page.run(shown)[-1] == "TCGA-0500"  # ILC that was called IDC, still by doubt
+
+
+def test_the_name_of_a_class_forgets_the_object_before(review):
+    """Else a verdict would be stored on an object that is out of sight."""
+    page = review.page
+    click_on_slide(page, 70, 50)
+    page.until("!byId('finding').hidden")
+
+    page.click("#object-classes .name:not(:disabled)")
+
+    assert page.run("byId('finding').hidden")
+    assert page.run("state.chosen") is None

@@ -59,7 +59,7 @@ def review(run_folder, new_page, monkeypatch):
     with _by_hand.serving(ReviewService(run_folder.study)) as client:
         page = new_page()
         page.open(f"http://127.0.0.1:{client.port}/")
-        page.until("document.querySelectorAll('#object-classes li').length === 4")
+        page.until("document.querySelector('main').ariaBusy === 'false'")
         yield page
 
 

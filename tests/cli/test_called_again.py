@@ -119,3 +119,20 @@ def test_an_encoder_that_is_none_is_refused_before_any_work(run, capsys):
 
     assert "no model 'resnet5000'; similar: resnet" in capsys.readouterr().err
     assert attempts(run) == {"a": 1, "b": 1, "c": 1}
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_all_that_is_wrong_with_slides_is_told_before_any_work(run, capsys, monkeypatch, dry):
+    """With the resolution that is missing; not when their turn comes."""
+    (run.home / "slides" / "d.tiff").write_bytes(b"II*\0")
+    monkeypatch.setattr("xpath.cli.stages.finish", lambda *_: 0)
+    monkeypatch.setattr("xpath.study.chain.segment_stage", lambda *_, **__: None)
+
+    assert run(*["--dry-run"] * dry) == 0
+
+    error = capsys.readouterr().err
+    assert "xpath: c: c.tiff stores no resolution; pass mpp=" in error
+    assert "xpath: d: " in error and "is no slide" in error
+    assert "xpath: a: " not in error
+    run("--dry-run", "--mpp", "0.5")
+    assert "stores no resolution" not in capsys.readouterr().err

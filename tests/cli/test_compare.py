@@ -25,6 +25,7 @@ from xpath.store.masks import MaskWriter, open_masks
 from xpath.study.config import StudyConfig
 from xpath.study.study import new_study
 from xpath.testing.slides import write_slide
+from xpath.wsi.slide import Slide
 
 LYMPHOCYTE, TUMOR = "breast-nuclei-lymphocyte", "breast-tissue-tumor"
 BOUNDS = Box(0, 0, 256, 256)
@@ -359,3 +360,14 @@ def test_help_teaches(capsys):
     output = capsys.readouterr().out
     assert "xpath compare RUN corrected.geojson --slide case-7" in output
     assert "Region*" in output
+
+
+def test_a_file_that_measures_from_the_corner_of_the_slide_is_read_so(
+    run, drawn, compared, monkeypatch
+):
+    """As QuPath opened with --no-crop exports it, of a slide whose scan begins at (40, 20)."""
+    monkeypatch.setattr(Slide, "bounds", property(lambda slide: Box(40, 20, 200, 200)))
+    path = drawn(box("tumor", 96, 96, 160, 160))
+
+    assert numbers(compared(path, "--whole-slide")[TUMOR], "dice") == [1]
+    assert numbers(compared(path)[TUMOR], "dice")[0] < 0.5

@@ -438,3 +438,10 @@ def test_conch_without_a_trunk_or_a_network_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
     with pytest.raises(CheckpointError, match="accept the conditions"):
         TimmEncoder("conch", pretrained=True)
+
+    def fail(repository, file):
+        raise ConnectionResetError  # without a word
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    with pytest.raises(CheckpointError, match="cannot be fetched: ConnectionResetError"):
+        TimmEncoder("conch", pretrained=True)

@@ -134,3 +134,53 @@ def test_a_rare_class_is_named_as_the_table_names_it(features, labels):
 
     with pytest.raises(DataError, match=r"'rare': 1.*leave out the classes \['rare'\]"):
         split_cohort(read(features, table), SplitConfig())
+
+
+def test_names_that_are_nearly_those_of_files_are_told(features, labels, tmp_path):
+    slides, lost = find_slides(features, labels("slide_id,label\nA,x\nb,y\nc,x\nzz,y\n"))
+
+    assert [slide.slide_id for slide in slides] == ["b", "c"]
+    assert lost[0].endswith("nearly the same are 'A' and 'a': spell them alike if they are one")
+    assert "nearly the same" not in lost[1]
+    with pytest.raises(DataError, match=r"no labelled slide.*nearly the same are 'A' and 'a', 'B'"):
+        find_slides(features, labels("slide_id,label\nA,x\nB,y\n"))
+    table = tmp_path / "splits_0.csv"
+    table.write_text(",train,val,test\n0,A,c,e\n1,b,d,zz\n")
+    cohort = read(features, labels(TABLE))
+
+    first, second = not_in_cohort(cohort, SplitConfig(table=str(table)))
+
+    assert "nearly the same are 'A' and 'a'" in first and "nearly the same" not in second
+
+
+def test_slides_without_a_patient_are_each_their_own_in_the_split(features, labels):
+    """Not one patient called NA: of 40 slides 8 are tested."""
+    names = [f"s{number:02}" for number in range(40)]
+    for name in names:
+        torch.save(torch.ones(3, 4), features / f"{name}.pt")
+    rows = "".join(
+        f"{name},{'xy'[i % 2]},{'NA' if i % 4 < 2 else f'p{i}'}\n" for i, name in enumerate(names)
+    )
+
+    (split,) = split_cohort(
+        read(features, labels(f"slide_id,label,patient\n{rows}")), SplitConfig()
+    )
+
+    assert len(split.test) == 8
+
+
+def test_a_class_that_would_not_be_trained_is_named(features, labels):
+    table = "slide_id,label,patient\na,IDC,p\nb,IDC,q\nc,IDC,r\nd,IDC,s\ne,rare,t\nf,rare,t\n"
+
+    with pytest.raises(DataError, match="class rare would be missing"):
+        split_cohort(read(features, labels(table)), SplitConfig(folds=4))
+
+
+@pytest.mark.parametrize(("rows", "told"), [(1, True), (3, False)])
+def test_features_of_slides_are_told_from_those_of_patches(features, labels, caplog, rows, told):
+    for name in "abcdefgh":
+        torch.save(torch.ones(rows, 4), features / f"{name}.pt")
+
+    read(features, labels(TABLE))
+
+    assert ("8 of 8 slides have a single patch" in caplog.text) == told

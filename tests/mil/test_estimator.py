@@ -283,6 +283,118 @@ def test_read_only_and_mapped_arrays_are_taken_without_a_warning(tmp_path):
     AttentionMILClassifier(epochs=1).fit(mapped, y)
 
 
+@pytest.mark.parametrize("form", [iter, tuple, lambda x: (one for one in x), pd.Series, np.stack])
+def test_slides_classes_and_groups_come_in_anything_that_has_an_order(form):
+    x, y = [np.full((3, 2), i % 2, np.float32) for i in range(8)], np.array(["a", "b"] * 4)
+    settings = {"epochs": 2, "validation": 0.25}
+    wanted = AttentionMILClassifier(**settings).fit(x, y, groups=range(8))
+
+    got = AttentionMILClassifier(**settings).fit(form(x), iter(y), groups=(i for i in range(8)))
+
+    np.testing.assert_array_equal(got.predict_proba(form(x)), wanted.predict_proba(x))
+    assert got.score(form(x), iter(y)) == wanted.score(x, y)
+
+
+@pytest.mark.parametrize("odd", [None, 5, np.array(3.0), {"a": 1}, {1, 2}, "ab", pd.DataFrame([1])])
+def test_what_is_no_list_is_named_by_its_type(odd):
+    x, y = slides(8)
+    model = AttentionMILClassifier(epochs=1).fit(x, y)
+    for call in (
+        lambda: model.fit(odd, y),
+        lambda: model.predict(odd),
+        lambda: model.score(x, odd),
+        lambda: model.fit(x, odd),
+    ):
+        with pytest.raises(DataError, match=f"must be a list .* got {type(odd).__name__}"):
+            call()
+    if odd is not None:
+        with pytest.raises(DataError, match="groups must be a list"):
+            model.fit(x, y, groups=odd)
+
+
+@pytest.mark.parametrize("type_", [list, np.float32, np.float64, object])
+def test_continuous_numbers_are_no_classes(type_):
+    x, _ = slides(8)
+    y = [0.0, 1.7] * 4
+    with pytest.raises(DataError, match=r"y holds numbers such as 1\.7.*continuous"):
+        AttentionMILClassifier(epochs=1).fit(x, y if type_ is list else np.array(y, type_))
+    with pytest.raises(DataError, match="such as inf"):
+        AttentionMILClassifier(epochs=1).fit(x, [0.0, np.inf] * 4)
+
+
+@pytest.mark.parametrize("y", [[0.0, 1.0], [True, False], ["0.3", "1.7"], [np.int8(0), np.int8(1)]])
+def test_whole_numbers_and_words_are_classes(y):
+    x, _ = slides(8)
+
+    model = AttentionMILClassifier(epochs=1).fit(x, y * 4)
+
+    assert model.classes_.tolist() == sorted(y)
+
+
+def test_classes_that_are_nearly_the_same_are_told(caplog):
+    x, _ = slides(8)
+
+    AttentionMILClassifier(epochs=1).fit(x, ["IDC", "idc"] * 4)
+
+    assert "classes that are nearly the same: 'IDC', 'idc'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "y", [[[1], [1, 2]] * 4, ["a", "b"], np.array(["a", "b"] * 4)[:, None], [pd.NA, "a"] * 4]
+)
+def test_scores_take_one_class_a_slide(y):
+    x, words = slides(8)
+    model = AttentionMILClassifier(epochs=1).fit(x, words)
+
+    for call in (model.score, model.fit):
+        with pytest.raises(DataError, match=r"one class per slide|without a class"):
+            call(x, y)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"epochs": "3"},
+        {"epochs": 1.5},
+        {"epochs": True},
+        {"lr": "1e-3"},
+        {"lr": None},
+        {"lr": np.nan},
+        {"lr": np.inf},
+        {"hidden": 1.5},
+        {"dropout": "x"},
+        {"validation": "x"},
+        {"averaged": "x"},
+        {"gated": 1},
+        {"class_weight": {"a": 1}},
+    ],
+)
+def test_settings_of_another_type_are_named(setting):
+    (name,) = setting
+    with pytest.raises(ConfigError, match=f"{name} must be"):
+        AttentionMILClassifier(**({"epochs": 1} | setting)).fit(*slides(8))
+
+
+def test_numbers_of_numpy_are_settings():
+    model = AttentionMILClassifier(epochs=np.int64(1), lr=np.float32(0.01), gated=np.bool_(True))
+
+    assert len(model.fit(*slides(8)).predict(slides(8)[0])) == 8
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_tuple_is_a_pair(count):
+    x, y = slides(8)
+    with pytest.raises(DataError, match=rf"X\[0\] must be features, or a pair .* {count} items"):
+        AttentionMILClassifier(epochs=1).fit([(one,) * count for one in x], y)
+
+
+def test_masked_values_are_not_taken_for_values():
+    x, y = slides(8)
+    masked = np.ma.masked_array(x[3], x[3] > x[3].mean())
+    with pytest.raises(DataError, match=r"X\[3\] has masked values"):
+        AttentionMILClassifier(epochs=1).fit([*x[:3], masked, *x[4:]], y)
+
+
 @pytest.mark.parametrize("slide", ["words", [["a", "b"]], [[1.0], [1.0, 2.0]], {"a": 1}])
 def test_what_is_no_array_is_named(slide):
     x, y = slides(8)

@@ -130,3 +130,23 @@ def test_imagescope_names_a_layer_or_its_attribute(tmp_path):
     path.write_text(IMAGESCOPE.format(name="Tumor", y=""))
     with pytest.raises(DataError, match=r"a\.xml has a broken outline"):
         read_imagescope(path)
+
+
+def test_geojson_is_read_as_the_other_reader_does(tmp_path, caplog):
+    """All that QuPath writes: nuclei of cells, derived classes, children, what has no area."""
+    cell = feature("Polygon", [SQUARE], {"objectType": "cell", "classification": "Immune"})
+    cell["nucleusGeometry"] = {"type": "Polygon", "coordinates": [HOLE]}
+    derived = feature("Polygon", [SQUARE], {"classification": {"names": ["Tumor", "Positive"]}})
+    parent = feature("Polygon", [SQUARE], {"name": "A", "children": [cell], "childObjects": []})
+    core = feature("Polygon", [SQUARE], {"objectType": "TMACoreObject"})
+    root = {"type": "Feature", "geometry": {}, "properties": {"objectType": "root"}}
+    nothing = {"type": "Feature", "geometry": None, "properties": {"classification": {}}}
+    point = feature("Point", [1, 2], {})
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps([root, nothing, point, core, derived, parent, None]))
+
+    outlines = read_geojson(path)
+
+    assert [outline.name for outline in outlines] == ["Tumor: Positive", "A", "Immune"]
+    assert fill_outlines(outlines[2:], (8, 8)).sum() == 4  # the nucleus; the cell has 36
+    assert "passed over: 2 objects without geometry, 1 points and lines" in caplog.text

@@ -45,6 +45,33 @@ def test_an_image_keeps_its_pixels_and_loses_transparency(tmp_path, rng, suffix)
     assert read_image(path).flags.writeable  # torch warns of arrays it may not write to
 
 
+@pytest.mark.parametrize("read", [read_image, read_gray])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("type_", "named"),
+    [("f4", "32-bit float"), ("f2", "16-bit float"), ("i4", "32-bit"), ("u2", "16-bit integer")],
+)
+def test_pixels_of_another_depth_are_named_and_never_cut_off(
+    tmp_path, rng, read, channels, type_, named
+):
+    values = rng.integers(0, 256, (5, 7, channels)).astype(type_).squeeze()
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb" if channels == 3 else None)
+
+    if (type_, channels) == ("u2", 3):
+        assert (read_image(tmp_path / "a.tif") == values >> 8).all()  # the upper 8 bits
+        return
+    with pytest.raises(DataError, match=rf"a\.tif has {named}.* pixels, and 8-bit RGB is needed"):
+        read(tmp_path / "a.tif")
+
+
+def test_a_grey_png_of_16_bits_is_no_image_but_a_mask(tmp_path):
+    Image.fromarray(np.full((5, 7), 300, np.uint16)).save(tmp_path / "a.png")
+
+    with pytest.raises(DataError, match="16-bit integer pixels"):
+        read_image(tmp_path / "a.png")
+    assert (read_label_map(tmp_path / "a.png") == 300).all()
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_label_map_keeps_its_values(tmp_path, dtype):
     values = np.array([[0, 1, 21], [7, 200, 3]], dtype)

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shutil
 import tempfile
 
 import h5py
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from xpath.device import REFUSED
 from xpath.errors import DataError
@@ -284,6 +286,26 @@ def test_what_is_missing_is_told(pipeline, clam, capsys):
     with pytest.raises(SystemExit, match="0"):
         pipeline.main(["--help"])
     assert "TRIDENT (features_<encoder>), STAMP" in capsys.readouterr().out
+
+
+def test_a_table_of_lazyslides_stores_is_chosen_on_the_command_line(pipeline, clam, caplog, rng):
+    """Two encoders a store: without a choice every slide is left out, and told how to choose."""
+    folder = clam / "lazy"
+    for number in range(48):
+        root = zarr.create_group(folder / f"{name_of(number)}.zarr")
+        for name in ("uni_tiles", "resnet50_tiles"):
+            group = root.create_group(f"tables/{name}")
+            group.attrs["region"] = "tiles"
+            values = rng.normal(size=(5, 8)).astype(np.float32) + 3 * int(number // 2 % 3 == 0)
+            group.create_array("X", data=values)
+    shutil.rmtree(clam / "features")
+    folder.rename(clam / "features")
+
+    assert run(pipeline, clam, "--epochs", "1") == 1
+    assert run(pipeline, clam, "--epochs", "1", "--table", "uni_tiles") == 0
+
+    about = json.loads((clam / "run/models/attention/config.json").read_text())
+    assert "uni" in json.dumps(about) and "resnet50" not in json.dumps(about)
 
 
 @pytest.mark.slow

@@ -50,3 +50,30 @@ def test_tables_that_cannot_be_used_are_refused(tmp_path):
         read_clam_split(path)
     with pytest.raises(DataError, match="cannot be read"):
         read_clam_split(tmp_path / "missing.csv")
+
+
+def test_names_and_gaps_are_those_of_every_table(tmp_path):
+    """As pandas, R and the feature folders of others write them."""
+    path = tmp_path / "splits_0.csv"
+    path.write_text(
+        "\ufeff;train;val;test\n0;a.svs;C:\\x\\c.h5;e.ome.tif\n1;b;NA;\n2;nan;None;<NA>\n"
+    )
+
+    assert read_clam_split(path) == {"a": "train", "b": "train", "c": "validation", "e": "test"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (",train,Train,val,test\n0,a,b,c,d\n", "several columns named train"),
+        (",train,val,test\n0,a.svs,a.h5,\n", r"twice: \['a'\]"),
+        ("PK\x03\x04", "workbook of Excel"),
+        (",train,val,test\n0,a,b,c,d,e\n", "6 cells"),
+    ],
+)
+def test_wrong_splits_are_refused_as_other_tables_are(tmp_path, text, words):
+    path = tmp_path / "splits_0.csv"
+    path.write_text(text)
+
+    with pytest.raises(DataError, match=words):
+        read_clam_split(path)

@@ -374,3 +374,44 @@ def test_a_file_that_holds_up_or_ends_its_reader_is_refused_and_the_next_is_read
         read_patch_features(tmp_path / "bad.h5")
     assert len(read_patch_features(tmp_path / "good.h5").features) == 3
     trial._close()
+
+
+@pytest.mark.parametrize(
+    ("datasets", "words"),
+    [
+        ({"features/x": FEATURES}, "an empty array or a group"),
+        ({"features": h5py.Empty("f4")}, "an empty array or a group"),
+        ({"features": FEATURES, "coords/x": COORDS}, "an empty array or a group"),
+        ({"features": FEATURES.astype("f8") * 1e39}, "beyond 3e38"),
+        ({"features": np.stack((FEATURES, FEATURES))}, r"must be \(N, D\).*\(2, 3, 4\)"),
+        ({"features": FEATURES.astype(complex)}, "floating, got complex"),
+        ({"features": FEATURES > 0}, "floating, got bool"),
+    ],
+)
+def test_files_that_are_whole_are_never_called_damaged(tmp_path, datasets, words):
+    with h5py.File(tmp_path / "odd.h5", "w") as file:
+        for name, content in datasets.items():
+            file[name] = content
+
+    with pytest.raises((StoreError, DataError), match=words) as refused:
+        read_patch_features(tmp_path / "odd.h5")
+
+    assert "odd" in str(refused.value) and "damaged" not in str(refused.value)
+
+
+def test_folders_and_files_of_the_wrong_form_are_named(tmp_path):
+    (tmp_path / "a.h5").mkdir()
+    (tmp_path / "a.zarr").touch()
+
+    for name in ("a.h5", "a.zarr"):
+        with pytest.raises(StoreError, match=rf"{name} is a f.* of features is a f\w+$"):
+            read_patch_features(tmp_path / name)
+
+
+def test_what_torch_says_comes_in_a_line_without_colours(tmp_path):
+    torch.save(np.ones((3, 4)), tmp_path / "a.pt")
+
+    with pytest.raises(StoreError, match="not loaded because they can run code") as refused:
+        read_patch_features(tmp_path / "a.pt")
+
+    assert str(refused.value).isprintable()

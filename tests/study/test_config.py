@@ -57,3 +57,11 @@ def test_what_is_no_fault_of_a_slide_stops_the_stage(tmp_path, override, error):
 def test_explaining_before_training_names_what_to_run(tmp_path):
     with pytest.raises(StoreError, match=r"run `xpath train LABELS.csv --out .*` first"):
         explain_stage(new_study(tmp_path / "run", StudyConfig(), []))
+
+
+def test_weights_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    config = load_config(StudyConfig, None, ["objects.encoder_weights=weights/own.pt"])
+
+    assert config.objects.encoder_weights == str(tmp_path / "weights" / "own.pt")

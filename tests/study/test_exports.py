@@ -2,6 +2,7 @@
 
 import os
 from types import SimpleNamespace
+from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 
@@ -76,3 +77,18 @@ def test_the_index_says_who_is_at_work_on_a_slide(tmp_path):
 
     assert busy.startswith(f"busy: process {os.getpid()} on ")
     assert _slide_row(study, entry, {}, {})["status"] == "done"
+
+
+def test_links_of_odd_names_lead_to_the_page_of_the_slide(tmp_path):
+    """As a browser reads them: ``#``, ``?`` and ``%41`` would end or change a link."""
+    name = "100%41_#1+(2)"
+    entry = SlideEntry(slide_id=name, path=tmp_path / "a.svs")
+    study = new_study(tmp_path / "run", StudyConfig(), [entry])
+    page = study.folder.exports(name) / "report.html"
+    page.parent.mkdir(parents=True)
+    page.touch()
+
+    link = urlsplit(urljoin("file:///run/index.html", _slide_row(study, entry, {}, {})["link"]))
+
+    assert (link.query, link.fragment) == ("", "")
+    assert unquote(link.path) == f"/run/slides/{name}/export/report.html"

@@ -150,3 +150,10 @@ def test_one_child_for_the_whole_process(good):
 def test_limits_within_which_nothing_can_be_read(limits):
     with pytest.raises(ConfigError, match="wanted seconds"):
         ProbeLimits(**limits)
+
+
+def test_the_slide_that_once_ended_every_run_is_refused(shared, good, prober):
+    with pytest.raises(SlideError, match=r"abort\.tiff (ended the process|claims to have)"):
+        prober.probe(shared / "cases" / "abort.tiff")
+
+    assert prober.probe(good).size == Size(800, 600)

@@ -115,7 +115,9 @@ def test_pixels_that_are_not_square_are_averaged_and_reported(
     assert ("not square" in caplog.text) == warned
 
 
-@pytest.mark.parametrize(("stored", "wanted"), [("40", 40.0), ("20x?", None), (None, None)])
+@pytest.mark.parametrize(
+    ("stored", "wanted"), [("40", 40.0), ("40x", 40.0), ("20x?", None), (None, None)]
+)
 def test_objective(stored, wanted):
     slide = bare({} if stored is None else {"openslide.objective-power": stored})
 
@@ -216,6 +218,35 @@ def test_a_file_of_another_form_comes_with_the_way_to_convert_it(tmp_path, pictu
         Slide.open(tmp_path / "strips.tif")
     with pytest.raises(SlideError, match=r"PNG is a picture.*vips tiffsave"):
         Slide.open(tmp_path / "picture.png")
+
+
+@pytest.mark.parametrize("tile", [(128, 128), None])
+@pytest.mark.parametrize(
+    ("type_", "named"),
+    [
+        ("f2", "16-bit float"),
+        ("f4", "32-bit float"),
+        ("f8", "64-bit float"),
+        ("u4", "32-bit integer"),
+        ("i2", "16-bit signed integer"),
+        ("i1", "8-bit signed integer"),
+    ],
+)
+def test_pixels_that_are_not_of_8_bits_are_named_and_never_called_damage(
+    tmp_path, picture, type_, named, tile
+):
+    values = picture / 255 if "f" in type_ else picture // 2
+    tifffile.imwrite(tmp_path / "deep.tif", values.astype(type_), photometric="rgb", tile=tile)
+
+    with pytest.raises(SlideError, match=rf"{named} pixels, and 8-bit RGB.*vips linear") as caught:
+        Slide.open(tmp_path / "deep.tif")
+
+    assert "damage" not in str(caught.value) and "complete" not in str(caught.value)
+
+
+def test_of_16_bits_the_upper_8_are_seen(write_tiff, picture):
+    with Slide.open(write_tiff(picture.astype(np.uint16) * 257)) as slide:
+        np.testing.assert_array_equal(slide.read(Box(0, 0, 400, 300)), picture)
 
 
 def test_what_is_missing_and_what_is_a_folder(tmp_path):
@@ -439,3 +470,19 @@ def test_closing_while_patches_are_read_ahead_does_not_end_the_process(write_tif
     done = subprocess.run(command, check=False, capture_output=True, text=True)
 
     assert done.stdout == "alive\n", done.stderr
+
+
+def test_an_overview_without_pyramid_is_never_in_memory_at_once(slide, monkeypatch):
+    """Strips bound what is decoded, whatever the size of the slide."""
+    monkeypatch.setattr(module, "BLOCK_PIXELS", 9000)
+    read, areas = slide._reader.region, []
+    monkeypatch.setattr(
+        slide._reader,
+        "region",
+        lambda index, box: areas.append(box.width * box.height) or read(index, box),
+    )
+
+    slide.thumbnail(40)
+
+    assert len(areas) > 10
+    assert max(areas) < 2 * 9000

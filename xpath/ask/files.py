@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from importlib.metadata import version
@@ -23,6 +22,7 @@ from xpath.export.report.linked import (
 )
 from xpath.export.report.pictures import jpeg_bytes
 from xpath.store.schema import atomic
+from xpath.store.tables import write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,8 @@ def write_answer(
     with atomic(reading) as draft:
         content = reading_json(answer.asked.text, answer.asked.reading, answer.segmentor.labels)
         draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    _write_table(table, answer)
+    rows = [dict(zip(COLUMNS, _row(answer, it), strict=True)) for it in answer.features]
+    write_table(table, rows, COLUMNS)
     write_geojson(geojson, answer.features, slide_id=answer.name, bounds=answer.bounds)
     write_png(picture, stacked(answer.overview, objects_rgba(answer.shares, names)))
     write_linked_page(page, _page(answer, generated))
@@ -77,17 +78,14 @@ def write_masks(answer: Answer, masks: NDArray[np.bool_], folder: Path) -> tuple
     return tuple(paths)
 
 
-def _write_table(path: Path, answer: Answer) -> None:
-    with atomic(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for feature in answer.features:
-            x, y = _centre(feature)
-            area, unit = _area(feature)
-            guess = "yes" if feature.label in answer.guesses else "no"
-            sure = feature.measurements["confidence"]
-            row = (f"{x:.1f}", f"{y:.1f}", f"{area:.1f}", unit, f"{sure:.3f}")
-            writer.writerow((feature.name, feature.label, guess, *row))
+def _row(answer: Answer, feature: Feature) -> tuple[str, ...]:
+    """Cells of an object, in the order of ``COLUMNS``."""
+    x, y = _centre(feature)
+    area, unit = _area(feature)
+    guess = "yes" if feature.label in answer.guesses else "no"
+    sure = feature.measurements["confidence"]
+    numbers = (f"{x:.1f}", f"{y:.1f}", f"{area:.1f}", unit, f"{sure:.3f}")
+    return (feature.name, feature.label, guess, *numbers)
 
 
 def _page(answer: Answer, generated: tuple[Generated, ...]) -> LinkedPage:

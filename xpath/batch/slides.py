@@ -13,9 +13,11 @@ from pathlib import Path
 from xpath.errors import DataError
 from xpath.store.names import (
     SLIDE_SUFFIXES,
+    alike,
     count_missing,
     is_missing,
     match_names,
+    nearly,
     plain_name,
     shown,
 )
@@ -135,6 +137,7 @@ def with_labels(slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]) 
         raise DataError(
             f"the labels name none of the {len(slides)} slides; they name {list(labels)[:3]}, the"
             f" slides are {[slide.slide_id for slide in slides[:3]]} (file names without suffix)"
+            f"{nearly(labels, [slide.slide_id for slide in slides])}"
         )
     of_slide = {meant[name]: label for name, label in labels.items() if name in meant}
     lost = [s.slide_id for s in slides if s.slide_id not in of_slide]
@@ -143,10 +146,11 @@ def with_labels(slides: Sequence[SlideEntry], labels: Mapping[str, SlideLabel]) 
     unknown = labels_without_slide(slides, labels)
     if unknown:
         logger.warning(
-            "%d of %d labels are of slides that are not there: %s",
+            "%d of %d labels are of slides that are not there: %s%s",
             len(unknown),
             len(labels),
             shown(unknown),
+            nearly(unknown, lost),
         )
     return [_labelled(slide, of_slide.get(slide.slide_id)) for slide in slides]
 
@@ -178,11 +182,13 @@ def _refuse_one_name(paths: Sequence[Path]) -> None:
     """Refuses two slides whose results would go to one folder."""
     first: dict[str, Path] = {}
     for path in paths:
-        other = first.setdefault(plain_name(path.stem), path)
+        name = plain_name(path.stem)
+        other = first.setdefault(name.casefold(), path)
         if other != path:
+            alike = "" if plain_name(other.stem) == name else " but for capitals"
             raise DataError(
-                f"{other} and {path} are both named {plain_name(path.stem)!r}, and results go by"
-                " name; rename one, or pass only the files that are meant"
+                f"{other} and {path} are both named {name!r}{alike}, and results go by name; rename"
+                " one, or pass only the files that are meant"
             )
 
 
@@ -225,7 +231,7 @@ def _labels_of(
     patients = [row.get("patient") or row.get("case_id") or "" for row in rows]
     if words := count_missing(patients):
         logger.warning("%s: slides without a patient (%s) are each a patient's", path, words)
-    return {
+    labels = {
         row["slide_id"]: SlideLabel(
             label=label if keep_na else _known(label),
             patient=_known(patient),
@@ -234,6 +240,13 @@ def _labels_of(
         )
         for row, label, patient in zip(rows, written, patients, strict=True)
     }
+    for column in ("label", "patient", "site"):
+        if names := alike(getattr(row, column) for row in labels.values()):
+            logger.warning(
+                "%s: the column %s has names that are nearly the same, and are taken for different"
+                " ones: %s; correct the table if they are one", path, column, names,
+            )  # fmt: skip
+    return labels
 
 
 def _known(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from typing import TYPE_CHECKING
 
 from xpath.errors import ConfigError
@@ -23,6 +24,7 @@ __all__ = [
     "batch_from",
     "executor_from",
     "show_plan",
+    "tell_problems",
 ]
 
 
@@ -93,9 +95,22 @@ def show_plan(study: Study, stage: str, batch: Batch) -> int:
     plan = {slide.slide_id: "stays" if made(study, slide) else "is made" for slide in slides}
     for slide_id, what in plan.items():
         print(f"{what:8} {slide_id}")
+    if stage == "segment":
+        tell_problems(study, batch)
     makes = sum(what == "is made" for what in plan.values())
     print(f"{stage}: {makes} of {len(slides)} slides would be worked on; nothing was done")
     return 0
+
+
+def tell_problems(study: Study, batch: Batch) -> None:
+    """Names all slides that segmenting would meet a problem with, before any work, on stderr."""
+    from xpath.study.checkup import slide_problems
+    from xpath.study.jobs import STAGES
+
+    made = STAGES["segment"].is_made
+    slides = batch.selection.of(study.slides, "segment", study.ledger)
+    for problem in slide_problems(study, (one for one in slides if not made(study, one))):
+        print(f"xpath: {problem}", file=sys.stderr)
 
 
 def executor_from(args: argparse.Namespace, config: StudyConfig, folder: RunFolder) -> Executor:

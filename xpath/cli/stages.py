@@ -15,6 +15,7 @@ from xpath.cli.batch_options import (
     batch_from,
     executor_from,
     show_plan,
+    tell_problems,
 )
 from xpath.cli.command import Command
 
@@ -221,6 +222,7 @@ def _segment(args: argparse.Namespace) -> int:
     batch = batch_from(args, study)
     if args.dry_run:
         return show_plan(study, "segment", batch)
+    tell_problems(study, batch)
     return finish(segment_stage(study, batch=batch))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpath.errors import CheckpointError
+from xpath.store.schema import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +61,7 @@ def fetch_weights(encoder: PublishedEncoder) -> Path:
         return Path(hf_hub_download(encoder.repository, encoder.file))
     except (OSError, ValueError) as error:  # of the hub, the network, or the disk
         raise CheckpointError(
-            f"{encoder.repository} cannot be fetched: {str(error).splitlines()[0]}; accept the"
+            f"{encoder.repository} cannot be fetched: {first_line(error)}; accept the"
             f" conditions on https://huggingface.co/{encoder.repository}, log in with `hf auth"
             " login`, or pass the downloaded file (weights=, objects.encoder_weights)"
         ) from error

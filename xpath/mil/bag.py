@@ -5,6 +5,7 @@ Axes: B bags, N patches of a bag, M patches of all bags, L object classes, D fea
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, SupportsIndex
 
@@ -29,7 +30,10 @@ __all__ = [
     "own_tensor",
     "pack",
     "pack_padded",
+    "warn_of_single_patches",
 ]
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE = 2**27
 """Most numbers in one forward pass, 0.5 GB in single precision; a single bag may have more."""
@@ -264,3 +268,17 @@ def pack_padded(
         torch.repeat_interleave(torch.arange(count, device=mask.device), sizes),
         torch.full_like(sizes, -1) if labels is None else labels,
     )
+
+
+def warn_of_single_patches(counts: Sequence[int]) -> None:
+    """Warns where most slides have one patch, as files of slide features ``(1, D)`` seem to.
+
+    Args:
+        counts: Patches of each slide.
+    """
+    single = sum(count == 1 for count in counts)
+    if 2 * single > len(counts):
+        logger.warning(
+            "%d of %d slides have a single patch; if their files hold features of slides and not of"
+            " patches, pass those of patches", single, len(counts),
+        )  # fmt: skip

@@ -20,7 +20,7 @@ from xpath.batch.slides import read_labels
 from xpath.device import device_of
 from xpath.errors import ConfigError, DataError, StoreError
 from xpath.labels import OTHER
-from xpath.mil.bag import Bag
+from xpath.mil.bag import Bag, warn_of_single_patches
 from xpath.mil.classifier import CLASSIFIERS, CONTROLS, ClassifierConfig, FeatureSizes, View
 from xpath.mil.splits import (
     SPLITS,
@@ -34,7 +34,7 @@ from xpath.mil.splits import (
 from xpath.store.clam_tables import read_clam_split
 from xpath.store.features import read_features
 from xpath.store.foreign_features import find_feature_files, read_patch_features
-from xpath.store.names import match_names
+from xpath.store.names import match_names, nearly
 from xpath.store.schema import sha256_of
 
 if TYPE_CHECKING:
@@ -154,11 +154,12 @@ def find_slides(
     files, rows = find_feature_files(folder), read_labels(labels, keep_na=keep_na)
     named = {name: row for name, row in rows.items() if row.label}
     meant = match_names(named, files)
-    lost = [f"{name}: no feature file in {folder}" for name in named if name not in meant]
+    free, absent = set(files) - set(meant.values()), [name for name in named if name not in meant]
+    lost = [f"{name}: no feature file in {folder}{nearly([name], free)}" for name in absent]
     if not meant:
         raise DataError(
             f"no labelled slide has features: {labels} names {list(named)[:3]}, {folder} has"
-            f" {list(files)[:3]}"
+            f" {list(files)[:3]}{nearly(named, files)}"
         )
     return [
         CohortSlide(
@@ -216,6 +217,7 @@ def read_cohort(
             f" features made, and does the label table name the slides? {' '.join(left_out[:1])}"
         )
     first = read[0]
+    warn_of_single_patches([len(rows) for one in read for rows, _ in list(one.bags.values())[:1]])
     bags_of_view = {
         view: tuple(
             Bag(*one.bags[view], classes.index(slide.label), slide.slide_id)
@@ -280,12 +282,10 @@ def _split_of_table(cohort: Cohort, path: Path) -> Split:
 def not_in_cohort(cohort: Cohort, config: SplitConfig) -> list[str]:
     """Slides that the table of the split names and the cohort has not, with the reason."""
     names = read_clam_split(Path(config.table)) if config.table else {}
-    meant = match_names(names, [slide.slide_id for slide in cohort.slides])
-    return [
-        f"{name}: named by {config.table}, but without label or features"
-        for name in names
-        if name not in meant
-    ]
+    known = [slide.slide_id for slide in cohort.slides]
+    absent = names.keys() - match_names(names, known).keys()
+    reason = f"named by {config.table}, but without label or features"
+    return [f"{name}: {reason}{nearly([name], known)}" for name in names if name in absent]
 
 
 def _of_one_making(

@@ -6,7 +6,6 @@ Axes: B slides, N patches, L object classes, D features, K classes.
 from __future__ import annotations
 
 import math
-import operator
 import warnings
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
@@ -14,25 +13,34 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from xpath.device import device_of
-from xpath.errors import ConfigError, DataError
+from xpath.errors import ConfigError
 from xpath.mil.attention_mil import AttentionMIL
 from xpath.mil.bag import Bag
 from xpath.mil.baseline import below_mean_pooling
 from xpath.mil.cross_validation import seeded_build
+from xpath.mil.given import (
+    as_bag,
+    as_groups,
+    as_labels,
+    as_list,
+    as_seed,
+    check_settings,
+    classes_of,
+)
 from xpath.mil.object_aware import ObjectAwareMIL
 from xpath.mil.pooling_mil import PoolingMIL
 from xpath.mil.prediction import predict
 from xpath.mil.splits import hold_out
 from xpath.mil.training import TrainConfig, TrainResult, train
+from xpath.protocols import SlideClassifier
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from numpy.typing import ArrayLike, NDArray
-
-    from xpath.protocols import SlideClassifier
+    from numpy.typing import ArrayLike
 
 __all__ = ["AttentionMILClassifier", "ObjectAwareMILClassifier", "PoolingMILClassifier", "Slide"]
 
@@ -94,7 +102,7 @@ class _Estimator:
     holds_objects: ClassVar[bool] = False
 
     def fit(
-        self, X: Sequence[Slide], y: Sequence[Any], groups: Sequence[str] | None = None
+        self, X: Iterable[Slide], y: Iterable[Any], groups: Iterable[Any] | None = None
     ) -> Self:
         """Trains on slides.
 
@@ -110,17 +118,20 @@ class _Estimator:
 
         Raises:
             ConfigError: A setting that cannot be.
-            DataError: Nothing to train on, a single class, lists of unequal length, a slide
-                without a class (None, NaN), or one that cannot be used, named by its index.
+            DataError: Nothing to train on, no list of slides, a single class, numbers that are
+                no classes (0.3), lists of unequal length, a slide without a class (None, NaN), or
+                one that cannot be used, named by its index.
             ShapeError: Slides of other axes or of different widths.
         """
         from sklearn.exceptions import ConvergenceWarning
 
-        device, seed = device_of(self.device), _seed(self.random_state)
-        classes, index = _classes(y, len(X))
-        bags = self._bags(X, index.tolist())
+        check_settings(self, given=("random_state", "device"))
+        device, seed = device_of(self.device), as_seed(self.random_state)
+        slides = as_list(X)
+        classes, index = classes_of(y, len(slides))
+        bags = self._bags(slides, index.tolist())
         words = [str(classes[i]) for i in index]
-        held_out = hold_out(words, _groups(groups, len(bags)), self.validation, seed)
+        held_out = hold_out(words, as_groups(groups, len(bags)), self.validation, seed)
         width = int(bags[0].features.shape[-1])
         names = tuple(map(str, classes))
         model = seeded_build(lambda: self._build(width, names, bags[0]), seed).to(device)
@@ -132,7 +143,7 @@ class _Estimator:
         self.classes_, self.model_, self.n_features_in_ = classes, model, width
         return self
 
-    def predict_proba(self, X: Sequence[Slide]) -> NDArray[np.float64]:
+    def predict_proba(self, X: Iterable[Slide]) -> NDArray[np.float64]:
         """Probabilities ``(B, K)``, columns in the order of ``classes_``.
 
         Raises:
@@ -143,17 +154,19 @@ class _Estimator:
         from sklearn.utils.validation import check_is_fitted
 
         check_is_fitted(self)
-        return predict(self.model_, self._bags(X, [None] * len(X))).probability
+        slides = as_list(X)
+        return predict(self.model_, self._bags(slides, [None] * len(slides))).probability
 
-    def predict(self, X: Sequence[Slide]) -> NDArray[Any]:
+    def predict(self, X: Iterable[Slide]) -> NDArray[Any]:
         """Most probable class ``(B,)``, raising as ``predict_proba`` does."""
         best = self.predict_proba(X).argmax(axis=1)
         classes: NDArray[Any] = self.classes_[best]
         return classes
 
-    def score(self, X: Sequence[Slide], y: Sequence[Any]) -> float:
+    def score(self, X: Iterable[Slide], y: Iterable[Any]) -> float:
         """Share of slides that are right, raising as ``predict_proba`` does."""
-        return float(np.mean(self.predict(X) == np.asarray(y)))
+        predicted = self.predict(X)
+        return float(np.mean(predicted == as_labels(y, len(predicted))))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002 - scikit-learn's
         """Settings by name."""
@@ -216,10 +229,10 @@ class _Estimator:
             settings["epochs"] = max(60, math.ceil(600 * self.bags_per_step / slides))
         return TrainConfig(seed=seed, **settings)
 
-    def _bags(self, X: Sequence[Slide], labels: Sequence[int | None]) -> list[Bag]:
+    def _bags(self, slides: Sequence[Slide], labels: Sequence[int | None]) -> list[Bag]:
         return [
-            _bag(slide, label, f"X[{index}]", objects=self.holds_objects)
-            for index, (slide, label) in enumerate(zip(X, labels, strict=True))
+            as_bag(slide, label, f"X[{index}]", objects=self.holds_objects)
+            for index, (slide, label) in enumerate(zip(slides, labels, strict=True))
         ]
 
 
@@ -309,90 +322,3 @@ class PoolingMILClassifier(_Estimator):
     def _build(self, dim: int, classes: tuple[str, ...], like: Bag) -> SlideClassifier:
         del like
         return PoolingMIL(dim, classes, pool=self.pool, proj=self.proj, dropout=self.dropout)
-
-
-def _bag(slide: Any, label: int | None, name: str, *, objects: bool) -> Bag:
-    """A slide in any of its forms as a bag, without the label it may bring."""
-    if isinstance(slide, Bag):
-        return Bag(slide.features, slide.present, label, slide.slide_id or name)
-    given, present = slide if isinstance(slide, tuple) else (slide, None)
-    features = _tensor(given, name)
-    if not features.is_floating_point():
-        features = features.float()
-    if present is not None:
-        there = _tensor(present, name) > 0
-        if features.ndim == 3 and there.shape == features.shape[:2]:
-            features = features.masked_fill(~there[..., None], 0.0)  # nothing is there: NaN, maybe
-        return Bag(features, there, label, name)
-    if objects and features.ndim == 3:
-        there = ~features.isnan().all(dim=-1)
-        return Bag(features.masked_fill(~there[..., None], 0.0), there, label, name)
-    return Bag(features, None, label, name)
-
-
-def _tensor(given: Any, name: str) -> torch.Tensor:
-    """A tensor of any array-like: frames, lists, mapped files, other byte orders and strides."""
-    if isinstance(given, torch.Tensor):
-        if given.layout == torch.strided and not given.is_complex():
-            return given
-        raise DataError(f"{name} is no dense tensor of real numbers; wanted (N, D)")
-    try:
-        array = np.asarray(given)
-        if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-            array = array.astype(
-                np.float64, casting="safe" if array.dtype.kind == "c" else "unsafe"
-            )
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name} is no array of numbers ({error}); wanted (N, D)") from error
-    native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return torch.from_numpy(np.require(native, requirements=["C", "W"]))  # a copy only if need be
-
-
-def _classes(y: Any, count: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """The classes ``(K,)``, sorted, and the index of each slide's ``(B,)``.
-
-    Raises:
-        DataError: Not one class per slide, a slide without one, or a single class.
-    """
-    labels = np.asarray(y)
-    if labels.shape != (count,) or not count:
-        raise DataError(f"wanted one class per slide, got {count} slides and y {labels.shape}")
-    missing = [index for index, label in enumerate(y) if _is_missing(label)]
-    if missing:
-        raise DataError(f"slides without a class cannot train, those at {missing[:5]}")
-    try:
-        classes, index = np.unique(labels, return_inverse=True)
-    except TypeError as error:
-        raise DataError(f"y mixes classes that cannot be sorted ({error})") from error
-    if len(classes) < 2:
-        raise DataError(f"a classifier needs slides of 2 classes, got only {classes.tolist()}")
-    return classes, index.astype(np.int64)
-
-
-def _groups(given: Sequence[Any] | None, count: int) -> list[str]:
-    """A group for each slide. Those without one are groups of their own."""
-    groups = enumerate([None] * count if given is None else given)
-    return [f"\0{i}" if _is_missing(group) else str(group) for i, group in groups]
-
-
-def _is_missing(value: Any) -> bool:
-    """None, NaN, and pandas' NA and NaT, which refuse to say whether they equal themselves."""
-    try:
-        return value is None or bool(value != value)
-    except TypeError:
-        return True
-
-
-def _seed(random_state: Any) -> int:
-    """The seed of any integer-like, as scikit-learn takes it, or a ConfigError."""
-    if random_state is None or isinstance(random_state, np.random.RandomState):
-        from sklearn.utils import check_random_state
-
-        return int(check_random_state(random_state).randint(2**31 - 1))
-    try:
-        seed = operator.index(random_state)
-    except TypeError:
-        seed = -1
-    if 0 <= seed < 2**63:
-        return seed
-    raise ConfigError(f"random_state must be a whole number >= 0 or None, got {random_state!r}")

@@ -84,7 +84,8 @@ class TrainConfig:
         Raises:
             ConfigError: A number that is not positive, or an unknown word.
         """
-        if min(self.lr, self.epochs, self.patience, self.bags_per_step) <= 0:
+        counts = (self.epochs, self.patience, self.bags_per_step)
+        if not (0 < self.lr < math.inf and min(counts) > 0):
             raise ConfigError(f"lr, epochs, patience and bags_per_step must be positive: {self}")
         if min(self.weight_decay, self.min_steps) < 0:
             raise ConfigError(f"weight_decay and min_steps must be 0 or more: {self}")

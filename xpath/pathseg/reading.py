@@ -18,6 +18,7 @@ import numpy as np
 
 from xpath.errors import DataError
 from xpath.pathseg.record import Annotated, LabelMask
+from xpath.store.pixel_types import convert_pixels, deep_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -49,6 +50,11 @@ __all__ = [
     "unpaired",
     "where_any",
 ]
+
+DEEP = {"F": "32-bit float", "I": "32-bit integer"} | dict.fromkeys(
+    ("I;16", "I;16L", "I;16B", "I;16N"), "16-bit integer"
+)
+"""Modes of Pillow's images that no RGB of 8 bits comes from without a scale."""
 
 
 @contextmanager
@@ -126,7 +132,11 @@ def _decoded(path: Path, mode: str | None) -> Any:  # a PIL image, which we only
     with refuse_damage(path, "image"), warnings.catch_warnings():
         # sources hold images of 50 megapixels and more; they are no decompression bombs
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        if mode is not None and (type_ := deep_tiff(path)):
+            raise DataError(convert_pixels(path, type_))
         with Image.open(path) as image:
+            if mode is not None and image.mode in DEEP:  # Pillow would cut them off at 255
+                raise DataError(convert_pixels(path, DEEP[image.mode]))
             image.load()
             return image if mode in (None, image.mode) else image.convert(mode)
 

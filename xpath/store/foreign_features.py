@@ -14,7 +14,7 @@ import numpy as np
 
 from xpath.errors import DataError, ShapeError, StoreError, XPathError
 from xpath.store.names import FEATURE_SUFFIXES, plain_name
-from xpath.store.schema import FEATURES, damage_refused
+from xpath.store.schema import FEATURES, damage_refused, first_line
 from xpath.store.trial import try_h5
 
 if TYPE_CHECKING:
@@ -77,12 +77,13 @@ class PatchFeatures:
                 f"slide {self.slide_id} has features of {len(self.features)} patches but"
                 f" coordinates of shape {self.coords.shape}; the files do not belong together"
             )
-        finite = np.isfinite(self.features).all(axis=1)
+        with np.errstate(over="ignore"):  # classifiers compute in single precision
+            finite = np.isfinite(self.features.astype(np.float32, copy=False)).all(axis=1)
         if not finite.all():
             raise DataError(
-                f"features of slide {self.slide_id} have NaN or infinity in patch"
-                f" {int(np.argmin(finite))} and {int((~finite).sum()) - 1} others; extract them"
-                " again, in single precision if they were extracted in half"
+                f"features of slide {self.slide_id} have NaN, infinity or a value beyond 3e38 in"
+                f" patch {int(np.argmin(finite))} and {int((~finite).sum()) - 1} others; extract"
+                " them again, in single precision if they were extracted in half"
             )
 
 
@@ -170,6 +171,9 @@ def read_patch_features(path: Path, *, table: str | None = None) -> PatchFeature
     if not path.exists():
         raise StoreError(f"{path} does not exist; check the path")
     suffix = path.suffix.lower()
+    if path.is_dir() != (suffix == ".zarr") and suffix in FEATURE_SUFFIXES:
+        got, wanted = ("folder", "file") if path.is_dir() else ("file", "folder")
+        raise StoreError(f"{path} is a {got}, and a {suffix} of features is a {wanted}")
     if suffix not in FEATURE_SUFFIXES:
         raise StoreError(
             f"{path} is no feature file; known suffixes are {', '.join(FEATURE_SUFFIXES)}"
@@ -193,7 +197,7 @@ def _read_pt(path: Path) -> PatchFeatures:
     except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
         raise StoreError(
             f"{path} cannot be read as a tensor, and other objects are not loaded because"
-            f" they can run code ({_first_line(error)})"
+            f" they can run code ({first_line(error)})"
         ) from error
     if not isinstance(content, torch.Tensor):
         raise StoreError(
@@ -329,7 +333,16 @@ def _tile_side(root: Any, tiles: str) -> float | None:
 
 
 def _values(path: Path, dataset: Any) -> NDArray[Any]:
-    """All values of an array in a file, if the file can hold so many."""
+    """All values of an array in a file, if the file can hold so many.
+
+    Raises:
+        StoreError: It cannot, or what is there is no array.
+    """
+    if getattr(dataset, "shape", None) is None:
+        raise StoreError(
+            f"{path} has an empty array or a group where features or coordinates of patches are"
+            " looked for, wanted arrays (N, D) and (N, 2)"
+        )
     _refuse_bomb(path, math.prod(dataset.shape) * dataset.dtype.itemsize)
     values: NDArray[Any] = dataset[()]
     return values
@@ -356,11 +369,6 @@ def _native(features: NDArray[Any]) -> NDArray[Any]:
         return rows
     native = np.float64 if rows.dtype.itemsize > 8 else rows.dtype.newbyteorder("=")
     return np.ascontiguousarray(rows, native)
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of a message, or the name of the error where it has none."""
-    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _rows(array: NDArray[Any]) -> NDArray[Any]:

@@ -133,9 +133,11 @@ def read_areas(path: Path) -> list[Region]:
     passed_over: Counter[str] = Counter()
     regions = []
     waiting = load_features(path)[::-1]
+    read = 0
     while waiting:
         feature = waiting.pop()
-        region = _region(path, feature, passed_over)
+        read += 1
+        region = _region(path, feature, passed_over, read)
         if region is not None:
             regions.append(region)
         waiting += _children(path, feature)[::-1]
@@ -145,18 +147,21 @@ def read_areas(path: Path) -> list[Region]:
     return regions
 
 
-def _region(path: Path, feature: dict[str, Any], passed_over: Counter[str]) -> Region | None:
+def _region(
+    path: Path, feature: dict[str, Any], passed_over: Counter[str], number: int
+) -> Region | None:
+    """A feature as an area, None if it is none. Its number is for those without a name."""
     properties = _properties(feature)
     type_ = _type(properties)
     if type_ == "root":
         return None
     try:
-        polygons = list(_polygons(feature.get("geometry"), passed_over))
         nucleus = _nucleus(feature) if type_ == "cell" else []
+        polygons = list(_polygons(feature.get("geometry"), Counter() if nucleus else passed_over))
     except (ValueError, TypeError) as error:
-        name = feature.get("id") or properties.get("name")
+        name = feature.get("id") or properties.get("name") or number
         raise DataError(f"{path}: feature {name!r} {error}; correct or remove it") from error
-    if not polygons:
+    if not polygons and not nucleus:
         return None
     label, colour = _class(properties.get("classification"))
     return Region(
@@ -233,7 +238,9 @@ def _type_in_file(part: Any) -> str:
 
 def _polygon(rings: Any, passed_over: Counter[str]) -> Iterator[Polygon]:
     """A polygon, nothing if its outline has no area. Holes without area are left out."""
-    closed = [_ring("hole" if index else "outline", ring) for index, ring in enumerate(rings or [])]
+    closed = [
+        _ring("a hole" if index else "an outline", ring) for index, ring in enumerate(rings or [])
+    ]
     if closed and closed[0] is None:
         passed_over["outlines without area"] += 1
     elif closed and closed[0] is not None:
@@ -245,13 +252,13 @@ def _ring(what: str, ring: Any) -> NDArray[np.float64] | None:
     try:
         points = np.array([[float(x), float(y)] for x, y, *_ in ring], np.float64).reshape(-1, 2)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"has an {what} that is no list of finite x, y pairs") from error
+        raise ValueError(f"has {what} that is no list of finite x, y pairs") from error
     if not (np.abs(points) < FARTHEST).all():
-        raise ValueError(f"has an {what} that is no list of finite x, y pairs")
+        raise ValueError(f"has {what} that is no list of finite x, y pairs")
     if _on_a_line(points):
         return None
     if (points[0] != points[-1]).any():
-        raise ValueError(f"has an {what} of {len(points)} points that does not end where it begins")
+        raise ValueError(f"has {what} of {len(points)} points that does not end where it begins")
     return points
 
 
@@ -288,7 +295,8 @@ def _class(classification: Any) -> tuple[str, tuple[int, int, int] | None]:
 
 def _joined(names: Any) -> str:
     """Name of a class, also of one that is derived from others and given as a list."""
-    return ": ".join(map(str, names)) if isinstance(names, list) else str(names or "")
+    listed = names if isinstance(names, list) else [names]
+    return ": ".join(str(name).strip() for name in listed if name)
 
 
 def _measurements(given: Any, passed_over: Counter[str]) -> dict[str, float]:
@@ -313,7 +321,7 @@ def _measurements(given: Any, passed_over: Counter[str]) -> dict[str, float]:
 
 def _number(value: Any) -> float | None:
     """As a float, also of text. None if it is no number."""
-    if isinstance(value, bool):
+    if isinstance(value, bool) or "_" in str(value):  # 1_000 is a number for Python alone
         return None
     try:
         return float(value)
@@ -329,9 +337,11 @@ def _bytes(path: Path) -> bytes:
                 raise ValueError(f"{len(names)} GeoJSON files in the archive, wanted one")
             with archive.open(names[0]) as file:
                 return _limited(file)
-    if path.suffix.lower() == ".gz":
-        with gzip.open(path) as file:
-            return _limited(file)
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    if packed or path.suffix.lower() == ".gz":
+        with gzip.open(path) as unpacked:
+            return _limited(unpacked)
     return path.read_bytes()
 
 
@@ -358,6 +368,7 @@ def _features(path: Path, part: Any) -> list[dict[str, Any]]:
         features = [{"type": "Feature", "geometry": part, "properties": {}}]
     else:
         features = [part]
+    features = [{"type": "Feature"} if each is None else each for each in features]
     for number, feature in enumerate(features):
         if not isinstance(feature, dict) or feature.get("type") != "Feature":
             got = feature.get("type") if isinstance(feature, dict) else type(feature).__name__

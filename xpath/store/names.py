@@ -7,6 +7,7 @@ and what R, pandas and spreadsheets write for a gap is a gap.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 __all__ = [
     "FEATURE_SUFFIXES",
     "SLIDE_SUFFIXES",
+    "alike",
     "count_missing",
     "is_missing",
     "match_names",
+    "nearly",
     "plain_name",
     "shown",
 ]
@@ -45,18 +48,24 @@ FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".zarr")
 KNOWN = (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES, ".ome")
 MISSING = frozenset((
     "", "na", "n/a", "n.a.", "nan", "-nan", "none", "null", "<null>", "nil", "-", "--", "\u2013",
-    "\u2014", "<na>", "nat", "#n/a", "#n/a n/a", "#na", "#null!", "1.#ind", "-1.#ind", "1.#qnan",
-    "-1.#qnan", "\\n",
+    "\u2014", "\u2212", ".", "?", "<na>", "nat", "#n/a", "#n/a n/a", "#na", "#null!", "#ref!",
+    "#value!", "#div/0!", "#name?", "#num!", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "\\n",
+    "not available", "not applicable", "not reported", "missing", "[not available]",
+    "[not applicable]", "[not evaluated]", "[unknown]", "[discrepancy]",
 ))  # fmt: skip
-"""In lower case: what R, pandas, databases and spreadsheets write where there is no value."""
+"""In lower case: what R, pandas, SAS, databases, spreadsheets and the tables of TCGA and GDC write
+where there is no value."""
 SHOWN = 10
 
 
 def plain_name(name: str) -> str:
     """A slide's name of that of its slide or feature file: ``a`` of ``a.svs.h5``, ``a.ome.tif``.
 
-    Folders before it, as some tables have them, are no part of it.
+    Folders before it, as some tables have them, are no part of it, nor are marks that are not seen,
+    as copies of web pages and of Excel hold them. An accent is one letter with its vowel, whereas
+    macOS writes two into the names of files.
     """
+    name = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
     name = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
     while (dot := name.rfind(".")) > 0 and name[dot:].lower() in KNOWN:
         name = name[:dot]
@@ -75,6 +84,28 @@ def count_missing(texts: Iterable[str]) -> str:
     """
     words = Counter(text for text in texts if text and is_missing(text))
     return ", ".join(f"{word} {count} times" for word, count in words.items())
+
+
+def alike(names: Iterable[str]) -> str:
+    """Names that differ only in capitals, blanks or the form of a number, each quoted.
+
+    Empty where there are none: ``'IDC', 'idc'; '1', '1.0'``.
+    """
+    forms: dict[str, list[str]] = {}
+    for name in dict.fromkeys(filter(None, names)):
+        forms.setdefault(_number(name) or _folded(name), []).append(name)
+    return "; ".join(", ".join(map(repr, same)) for same in forms.values() if len(same) > 1)
+
+
+def nearly(names: Iterable[str], known: Iterable[str]) -> str:
+    """A hint at names that are no known ones, but would be but for their spelling. Empty for none.
+
+    Capitals, blanks, dashes, quotes, zeros before a number and its form make the difference.
+    """
+    by_form = {_loose(name): name for name in known}
+    near = [(name, by_form[_loose(name)]) for name in names if _loose(name) in by_form]
+    pairs = ", ".join(f"{name!r} and {other!r}" for name, other in near[:SHOWN])
+    return f"; nearly the same are {pairs}: spell them alike if they are one" if near else ""
 
 
 def match_names(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
@@ -114,6 +145,21 @@ def _unique(form: Callable[[str], str | None], known: Iterable[str]) -> dict[str
         if (text := form(name)) is not None:
             by_form.setdefault(text, []).append(name)
     return {text: names[0] for text, names in by_form.items() if len(names) == 1}
+
+
+def _folded(name: str) -> str:
+    """A name without capitals, blanks, and letters that are not seen."""
+    letters = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(c for c in letters if not c.isspace() and unicodedata.category(c) != "Cf")
+
+
+def _loose(name: str) -> str:
+    """A name of which only letters and digits count, or the whole number that it is."""
+    name = _folded(plain_name(name))
+    try:
+        return str(int(float(name)))
+    except (ValueError, OverflowError):
+        return "".join(c for c in name if c.isalnum()) or name
 
 
 def _number(name: str) -> str | None:

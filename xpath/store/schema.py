@@ -32,6 +32,7 @@ __all__ = [
     "check_schema",
     "damage_refused",
     "fenced",
+    "first_line",
     "name_unknown",
     "sha256_of",
 ]
@@ -42,6 +43,8 @@ FEATURES = "xpath.features/1"
 MASKS = "xpath.masks/1"
 GRID = "xpath.grid/1"
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""As programs send them to a terminal."""
 FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 
@@ -165,6 +168,11 @@ def damage_refused(
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0].removesuffix(": ")
         raise StoreError(f"{path} is damaged ({reason}); {remedy}") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a message without colours, or the error's name where it has none."""
+    return COLOURS.sub("", str(error).partition("\n")[0]).strip() or type(error).__name__
 
 
 def sha256_of(path: Path) -> str:

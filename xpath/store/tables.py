@@ -43,6 +43,8 @@ __all__ = [
 T = TypeVar("T")
 FORMULA = re.compile(r"(?![+-]?[\d.]+(e[+-]?\d+)?$|[+-]?(inf|nan)$)'*[=+\-@\t\r]", re.IGNORECASE)
 """Text that spreadsheets run: it begins with one of these signs and is no number."""
+PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+"""First bytes of gzip, bzip2, xz and Zstandard."""
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """How files of Excel begin: today's are archives."""
 MOST_SHOWN = 300
@@ -185,6 +187,8 @@ def parse_number(text: str) -> float:
     Raises:
         ValueError: It is none.
     """
+    if "_" in text:  # Python's own way to write thousands, which makes 25 of 0_25
+        raise ValueError(f"{text!r} is no number")
     return float(text if "." in text else text.replace(",", "."))
 
 
@@ -219,11 +223,13 @@ def _user_text(path: Path) -> str:
     content = path.read_bytes()
     if content.startswith(WORKBOOKS):
         raise ValueError("it is a workbook of Excel, or another archive")
+    if content.startswith(PACKED):
+        raise ValueError("it is packed; unpack it")
     encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     if b"\0" in content[:2]:  # a letter of two bytes, without a mark before it
         encoding = "utf-16-be" if content[0] == 0 else "utf-16-le"
     try:
-        return content.decode(encoding)
+        return content.decode(encoding).lstrip("\ufeff")  # some programs write the mark twice
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         near = content[max(0, error.start - 10) : error.end + 5].split(b"\n")

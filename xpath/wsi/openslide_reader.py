@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xpath.errors import SlideError
+from xpath.store.pixel_types import TIFF_STARTS, convert_pixels, deep_tiff
 from xpath.wsi.resample import on_white
 
 if TYPE_CHECKING:
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenSlideReader"]
 
-TIFF = "TIFF is read if it is in tiles, not strips, with JPEG, LZW, Deflate, ZSTD or no compression"
+TIFF = (
+    "TIFF is read if it is in tiles, not strips, of 8 bits a colour, with JPEG, LZW, Deflate, ZSTD"
+    " or no compression"
+)
 PICTURES = {
-    b"II*\0": TIFF,
-    b"MM\0*": TIFF,
-    b"II+\0": TIFF,
-    b"MM\0+": TIFF,
+    **dict.fromkeys(TIFF_STARTS, TIFF),
     b"\x89PNG": "PNG is a picture, not a slide",
     b"\xff\xd8": "JPEG is a picture, not a slide",
     b"\x00\x00\x00\x0cjP": "JPEG 2000 is a picture, not a slide",
@@ -150,14 +151,16 @@ def _open(path: Path) -> Any:
         raise SlideError(f"{path} does not exist")
     if path.is_dir():
         raise SlideError(f"{path} is a folder, not a slide; pass one of the files in it")
+    if type_ := deep_tiff(path):
+        raise SlideError(convert_pixels(path, type_, options="[tile,pyramid]"))
     try:
         handle = openslide.OpenSlide(path)
-        _refuse_boast(path, *handle.dimensions)
-        return handle
     except (openslide.OpenSlideError, OSError) as error:
         raise SlideError(
             f"{path} is no slide OpenSlide can read ({error}); is the file complete?{_advice(path)}"
         ) from error
+    _refuse_boast(path, *handle.dimensions)
+    return handle
 
 
 def _refuse_boast(path: Path, width: int, height: int) -> None:

@@ -80,7 +80,7 @@ def stored_mpp(properties: Mapping[str, str], size: Size) -> PixelSize | None:
 def stored_objective(properties: Mapping[str, str]) -> float | None:
     """Objective power a slide was scanned with, None where it is not stored."""
     try:
-        return float(properties["openslide.objective-power"])
+        return float(properties["openslide.objective-power"].lower().removesuffix("x"))
     except (KeyError, ValueError):
         pass
     root = _ome(properties)

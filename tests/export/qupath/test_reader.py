@@ -163,16 +163,19 @@ def test_children_packages_and_bare_geometries(tmp_path):
     (tmp_path / "b.geojson.gz").write_bytes(gzip.compress(text.encode()))
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
         archive.writestr("objects.geojson", text)
-    paths = [written(tmp_path, collection), tmp_path / "b.geojson.gz", tmp_path / "c.zip"]
+    (tmp_path / "d.geojson").write_bytes(gzip.compress(text.encode()))  # whatever its suffix
+    paths = [written(tmp_path, collection), *(tmp_path / n for n in ("b.geojson.gz", "c.zip"))]
+    paths.append(tmp_path / "d.geojson")
 
     types = [[r.type for r in read_regions(path, bounds=BOUNDS)] for path in paths]
 
-    assert types == [["annotation", "detection"]] * 3
+    assert types == [["annotation", "detection"]] * 4
     bare = written(tmp_path, {"type": "Polygon", "coordinates": [SQUARE]})
     assert len(read_regions(bare, bounds=BOUNDS)) == 1
 
 
 OPEN = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 1]]]}
+HOLED = {"type": "Polygon", "coordinates": [SQUARE, OPEN["coordinates"][0]]}
 WORDS = {"type": "Polygon", "coordinates": [[[0, 0], [1, "x"], [1, 1], [0, 0]]]}
 
 
@@ -182,7 +185,8 @@ WORDS = {"type": "Polygon", "coordinates": [[[0, 0], [1, "x"], [1, 1], [0, 0]]]}
         ("{", "is no JSON"),
         (json.dumps({"type": "FeatureCollection", "features": [{"a": 1}]}), "entry 0"),
         (json.dumps([drawn(), 3]), "entry 0 is 'int'"),
-        (json.dumps(drawn(OPEN)), "end where it begins"),
+        (json.dumps(drawn(OPEN)), "feature 1 has an outline of 4 points.*end where it begins"),
+        (json.dumps([drawn(), drawn(HOLED)]), "feature 2 has a hole of 4 points"),
         (json.dumps(drawn(WORDS)), "finite x, y"),
         (json.dumps(drawn({"type": {}, "coordinates": [[1, 2]]})), "wanted Polygon or"),
         (json.dumps(drawn({"type": "Circle", "coordinates": [[1, 2]]})), "wanted Polygon or"),
@@ -209,6 +213,7 @@ TWO_POINTS = {"type": "Polygon", "coordinates": [[[0, 0], [5, 5], [0, 0]]]}
     ("odd", "counted"),
     [
         ({"type": "Feature", "geometry": None}, "1 objects without geometry"),
+        (None, "1 objects without geometry"),
         (drawn({"type": "Polygon", "coordinates": []}), "1 objects without geometry"),
         (drawn({"type": "GeometryCollection", "geometries": []}), "1 objects without geometry"),
         (drawn(POINT), "1 points and lines"),
@@ -234,7 +239,7 @@ def test_numbers_as_each_version_of_qupath_writes_them(tmp_path, value, number):
 
 
 def test_measurements_that_are_no_numbers_are_skipped_and_counted(tmp_path, caplog):
-    features = [drawn(measurements={"a": "high", "b": True, "c": 2}), drawn(measurements=[3])]
+    features = [drawn(measurements={"a": "1_000", "b": True, "c": 2}), drawn(measurements=[3])]
 
     first, second = read_regions(written(tmp_path, features), bounds=BOUNDS)
 
@@ -268,7 +273,15 @@ def test_children_are_found_wherever_they_stand_and_once(tmp_path):
     assert [region.label for region in regions] == ["C", "A", "D", "B"]
 
 
-@pytest.mark.parametrize("classification", [["Tumor", "Positive"], {"name": ["Tumor", "Positive"]}])
+@pytest.mark.parametrize(
+    "classification",
+    [
+        ["Tumor", "Positive"],
+        {"name": ["Tumor", "Positive"]},
+        {"names": [" Tumor", None, "Positive "]},
+        {"name": " Tumor: Positive "},
+    ],
+)
 def test_a_derived_class_may_be_a_list(tmp_path, classification):
     path = written(tmp_path, drawn(classification=classification))
 
@@ -308,6 +321,17 @@ def test_a_cell_is_its_nucleus_and_keeps_its_outline(tmp_path):
     assert (whole.area, bare.area) == (25, 100)
     assert (len(whole.cell), len(bare.cell)) == (1, 0)
     assert whole.cell[0][0][0].tolist() == [100, 50]  # bounds are added
+
+
+@pytest.mark.parametrize("geometry", [None, {}])
+def test_a_cell_of_which_only_the_nucleus_was_found_is_an_area(tmp_path, caplog, geometry):
+    nucleus = {"type": "Polygon", "coordinates": [SQUARE]}
+    cell = {**drawn(objectType="cell"), "geometry": geometry, "nucleusGeometry": nucleus}
+
+    (region,) = read_regions(written(tmp_path, cell), bounds=BOUNDS)
+
+    assert (region.area, region.cell) == (100, ())
+    assert not caplog.records
 
 
 def test_a_collection_is_all_its_polygons(tmp_path):

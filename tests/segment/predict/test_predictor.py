@@ -1,4 +1,5 @@
 import logging
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -445,3 +446,23 @@ def test_questions_that_only_look_like_one_are_refused(predictor, image):
 def test_a_device_that_is_none_is_told():
     with pytest.raises(ConfigError, match=r"device 'gpu' cannot be used .*cpu, cuda"):
         SegmentPredictor.from_pretrained(device="gpu")
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (np.array([10_000, 30_000, 65_535], np.uint16), [39, 117, 255]),
+        (np.array([0.0, 0.5, 1.0], np.float32), [0, 128, 255]),
+        (np.array([False, True, True]), [0, 255, 255]),
+    ],
+)
+def test_the_advice_on_images_of_another_type_is_right_when_followed(predictor, values, wanted):
+    image = np.broadcast_to(values, (64, 64, 3))
+    with pytest.raises(DataError, match="convert") as refused:
+        predictor.encode(image)
+
+    advice = re.search(r"with (.*?)(, those|$)", str(refused.value)).group(1)
+    followed = eval(advice, {"image": image, "numpy": np})
+
+    assert followed[0, 0].tolist() == wanted
+    predictor.encode(followed)

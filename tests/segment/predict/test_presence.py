@@ -6,6 +6,7 @@ from scipy import stats
 
 from xpath.errors import CheckpointError, DataError, ShapeError
 from xpath.segment.predict.calibration import PresenceCalibration, fit_calibration, presence_report
+from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.segment.predict.presence import (
     MaskStatistics,
     PresenceModel,
@@ -279,3 +280,15 @@ def test_precision_and_recall_by_hand():
     assert report.recall == pytest.approx(2 / 3)
     assert (report.present, report.absent) == (3, 2)
     assert np.isnan(presence_report(np.zeros(1), np.ones(1, bool), 0.5).precision)
+
+
+def test_words_of_nothing_and_pictures_of_nothing_are_not_present():
+    """Of the weights that ship. Masks of the black image cover most of it."""
+    predictor = SegmentPredictor.from_pretrained()
+    words = ["lymphocyte nuclei in breast pathology", "xyzzy", "nuclei", "not nuclei", "background"]
+
+    for grey in (0, 255):
+        image = np.full((256, 256, 3), grey, np.uint8)
+        found = predictor.masks(predictor.encode(image, mpp=0.5), words)
+
+        assert not found.present.any()

@@ -90,7 +90,16 @@ function verdict(slide, listed) {
 }
 
 async function openSlide(listed) {
-  const number = ++state.number;
+  const number = ++state.number, main = document.querySelector("main");
+  main.ariaBusy = "true";
+  try {
+    await showSlide(listed, number);
+  } finally {
+    if (number === state.number) main.ariaBusy = "false";  // nothing moves any more
+  }
+}
+
+async function showSlide(listed, number) {
   const slide = await ask(`api/slide/${slidePath(listed.id)}`);
   if (number !== state.number) return;  // another slide was chosen meanwhile
   state.slide = slide;

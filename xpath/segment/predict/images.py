@@ -38,7 +38,10 @@ def as_batch(images: object) -> Tensor:
     """
     pixels = images if isinstance(images, torch.Tensor) else _as_tensor(images)
     if pixels.dtype != torch.uint8:
-        raise DataError(f"images must be uint8 RGB in 0..255, got {pixels.dtype}")
+        raise DataError(
+            f"images must be uint8 RGB in 0..255, got {pixels.dtype}; of floats in 0..1 convert"
+            " with (images * 255).round().to(torch.uint8)"
+        )
     batch = pixels[None] if pixels.ndim == 3 else pixels
     check_shape("images", batch, "B H W 3")
     if not batch.numel():
