@@ -109,18 +109,17 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     problems += scored.problems
     evaluation = scored._replace(problems=tuple(problems))
     write_tables(args.out, evaluation, seed=args.seed)
-    models = scores_of_others(questions, config, others, args.out / "models")
-    problems += _compare(args, against, models)
-    evaluation = evaluation._replace(problems=tuple(problems))
     if evaluation.samples:
         write_figures(args.out / "figures", evaluation.samples, seed=args.seed)
         write_answer_figures(args.out / "figures", evaluation.samples)
         draw_examples(args.out / "answers", evaluation.samples, predictor)
         models = models_of(args.name, predictor, named_paths(args.predictions))
         draw_panels(args.out / "answers", evaluation.samples, models)
+    scored_others = scores_of_others(questions, config, others, args.out / "models")
+    problems += _compare(args, against, scored_others)  # its boxes of all models replace ours
     if args.recognise:
         write_recognition(args.out, recognise_images(predictor, questions), seed=args.seed)
-    return evaluation
+    return evaluation._replace(problems=tuple(problems))
 
 
 def _others(args: argparse.Namespace) -> tuple[Others, dict[str, Path]]:
