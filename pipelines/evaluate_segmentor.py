@@ -2,17 +2,15 @@
 
     python pipelines/evaluate_segmentor.py --data DIR --out OUT
     python pipelines/evaluate_segmentor.py --data CRAG CONSEP --out OUT --weights W --mpp CRAG=0.5
-    python pipelines/evaluate_segmentor.py --data DIR --out OUT --mapping words.csv --limit 20
 
 Every DIR holds test/ (images), test_mask/ (non-zero is the object) and test.json; its name is the
 name of the source. The label is read from sentences like "nuclei-level lymphocyte in breast
 pathology.", or from --mapping: CSV "sentence,label[,ignore]" or JSON {"sentence": "label"}. Other
 sentences are asked as they are and reported under their own words. Folders of `xpath pathseg build`
-tell the resolution of every image; for others it is given by --mpp. With --against or another model
-(--model, --boxes, --detector, --predictions) OUT also gets what compare_segmentors.py writes.
-
-OUT gets dice_by_label.csv (last row "overall") and further tables, figures/ and answers/. Broken
-items are named and left out; the exit code is then 1.
+tell the resolution of every image; for others it is given by --mpp.
+OUT gets dice_by_label.csv (last row "overall"), further tables, figures/ and answers/, and with
+--against or another model (--model, --boxes, --detector, --predictions) what compare_segmentors.py
+writes. Broken items are named and left out; the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -47,7 +45,6 @@ from xpath.segment.evaluation.tables import dice_by, write_tables
 from xpath.segment.predict.calibration import load_presence
 from xpath.segment.predict.predictor import PredictorConfig, SegmentPredictor
 
-AGAINST = "samples.csv of another model on the same data; may be given several times"
 MPP = "microns per pixel of images that say nothing of it (default: pixels as they are)"
 
 
@@ -87,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--presence", type=Path, help="presence.json that judges (default: that of the weights)")
     add("--recognise", action="store_true", help="also recognise everything at once: F1, Dice")
     add("--name", default="PathSegmentor", help="name of this model in comparisons")
-    add("--against", action="append", default=[], metavar="NAME=CSV", help=AGAINST)
+    add("--against", action="append", default=[], metavar="NAME=CSV", help="their samples.csv")
     add_options(parser)
     add("--parents", action="store_true", help="ask untaught labels as the nearest taught ones")
     add("--seed", type=int, default=0, help="of the intervals")
@@ -112,20 +109,19 @@ def _evaluate(args: argparse.Namespace) -> Evaluation:
     questions = questions_of(items, config, groups=by_name, ignore=ignore)
     with tqdm(total=len(questions), desc="evaluating", unit="image") as bar:
         scored = evaluate_segmentor(predictor, questions, config, on_images=bar.update)
-    evaluation = scored._replace(problems=(*problems, *scored.problems))
-    write_tables(args.out, evaluation, seed=args.seed)
-    models = scores_of_others(questions, config, others, args.out / "models")
-    more = _compare(args, against, models)
-    evaluation = evaluation._replace(problems=(*evaluation.problems, *more))
-    if evaluation.samples:
-        write_figures(args.out / "figures", evaluation.samples, seed=args.seed)
-        write_answer_figures(args.out / "figures", evaluation.samples)
-        draw_examples(args.out / "answers", evaluation.samples, predictor)
+    problems += scored.problems
+    write_tables(args.out, scored._replace(problems=tuple(problems)), seed=args.seed)
+    if scored.samples:
+        write_figures(args.out / "figures", scored.samples, seed=args.seed)
+        write_answer_figures(args.out / "figures", scored.samples)
+        draw_examples(args.out / "answers", scored.samples, predictor)
         models = models_of(args.name, predictor, named_paths(args.predictions))
-        draw_panels(args.out / "answers", evaluation.samples, models)
+        draw_panels(args.out / "answers", scored.samples, models)
+    scored_others = scores_of_others(questions, config, others, args.out / "models")
+    problems += _compare(args, against, scored_others)  # its boxes of all models replace ours
     if args.recognise:
         write_recognition(args.out, recognise_images(predictor, questions), seed=args.seed)
-    return evaluation
+    return scored._replace(problems=tuple(problems))
 
 
 def _compare(

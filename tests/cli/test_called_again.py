@@ -174,3 +174,28 @@ def test_all_that_is_wrong_with_slides_is_told_before_any_work(run, capsys, monk
     assert "xpath: a: " not in error
     run("--dry-run", "--mpp", "0.5")
     assert "stores no resolution" not in capsys.readouterr().err
+
+
+def test_all_that_a_run_lacks_is_told_at_once(run, capsys, monkeypatch):
+    usage = type(shutil.disk_usage("."))(10**6, 10**6, 0)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("os.access", lambda *_: False)
+
+    run("--dry-run", "--set", "objects.encoder=resnet5000", "--device", "cuda:99", "--replace")
+
+    error = capsys.readouterr().err
+    assert "cuda:99" in error
+    assert "no model 'resnet5000'" in error
+    assert "cannot be written to" in error
+    assert "stores no resolution" in error
+    assert "GB are needed for masks and features, 0.0 GB are free" in error
+
+
+def test_room_is_asked_for_what_is_still_to_be_made(run, capsys, monkeypatch):
+    usage = type(shutil.disk_usage("."))(10**6, 10**6, 0)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+
+    run("--dry-run", "--only", "a")
+    assert "GB are needed" not in capsys.readouterr().err
+    run("--dry-run", "--only", "c")
+    assert "GB are needed" in capsys.readouterr().err

@@ -197,6 +197,18 @@ def test_other_models_are_looked_at_before_ours_is_asked(
     assert not (tmp_path / "out").exists()
 
 
+def test_boxes_of_all_models_are_what_stays(quick, data, tmp_path, monkeypatch):
+    """Both figures have one name, so that of all models is drawn last."""
+    drawn = []
+    for name in ("write_answer_figures", "write_comparison_figures"):
+        monkeypatch.setattr(quick, name, lambda *_, name=name: drawn.append(name))
+    oracle = f"Oracle={data / 'test_mask'}"
+
+    quick.main(["--data", str(data), "--out", str(tmp_path / "out"), "--predictions", oracle])
+
+    assert drawn == ["write_answer_figures", "write_comparison_figures"]
+
+
 def test_a_folder_that_is_none_is_named(pipeline, tmp_path, capsys):
     assert pipeline.main(["--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
 

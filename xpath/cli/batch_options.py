@@ -8,7 +8,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from xpath.errors import ConfigError
+from xpath.errors import ConfigError, XPathError
 
 if TYPE_CHECKING:
     from xpath.batch.runner import Executor
@@ -23,6 +23,7 @@ __all__ = [
     "add_executor_options",
     "batch_from",
     "executor_from",
+    "require_tools",
     "show_plan",
     "tell_problems",
 ]
@@ -89,28 +90,38 @@ def show_plan(study: Study, stage: str, batch: Batch) -> int:
     """Prints what a stage would do to each slide. Returns 0."""
     from xpath.study.jobs import STAGES
 
+    if stage == "segment":
+        tell_problems(study, batch)
     candidates = study.slides if stage in ("segment", "features") else study.slides_to_explain()
     slides = batch.selection.of(candidates, stage, study.ledger)
     made = STAGES[stage].is_made
     plan = {slide.slide_id: "stays" if made(study, slide) else "is made" for slide in slides}
     for slide_id, what in plan.items():
         print(f"{what:8} {slide_id}")
-    if stage == "segment":
-        tell_problems(study, batch)
     makes = sum(what == "is made" for what in plan.values())
     print(f"{stage}: {makes} of {len(slides)} slides would be worked on; nothing was done")
     return 0
 
 
 def tell_problems(study: Study, batch: Batch) -> None:
-    """Names all slides that segmenting would meet a problem with, before any work, on stderr."""
-    from xpath.study.checkup import slide_problems
-    from xpath.study.jobs import STAGES
+    """Names all problems that segmenting would meet, before any work, on stderr."""
+    from xpath.study.preflight import preflight
 
-    made = STAGES["segment"].is_made
-    slides = batch.selection.of(study.slides, "segment", study.ledger)
-    for problem in slide_problems(study, (one for one in slides if not made(study, one))):
+    for problem in preflight(study, batch.selection.of(study.slides, "segment", study.ledger)):
         print(f"xpath: {problem}", file=sys.stderr)
+
+
+def require_tools(study: Study) -> None:
+    """As of the study. Whatever else is wrong is printed beside the error, not at the next call."""
+    from xpath.study.preflight import preflight
+
+    try:
+        study.require_tools()
+    except XPathError as error:
+        for problem in preflight(study, study.slides):
+            if problem != str(error):
+                print(f"xpath: {problem}", file=sys.stderr)
+        raise
 
 
 def executor_from(args: argparse.Namespace, config: StudyConfig, folder: RunFolder) -> Executor:

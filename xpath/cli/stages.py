@@ -14,6 +14,7 @@ from xpath.cli.batch_options import (
     add_executor_options,
     batch_from,
     executor_from,
+    require_tools,
     show_plan,
     tell_problems,
 )
@@ -116,7 +117,7 @@ def study_from(
     if labels is not None:
         slides = with_labels(slides, read_labels(labels, keep_na=args.keep_na))
     study = Study(folder, config, tuple(slides))
-    study.require_tools()
+    require_tools(study)
     if args.objects:  # free spellings may mean another label than was thought
         names = ", ".join(label.setting for label in study.labels)
         print(f"xpath: looking for {names}", file=sys.stderr)

@@ -89,16 +89,20 @@ def bars_figure(path: Path, rows: Rows, models: Sequence[str], level: str) -> No
     shown = [row for row in rows if row["n"]]
     shown = [*shown[:-1][:MAX_GROUPS], *shown[-1:]]
     lines = max(1, math.ceil(len(shown) / GROUPS_A_ROW))
-    figure, axes = new_figure(12, 0.6 + 2.7 * lines, lines, 1)
+    width = 2.4 + 1.6 * min(GROUPS_A_ROW, len(shown))
+    figure, axes = new_figure(width, 0.6 + 2.7 * lines, lines, 1)
     for line, axis in enumerate(axes[:, 0]):
         part = shown[line * GROUPS_A_ROW : (line + 1) * GROUPS_A_ROW]
         _bars(axis, part, models, level)
+        axis.set_xlim(-0.6, min(GROUPS_A_ROW, max(1, len(shown))) - 0.4)
     handles = [
         axes[0, 0].bar([0], [0], color=_colour(model), label=name)
         for model, name in enumerate(models)
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(6, len(models)),
-                  frameon=False, fontsize=8)  # fmt: skip
+    columns = min(math.floor(width / 1.7), len(models))
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=8
+    )
     save_figure(figure, path)
 
 
@@ -197,7 +201,6 @@ def _bars(axis: Any, rows: Rows, models: Sequence[str], level: str) -> None:
     axis.set_xticklabels([f"{row[level]}\n({row['n']})" for row in rows], fontsize=8)
     for label, row in zip(axis.get_xticklabels(), rows, strict=True):
         label.set_fontweight("bold" if row[level] == OVERALL else "normal")
-    axis.set_xlim(-0.6, max(GROUPS_A_ROW, len(rows)) - 0.4)
     axis.set_ylim(0, 1.1)
     axis.set_ylabel("Dice")
     plain_axis(axis)

@@ -244,6 +244,7 @@ def _trend(axis: Any, trend: Trend) -> None:
         f"{equation}\nSpearman {trend.spearman:.2f}, n = {len(trend.values)}", fontsize=8
     )
     axis.set_ylim(-0.02, 1.02)
+    axis.locator_params(axis="x", nbins=6)
     axis.set_xlabel(trend.trait.title)
     axis.set_ylabel("Dice")
     plain_axis(axis)
@@ -262,6 +263,7 @@ def _counts(axis: Any, counts: NDArray[np.float64]) -> None:
         axis.hist(counts, bins=40, color=DOT)
         most = float(np.quantile(counts, 0.9))
         axis.axvline(most, color=LINE, linestyle="--")
+        axis.locator_params(axis="y", integer=True)
         axis.set_title(f"90 % of masks hold up to {most:.0f} instances", fontsize=8)
     axis.set_xlabel("instances per mask")
     axis.set_ylabel("masks")

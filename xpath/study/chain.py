@@ -12,13 +12,13 @@ from xpath.batch.claim import claim_in_turn
 from xpath.batch.runner import Executor, InProcess, run_stage
 from xpath.batch.selection import Selection
 from xpath.study.attributions import tabulate_faithfulness
-from xpath.study.checkup import slide_problems
 from xpath.study.cohort import load_explained, train_classifiers
 from xpath.study.dicom import require_dicom
 from xpath.study.evidence import tabulate_contributions, tabulate_evidence, tabulate_importance
 from xpath.study.index_page import export_index
-from xpath.study.jobs import STAGES, StudyJob
+from xpath.study.jobs import StudyJob
 from xpath.study.label_tables import tabulate_labels
+from xpath.study.preflight import preflight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -222,9 +222,7 @@ def run_chain(study: Study, *, title: str, batch: Batch = HERE) -> bool:
         XPathError: A stage of all slides together failed, such as training on one class.
     """
     before = {s.slide_id: study.ledger.entry(s.slide_id, "features") for s in study.slides}
-    made = STAGES["segment"].is_made
-    waiting = batch.selection.of(study.slides, "segment", study.ledger)
-    for problem in slide_problems(study, (one for one in waiting if not made(study, one))):
+    for problem in preflight(study, batch.selection.of(study.slides, "segment", study.ledger)):
         logger.warning("before any work: %s", problem)
     masks = segment_stage(study, batch=batch, features=True)
     again = batch.chosen("features", study, study.slides) if batch.selection.failed else ()

@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING
 
 from xpath.batch.claim import LEASE_SECONDS, is_orphan, lock_of
 from xpath.batch.done import is_intact
-from xpath.errors import XPathError
 from xpath.study.progress import SLIDE_STAGES
-from xpath.wsi.probe import probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from xpath.batch.slides import SlideEntry
     from xpath.study.study import Study
 
-__all__ = ["Trouble", "check_run", "remove_leftovers", "slide_problems"]
+__all__ = ["Trouble", "check_run", "remove_leftovers"]
 
 SEAL = ".done.json"
 DRAFT = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.\d+\.[0-9a-f]{8}\.(part|old)")
@@ -58,21 +55,6 @@ def check_run(study: Study, on_output: Callable[[Path], None] = lambda _: None) 
         *_outputs(study.folder.root, on_output),
         *(Trouble(f"{path}: left behind", "--repair removes it") for path in _leftovers(study)),
     ]
-
-
-def slide_problems(study: Study, slides: Iterable[SlideEntry]) -> Iterator[str]:
-    """Problems of slides from a first look at each: no resolution, damage, no pyramid.
-
-    Args:
-        study: Its resolution counts for slides that store none.
-        slides: Those to look at, each in a child process with limits.
-    """
-    for entry in slides:
-        try:
-            problems = probe(entry.path, mpp=study.mpp_of(entry)).problems
-        except XPathError as error:
-            problems = (str(error),)
-        yield from (f"{entry.slide_id}: {problem}" for problem in problems)
 
 
 def remove_leftovers(study: Study) -> int:
