@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from xpath.errors import DataError
+from xpath.export import figures
 from xpath.export.figures import activation_figure, importance_figure, leading
 from xpath.export.overlay import Panels, explain_figure, objects_rgba
 
@@ -64,6 +65,21 @@ def test_equal_runs_give_equal_figures(tmp_path):
 
     assert [path.suffix for path in once] == [".pdf", ".png"]
     assert [p.read_bytes() for p in once] == [p.read_bytes() for p in again]
+
+
+@pytest.mark.parametrize("values", [(1e8, 0.4), (1.02, 0.98), (7.0, 0.5)])
+def test_bars_on_both_sides_of_1_are_seen_between_several_ticks(tmp_path, monkeypatch, values):
+    drawn = []
+    monkeypatch.setattr(figures, "save_for_print", lambda figure, stem: drawn.append(figure))
+    shown = [row | {"imp": imp} for row, imp in zip(rows(), values, strict=False)]
+
+    importance_figure(tmp_path / "a", shown, ("A", "B"))
+
+    axis = drawn[0].axes[0]
+    low, high = axis.get_xlim()
+    assert low < min(values) < max(values) < high
+    ticks = [tick for tick in axis.get_xticks() if low <= tick <= high]
+    assert 2 <= len(ticks) <= 6
 
 
 def test_nothing_to_show_is_refused(tmp_path):

@@ -124,8 +124,11 @@ def test_hiding_otherwise_is_refused_and_then_replaces(finished, tmp_path, capsy
     assert "filled with the mean stain around it" in page
 
 
-def test_all_stands_for_every_method(finished, tmp_path):
+def test_all_stands_for_every_method(finished, tmp_path, capsys):
     root = copied(finished, tmp_path / "run")
     first = explained(root)[0].name
-    assert main(["explain", "--out", str(root), "--method", "all", "--only", first]) == 0
+    command = ["explain", "--out", str(root), "--method", "all", "--only", first]
+    assert main([*command, "--dry-run"]) == 0
+    assert "attributions: 1 of 1 slides" in capsys.readouterr().out
+    assert main(command) == 0
     assert open_study(root).config.explain.methods == METHODS

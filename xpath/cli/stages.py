@@ -300,7 +300,8 @@ def _explain(args: argparse.Namespace) -> int:
     study = _to_explain(args)
     batch = batch_from(args, study)
     if args.dry_run:
-        return show_plan(study, "explain", batch)
+        stages = ("explain", "attributions") if study.config.explain.methods else ("explain",)
+        return max(show_plan(study, stage, batch) for stage in stages)
     save_study(study)
     reports = [explain_stage(study, batch)]
     if study.config.explain.methods:

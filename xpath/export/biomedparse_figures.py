@@ -125,20 +125,22 @@ def refusal_figure(path: Path, samples: Sequence[Sample]) -> bool:
         return False
     figure, axes = new_figure(9, 3.6, 1, 2)
     boxes, lines = axes[0]
-    for number, (name, values) in enumerate(
-        zip(("valid", "invalid"), refusal_scores(samples), strict=True)
-    ):
+    for number, values in enumerate(refusal_scores(samples)):
         _boxes(boxes, [values], np.array([number]), 0.6, number)
         boxes.text(number, 1.03, f"n = {len(values)}", ha="center", fontsize=8)
-        boxes.set_xticks([0, 1], ["valid prompts", "invalid prompts"])
-        del name
+    boxes.set_xticks([0, 1], ["valid prompts", "invalid prompts"])
     boxes.set_ylim(-0.02, 1.1)
     boxes.set_ylabel("score of presence")
     cutoffs = [row["cutoff"] for row in curve]
-    for column, colour in (("precision", LINE), ("recall", DOT), ("kept", "#777777")):
-        lines.plot(cutoffs, [row[column] for row in curve], color=colour, label=column)
+    for column, words, colour in (
+        ("precision", "precision: invalid among the refused", LINE),
+        ("recall", "recall: refused among the invalid", DOT),
+        ("kept", "kept: not refused among the valid", "#777777"),
+    ):
+        lines.plot(cutoffs, [row[column] for row in curve], color=colour, label=words)
+    lines.locator_params(axis="x", nbins=6)
     lines.set_xlabel("cut-off: prompts that score less are refused")
-    lines.set_ylabel("of invalid prompts; kept: of valid ones")
+    lines.set_ylabel("share of prompts")
     lines.set_ylim(-0.02, 1.05)
     lines.legend(frameon=False, fontsize=8)
     for axis in (boxes, lines):
@@ -157,12 +159,12 @@ def recognition_figure(path: Path, rows: Rows) -> None:
     counted = [row for row in rows if isinstance(row["objects"], int)]
     figure, axes = new_figure(9, 3.6, 1, 2)
     counts = [row["objects"] for row in counted]
-    for axis, name, colour in ((axes[0, 0], "f1", LINE), (axes[0, 1], "dice", LINE)):
+    for axis, name, title in ((axes[0, 0], "f1", "F1"), (axes[0, 1], "dice", "Dice")):
         middle = np.array([row[name] for row in counted], np.float64)
         low = middle - np.array([row[f"{name}_low"] for row in counted], np.float64)
         high = np.array([row[f"{name}_high"] for row in counted], np.float64) - middle
         reach = np.nan_to_num(np.stack([low, high])).clip(0)
-        axis.errorbar(counts, middle, yerr=reach, fmt="o-", color=colour, capsize=2, label=name)
+        axis.errorbar(counts, middle, yerr=reach, fmt="o-", color=LINE, capsize=2, label=title)
         axis.set_xlabel("objects in the image")
         axis.set_xticks(sorted(set(counts)))
         axis.set_ylim(-0.02, 1.05)

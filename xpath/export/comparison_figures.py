@@ -163,6 +163,8 @@ def sizes_figure(path: Path, rows: Rows) -> None:
         path: A PNG.
         rows: Of ``size_rows``.
     """
+    from matplotlib.ticker import LogLocator, NullLocator
+
     titles = {
         "models": "models",
         "labels_per_model": "labels per model",
@@ -175,10 +177,11 @@ def sizes_figure(path: Path, rows: Rows) -> None:
             axis.annotate(row["model"], (row[column], row["dice"]), fontsize=7,
                           xytext=(5, 4), textcoords="offset points")  # fmt: skip
         axis.set_xscale("log")
-        axis.margins(x=0.25)
+        axis.margins(x=0.3)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_formatter("")
-        axis.set_ylim(0, 1)
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_ylim(0, 1.1)
         axis.set_xlabel(title)
         axis.set_ylabel("Dice")
         plain_axis(axis)

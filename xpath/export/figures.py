@@ -111,7 +111,7 @@ def importance_figure(
     shown = [name for name in classes if any(key[0] == name for key in by_key)]
     objects = sorted({key[1] for key in by_key}, key=lambda name: _largest(rows, name))
     with rc_context(STYLE):
-        height = 0.24 * len(objects) * max(1, len(shown)) ** 0.5 + 0.95
+        height = 0.24 * len(objects) * max(1, len(shown)) ** 0.5 + 1.1
         figure = Figure(figsize=(7.0, height))
         left, right = figure.subplots(1, 2, sharey=True)
         for number, name in enumerate(shown):
@@ -121,7 +121,7 @@ def importance_figure(
             _ratios(left, heights, chosen, colour, 0.7 / len(shown))
             _intervals(right, heights, chosen, colour, name)
         _finish(left, right, objects)
-        figure.subplots_adjust(0.27, 0.55 / height, 0.985, 1 - 0.32 / height, 0.06)
+        figure.subplots_adjust(0.27, 0.7 / height, 0.985, 1 - 0.32 / height, 0.06)
         return save_for_print(figure, stem)
 
 
@@ -224,12 +224,14 @@ def _intervals(
 
 
 def _finish(left: Any, right: Any, objects: Sequence[str]) -> None:
-    left.set_xscale("log")
+    _logarithmic(left)
     left.axvline(1, color="black", linewidth=0.8)
     right.axvline(0, color="black", linewidth=0.8)
     left.set_yticks(range(len(objects)), [short_name(name) for name in objects])
-    left.set_xlabel("importance, Eq. 12 (1: no change; diamond: of mean losses)")
-    right.set_xlabel("excess fall of log-odds, 95 % (0: none)")
+    left.set_xlabel(
+        "importance, Eq. 12 (1: no change)\nbar: mean of slides, diamond: of mean losses"
+    )
+    right.set_xlabel("excess fall of log-odds (0: none)\nwith 95 % interval, filled: without 0")
     for handle in right.legend(
         frameon=False, fontsize=7, loc="lower center", ncols=3, bbox_to_anchor=(0.5, 1.0)
     ).legend_handles:
@@ -238,6 +240,21 @@ def _finish(left: Any, right: Any, objects: Sequence[str]) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(length=2)
         axis.set_ylim(-0.6, len(objects) - 0.4)
+
+
+def _logarithmic(axis: Any) -> None:
+    """A logarithmic axis that shows values below 1 too, with plain ticks where it is short."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
+
+    axis.use_sticky_edges = False  # bars start at 1, which would become the end of the axis
+    axis.set_xscale("log")
+    axis.autoscale_view()
+    low, high = axis.get_xlim()
+    if high < 1000 * low:
+        few = MaxNLocator(4) if high < 4 * low else LogLocator(subs=(1, 2, 5))
+        axis.xaxis.set_major_locator(few)
+        axis.xaxis.set_major_formatter(ScalarFormatter(useOffset=False))
+        axis.xaxis.set_minor_locator(NullLocator())
 
 
 def _largest(rows: Sequence[Mapping[str, Any]], name: str) -> float:

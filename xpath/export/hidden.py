@@ -103,15 +103,15 @@ def hidden_figure(
     if not rows:
         return None
     pairs = max(len(pictures) for _, pictures in rows)
-    figure = Figure(figsize=(2 * pairs * (INCHES + 0.12), len(rows) * (INCHES + 0.75)))
+    figure = Figure(figsize=(2 * pairs * (INCHES + 0.12), len(rows) * (INCHES + 0.62)))
     axes = figure.subplots(len(rows), 2 * pairs, squeeze=False)
-    figure.subplots_adjust(0.01, 0.3 / (2 * len(rows)), 0.99, 1 - 0.5 / (2 * len(rows)), 0.05, 0.6)
+    figure.subplots_adjust(0.01, 0.3 / (2 * len(rows)), 0.99, 1 - 0.5 / (2 * len(rows)), 0.05, 0.5)
     for line, (title, pictures) in zip(axes, rows, strict=True):
         for axis in line:
             axis.set_axis_off()
         for number, one in enumerate(pictures):
             _pair(line[2 * number], line[2 * number + 1], one)
-        line[0].text(0, 1.32, title, fontsize=8, weight="bold", transform=line[0].transAxes)
+        line[0].text(0, 1.21, title, fontsize=8, weight="bold", transform=line[0].transAxes)
     return save_for_print(figure, stem)
 
 

@@ -41,7 +41,7 @@ def methods_figure(
     from matplotlib.figure import Figure
 
     panels = [("slide", overview)] + [
-        (f"{method.replace('_', ' ')}\n{model.replace('_', '-')}", _over(overview, values))
+        (f"{method.replace('_', ' ')}\n{model.replace('_', '-')} model", _over(overview, values))
         for model, methods in maps.items()
         for method, values in methods.items()
     ]

@@ -219,6 +219,14 @@ def test_strangers_are_all_named(tmp_path):
         load_biomedparse(path)
 
 
+def test_of_another_model_the_first_names_are_enough(tmp_path):
+    path = tmp_path / "strange.safetensors"
+    save_file({f"fc{number}.weight": torch.zeros(2) for number in range(9)}, path)
+
+    with pytest.raises(CheckpointError, match=r"fc4\.weight is no .*; and 4 more$"):
+        load_biomedparse(path)
+
+
 def test_one_parameter_twice_is_refused():
     value = torch.zeros(48, 48)
 

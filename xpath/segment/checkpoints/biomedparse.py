@@ -107,8 +107,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"{path} is no file of tensors alone, and no other is read because it could run code:"
-            f" {error}"
+            f"{path} is no file of tensors alone, and no other is read because it could run code;"
+            " wanted a state dict of torch.save, or .safetensors"
         ) from error
     for inner in ("module", "model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(inner), dict):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Renaming", "bare_name", "rename_biomedparse", "renaming"]
 
+SHOWN = 5
+"""Problems that a message names."""
 _HEAD = "sem_seg_head.predictor."
 _PIXEL = "sem_seg_head.pixel_decoder."
 _TEXT = _HEAD + "lang_encoder."
@@ -127,7 +129,8 @@ def renaming(names: Iterable[str], *, text_encoder: str = "causal") -> Renaming:
     twice = [name for name, count in Counter(ours.values()).items() if count > 1]
     problems += [f"{name} is there twice" for name in twice]
     if problems:
-        raise CheckpointError("; ".join(problems))
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise CheckpointError("; ".join(problems[:SHOWN]) + more)
     return Renaming(ours, dict(left_out))
 
 
