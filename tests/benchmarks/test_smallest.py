@@ -16,7 +16,8 @@ SMALLEST = {
     "benchmarks/attention_pool.py": ["--patches=20 --dim=8 --forwards=1 --repeats=1"],
     "benchmarks/geojson_export.py": ["--objects=20 --touching=0.5"],
     "benchmarks/mil_defaults.py": [
-        "--rows digits musk --bags=12 --ratios=1 --folds=2 --plain-epochs=1 --set=epochs=1"
+        "--rows digits musk --bags=12 --ratios=1 --folds=2 --positives=7 --plain-epochs=1"
+        " --set=epochs=1"
     ],
     "benchmarks/null_bias.py": ["--slides=2 --patches=2 --draws=1 --shares 0.5"],
     "benchmarks/ome_tiff_export.py": ["--size=300 --map=score", "--size=300 --map=colour"],
@@ -30,6 +31,7 @@ SMALLEST = {
     ],
     "benchmarks/throughput.py": ["--sides 4096 --islands=1 --labels=1 --repeats=1"],
     "benchmarks/training_batches.py": ["--batch=1x32 --fields=1 --steps=1"],
+    "benchmarks/training_step.py": ["--variants narrow --steps=1 --crops=1 --prompts=1"],
     "examples/glas_bags.py": ["--epochs=1 --folds=2 --reduce=4"],
     "examples/object_aware_mil.py": [""],
     "examples/segment_with_words.py": ["--out=overlay.png"],
