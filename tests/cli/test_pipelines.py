@@ -5,12 +5,16 @@ from __future__ import annotations
 import builtins
 import importlib
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from xpath.cli import doctor
 from xpath.cli.main import build_parser, main
+from xpath.explain.attribution import METHODS
+from xpath.explain.perturbation import HIDDEN_BY
 
 
 @pytest.mark.parametrize("name", ["run", "train-segmentor", "train-baseline", "evaluate"])
@@ -89,6 +93,36 @@ def test_the_doctor_survives_missing_packages(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "FAIL numpy" in out and "pip install numpy" in out
     assert "FAIL device" in out and "machine" in out
+
+
+def test_a_wheel_without_any_package_has_a_doctor(tmp_path):
+    """With the standard library alone, as ``pip install --no-deps`` leaves it."""
+    facts = tmp_path / "xpath_pathology-0.1.0.dist-info" / "METADATA"
+    facts.parent.mkdir()
+    facts.write_text("Metadata-Version: 2.1\nName: xpath-pathology\nVersion: 0.1.0\n")
+    paths = [str(Path(doctor.__file__).parents[2]), str(tmp_path)]
+    code = (
+        f"import sys; sys.path[:0] = {paths!r}; from xpath.cli.main import main;"
+        " sys.exit(main(sys.argv[1:]))"
+    )
+
+    def bare(*arguments):
+        command = [sys.executable, "-I", "-S", "-c", code, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    doctored = bare("doctor")
+    assert doctored.returncode == 1, doctored.stderr
+    assert "FAIL torch" in doctored.stdout and "pip install lazy-loader" in doctored.stdout
+    for name in build_parser()._subparsers._group_actions[0].choices:
+        assert "Traceback" not in bare(name, "--help").stderr
+
+
+def test_choices_of_explain_are_those_of_the_library():
+    parser = build_parser()._subparsers._group_actions[0].choices["explain"]
+    choices = {action.dest: action.choices for action in parser._actions}
+
+    assert choices["method"] == [*METHODS, "all"]
+    assert choices["hide"] == [*HIDDEN_BY]
 
 
 def test_a_command_without_its_packages_names_the_doctor(monkeypatch, capsys):

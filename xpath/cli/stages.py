@@ -41,6 +41,11 @@ __all__ = [
 
 SEALS = ("slides/*/*.done.json", "models/*.done.json")
 """Where a run keeps word of what is finished."""
+# fmt: off
+METHODS = ("activation", "attention", "centred", "gradient_x_input", "integrated_gradients",
+           "leave_one_out", "lrp", "random", "shapley")
+# fmt: on
+"""Those of ``xpath.explain.attribution``, which cannot be loaded before there are packages."""
 
 
 def add_study_options(parser: argparse.ArgumentParser) -> None:
@@ -272,8 +277,6 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:
-    from xpath.explain.attribution import METHODS
-
     add_batch_options(parser)
     parser.add_argument(
         "--method",
@@ -315,7 +318,6 @@ def _to_explain(args: argparse.Namespace) -> Study:
     Raises:
         ConfigError: Slides are explained with another way of hiding, and no ``--replace``.
     """
-    from xpath.explain.attribution import METHODS
     from xpath.study.study import open_study
 
     study = open_study(args.out)
