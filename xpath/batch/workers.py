@@ -186,10 +186,10 @@ class _LocalWorker:
 
     def submit(self, slide: SlideEntry) -> Future[LedgerEntry]:
         try:
-            self._last = self._pool.submit(self._job, slide)
+            self._last = self._pool.submit(_done, self._job, slide)
         except BrokenProcessPool:  # it ended while it waited
             self._pool = self._processes.new(self._number, self._job)
-            self._last = self._pool.submit(self._job, slide)
+            self._last = self._pool.submit(_done, self._job, slide)
         return self._last
 
     def stop(self) -> None:
@@ -206,10 +206,19 @@ def _begin(environment: Mapping[str, str], threads: int) -> None:
     The server that forked it has the environment of when it began. More threads than cores would
     wait for each other most of the time.
     """
-    signal.signal(signal.SIGINT, _leave)  # Ctrl-C reaches all processes; the first one speaks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first one ends those
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(threads)
+
+
+def _done(job: Job, slide: SlideEntry) -> LedgerEntry:
+    """Does the job. Ctrl-C ends it, and not the process, which the first one ends in good order."""
+    before = signal.signal(signal.SIGINT, _leave)
+    try:
+        return job(slide)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _leave(*_: object) -> None:
