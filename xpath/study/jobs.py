@@ -119,17 +119,25 @@ class StudyJob:
 
 
 def _job_of(stage: str, root: Path) -> StudyJob:
-    about = (root / "run.json").stat()
-    return _kept(stage, root, about.st_ino, about.st_mtime_ns)
+    return _kept(stage, root, _stamp(root / "run.json"), _stamp(root / "models"))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Changes with a file, or with the files of a folder."""
+    about = path.stat() if path.exists() else None
+    return (about.st_ino, about.st_mtime_ns) if about else (0, 0)
 
 
 @lru_cache(maxsize=1)
-def _kept(stage: str, root: Path, *about: int) -> StudyJob:
-    """The job, made once per process: what it loaded serves all slides the process gets."""
-    return StudyJob(stage, _opened(root, *about))
+def _kept(stage: str, root: Path, run: tuple[int, int], _models: tuple[int, int]) -> StudyJob:
+    """The job, made once per process: what it loaded serves all slides the process gets.
+
+    Classifiers that were trained again are loaded again.
+    """
+    return StudyJob(stage, _opened(root, run))
 
 
 @lru_cache(maxsize=1)
-def _opened(root: Path, *_: int) -> Study:
+def _opened(root: Path, _run: tuple[int, int]) -> Study:
     """The study of a run as it is now, opened once per process so that networks stay loaded."""
     return open_study(root)
