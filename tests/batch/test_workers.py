@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -151,6 +152,19 @@ def test_processes_wait_for_the_next_stage_and_share_the_cores(tmp_path, draw):
     assert not pids(third) & pids(second)
     threads = {line.split()[3] for line in (first / "begun.txt").read_text().splitlines()}
     assert threads == {str(max(1, usable_cores() // 2))}
+
+
+def test_processes_have_ended_when_their_executor_is_gone(tmp_path, draw):
+    before = set(threading.enumerate())
+    executor = LocalProcesses(2)
+    run(tmp_path / "run", executor, draw(tmp_path / "run"))
+    del executor
+
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    assert all(thread.daemon for thread in left), "Python's end would race with theirs"
+    for pid in pids(tmp_path / "run"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
 
 
 def test_gpus_are_dealt_out(tmp_path, draw):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import weakref
 from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -132,11 +133,12 @@ class _Staff:
             worker.stop()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class LocalProcesses:
     """Processes of this machine, the GPUs dealt out among them.
 
-    They wait for more work as long as this object lives.
+    They wait for more work as long as this object lives, and have ended when it is gone: a pool
+    that is still ending when Python does may print an error of its own.
     """
 
     count: int
@@ -146,6 +148,9 @@ class LocalProcesses:
     """Each of one process, those at work left out, by number."""
 
     lost = BrokenProcessPool
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, _end, self._pools)
 
     def run(
         self, job: Job, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
@@ -188,6 +193,7 @@ class _LocalWorker:
         try:
             self._last = self._pool.submit(_done, self._job, slide)
         except BrokenProcessPool:  # it ended while it waited
+            self._pool.shutdown()
             self._pool = self._processes.new(self._number, self._job)
             self._last = self._pool.submit(_done, self._job, slide)
         return self._last
@@ -198,6 +204,12 @@ class _LocalWorker:
             self._processes.put_back(self._number, self._pool)
         else:
             self._pool.shutdown(cancel_futures=True)
+
+
+def _end(pools: Mapping[int, ProcessPoolExecutor]) -> None:
+    """Ends processes that wait for work, and waits until they have."""
+    for pool in pools.values():
+        pool.shutdown()
 
 
 def _begin(environment: Mapping[str, str], threads: int) -> None:
