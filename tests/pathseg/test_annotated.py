@@ -4,6 +4,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from xpath.errors import DataError
 from xpath.pathseg.annotated import presuming_absence, read_annotated, read_split, split_images
@@ -49,6 +50,19 @@ def test_values_become_masks_and_unknown_types_are_ignored(folder):
         f"unspecified-nuclei-{object_type}"
         for object_type in ("inflammatory", "dead", "epithelial")
     }
+
+
+def test_a_picture_that_asks_to_be_turned_stays_on_its_mask(folder):
+    exif = Image.Exif()
+    exif[274] = 3
+    pixels = np.full((8, 8, 3), 200, np.uint8)
+    pixels[0] = 0
+    Image.fromarray(pixels).save(folder / "a.png", exif=exif)
+
+    image, masks, *_ = read_annotated(folder)[0].read()
+
+    assert (image == pixels).all()
+    assert masks[0].mask[0].all()
 
 
 def test_zero_may_be_a_class_and_groups_are_patients(folder):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import scipy.io
@@ -9,6 +10,7 @@ import tifffile
 from PIL import Image
 
 from xpath.errors import DataError
+from xpath.pathseg.image_files import image_size
 from xpath.pathseg.reading import (
     absent_labels,
     check_same_size,
@@ -33,12 +35,12 @@ from xpath.pathseg.record import LabelMask
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
-def test_an_image_keeps_its_pixels_and_loses_transparency(tmp_path, rng, suffix):
+def test_an_image_keeps_its_pixels(tmp_path, rng, suffix):
     pixels = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
     path = tmp_path / f"a{suffix}"
     Image.fromarray(pixels).save(path)
     with_alpha = tmp_path / "alpha.png"
-    Image.fromarray(np.dstack([pixels, np.full((5, 7), 9, np.uint8)])).save(with_alpha)
+    Image.fromarray(np.dstack([pixels, np.full((5, 7), 255, np.uint8)])).save(with_alpha)
 
     assert (read_image(path) == pixels).all()
     assert (read_image(with_alpha) == pixels).all()
@@ -57,11 +59,96 @@ def test_pixels_of_another_depth_are_named_and_never_cut_off(
     values = rng.integers(0, 256, (5, 7, channels)).astype(type_).squeeze()
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb" if channels == 3 else None)
 
-    if (type_, channels) == ("u2", 3):
-        assert (read_image(tmp_path / "a.tif") == values >> 8).all()  # the upper 8 bits
-        return
+    if type_ == "u2":
+        named = r"16-bit \(but no value above 2\d\d, as of 8 bits\)"
     with pytest.raises(DataError, match=rf"a\.tif has {named}.* pixels, and 8-bit RGB is needed"):
         read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(
+    ("top", "refused"), [(65535, ""), (4095, "above 4095, as of 12"), (255, "above 255, as of 8")]
+)
+def test_of_16_bits_the_upper_8_are_seen_unless_they_are_empty(tmp_path, suffix, top, refused):
+    """Cameras of 12 bits leave the upper ones empty: their images would come out black."""
+    values = np.linspace(0, top, 5 * 7 * 3).astype(np.uint16).reshape(5, 7, 3)
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".png":
+        cv2.imwrite(str(path), values[..., ::-1])
+    else:
+        tifffile.imwrite(path, values, photometric="rgb")
+
+    if refused:
+        with pytest.raises(DataError, match=f"no value {refused}.*0.0623 for 0..4095"):
+            read_image(path)
+    else:
+        assert (read_image(path) == values >> 8).all()
+
+
+def test_what_is_transparent_lies_on_white_as_on_slides(tmp_path):
+    """Hidden pixels are mostly black, which would be found to be nuclei."""
+    pixels = np.zeros((1, 3, 4), np.uint8)
+    pixels[0, 0], pixels[0, 1], pixels[0, 2] = (0, 0, 0, 0), (100, 50, 200, 255), (0, 100, 200, 51)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(pixels[..., :3]).save(tmp_path / "key.png", transparency=(0, 0, 0))
+
+    # a fifth of the colour and four fifths of white
+    assert read_image(tmp_path / "a.png").tolist() == [
+        [[255, 255, 255], [100, 50, 200], [204, 224, 244]]
+    ]
+    assert read_image(tmp_path / "key.png")[0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_pixels_keep_their_place_and_turns_are_told(tmp_path, rng, caplog, suffix, orientation):
+    """Masks and outlines are of the pixels as they are stored, and so is every slide."""
+    pixels = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(pixels).save(path, exif=exif)
+
+    assert (read_image(path) == pixels).all()
+    assert image_size(path) == (7, 5)
+    assert caplog.text.count(f"turn or mirror it (orientation {orientation})") == (orientation > 1)
+
+
+def test_pages_beside_the_first_are_told(tmp_path, rng, caplog):
+    pages = rng.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "stack.tif", pages, photometric="rgb")
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as file:
+        file.write(pages[0], photometric="rgb")
+        file.write(pages[0, ::2, ::2], photometric="rgb", subfiletype=1)
+    first = Image.fromarray(pages[0])
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[Image.fromarray(pages[1])])
+
+    assert (read_image(tmp_path / "pyramid.tif") == pages[0]).all()
+    assert not caplog.records
+    assert (read_image(tmp_path / "stack.tif") == pages[0]).all()
+    assert "stack.tif has 3 pages; only the first is read" in caplog.text
+    read_image(tmp_path / "a.gif")
+    assert "a.gif has 2 pages" in caplog.text
+
+
+@pytest.mark.parametrize("form", [{"imagej": True}, {"ome": True}])
+def test_colours_in_pages_of_their_own_are_not_taken_for_a_grey_picture(tmp_path, rng, form):
+    planes = rng.integers(0, 256, (3, 8, 9), dtype=np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif", planes, metadata={"axes": "CYX"}, photometric="minisblack", **form
+    )
+
+    with pytest.raises(DataError, match=r"3 pages, one of each channel.*Stack to RGB"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_tiff_of_a_form_that_is_not_read_is_not_called_truncated(tmp_path, rng):
+    bands = rng.integers(0, 256, (8, 8, 5), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", bands, photometric="minisblack", planarconfig="contig")
+
+    with pytest.raises(DataError, match=r"form that is not read \(compression NONE, 5 values") as e:
+        read_image(tmp_path / "a.tif")
+    assert "truncated" not in str(e.value)
 
 
 def test_a_grey_png_of_16_bits_is_no_image_but_a_mask(tmp_path):

@@ -311,6 +311,45 @@ def test_of_16_bits_the_upper_8_are_seen_which_is_said_once(write_tiff, picture,
     assert not caplog.records
 
 
+def test_16_bits_that_leave_the_upper_8_empty_are_refused(write_tiff, picture):
+    """They would be read as black."""
+    with pytest.raises(SlideError, match=r"16-bit \(but no value above 4080, as of 12 bits\)"):
+        Slide.open(write_tiff(np.full_like(picture, 255).astype(np.uint16) * 16))
+    black = write_tiff(np.zeros_like(picture, np.uint16), name="black.tiff")
+    with Slide.open(black) as slide:
+        assert not slide.read(Box(0, 0, 8, 8)).any()
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4, 6, 7, 8])
+def test_a_slide_that_asks_to_be_turned_is_read_as_it_is_stored(
+    tmp_path, picture, caplog, orientation
+):
+    """OpenSlide mirrors every tile in its place."""
+    tag = [(274, "H", 1, orientation, True)]
+    path = tmp_path / "a.tiff"
+    tifffile.imwrite(path, picture, photometric="rgb", tile=(128, 128), extratags=tag)
+
+    with Slide.open(path) as slide:
+        np.testing.assert_array_equal(slide.read(Box(0, 0, 400, 300)), picture)
+    assert f"turn or mirror it (orientation {orientation})" in caplog.text
+
+    tifffile.imwrite(path, picture[..., 0], tile=(128, 128), extratags=tag)
+    with pytest.raises(SlideError, match=rf"orientation {orientation}.*vips autorot a\.tiff"):
+        Slide.open(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "needs"), [(".mrxs", "the folder of its name"), (".vms", "the pictures beside it")]
+)
+def test_what_a_slide_of_several_files_lacks_is_named(tmp_path, suffix, needs):
+    """A .mrxs begins as a JPEG does, and is none."""
+    (tmp_path / f"a{suffix}").write_bytes(b"\xff\xd8\xff\xe0" + bytes(99))
+
+    with pytest.raises(SlideError, match=f"read together with {needs}") as caught:
+        Slide.open(tmp_path / f"a{suffix}")
+    assert "vips" not in str(caught.value)
+
+
 def test_what_is_missing_and_what_is_a_folder(tmp_path):
     with pytest.raises(SlideError, match=r"nobody\.svs does not exist"):
         Slide.open(tmp_path / "nobody.svs")

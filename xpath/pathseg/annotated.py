@@ -205,7 +205,8 @@ def _decode(path: Path, *, colour: bool) -> NDArray[np.uint8]:
 
     if not path.is_file():
         raise DataError(f"{path} is missing; it is named in images.csv: copy it there")
-    pixels = cv2.imread(str(path), cv2.IMREAD_COLOR if colour else cv2.IMREAD_UNCHANGED)
+    as_stored = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # so are masks
+    pixels = cv2.imread(str(path), as_stored if colour else cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise DataError(f"{path} cannot be decoded: truncated or no picture; fetch it again")
     if colour:

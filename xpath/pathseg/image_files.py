@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xpath.errors import DataError, StoreError
+from xpath.pathseg.decoding import stored_size
 from xpath.pathseg.reading import refuse_damage
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def image_size(path: Path) -> tuple[int, int]:
         if head.startswith(b"version https://git-lfs"):
             raise DataError(f"{path} is a Git LFS pointer, not the file; run `git lfs pull`")
         if not head.startswith(SIGNATURE):
-            return _other_size(path)
+            return stored_size(path)
         file.seek(0, 2)
         file.seek(max(0, file.tell() - 64))
         tail = file.read()
@@ -75,11 +76,3 @@ def write_png(path: Path, pixels: NDArray[np.generic]) -> None:
                 f"the disk is full; {path} was not written, free some space"
             ) from error
         raise
-
-
-def _other_size(path: Path) -> tuple[int, int]:
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        width, height = picture.size
-    return width, height

@@ -17,8 +17,8 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from xpath.errors import DataError
+from xpath.pathseg.decoding import decode_picture
 from xpath.pathseg.record import Annotated, LabelMask
-from xpath.store.pixel_types import convert_pixels, deep_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -51,11 +51,6 @@ __all__ = [
     "where_any",
 ]
 
-DEEP = {"F": "32-bit float", "I": "32-bit integer"} | dict.fromkeys(
-    ("I;16", "I;16L", "I;16B", "I;16N"), "16-bit integer"
-)
-"""Modes of Pillow's images that no RGB of 8 bits comes from without a scale."""
-
 
 @contextmanager
 def refuse_damage(path: Path, expected: str) -> Iterator[None]:
@@ -85,10 +80,14 @@ def refuse_damage(path: Path, expected: str) -> Iterator[None]:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Pixels ``(H, W, 3)`` of an RGB image: PNG, BMP, JPEG or plain TIFF, transparency dropped.
+    """Pixels ``(H, W, 3)`` of an RGB image: PNG, BMP, JPEG or plain TIFF.
+
+    What is transparent lies on white. Of several pages the first is read, pixels are not turned
+    where EXIF asks viewers to, and warnings say so.
 
     Raises:
-        DataError: The file is missing or damaged.
+        DataError: The file is missing or damaged, has pixels that are not of 8 bits a colour and
+            cannot be shown so, or a page for each colour.
     """
     return np.array(_decoded(path, "RGB"), dtype=np.uint8)
 
@@ -130,21 +129,9 @@ def read_label_map(path: Path) -> NDArray[np.integer]:
 
 
 def _decoded(path: Path, mode: str | None) -> Any:  # a PIL image, which we only turn into an array
-    """A PIL image, decoded to the end. OpenCV would fill what is missing and say nothing."""
-    import warnings
-
-    from PIL import Image
-
-    with refuse_damage(path, "image"), warnings.catch_warnings():
-        # sources hold images of 50 megapixels and more; they are no decompression bombs
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        if mode is not None and (type_ := deep_tiff(path)):
-            raise DataError(convert_pixels(path, type_))
-        with Image.open(path) as image:
-            if mode is not None and image.mode in DEEP:  # Pillow would cut them off at 255
-                raise DataError(convert_pixels(path, DEEP[image.mode]))
-            image.load()
-            return image if mode in (None, image.mode) else image.convert(mode)
+    """A PIL image, decoded to the end."""
+    with refuse_damage(path, "image"):
+        return decode_picture(path, mode)
 
 
 def read_pair(image_path: Path, mask_path: Path) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:

@@ -46,6 +46,13 @@ MOST_PIXELS_A_BYTE = 1000
 """Blank glass as JPEG has about 100."""
 FOREIGN = frozenset((".czi", ".isyntax", ".lif", ".nd2", ".oir", ".qptiff", ".vsi", ".zvi"))
 """Slides that Bio-Formats reads, and OpenSlide not, or not all of them."""
+COMPANIONS = {
+    ".mrxs": "the folder of its name beside it, which holds the pixels",
+    ".vms": "the pictures beside it that it names",
+    ".vmu": "the pictures beside it that it names",
+    ".dcm": "the other files of its folder, one or more for each level",
+}
+"""What a slide of several files needs, by the suffix of the file that is passed."""
 
 
 class OpenSlideReader:
@@ -184,6 +191,8 @@ def _advice(path: Path) -> str:
     """Advice on a file that is complete, but of a form OpenSlide does not read."""
     with path.open("rb") as file:
         head = file.read(8)
+    if (needs := COMPANIONS.get(path.suffix.lower())) and not (path.parent / path.stem).is_dir():
+        return f" {path.suffix} is read together with {needs}; copy that to {path.parent}, too"
     form = next((form for start, form in PICTURES.items() if head.startswith(start)), "")
     if path.suffix.lower() in FOREIGN:
         return (

@@ -9,6 +9,7 @@ Axes: H W pixels, h w pixels of a tile.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -19,6 +20,7 @@ import numpy as np
 
 from xpath.errors import SlideError
 from xpath.geometry import Box, Size
+from xpath.store.pixel_types import TURNED, tiff_orientation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from xpath.wsi.openslide_reader import OpenSlideReader
 
 __all__ = ["TiffReader", "faster"]
+
+logger = logging.getLogger(__name__)
 
 VENDORS = frozenset(("aperio", "generic-tiff"))
 """Formats in which a level is one image of a TIFF file, without gaps or overlaps."""
@@ -43,16 +47,31 @@ CACHE_BYTES = 2**25
 def faster(reader: OpenSlideReader) -> OpenSlideReader | TiffReader:
     """A reader of the same pixels in less time or with more levels, else the given one.
 
+    A file that asks viewers to turn it is read as it is stored: OpenSlide turns most of them tile
+    by tile, each in its place.
+
     Args:
         reader: The file as OpenSlide reads it.
+
+    Raises:
+        SlideError: It is to be turned, and cannot be read here.
     """
     if reader.properties.get("openslide.vendor") not in VENDORS:
         return reader
+    turned = tiff_orientation(reader.path)
+    if turned != 1:
+        logger.warning(TURNED, reader.path.name, turned)
     try:
         tiff = TiffReader(reader)
-    except Exception:  # noqa: BLE001 - tifffile may raise anything on a file OpenSlide can read
-        return reader
-    if tiff.agrees():
+    except Exception as error:  # tifffile may raise anything on a file OpenSlide can read
+        if turned == 1:
+            return reader
+        raise SlideError(
+            f"{reader.path.name} is to be turned or mirrored (orientation {turned}), which"
+            " OpenSlide does tile by tile; turn it once, for example with"
+            f" `vips autorot {reader.path.name} '{reader.path.stem}.turned.tiff[tile,pyramid]'`"
+        ) from error
+    if turned != 1 or tiff.agrees():
         return tiff
     tiff.close_file()
     return reader

@@ -185,7 +185,8 @@ def test_a_resolution_that_is_none_is_refused(predictor, image, mpp):
 @pytest.mark.parametrize(
     ("bad", "hint"),
     [
-        (np.zeros((64, 64, 3), np.float32), "uint8"),
+        (np.zeros((64, 64, 3), np.float32), r"uint8.*those in 0\.\.255 with image\.round"),
+        (torch.zeros(64, 64, 3), r"uint8.*those in 0\.\.255 with images\.round"),
         (np.full((64, 64, 3), np.nan), "NaN"),
         (np.zeros((64, 64, 4), np.uint8), "images must be"),
         (np.zeros((64, 64), np.uint8), "images must be"),

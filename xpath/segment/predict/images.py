@@ -40,8 +40,9 @@ def as_batch(images: object) -> Tensor:
     pixels = images if isinstance(images, torch.Tensor) else _as_tensor(images)
     if pixels.dtype != torch.uint8:
         raise DataError(
-            f"images must be uint8 RGB in 0..255, got {pixels.dtype}; of floats in 0..1 convert"
-            " with (images * 255).round().to(torch.uint8)"
+            f"images must be uint8 RGB in 0..255, got {pixels.dtype}; of floats convert"
+            " those in 0..1 with (images * 255).round().to(torch.uint8), those in 0..255 with"
+            " images.round().to(torch.uint8)"
         )
     if pixels.layout != torch.strided or pixels.device.type == "meta":
         raise DataError(f"images must be dense, got {pixels.layout} on {pixels.device}")
@@ -84,7 +85,10 @@ def _advice(dtype: np.dtype[Any]) -> str:
         )
     if not np.issubdtype(dtype, np.floating):
         return "with numpy.stack of the red, green and blue values, as uint8"
-    return "float images in 0..1 with (image * 255).round().astype(numpy.uint8)"
+    return (
+        "float images in 0..1 with (image * 255).round().astype(numpy.uint8), those in 0..255 with"
+        " image.round().astype(numpy.uint8)"
+    )
 
 
 def _nonsense(images: NDArray[np.generic]) -> str:
