@@ -15,6 +15,7 @@ def write(root, part, name, types, rng, *, instances=None):
     for below in ("Images", "Labels"):
         (root / part / below).mkdir(parents=True, exist_ok=True)
     pixels = rng.integers(0, 256, (2, 4, 4), dtype=np.uint8)
+    pixels[..., 3] = 255  # opaque, as published
     Image.fromarray(pixels).save(root / part / "Images" / f"{name}.png")
     instances = types if instances is None else np.asarray(instances, float)
     content = {"inst_map": instances, "type_map": types, "inst_type": np.unique(types)[1:]}

@@ -28,6 +28,7 @@ def write(root, slide, number, values, *, pictures=PICTURES, rng=None):
     """An image and its cell type map."""
     values = np.asarray(values, np.uint8)
     pixels = (rng or np.random.default_rng(2)).integers(0, 256, (*values.shape, 4), dtype=np.uint8)
+    pixels[..., 3] = 255  # opaque, as published
     files = {root / pictures / f"Slide_{slide}": pixels, root / MAPS / f"GT_{slide}": values}
     for folder, content in files.items():
         folder.mkdir(parents=True, exist_ok=True)
