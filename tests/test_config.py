@@ -57,6 +57,17 @@ def toml(tmp_path):
     return write
 
 
+def test_a_file_of_notepad_is_read(tmp_path):
+    (tmp_path / "run.toml").write_bytes(b"\xef\xbb\xbf# mine\r\n[grid]\r\nmpp = 1 # 10x\r\n")
+
+    assert load_config(Run, tmp_path / "run.toml") == Run(grid=Grid(mpp=1.0))
+
+
+def test_a_number_that_no_computer_has_is_refused():
+    with pytest.raises(ConfigError, match=r"grid\.mpp must be a number, got one beyond 1e308"):
+        load_config(Run, None, [f"grid.mpp={'9' * 400}"])
+
+
 def test_nothing_given_is_the_defaults():
     assert load_config(Run) == Run()
 

@@ -57,7 +57,7 @@ def load_config(
     values: dict[str, Any] = {} if base is None or path is not None else asdict(base)  # type: ignore[call-overload]  # a dataclass
     if path is not None:
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # as Notepad writes
         except (OSError, ValueError) as error:  # not TOML, or not even text
             raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     for override in overrides:
@@ -112,7 +112,10 @@ def as_type(hint: Any, value: Any, path: str) -> Any:
         return Path(value)
     if not _is_a(hint, value):
         raise ConfigError(f"{path} must be {_wanted(hint)}, got {value!r}")
-    return float(value) if hint is float else value
+    try:
+        return float(value) if hint is float else value
+    except OverflowError as error:
+        raise ConfigError(f"{path} must be {_wanted(hint)}, got one beyond 1e308") from error
 
 
 def to_json(config: Any) -> str:

@@ -392,3 +392,63 @@ def test_a_packed_table_is_to_be_unpacked(tmp_path):
 
     with pytest.raises(DataError, match="packed; unpack it"):
         read_labels(tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Slide ID,Label\na,x\n",
+        "slideId;LABEL\na;x\n",
+        "\r\n,\r\nslide_id,label\r\na,x\r\n",
+        '"sep=;"\nslide_id;label\na;x\n',
+        'slide_id,label,"grade; stage; margin; nodes"\na,x,1\n',
+        '"slide_id";"label";"a,b,c,d"\n"a";"x";""\n',
+        "slide_id,label\na,x\n\x1a",
+    ],
+)
+def test_columns_are_found_however_a_spreadsheet_wrote_them(write, text):
+    assert {name: row.label for name, row in read_labels(write(text)).items()} == {"a": "x"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-32", "utf-16", "utf-8-sig"])
+def test_tables_of_every_unicode_are_read(tmp_path, encoding):
+    (tmp_path / "l.csv").write_bytes("slide_id,label\na,M\u00fc\n".encode(encoding))
+
+    assert read_labels(tmp_path / "l.csv")["a"].label == "M\u00fc"
+
+
+@pytest.mark.parametrize("column", ["patient_id", "Patient ID", "PatientID", "Case ID", "case_id"])
+def test_patients_are_found_by_every_spelling(write, column):
+    """Else slides of one patient would train and test, in silence."""
+    labels = read_labels(write(f"slide_id,label,{column}\na,x,p1\nb,y,p1\n"))
+
+    assert [row.patient for row in labels.values()] == ["p1", "p1"]
+
+
+def test_a_column_that_may_name_patients_is_told(write, caplog):
+    read_labels(write("slide_id,label,subject_no,patient\na,x,1,p\n"))
+    assert not caplog.records
+
+    assert read_labels(write("slide_id,label,subject_no\na,x,1\n"))["a"].patient == ""
+    assert "the column subject_no is not read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"slide_id,label\na,x\nb\0\0\0", "bytes of zero"),
+        (b"slide_id,label\n1,a,x\n2,b,y\n", r"row\.names = FALSE"),
+        (b"slide_id,label\n1,a,x\nb,y\n", "in quotes"),
+        ("slide_id,label\na,M\u00fcller\n".encode("cp1252"), r"line 2 .*near b'a,M\\xfcller'"),
+        (b"slide_id,Slide ID,label\na,b,x\n", ""),
+        (b"Slide-ID,Slide ID,label\na,b,x\n", "needs the columns slide_id"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_told(tmp_path, content, message):
+    (tmp_path / "l.csv").write_bytes(content)
+
+    if not message:  # the exact name wins
+        assert set(read_labels(tmp_path / "l.csv")) == {"a"}
+        return
+    with pytest.raises(DataError, match=message):
+        read_labels(tmp_path / "l.csv")

@@ -42,6 +42,11 @@ SAFE_NAME = re.compile(
 """Names that a folder can have on every system, because results go to one of the slide's name."""
 
 
+PATIENT_COLUMNS = ("patient", "case_id", "patient_id")
+"""Where label tables have whose slide it is, the first that is there; the second is CLAM's."""
+PATIENT_WORDS = ("patient", "case", "subject", "participant", "donor")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SlideEntry:
     """A slide to work on."""
@@ -113,8 +118,8 @@ def read_labels(path: Path, *, keep_na: bool = False) -> dict[str, SlideLabel]:
     """Labels by slide id.
 
     A CSV file with columns ``slide_id`` and ``label``, and if wanted ``patient`` (or CLAM's
-    ``case_id``), ``site`` and ``mpp``. NA, NaN, None, null, N/A and ``-`` are gaps, and counted in
-    a warning.
+    ``case_id``, or ``patient_id``), ``site`` and ``mpp``. NA, NaN, None, null, N/A and ``-`` are
+    gaps, and counted in a warning.
 
     Args:
         path: The file.
@@ -201,7 +206,7 @@ def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
         DataError: Unreadable, without rows or a wanted column, or a slide without name or twice.
     """
     try:
-        table = read_user_table(path, *columns)
+        table = read_user_table(path, *columns, also=(*PATIENT_COLUMNS, "site", "mpp"))
     except DataError as error:
         raise DataError(f"{error}{_stamp_hint(error)}") from error
     empty = [number for number, row in enumerate(table, start=2) if not row["slide_id"]]
@@ -229,7 +234,8 @@ def _labels_of(
         words = "" if keep_na else count_missing(written)
         gaps = f" ({words}); is it a class, say --keep-na" if words else ""
         logger.warning("%s: %d of %d slides have no label%s", path, lacking, len(rows), gaps)
-    patients = [row.get("patient") or row.get("case_id") or "" for row in rows]
+    patients = [next(filter(None, map(row.get, PATIENT_COLUMNS)), "") for row in rows]
+    _tell_patients(path, rows[0])
     if words := count_missing(patients):
         logger.warning("%s: slides without a patient (%s) are each a patient's", path, words)
     labels = {
@@ -248,6 +254,16 @@ def _labels_of(
                 " ones: %s; correct the table if they are one", path, column, names,
             )  # fmt: skip
     return labels
+
+
+def _tell_patients(path: Path, row: Mapping[str, str]) -> None:
+    """Warns of a column that may name patients, where none is read: they would be torn apart."""
+    likely = [name for name in row if any(word in name for word in PATIENT_WORDS)]
+    if likely and not any(name in row for name in PATIENT_COLUMNS):
+        logger.warning(
+            "%s: the column %s is not read; if it says whose slides they are, name it patient, or"
+            " slides of one patient may train and test", path, likely[0],
+        )  # fmt: skip
 
 
 def _known(text: str) -> str:

@@ -49,6 +49,9 @@ WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """How files of Excel begin: today's are archives."""
 MOST_SHOWN = 300
 """Letters of the names of columns in a message."""
+QUOTED = re.compile(r'"[^"]*"')
+LONGEST_HEADER = 1 << 16
+"""Letters in which the names of columns are looked for, to see what separates them."""
 GUARDED = re.compile(r"'+[=+\-@\t\r]")
 
 
@@ -143,29 +146,32 @@ def read_rows(path: Path, row: type[T]) -> list[T]:
     return [row(**{name: values[name] for name in types}) for values in _typed(path, frame, types)]
 
 
-def read_user_table(path: Path, *columns: str) -> list[dict[str, str]]:
+def read_user_table(path: Path, *columns: str, also: Sequence[str] = ()) -> list[dict[str, str]]:
     """Rows of a table that a user or another program wrote, all as text.
 
     Cells are separated by commas, semicolons, tabs or bars. Names of columns come in lower case,
-    all without blanks around them, and gaps as ``""``. Rows of nothing but gaps are left out.
+    all without blanks around them, and gaps as ``""``. Rows of nothing but gaps are left out, also
+    before the names of columns.
 
     Args:
-        path: The file, in UTF-8 or UTF-16.
-        columns: Names that must be there, in any case.
+        path: The file, in UTF-8, UTF-16 or UTF-32.
+        columns: Names that must be there. Capitals, blanks, dashes and ``_`` make no difference:
+            ``Slide ID`` is ``slide_id``.
+        also: Names that may be there, spelt so, too.
 
     Raises:
         DataError: It cannot be read, lacks a column, has one twice, has no row, or has a row with
             more cells than there are columns.
     """
     table = _user_cells(path)
-    names = [name.lower() for name in table[0]] if table else []
+    names = _column_names(table[0] if table else [], (*columns, *also))
     twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
         raise DataError(
             f"{path} has several columns named {', '.join(twice)} (capitals make no difference);"
             " leave the one that is meant"
         )
-    cells = [[_unguarded(cell) for cell in row] for row in table[1:] if any(row)]
+    cells = [[_unguarded(cell) for cell in row] for row in table[1:]]
     longer = next((row for row in cells if any(row[len(names) :])), None)
     if not cells or not {name.lower() for name in columns} <= set(names):
         raise DataError(
@@ -174,9 +180,14 @@ def read_user_table(path: Path, *columns: str) -> list[dict[str, str]]:
             " rename the columns, or add what is missing"
         )
     if longer:
+        numbered = all(len(row) == len(names) + 1 for row in cells)
         raise DataError(
             f"{path} has {len(longer)} cells in the row of {longer[0]!r}, but {len(names)} columns;"
-            " put text with a comma in it in quotes"
+            + (
+                " write it without names of rows (R: row.names = FALSE)"
+                if numbered
+                else " put text with a comma in it in quotes"
+            )
         )
     return [dict(zip_longest(names, row[: len(names)], fillvalue="")) for row in cells]
 
@@ -192,20 +203,37 @@ def parse_number(text: str) -> float:
     return float(text if "." in text else text.replace(",", "."))
 
 
+def _column_names(given: Sequence[str], known: Iterable[str]) -> list[str]:
+    """Names of columns in lower case, known ones as we spell them if one alone may be meant."""
+    names = [name.lower() for name in given]
+    for wanted in known:
+        alike = [index for index, name in enumerate(names) if _letters(name) == _letters(wanted)]
+        if wanted not in names and len(alike) == 1:
+            names[alike[0]] = wanted
+    return names
+
+
+def _letters(name: str) -> str:
+    return "".join(sign for sign in name if sign.isalnum())
+
+
 def _user_cells(path: Path) -> list[list[str]]:
-    """Cells without blanks around them, however they are separated.
+    """Cells without blanks around them, however they are separated, of rows that have any.
 
     Raises:
         DataError: No text, in an encoding that is only guessed, or quotes that do not end.
     """
     try:
-        text = _user_text(path)
+        text = _user_text(path).lstrip("\r\n")
         first, _, rest = text.partition("\n")
-        if first.strip().lower().startswith("sep="):  # as Excel writes to itself
-            text, first = rest, rest.partition("\n")[0]
-        comma = max(",;\t|", key=first.count)  # spreadsheets of some countries write semicolons
+        if first.strip(' "\r').lower().startswith("sep="):  # as Excel writes to itself
+            text = rest
+        lines = QUOTED.sub("x", text[:LONGEST_HEADER]).splitlines()
+        header = next((line for line in lines if line.strip(",;|\t ")), "")
+        comma = max(",;\t|", key=header.count)  # spreadsheets of some countries write semicolons
         table = csv.reader(StringIO(text, newline=""), delimiter=comma, strict=True)
-        return [[cell.strip() for cell in row] for row in table]
+        rows = ([cell.strip() for cell in row] for row in table)
+        return [row for row in rows if any(row)]
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"{path} cannot be read ({error}); pass a CSV file in UTF-8 (Excel: save as CSV UTF-8)"
@@ -213,7 +241,7 @@ def _user_cells(path: Path) -> list[list[str]]:
 
 
 def _user_text(path: Path) -> str:
-    """The text of a file in UTF-8 or UTF-16.
+    """The text of a file in UTF-8, UTF-16 or UTF-32.
 
     Encodings of one byte a letter are not guessed: a name read wrongly would be another name.
 
@@ -226,17 +254,24 @@ def _user_text(path: Path) -> str:
     if content.startswith(PACKED):
         raise ValueError("it is packed; unpack it")
     encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    if b"\0" in content[:2]:  # a letter of two bytes, without a mark before it
+    if content.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        encoding = "utf-32"
+    elif b"\0" in content[:2]:  # a letter of two bytes, without a mark before it
         encoding = "utf-16-be" if content[0] == 0 else "utf-16-le"
     try:
-        return content.decode(encoding).lstrip("\ufeff")  # some programs write the mark twice
+        text = content.decode(encoding).lstrip("\ufeff")  # some programs write the mark twice
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        near = content[max(0, error.start - 10) : error.end + 5].split(b"\n")
+        before = content[max(0, error.start - 10) : error.start].rpartition(b"\n")[2]
+        near = before + content[error.start : error.end + 5].partition(b"\n")[0]
         raise ValueError(
             f"line {line} has letters that are not {encoding.removesuffix('-sig').upper()}, near"
-            f" {near[0]!r}; of Windows' own encoding: iconv -f WINDOWS-1252 -t UTF-8"
+            f" {near!r}; of Windows' own encoding: iconv -f WINDOWS-1252 -t UTF-8"
         ) from error
+    text = text.rstrip("\x1a")  # ends files of DOS
+    if "\0" in text:
+        raise ValueError("it holds bytes of zero, as files that were not written to their end")
+    return text
 
 
 def _guarded(value: Any) -> Any:
