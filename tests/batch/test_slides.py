@@ -53,6 +53,38 @@ def test_files_are_taken_whatever_their_suffix_and_once(folder):
     assert [slide.slide_id for slide in slides] == ["note", "a", "b", "c"]
 
 
+def test_links_are_followed_once_and_a_dangling_one_is_a_slide_all_the_same(folder, tmp_path):
+    """Folders of links are how others share slides, and a drive may be gone."""
+    away = tmp_path / "away"
+    away.mkdir()
+    (away / "d.svs").touch()
+    (away / "back").symlink_to(folder)
+    (folder / "linked").symlink_to(away)
+    (folder / "e.svs").symlink_to(tmp_path / "gone.svs")
+    (folder / "self.svs").symlink_to(folder / "self.svs")
+    (folder / "f.svs").mkdir()
+
+    assert {slide.slide_id for slide in find_slides(folder)} == {"a", "b", "c", "d", "e", "self"}
+
+
+def test_a_folder_nobody_may_read_is_told(folder, caplog, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match="no slides found"):
+        find_slides(folder)
+    assert f"{folder} is not searched for slides: Permission denied" in caplog.text
+
+
+def test_all_names_that_no_folder_can_have_are_told_at_once(folder):
+    for name in ("a?", "CON"):
+        (folder / f"{name}.svs").touch()
+
+    with pytest.raises(DataError, match=r"named 'CON'.*named 'a\?'"):
+        find_slides(folder)
+
+
 def test_slides_of_one_name_are_refused(folder):
     (folder / "deep" / "b.tiff").touch()
 

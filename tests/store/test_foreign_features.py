@@ -429,3 +429,46 @@ def test_a_size_nobody_can_read_is_none_and_costs_no_features(tmp_path, side):
     for path in (stamp, other, store):
         found = read_patch_features(path)
         assert found.side is None and len(found.features) == 3
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_store_whose_copy_was_not_finished_is_refused(tmp_path, zarr_format):
+    """Parts that are missing are read as zeros."""
+    root = zarr.create_group(tmp_path / "a.zarr", zarr_format=zarr_format)
+    group = root.create_group("tables/uni_tiles")
+    group.attrs["region"] = "tiles"
+    group.create_array("X", data=np.ones((5, 4), np.float32), chunks=(2, 4))
+    assert read_patch_features(tmp_path / "a.zarr").features.all()
+
+    last = sorted(
+        path for path in (tmp_path / "a.zarr/tables/uni_tiles/X").rglob("*")
+        if path.is_file() and not path.name.startswith((".z", "zarr"))
+    )[-1]  # fmt: skip
+    last.unlink()
+
+    with pytest.raises(StoreError, match=r"a\.zarr has 2 of 3 parts of .*X.*copied or written"):
+        read_patch_features(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("chunks", [(2, 4), None])
+def test_a_file_whose_writer_was_killed_is_refused(tmp_path, chunks):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        features = file.create_dataset("features", (5, 4), np.float32, chunks=chunks)
+        if chunks:
+            features[:3] = 1
+    named = "2 of 3" if chunks else "0 of 1"
+
+    with pytest.raises(StoreError, match=rf"a\.h5 has {named} parts of /features"):
+        read_patch_features(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["features"][:] = 0
+
+    assert not read_patch_features(tmp_path / "a.h5").features.any()  # zeros that were written
+
+
+def test_a_side_written_as_an_array_is_one(tmp_path):
+    path = write_h5(
+        tmp_path / "a.h5", features=FEATURES, coords=(COORDS, {"patch_size_level0": [512]})
+    )
+
+    assert read_patch_features(path).side == 512

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -271,6 +272,11 @@ def test_a_file_of_another_form_comes_with_the_way_to_convert_it(tmp_path, pictu
 
     with pytest.raises(SlideError, match=r"in tiles, not strips.*vips tiffsave strips\.tif strips"):
         Slide.open(tmp_path / "strips.tif")
+    (tmp_path / "strips.tif").rename(tmp_path / "it's 1.tif")
+    with pytest.raises(SlideError) as caught:
+        Slide.open(tmp_path / "it's 1.tif")
+    command = str(caught.value).rpartition("`vips ")[2].partition("`")[0]
+    assert shlex.split(command)[:3] == ["tiffsave", "it's 1.tif", "it's 1.converted.tiff"]
     with pytest.raises(SlideError, match=r"PNG is a picture.*vips tiffsave"):
         Slide.open(tmp_path / "picture.png")
 
@@ -353,6 +359,9 @@ def test_what_a_slide_of_several_files_lacks_is_named(tmp_path, suffix, needs):
 def test_what_is_missing_and_what_is_a_folder(tmp_path):
     with pytest.raises(SlideError, match=r"nobody\.svs does not exist"):
         Slide.open(tmp_path / "nobody.svs")
+    (tmp_path / "link.svs").symlink_to("/away/a.svs")
+    with pytest.raises(SlideError, match=r"link\.svs does not exist.*link to /away/a\.svs"):
+        Slide.open(tmp_path / "link.svs")
     with pytest.raises(SlideError, match="is a folder"):
         Slide.open(tmp_path)
 

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -97,10 +97,12 @@ def find_slides(sources: Path | Iterable[Path]) -> list[SlideEntry]:
 
     Args:
         sources: A folder or file, or several. In folders files are chosen by suffix, and hidden
-            ones are left out; a file is taken whatever its suffix.
+            ones are left out; links are followed, but no folder is entered twice. A file is taken
+            whatever its suffix.
 
     Raises:
-        DataError: No slides, a path that does not exist, or two slides of one name.
+        DataError: No slides, a path that does not exist, two slides of one name, or names that no
+            folder can have.
     """
     paths: list[Path] = []
     for source in [sources] if isinstance(sources, Path) else sources:
@@ -111,7 +113,15 @@ def find_slides(sources: Path | Iterable[Path]) -> list[SlideEntry]:
     if not paths:
         raise DataError(f"no slides found; looked for {', '.join(sorted(SLIDE_SUFFIXES))}")
     _refuse_one_name(paths)
-    return [SlideEntry(slide_id=plain_name(path.stem), path=path) for path in paths]
+    slides, refused = [], []
+    for path in paths:
+        try:
+            slides.append(SlideEntry(slide_id=plain_name(path.stem), path=path))
+        except DataError as error:
+            refused.append(str(error))
+    if refused:
+        raise DataError("; ".join(refused))
+    return slides
 
 
 def read_labels(path: Path, *, keep_na: bool = False) -> dict[str, SlideLabel]:
@@ -177,12 +187,33 @@ def _labelled(slide: SlideEntry, label: SlideLabel | None) -> SlideEntry:
     return replace(slide, label=label.label, patient=label.patient, site=label.site, mpp=mpp)
 
 
-def _in_folder(folder: Path) -> Iterable[Path]:
-    """Files that look like slides, but for hidden ones like the ``._x.svs`` of macOS."""
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in SLIDE_SUFFIXES and not hidden and path.is_file():
-            yield path
+def _in_folder(folder: Path) -> Iterator[Path]:
+    """Files that look like slides, but for hidden ones like the ``._x.svs`` of macOS.
+
+    A link whose file is gone is one, too: it is a slide that cannot be read, not none.
+    """
+    waiting, links, entered = [folder], list[Path](), set[Path]()
+    while waiting or links:
+        home = waiting.pop() if waiting else links.pop()
+        if home.resolve() in entered:
+            continue
+        entered.add(home.resolve())
+        for path in _listed(home):
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                (links if path.is_symlink() else waiting).append(path)
+            elif path.suffix.lower() in SLIDE_SUFFIXES and (path.is_file() or path.is_symlink()):
+                yield path
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder, with a warning nothing where it may not be read."""
+    try:
+        return sorted(folder.iterdir())
+    except PermissionError as error:
+        logger.warning("%s is not searched for slides: %s", folder, error.strerror)
+        return []
 
 
 def _refuse_one_name(paths: Sequence[Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from xpath.errors import DataError
@@ -61,7 +62,7 @@ def decode_picture(path: Path, mode: str | None) -> Any:  # a PIL image
             if form := tiff_form(path):
                 raise DataError(
                     f"{path} is a TIFF of a form that is not read ({form}); convert it to RGB, for"
-                    f" example with `vips copy {path.name} '{path.stem}.png'`"
+                    f" example with `vips copy {quote(path.name)} {quote(path.stem)}.png`"
                 ) from error
             raise
         with image:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from xpath.errors import DataError, ShapeError, StoreError, XPathError
+from xpath.store.foreign_arrays import REMEDY, native_rows, read_values, refuse_bomb, rows_of
 from xpath.store.names import FEATURE_SUFFIXES, plain_name
 from xpath.store.schema import FEATURES, damage_refused, first_line
 from xpath.store.trial import try_h5
@@ -29,9 +30,6 @@ STAMP_UM = 256.0
 """Side of STAMP's tiles, microns, where an early file does not say."""
 STAMP_PIXELS = 224
 """In files of the first STAMP coordinates are counted in tiles of so many pixels."""
-REMEDY = "look at it with the program that wrote it, or extract its features again"
-LARGEST = 1 << 30
-"""Bytes of features that any file may unpack to; a larger one may unpack to 100 times its size."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # arrays do not compare to one bool
@@ -60,7 +58,7 @@ class PatchFeatures:
             DataError: No patches, another type, NaN or infinity; the patch is named.
             ShapeError: Features not ``(N, D)``, or not one pair of coordinates per patch.
         """
-        object.__setattr__(self, "features", _native(self.features))
+        object.__setattr__(self, "features", native_rows(self.features))
         if self.features.size == 0:
             raise DataError(f"slide {self.slide_id} has no patches; drop it, or patch it again")
         if self.features.ndim != 2:
@@ -208,7 +206,7 @@ def _read_pt(path: Path) -> PatchFeatures:
             f"{path} holds a tensor of {content.layout} and {content.dtype}, wanted dense floating"
             " features (N, D)"
         )
-    _refuse_bomb(path, content.numel() * content.element_size())
+    refuse_bomb(path, content.numel() * content.element_size())
     numpy_has_it = content.dtype in (torch.float16, torch.float32, torch.float64)
     plain = content.detach().resolve_neg()
     plain = plain if numpy_has_it else plain.float()
@@ -253,8 +251,8 @@ def _clam_or_trident(path: Path, file: Any) -> dict[str, Any]:
     side = about.get("patch_size_level0")
     return {
         "layout": "xpath" if ours else "trident" if trident else "clam",
-        "features": _values(path, features),
-        "coords": None if coords is None else _rows(_values(path, coords)).astype(np.float64),
+        "features": read_values(path, features),
+        "coords": None if coords is None else rows_of(read_values(path, coords)).astype(np.float64),
         "side": _side(side),
         "encoder": _text(features.attrs.get("encoder", "")),
     }
@@ -262,10 +260,10 @@ def _clam_or_trident(path: Path, file: Any) -> dict[str, Any]:
 
 def _stamp(path: Path, file: Any) -> dict[str, Any]:
     """Early files have neither unit nor size: their tiles are 224 wide and mean 256 microns."""
-    features = _values(path, file["feats" if "feats" in file else "patch_embeddings"])
+    features = read_values(path, file["feats" if "feats" in file else "patch_embeddings"])
     coords, side = None, None
     if "coords" in file:
-        coords = _rows(_values(path, file["coords"])).astype(np.float64)
+        coords = rows_of(read_values(path, file["coords"])).astype(np.float64)
         side = _side(file.attrs.get("tile_size_um", file.attrs.get("tile_size")))
         in_um = "tile_size_um" in file.attrs or _text(file.attrs.get("unit", "")) == "um"
         if not in_um and round(_stride(coords) if side is None else side) == STAMP_PIXELS:
@@ -309,7 +307,7 @@ def _read_wsidata(path: Path, table: str | None) -> PatchFeatures:
             f" {', '.join(known or sorted(tables)) or 'no tables'}"
         )
     tiles = str(tables[chosen].attrs["region"])
-    features = np.asarray(_values(path, tables[chosen]["X"]))
+    features = np.asarray(read_values(path, tables[chosen]["X"]))
     side = _tile_side(root, tiles)
     return PatchFeatures(
         slide_id=plain_name(path.name),
@@ -338,54 +336,10 @@ def _tile_side(root: Any, tiles: str) -> float | None:
 def _side(value: Any) -> float | None:
     """A length as it stands in an attribute, None where it is no single positive number."""
     try:
-        side = float(value)
+        side = float(np.ravel(value)[0] if np.size(value) == 1 else value)
     except (TypeError, ValueError):
         return None
     return side if 0 < side < math.inf else None
-
-
-def _values(path: Path, dataset: Any) -> NDArray[Any]:
-    """All values of an array in a file, if the file can hold so many.
-
-    Raises:
-        StoreError: It cannot, or what is there is no array.
-    """
-    if getattr(dataset, "shape", None) is None:
-        raise StoreError(
-            f"{path} has an empty array or a group where features or coordinates of patches are"
-            " looked for, wanted arrays (N, D) and (N, 2)"
-        )
-    _refuse_bomb(path, math.prod(dataset.shape) * dataset.dtype.itemsize)
-    values: NDArray[Any] = dataset[()]
-    return values
-
-
-def _refuse_bomb(path: Path, wanted: int) -> None:
-    """Refuses a file that would unpack to far more than it holds.
-
-    Raises:
-        StoreError: It would.
-    """
-    files = path.rglob("*") if path.is_dir() else [path]
-    held = sum(file.stat().st_size for file in files if file.is_file())
-    if wanted > LARGEST + 100 * held:
-        raise StoreError(
-            f"{path} has {held} bytes and claims to hold {wanted} of features; {REMEDY}"
-        )
-
-
-def _native(features: NDArray[Any]) -> NDArray[Any]:
-    """Rows ``(N, D)`` in a type torch knows: the byte order of this machine, 8 bytes at most."""
-    rows = _rows(np.asarray(features))
-    if rows.dtype.kind != "f":
-        return rows
-    native = np.float64 if rows.dtype.itemsize > 8 else rows.dtype.newbyteorder("=")
-    return np.ascontiguousarray(rows, native)
-
-
-def _rows(array: NDArray[Any]) -> NDArray[Any]:
-    """Without the leading axis of length one that some pipelines leave on CLAM's arrays."""
-    return array[0] if array.ndim == 3 and len(array) == 1 else array
 
 
 def _stride(coords: NDArray[np.float64]) -> float:

@@ -332,7 +332,12 @@ def _number(value: Any) -> float | None:
 def _bytes(path: Path) -> bytes:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.lower().endswith((".geojson", ".json"))]
+            names = [
+                name
+                for name in archive.namelist()
+                if name.lower().endswith((".geojson", ".json"))
+                and not name.rpartition("/")[2].startswith(".")  # as macOS adds to each file
+            ]
             if len(names) != 1:
                 raise ValueError(f"{len(names)} GeoJSON files in the archive, wanted one")
             with archive.open(names[0]) as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -170,9 +171,10 @@ def convert_pixels(path: Path, type_: str, *, options: str = "") -> str:
         type_: Their type in words.
         options: Of the TIFF that ``vips`` is to write.
     """
+    target = quote(f"{path.stem}.8bit.tiff{options}")
     return (
         f"{path} has {type_} pixels, and 8-bit RGB is needed; scale them to 0..255, for example"
-        f" with `vips linear {path.name} '{path.stem}.8bit.tiff{options}' FACTOR 0 --uchar`, where"
+        f" with `vips linear {quote(path.name)} {target} FACTOR 0 --uchar`, where"
         " FACTOR is 255 over the largest value there can be: 255 for values in 0..1, 1 for 0..255,"
         " 0.0623 for 0..4095 and 0.00389 for 0..65535"
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -156,7 +157,8 @@ def _open(path: Path) -> Any:
     import openslide
 
     if not path.exists():
-        raise SlideError(f"{path} does not exist")
+        link = f", it is a link to {path.readlink()}, which is gone" if path.is_symlink() else ""
+        raise SlideError(f"{path} does not exist{link}")
     if path.is_dir():
         raise SlideError(f"{path} is a folder, not a slide; pass one of the files in it")
     if type_ := deep_tiff(path):
@@ -194,16 +196,17 @@ def _advice(path: Path) -> str:
     if (needs := COMPANIONS.get(path.suffix.lower())) and not (path.parent / path.stem).is_dir():
         return f" {path.suffix} is read together with {needs}; copy that to {path.parent}, too"
     form = next((form for start, form in PICTURES.items() if head.startswith(start)), "")
+    name, stem = quote(path.name), quote(path.stem)
     if path.suffix.lower() in FOREIGN:
         return (
             " If so: it is of a scanner that OpenSlide does not read; convert it to OME-TIFF, for"
-            f" example in QuPath, or with `bfconvert {path.name} {path.stem}.ome.tiff`"
+            f" example in QuPath, or with `bfconvert {name} {stem}.ome.tiff`"
         )
     if not form:
         return ""
     return (
         f" If so: {form}; convert it, for example with"
-        f" `vips tiffsave {path.name} {path.stem}.converted.tiff --tile --pyramid`"
+        f" `vips tiffsave {name} {stem}.converted.tiff --tile --pyramid`"
     )
 
 

@@ -14,6 +14,7 @@ import os
 import threading
 import weakref
 from functools import lru_cache
+from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -66,10 +67,11 @@ def faster(reader: OpenSlideReader) -> OpenSlideReader | TiffReader:
     except Exception as error:  # tifffile may raise anything on a file OpenSlide can read
         if turned == 1:
             return reader
+        target = quote(f"{reader.path.stem}.turned.tiff[tile,pyramid]")
         raise SlideError(
             f"{reader.path.name} is to be turned or mirrored (orientation {turned}), which"
             " OpenSlide does tile by tile; turn it once, for example with"
-            f" `vips autorot {reader.path.name} '{reader.path.stem}.turned.tiff[tile,pyramid]'`"
+            f" `vips autorot {quote(reader.path.name)} {target}`"
         ) from error
     if turned != 1 or tiff.agrees():
         return tiff

@@ -163,6 +163,7 @@ def test_children_packages_and_bare_geometries(tmp_path):
     (tmp_path / "b.geojson.gz").write_bytes(gzip.compress(text.encode()))
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
         archive.writestr("objects.geojson", text)
+        archive.writestr("__MACOSX/._objects.geojson", b"\0\5\x16\7")
     (tmp_path / "d.geojson").write_bytes(gzip.compress(text.encode()))  # whatever its suffix
     paths = [written(tmp_path, collection), *(tmp_path / n for n in ("b.geojson.gz", "c.zip"))]
     paths.append(tmp_path / "d.geojson")
