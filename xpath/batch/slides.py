@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from xpath.batch.dicom_series import one_of_each_series
 from xpath.errors import DataError
 from xpath.store.names import (
     SLIDE_SUFFIXES,
@@ -98,7 +99,7 @@ def find_slides(sources: Path | Iterable[Path]) -> list[SlideEntry]:
     Args:
         sources: A folder or file, or several. In folders files are chosen by suffix, and hidden
             ones are left out; links are followed, but no folder is entered twice. A file is taken
-            whatever its suffix.
+            whatever its suffix. The files of a DICOM series are one slide, named by the first.
 
     Raises:
         DataError: No slides, a path that does not exist, two slides of one name, or names that no
@@ -109,7 +110,7 @@ def find_slides(sources: Path | Iterable[Path]) -> list[SlideEntry]:
         if not source.exists():
             raise DataError(f"{source} does not exist; pass a slide or a folder of slides")
         paths += sorted(_in_folder(source)) if source.is_dir() else [source]
-    paths = list(dict.fromkeys(paths))
+    paths = one_of_each_series(dict.fromkeys(paths))
     if not paths:
         raise DataError(f"no slides found; looked for {', '.join(sorted(SLIDE_SUFFIXES))}")
     _refuse_one_name(paths)
