@@ -209,7 +209,7 @@ def _in_folder(folder: Path) -> Iterator[Path]:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """What is in a folder, with a warning nothing where it may not be read."""
+    """Files and folders in a folder, none, with a warning, where it may not be read."""
     try:
         return sorted(folder.iterdir())
     except PermissionError as error:

@@ -1,4 +1,4 @@
-"""What pictures can have, but slides and images for a model cannot: deep pixels, pages, turns."""
+"""Traits of pictures that images for a model do not have: deep pixels, pages, turns."""
 
 from __future__ import annotations
 
