@@ -31,6 +31,17 @@ def test_an_image_is_answered(tile, tmp_path, capsys):
     assert str(out / "masks" / "breast-tissue-stroma.png") in written
 
 
+@pytest.mark.parametrize("name", ["tile.tif", "tile.webp", "tile.jp2", "tile"])
+def test_a_picture_is_known_by_what_it_holds(tile, tmp_path, capsys, name):
+    """Programs write tiles as TIFF in strips, which no reader of slides takes."""
+    path, form = tmp_path / name, "PNG" if name == "tile" else None
+    Image.open(tile).save(path, format=form)
+
+    out = tmp_path / "out"
+    assert main(["ask", str(path), "stroma", "--region", "breast", "--out", str(out)]) == 0
+    assert (out / "masks" / "breast-tissue-stroma.png").exists()
+
+
 def test_a_report_is_read_from_a_file(tmp_path, capsys):
     report = tmp_path / "report.txt"
     report.write_text("Invasive carcinoma. History of fat necrosis.")

@@ -17,6 +17,7 @@ import tifffile
 
 from xpath.errors import ConfigError, ResolutionError, SlideError
 from xpath.geometry import Box, Size
+from xpath.store.pixel_types import is_picture
 from xpath.wsi import slide as module
 from xpath.wsi.pyramid import Level
 from xpath.wsi.slide import Slide
@@ -354,6 +355,23 @@ def test_what_a_slide_of_several_files_lacks_is_named(tmp_path, suffix, needs):
     with pytest.raises(SlideError, match=f"read together with {needs}") as caught:
         Slide.open(tmp_path / f"a{suffix}")
     assert "vips" not in str(caught.value)
+
+
+def test_pictures_are_told_from_slides(write_tiff, tmp_path, picture):
+    tifffile.imwrite(tmp_path / "strips.tif", picture, photometric="rgb")
+    cv2.imwrite(str(tmp_path / "a.png"), picture)
+    (tmp_path / "a.mrxs").write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "empty.tif").touch()
+
+    assert is_picture(tmp_path / "strips.tif") and is_picture(tmp_path / "a.png")
+    ndpi = [(65420, "I", 1, 1, True)]
+    tifffile.imwrite(tmp_path / "n.tif", picture, photometric="rgb", extratags=ndpi)
+    (tmp_path / "n.ndpi").write_bytes((tmp_path / "strips.tif").read_bytes())
+    for path in (
+        write_tiff(picture),
+        *(tmp_path / n for n in ["a.mrxs", "empty.tif", "n.tif", "n.ndpi"]),
+    ):
+        assert not is_picture(path)
 
 
 def test_what_is_missing_and_what_is_a_folder(tmp_path):

@@ -153,10 +153,11 @@ def _answer(
     from xpath.ask.picture import ask_image, ask_slide
     from xpath.pathseg.reading import read_image
     from xpath.segment.predict.predictor import SegmentPredictor
+    from xpath.store.pixel_types import is_picture
     from xpath.wsi.slide import Slide
 
     predictor = SegmentPredictor.from_pretrained(args.weights, device=args.device)
-    if picture.suffix.lower() in IMAGES:
+    if picture.suffix.lower() in IMAGES or is_picture(picture):
         image = read_image(picture)
         answer, masks = ask_image(image, asked, predictor, name=picture.stem, mpp=args.mpp)
         generated = _generated(image, asked.text, args)

@@ -7,6 +7,8 @@ import math
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from xpath.store.names import SLIDE_SUFFIXES
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -17,6 +19,7 @@ __all__ = [
     "convert_pixels",
     "deep_tiff",
     "dim_values",
+    "is_picture",
     "tiff_form",
     "tiff_orientation",
     "tiff_pages",
@@ -26,6 +29,16 @@ logger = logging.getLogger(__name__)
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of TIFF and BigTIFF, in both byte orders."""
+PICTURE_STARTS = (
+    b"\x89PNG",
+    b"\xff\xd8\xff",
+    b"\x00\x00\x00\x0cjP",
+    b"\xff\x4f\xff\x51",
+    b"RIFF",
+    b"BM",
+    b"GIF8",
+)
+"""First bytes of PNG, JPEG, JPEG 2000, WebP, BMP and GIF."""
 UNSIGNED = (1, 4)
 """Sample formats of whole numbers without sign; the second is what many call undefined."""
 MOST_BITS = 16
@@ -38,6 +51,8 @@ MOST_SEGMENTS = 64
 MOST_VALUES = 2**27
 """Of a tile or strip that is decoded for that."""
 FORMATS = {2: "signed integer", 3: "float", 5: "complex", 6: "complex"}
+HAMAMATSU = 65420
+"""Tag of a NDPI."""
 ORIENTATION = 274
 """Tag of TIFF and of EXIF: 1 as stored, 2 to 8 turned or mirrored."""
 TURNED = (
@@ -84,6 +99,20 @@ def dim_values(largest: int) -> str:
         return ""
     bits = max(8, largest.bit_length())
     return f"16-bit (but no value above {largest}, as of {bits} bits)"
+
+
+def is_picture(path: Path) -> bool:
+    """True for a file that is a picture and no slide, also without suffix: PNG, TIFF in strips.
+
+    A ``.mrxs`` begins as a JPEG does and a ``.ndpi`` has strips, and both are slides.
+    """
+    if path.suffix.lower() in SLIDE_SUFFIXES - {".tif", ".tiff"}:
+        return False
+    with path.open("rb") as file:
+        if file.read(12).startswith(PICTURE_STARTS):
+            return True
+    page = _first_page(path)
+    return page is not None and not page.is_tiled and HAMAMATSU not in page.tags
 
 
 def tiff_orientation(path: Path) -> int:
