@@ -120,6 +120,38 @@ def test_regions_of_a_slide_are_cut_out_at_40x(tmp_path):
     assert pixels[mask].mean(axis=0) == pytest.approx([150, 60, 140], abs=12)
 
 
+def test_objects_without_a_class_are_counted(tmp_path, caplog):
+    drawn = read_drawn(
+        write(tmp_path / "a.geojson", area("", 0, 0, 5, 5), area("fat", 0, 0, 5, 5)), "breast"
+    )
+
+    assert list(drawn.objects) == ["breast-tissue-fat"]
+    assert "a.geojson: passed over: 1 objects without a class" in caplog.text
+
+
+@pytest.mark.parametrize(("x", "y"), [(SIDE, 0), (0, SIDE), (-9, 0), (2000, 3000)])
+def test_what_was_drawn_on_another_picture_is_refused(tmp_path, picture, capsys, x, y):
+    """Its class would be learnt as absent."""
+    areas = (area("fat", 0, 0, 9, 9), area("Tumor", x, y, 9, 9))
+    out = tmp_path / "ours"
+    arguments = ["pathseg", "add", picture, write(tmp_path / "a.geojson", *areas)]
+    options = ["--region", "breast", "--mpp", "0.25", "--out", out]
+
+    assert main([str(one) for one in (*arguments, *options)]) == 1
+
+    said = capsys.readouterr().err
+    assert f"1 of 2 areas lie beyond the picture of {SIDE} x {SIDE} pixels, such as 'Tumor'" in said
+    assert not out.exists()
+
+
+def test_tiles_as_tiff_in_strips_are_added_too(tmp_path, picture):
+    Image.open(picture).save(tmp_path / "tile.tif")
+    drawn = write(tmp_path / "a.geojson", area("fat", SIDE - 5, 0, 9, 9))
+    options = ["--region", "breast", "--mpp", "0.25", "--out", tmp_path / "ours"]
+
+    assert main(["pathseg", "add", str(tmp_path / "tile.tif"), str(drawn), *map(str, options)]) == 0
+
+
 def test_what_cannot_be_learnt_from_is_refused(tmp_path, picture, capsys):
     nothing = write(tmp_path / "n.geojson", area("", 0, 0, 5, 5))
     with pytest.raises(DataError, match="give objects a class"):

@@ -72,15 +72,19 @@ def _pictures(
 
     Raises:
         ConfigError: An image of unknown resolution, or a slide without a region.
+        DataError: Areas beyond an image.
     """
     from xpath.errors import ConfigError
-    from xpath.pathseg.additions import annotate
+    from xpath.pathseg.additions import annotate, refuse_beyond
     from xpath.pathseg.reading import read_image
+    from xpath.store.pixel_types import is_picture
 
-    if args.picture.suffix.lower() in IMAGES:
+    if args.picture.suffix.lower() in IMAGES or is_picture(args.picture):
         if not args.mpp:
             raise ConfigError("an image says nothing of its resolution; give --mpp")
-        yield annotate(read_image(args.picture), drawn, absent=absent), args.mpp
+        image = read_image(args.picture)
+        refuse_beyond(drawn, image.shape[:2])
+        yield annotate(image, drawn, absent=absent), args.mpp
         return
     if not drawn.bounds:
         raise ConfigError(

@@ -8,6 +8,7 @@ Axes: H W pixels.
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
     from xpath.pathseg.rasterise import Outline
 
-__all__ = ["Drawn", "add_picture", "annotate", "read_drawn"]
+__all__ = ["Drawn", "add_picture", "annotate", "read_drawn", "refuse_beyond"]
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = "xpath.pathseg-added/1"
 LEDGER = "added.json"
@@ -63,20 +66,24 @@ def read_drawn(path: Path, region: str) -> Drawn:
     known = load_labels()
     tree = LabelTree(known.children(region), known.digest)
     objects: dict[str, list[Outline]] = {}
-    bounds, unknown = [], []
+    bounds, unknown, nameless = [], [], 0
     for outline in read_geojson(path):
         bare = outline.name.partition(":")[0].strip().casefold().removesuffix("*").strip()
         if bare in BOUNDING:
             bounds.append(outline)
         elif bare in UNKNOWN:
             unknown.append(outline)
-        elif bare and bare not in PASSED_OVER:
+        elif not bare:
+            nameless += 1
+        elif bare not in PASSED_OVER:
             objects.setdefault(_label(outline.name, tree, path), []).append(outline)
     if not objects and not bounds:
         raise DataError(
             f"{path} has no object of a class and no region; give objects a class in QuPath, then"
             " File, Export objects as GeoJSON"
         )
+    if nameless:
+        logger.warning("%s: passed over: %d objects without a class", path, nameless)
     return Drawn(objects, bounds, unknown)
 
 
@@ -117,6 +124,33 @@ def annotate(
     gone = [mask.label for mask in masks if mask.label not in names]
     lost = tuple(dict.fromkeys((*(label for label in absent if label not in names), *gone)))
     return Annotated(image, there, ignore if ignore.any() else None, lost)
+
+
+def refuse_beyond(drawn: Drawn, size: tuple[int, int]) -> None:
+    """Refuses areas that lie wholly beyond a picture: they were drawn on another one.
+
+    Args:
+        drawn: In pixels of the picture.
+        size: Height and width of the picture.
+
+    Raises:
+        DataError: There is one; else its class would be taken as absent.
+    """
+    every = [*drawn.bounds, *drawn.unknown, *(o for those in drawn.objects.values() for o in those)]
+    beyond = [outline for outline in every if _is_beyond(outline, size)]
+    if beyond:
+        x, y = beyond[0].points[0]
+        raise DataError(
+            f"{len(beyond)} of {len(every)} areas lie beyond the picture of {size[1]} x {size[0]}"
+            f" pixels, such as {beyond[0].name!r} at {x:g}, {y:g}; were they drawn on another one,"
+            " or at another size?"
+        )
+
+
+def _is_beyond(outline: Outline, size: tuple[int, int]) -> bool:
+    """Whether an area lies wholly beyond a picture of a height and width."""
+    low, high = outline.points.min(axis=0), outline.points.max(axis=0)
+    return bool((high <= 0).any() or (low >= size[::-1]).any())
 
 
 def add_picture(
