@@ -52,6 +52,34 @@ def test_values_become_masks_and_unknown_types_are_ignored(folder):
     }
 
 
+@pytest.mark.parametrize(
+    ("mpp", "found"), [('"0,5"', 0.5), ("5e-1", 0.5), ("?", 0.25), ("NA", 0.25)]
+)
+def test_a_resolution_is_read_or_assumed_where_there_is_none(folder, mpp, found):
+    table = folder / "images.csv"
+    table.write_text(table.read_text().replace(",,0.25", f",,{mpp}"))
+
+    assert read_annotated(folder)[0].mpp == found
+
+
+@pytest.mark.parametrize(
+    ("table", "old", "new", "message"),
+    [
+        ("images", ",,0.25", ",,20x", r"mpp of a\.png must be microns .* got '20x'"),
+        ("images", ",,0.25", ",,0", r"mpp of a\.png"),
+        ("labels", ",3,unspecified", ",x,unspecified", r"value of a\.png .* got 'x'"),
+        ("labels", ",3,unspecified", ",1.5,unspecified", r"value of a\.png .* got '1.5'"),
+    ],
+)
+def test_numbers_that_are_none_are_named(folder, table, old, new, message):
+    """A resolution nobody can read was taken as 0.25."""
+    path = folder / f"{table}.csv"
+    path.write_text(path.read_text().replace(old, new))
+
+    with pytest.raises(DataError, match=message):
+        read_annotated(folder)
+
+
 def test_a_picture_that_asks_to_be_turned_stays_on_its_mask(folder):
     exif = Image.Exif()
     exif[274] = 3

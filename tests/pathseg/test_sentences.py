@@ -64,10 +64,15 @@ def test_a_table_may_be_json_or_csv(tmp_path):
     (tmp_path / "a.csv").write_text(
         "category,n,label\n neoplastic cells ,3,breast-nuclei-neoplastic\n\ngland x,1,colon gland\n"
     )
+    spreadsheet = (
+        'category;label\r\n"neoplastic\ncells";breast-nuclei-neoplastic\r\ngland x;colon gland'
+    )
+    (tmp_path / "c.csv").write_bytes(spreadsheet.encode("utf-16"))
     (tmp_path / "b.csv").write_text("sentence,id\nneoplastic cells,breast-nuclei-neoplastic\n")
 
     assert read_mapping(tmp_path / "a.json") == wanted
     assert read_mapping(tmp_path / "a.csv") == wanted
+    assert read_mapping(tmp_path / "c.csv") == wanted
     assert list(read_mapping(tmp_path / "b.csv")) == ["neoplastic cells"]
     assert plain("A_b+C .") == "a b c"
 

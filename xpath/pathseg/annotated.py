@@ -7,6 +7,7 @@ map, has the value, the image shows the label. Paths are relative to the folder 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,8 @@ import numpy as np
 
 from xpath.errors import DataError
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage
-from xpath.store.tables import read_user_table
+from xpath.store.names import is_missing
+from xpath.store.tables import parse_number, read_user_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -145,16 +147,31 @@ def _source_image(
 ) -> SourceImage:
     path = folder / row["image"]
     kept = [r for r in labels if (row["source"], r["original"]) not in MISNAMED]
-    values = {int(r["value"]): r["label"] for r in kept}
+    values = {int(_number(r, "value", folder)): r["label"] for r in kept}
     return SourceImage(
         source=row["source"],
         name=path.stem,
         group=row["group"] or path.stem,
         split=None,
-        mpp=float(row["mpp"]) if row["mpp"].replace(".", "").isdigit() else ASSUMED_MPP,
+        mpp=ASSUMED_MPP if is_missing(row["mpp"]) else _number(row, "mpp", folder),
         region=row["region"],
         path=path,
         read=partial(_read, path, folder / row["mask"], values, _absent(row, values)),
+    )
+
+
+def _number(row: Mapping[str, str], column: str, folder: Path) -> float:
+    """A mask's value, or a resolution."""
+    try:
+        number = parse_number(row[column])
+    except ValueError:
+        number = math.nan
+    if math.isfinite(number) and (number > 0 if column == "mpp" else number.is_integer()):
+        return number
+    wanted = "microns per pixel, or ? for unknown" if column == "mpp" else "a mask's value"
+    raise DataError(
+        f"{folder}: {column} of {row['image']} must be {wanted}, got {row[column]!r}; correct the"
+        " table"
     )
 
 

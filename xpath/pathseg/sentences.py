@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from typing import TYPE_CHECKING
 
 from xpath.errors import DataError, LabelError
 from xpath.labels import load_labels
+from xpath.store.tables import read_user_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,11 +76,10 @@ def read_mapping(path: Path) -> dict[str, str]:
         DataError: The file is missing or neither of the two.
         LabelError: A label that is not known.
     """
+    if not path.exists():
+        raise DataError(f"{path} does not exist; wanted a table of labels, JSON or CSV")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        pairs = _json_pairs(text) if path.suffix.lower() == ".json" else _csv_pairs(text)
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; wanted a table of labels, JSON or CSV") from error
+        pairs = _json_pairs(path) if path.suffix.lower() == ".json" else _csv_pairs(path)
     except (ValueError, KeyError, IndexError, AttributeError) as error:
         raise DataError(
             f"{path} is no table of labels ({type(error).__name__}: {error}); wanted JSON "
@@ -98,12 +97,13 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r"[+_\s]+", " ", text.lower()).strip().rstrip(".").split())
 
 
-def _json_pairs(text: str) -> list[tuple[str, str]]:
-    return [(str(key), str(label)) for key, label in json.loads(text).items()]
+def _json_pairs(path: Path) -> list[tuple[str, str]]:
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    return [(str(key), str(label)) for key, label in content.items()]
 
 
-def _csv_pairs(text: str) -> list[tuple[str, str]]:
-    rows = [row for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)]
-    header = [name.strip().lower() for name in rows[0]]
-    column = header.index("label") if "label" in header[1:] else 1
-    return [(row[0].strip(), row[column].strip()) for row in rows[1:]]
+def _csv_pairs(path: Path) -> list[tuple[str, str]]:
+    rows = [list(row.items()) for row in read_user_table(path)]
+    names = [name for name, _ in rows[0]]
+    column = names.index("label") if "label" in names[1:] else 1
+    return [(row[0][1], row[column][1]) for row in rows]

@@ -33,6 +33,7 @@ __all__ = [
     "aligned",
     "append_row",
     "parse_number",
+    "parse_whole",
     "read_rows",
     "read_table",
     "read_user_table",
@@ -201,6 +202,18 @@ def parse_number(text: str) -> float:
     if "_" in text:  # Python's own way to write thousands, which makes 25 of 0_25
         raise ValueError(f"{text!r} is no number")
     return float(text if "." in text else text.replace(",", "."))
+
+
+def parse_whole(text: str) -> int:
+    """A whole number, also as pandas writes it beside gaps: ``1.0``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    number = parse_number(text)
+    if not number.is_integer():  # so are NaN and infinity
+        raise ValueError(f"{text!r} is no whole number")
+    return int(number)
 
 
 def _column_names(given: Sequence[str], known: Iterable[str]) -> list[str]:

@@ -172,6 +172,23 @@ def test_label_maps_answer_by_value(tmp_path):
     assert not other.any()
 
 
+@pytest.mark.parametrize("value", ["1", "1.0"])
+def test_values_of_labels_are_read_as_spreadsheets_write_them(tmp_path, value):
+    Image.fromarray(np.array([[0, 1]], np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_text(f"Value;Label\r\n{value};{LABELS[0]}\r\n")
+
+    mask = MaskFolder(tmp_path).mask(question(tmp_path, LABELS[0]), (1, 2))
+    assert mask.tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize("value", ["x", "", "1.5", "nan"])
+def test_a_value_that_is_none_is_named(tmp_path, value):
+    (tmp_path / "labels.csv").write_text(f"value,label\n{value},{LABELS[0]}\n")
+
+    with pytest.raises(DataError, match=rf"labels\.csv: the value of .* got '{value}'"):
+        MaskFolder(tmp_path)
+
+
 def test_what_is_absent_needs_no_file_but_what_is_there_does(tmp_path):
     masks = tmp_path / "masks"
     masks.mkdir()

@@ -338,6 +338,10 @@ def test_ignore_values_of_a_mapping(tmp_path):
     table = tmp_path / "words.csv"
     table.write_text("sentence,label,ignore\nTum,breast-tissue-tumor,255\nfat,breast-tissue-fat,\n")
     assert read_ignore_values(table) == {"breast-tissue-tumor": 255}
+    table.write_text(
+        "sentence;label;ignore\nTum;breast-tissue-tumor;255.0\nfat;breast-tissue-fat;NA"
+    )
+    assert read_ignore_values(table) == {"breast-tissue-tumor": 255}
     table.write_text("sentence,label\nTum,breast-tissue-tumor\n")
     assert read_ignore_values(table) == {}
     table.write_text("sentence,label,ignore\nTum,breast-tissue-tumor,white\n")

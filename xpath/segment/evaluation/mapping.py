@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from xpath.errors import DataError, LabelError
 from xpath.labels import load_labels
 from xpath.pathseg.prompts import SYNONYMS
-from xpath.pathseg.reading import read_table
 from xpath.pathseg.sentences import guess_label
+from xpath.store.names import is_missing
+from xpath.store.tables import parse_whole, read_user_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,12 +68,16 @@ def read_ignore_values(path: Path) -> dict[str, int]:
     if path.suffix.lower() == ".json":
         return {}
     values = {}
-    for row in read_table(path):
-        text, label = (row.get("ignore") or "").strip(), label_of(row.get("label"))
-        if text and not text.isdigit():
+    for row in read_user_table(path):
+        text, label = row.get("ignore", ""), label_of(row.get("label"))
+        try:
+            value = None if is_missing(text) else parse_whole(text)
+        except ValueError:
+            value = -1
+        if value is not None and value < 0:
             raise DataError(f"{path}: ignore must be a mask value such as 255, got {text!r}")
-        if text and label:
-            values[label.id] = int(text)
+        if value is not None and label:
+            values[label.id] = value
     return values
 
 

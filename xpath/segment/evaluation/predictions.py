@@ -15,9 +15,10 @@ import numpy as np
 from xpath.errors import DataError, XPathError
 from xpath.labels import load_labels
 from xpath.pathseg.biomedparse_data import read_binary_mask
-from xpath.pathseg.reading import read_label_map, read_table
+from xpath.pathseg.reading import read_label_map
 from xpath.segment.evaluation.evaluate import READERS, Evaluation, Sample, sample_of
 from xpath.segment.evaluation.questions import Problem, batches
+from xpath.store.tables import parse_whole, read_user_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,9 +49,9 @@ class MaskFolder:
         self._values: dict[str, set[int]] = {}
         if (folder / "labels.csv").is_file():
             tree = load_labels()
-            for row in read_table(folder / "labels.csv", "value", "label"):
+            for row in read_user_table(folder / "labels.csv", "value", "label"):
                 label = tree.parse(row["label"], allow_new=True).id
-                self._values.setdefault(label, set()).add(int(row["value"]))
+                self._values.setdefault(label, set()).add(_value(row, folder))
 
     def mask(self, question: Question, size: tuple[int, ...]) -> NDArray[np.bool_]:
         """The answer ``(H, W)`` to a question.
@@ -76,6 +77,17 @@ class MaskFolder:
                 f" {size[1]} x {size[0]}; write the mask at the size of the image"
             )
         return mask
+
+
+def _value(row: Mapping[str, str], folder: Path) -> int:
+    """The value of a label in the masks of a folder."""
+    try:
+        return parse_whole(row["value"])
+    except ValueError as error:
+        raise DataError(
+            f"{folder / 'labels.csv'}: the value of {row['label']} must be that of its pixels, such"
+            f" as 1, got {row['value']!r}"
+        ) from error
 
 
 def score_masks(
