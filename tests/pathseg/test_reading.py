@@ -114,6 +114,13 @@ def test_pixels_keep_their_place_and_turns_are_told(tmp_path, rng, caplog, suffi
     assert caplog.text.count(f"turn or mirror it (orientation {orientation})") == (orientation > 1)
 
 
+@pytest.mark.parametrize("exif", [b"Exif\0\0junk", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0"])
+def test_damaged_exif_costs_no_picture(tmp_path, exif):
+    Image.new("RGB", (7, 5), (9, 9, 9)).save(tmp_path / "a.jpg", exif=exif)
+
+    assert read_image(tmp_path / "a.jpg").shape == (5, 7, 3)
+
+
 def test_pages_beside_the_first_are_told(tmp_path, rng, caplog):
     pages = rng.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "stack.tif", pages, photometric="rgb")
@@ -140,6 +147,15 @@ def test_colours_in_pages_of_their_own_are_not_taken_for_a_grey_picture(tmp_path
 
     with pytest.raises(DataError, match=r"3 pages, one of each channel.*Stack to RGB"):
         read_image(tmp_path / "a.tif")
+
+
+def test_too_many_pixels_are_not_called_damage(tmp_path, monkeypatch):
+    Image.new("1", (90, 70)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
+
+    with pytest.raises(DataError, match=r"too many pixels .*6300.*vips tiffsave") as caught:
+        read_image(tmp_path / "a.png")
+    assert "truncated" not in str(caught.value)
 
 
 def test_a_tiff_of_a_form_that_is_not_read_is_not_called_truncated(tmp_path, rng):

@@ -49,23 +49,15 @@ def decode_picture(path: Path, mode: str | None) -> Any:  # a PIL image
     Raises:
         DataError: Pixels of another depth, or a page for each colour.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if mode is not None and (type_ := deep_tiff(path) or _dim_png(path)):
         raise DataError(convert_pixels(path, type_))
     with warnings.catch_warnings():
         # sources hold images of 50 megapixels and more; they are no decompression bombs
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            image = Image.open(path)
-        except UnidentifiedImageError as error:
-            if form := tiff_form(path):
-                raise DataError(
-                    f"{path} is a TIFF of a form that is not read ({form}); convert it to RGB, for"
-                    f" example with `vips copy {quote(path.name)} {quote(path.stem)}.png`"
-                ) from error
-            raise
-        with image:
+        warnings.filterwarnings("ignore", "Corrupt EXIF", UserWarning)  # that costs no pixels
+        with _opened(path) as image:
             orientation = _orientation(image)
             decoded = _as_stored(_loaded(path, image, mode), orientation)
     if mode == "RGB" and orientation != 1:
@@ -75,11 +67,30 @@ def decode_picture(path: Path, mode: str | None) -> Any:  # a PIL image
     return decoded if mode in (None, decoded.mode) else decoded.convert(mode)
 
 
+def _opened(path: Path) -> Any:
+    """The image of a file, not decoded yet."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError as error:
+        if form := tiff_form(path):
+            raise DataError(
+                f"{path} is a TIFF of a form that is not read ({form}); convert it to RGB, for"
+                f" example with `vips copy {quote(path.name)} {quote(path.stem)}.png`"
+            ) from error
+        raise
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{path} has too many pixels to be read at once ({error}); cut it, or save it as a"
+            f" slide with `vips tiffsave {quote(path.name)} {quote(path.stem)}.tiff --tile"
+            " --pyramid`"
+        ) from error
+
+
 def stored_size(path: Path) -> tuple[int, int]:
     """Width and height as ``decode_picture`` gives them, without decoding."""
-    from PIL import Image
-
-    with Image.open(path) as image:
+    with _opened(path) as image:
         width, height = image.size
         turned = image.format == "TIFF" and _orientation(image) in ASIDE
     return (height, width) if turned else (width, height)
@@ -96,7 +107,10 @@ def _loaded(path: Path, image: Any, mode: str | None) -> Any:
 
 
 def _orientation(image: Any) -> int:
-    value = image.getexif().get(ORIENTATION, 1)
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - damaged EXIF raises anything
+        return 1
     return value if value in range(1, 9) else 1
 
 
