@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -136,6 +137,20 @@ def test_pages_beside_the_first_are_told(tmp_path, rng, caplog):
     assert "stack.tif has 3 pages; only the first is read" in caplog.text
     read_image(tmp_path / "a.gif")
     assert "a.gif has 2 pages" in caplog.text
+
+
+def test_a_directory_that_goes_round_in_circles_is_not_followed(tmp_path, rng, caplog):
+    pixels = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb")
+    content = bytearray(path.read_bytes())
+    (first,) = struct.unpack_from("<I", content, 4)
+    (entries,) = struct.unpack_from("<H", content, first)
+    struct.pack_into("<I", content, first + 2 + 12 * entries, first)  # the next is the first
+    path.write_bytes(content)
+
+    assert (read_image(path) == pixels).all()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("form", [{"imagej": True}, {"ome": True}])

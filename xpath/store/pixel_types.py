@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from itertools import islice
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,8 @@ MOST_SEGMENTS = 64
 """Tiles or strips that are decoded to learn the largest value."""
 MOST_VALUES = 2**27
 """Of a tile or strip that is decoded for that."""
+MOST_PAGES = 1000
+"""That are counted."""
 FORMATS = {2: "signed integer", 3: "float", 5: "complex", 6: "complex"}
 HAMAMATSU = 65420
 """Tag of a NDPI."""
@@ -143,11 +146,21 @@ def tiff_pages(path: Path) -> tuple[int, str]:
         return 1, ""
     try:
         with tifffile.TiffFile(path) as file:
-            first: Any = file.pages[0]
-            pages = sum(not _is_smaller(page, first) for page in file.pages)
-            return max(1, pages), str(file.series[0].axes)
+            pages = _listed(file)
+            alike = sum(not _is_smaller(page, pages[0]) for page in pages)
+            return max(1, alike), str(file.series[0].axes) if alike > 1 else ""
     except Exception:  # noqa: BLE001 - damage raises anything, and is told by who reads the pixels
         return 1, ""
+
+
+def _listed(file: Any) -> list[Any]:
+    """The first pages of a TIFF, none if its directory goes round in circles."""
+    by_offset: dict[int, Any] = {}
+    for page in islice(file.pages, MOST_PAGES):
+        if page.offset in by_offset:
+            return []
+        by_offset[page.offset] = page
+    return list(by_offset.values())
 
 
 def _is_smaller(page: Any, first: Any) -> bool:
