@@ -21,7 +21,7 @@ import numpy as np
 import tifffile
 import zarr
 
-from xpath.errors import XPathError
+from xpath.errors import DataError, XPathError
 
 SECONDS = 20
 ADDRESS_SPACE = 12 * 2**30
@@ -239,6 +239,50 @@ def tables(folder, rng):
     return case
 
 
+def pictures(folder, rng):
+    from PIL import Image
+
+    from xpath.pathseg.image_files import image_size
+    from xpath.pathseg.reading import read_image
+    from xpath.store.pixel_types import is_picture
+
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 40, 3), np.uint8)
+    turned = Image.Exif()
+    turned[274] = 6
+    for name in ("a.png", "a.jpg", "a.webp", "a.gif", "a.bmp", "a.jp2"):
+        Image.fromarray(pixels).save(folder / name, **({"exif": turned} if "jpg" in name else {}))
+    deep = pixels.astype(np.uint16) * 257
+    tifffile.imwrite(folder / "b.tif", deep, photometric="rgb", compression="zlib")
+    tifffile.imwrite(folder / "c.tif", np.stack([pixels, pixels]), photometric="rgb")
+    contents = [path.read_bytes() for path in sorted(folder.glob("[abc].*"))]
+    path = folder / "picture"
+
+    def case():
+        path.write_bytes(damaged_bytes(contents[int(rng.integers(len(contents)))], rng))
+        is_picture(path)
+        with suppress(XPathError):
+            image_size(path)
+        read_image(path)
+
+    return case
+
+
+def dicom(folder, rng):
+    from xpath.batch.slides import find_slides
+
+    head = bytes(128) + b"DICM\2\0\x10\0UI\4\0" + b"1.2\0" + b"\x08\0\x15\x11SQ\0\0\xff\xff\xff\xff"
+    item = b"\xfe\xff\0\xe0\xff\xff\xff\xff\x20\0\x0e\0UI\2\x009\0\xfe\xff\x0d\xe0\0\0\0\0"
+    end = b"\xfe\xff\xdd\xe0\0\0\0\0\x20\0\x0e\0UI\4\x001.3\0"
+    (folder / "a.dcm").write_bytes(head + item + end)
+
+    def case():
+        (folder / "b.dcm").write_bytes(damaged_bytes(head + item + end, rng))
+        if len(find_slides(folder)) == 2:
+            raise DataError("another series")
+
+    return case
+
+
 def run_json(folder, rng):
     from xpath.batch.slides import SlideEntry
     from xpath.study.config import StudyConfig
@@ -266,6 +310,8 @@ TARGETS = {
     "geojson": geojson,
     "tables": tables,
     "run.json": run_json,
+    "pictures": pictures,
+    "dicom": dicom,
 }
 
 

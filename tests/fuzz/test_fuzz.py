@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 CHILD = Path(__file__).with_name("fuzz_child.py")
-TARGETS = ["slides", "hdf5", "zarr", "safetensors", "geojson", "tables", "run.json"]
+TARGETS = [
+    "slides",
+    "hdf5",
+    "zarr",
+    "safetensors",
+    "geojson",
+    "tables",
+    "run.json",
+    "pictures",
+    "dicom",
+]
 MEMORY = 2 * 2**30
 
 logger = logging.getLogger(__name__)
