@@ -80,6 +80,16 @@ def test_numbers_that_are_none_are_named(folder, table, old, new, message):
         read_annotated(folder)
 
 
+def test_pictures_of_16_bits_are_seen_by_their_upper_8(folder):
+    picture = np.full((8, 8, 3), (1, 2, 3), np.uint16)
+    cv2.imwrite(str(folder / "a.png"), picture * 20000)  # 20000, 40000, 60000
+    assert read_annotated(folder)[0].read().image[0, 0].tolist() == [234, 156, 78]
+
+    cv2.imwrite(str(folder / "a.png"), picture * 1300)
+    with pytest.raises(DataError, match="no value above 3900, as of 12 bits"):
+        read_annotated(folder)[0].read()
+
+
 def test_a_picture_that_asks_to_be_turned_stays_on_its_mask(folder):
     exif = Image.Exif()
     exif[274] = 3

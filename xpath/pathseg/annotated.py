@@ -11,13 +11,14 @@ import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xpath.errors import DataError
 from xpath.pathseg.record import Annotated, LabelMask, SourceImage
 from xpath.store.names import is_missing
+from xpath.store.pixel_types import convert_pixels, dim_values
 from xpath.store.tables import parse_number, read_user_table
 
 if TYPE_CHECKING:
@@ -222,10 +223,22 @@ def _decode(path: Path, *, colour: bool) -> NDArray[np.uint8]:
 
     if not path.is_file():
         raise DataError(f"{path} is missing; it is named in images.csv: copy it there")
-    as_stored = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # so are masks
+    as_stored = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     pixels = cv2.imread(str(path), as_stored if colour else cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise DataError(f"{path} cannot be decoded: truncated or no picture; fetch it again")
     if colour:
-        return np.ascontiguousarray(pixels[..., ::-1])
+        return np.ascontiguousarray(_of_8_bits(path, pixels)[..., ::-1])
     return np.ascontiguousarray(pixels if pixels.ndim == 2 else pixels[..., 0])
+
+
+def _of_8_bits(path: Path, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Pixels of 8 bits, of 16 bits the upper ones."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    type_ = str(pixels.dtype)
+    if pixels.dtype == np.uint16:
+        type_ = dim_values(int(pixels.max()))
+    if type_:
+        raise DataError(convert_pixels(path, type_))
+    return (pixels >> 8).astype(np.uint8)
