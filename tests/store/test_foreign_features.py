@@ -466,6 +466,19 @@ def test_a_file_whose_writer_was_killed_is_refused(tmp_path, chunks):
     assert not read_patch_features(tmp_path / "a.h5").features.any()  # zeros that were written
 
 
+def test_stores_of_other_forms_are_named(tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", data=FEATURES)
+    zarr.create_group(tmp_path / "b.zarr").create_array("features", data=FEATURES)
+    (tmp_path / "c.zarr").mkdir()
+
+    with pytest.raises(StoreError, match=r"a\.zarr is an array \(3, 4\), wanted a store"):
+        read_patch_features(tmp_path / "a.zarr")
+    with pytest.raises(StoreError, match=r"b\.zarr .* it has no tables, but \['features'\]"):
+        read_patch_features(tmp_path / "b.zarr")
+    with pytest.raises(StoreError, match=r"c\.zarr is no zarr store"):
+        read_patch_features(tmp_path / "c.zarr")
+
+
 def test_a_side_written_as_an_array_is_one(tmp_path):
     path = write_h5(
         tmp_path / "a.h5", features=FEATURES, coords=(COORDS, {"patch_size_level0": [512]})

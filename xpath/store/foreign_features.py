@@ -288,11 +288,15 @@ def _read_wsidata(path: Path, table: str | None) -> PatchFeatures:
     import zarr
 
     try:
-        root: Any = zarr.open_group(path, mode="r")
+        root: Any = zarr.open(path, mode="r")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{path} is no zarr store ({error}); extract its features again"
         ) from error
+    if hasattr(root, "shape"):
+        raise StoreError(
+            f"{path} is an array {root.shape}, wanted a store of LazySlide with tables of features"
+        )
     tables = root.get("tables", {})
     known = [name for name in sorted(tables) if _is_of_tiles(name, tables[name])]
     if table is None and len(known) > 1:
@@ -304,7 +308,7 @@ def _read_wsidata(path: Path, table: str | None) -> PatchFeatures:
     if chosen not in known:
         raise StoreError(
             f"{path} has no {f'table {table!r}' if table else 'table'} of tile features; it has"
-            f" {', '.join(known or sorted(tables)) or 'no tables'}"
+            f" {', '.join(known or sorted(tables)) or f'no tables, but {sorted(root) or None}'}"
         )
     tiles = str(tables[chosen].attrs["region"])
     features = np.asarray(read_values(path, tables[chosen]["X"]))
