@@ -168,7 +168,9 @@ def _is_smaller(page: Any, first: Any) -> bool:
     if page is first:
         return False
     wide, high = page.imagewidth / first.imagewidth, page.imagelength / first.imagelength
-    return wide < 1 and abs(wide - high) <= 2 / min(first.imagewidth, first.imagelength) + 0.01
+    return bool(
+        wide < 1 and abs(wide - high) <= 2 / min(first.imagewidth, first.imagelength) + 0.01
+    )
 
 
 def _first_page(path: Path) -> Any:
