@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from tqdm import tqdm
 
+from xpath.batch.attempts import ended_from_outside
 from xpath.batch.claim import Busy
 from xpath.batch.ledger import Ledger, LedgerEntry, StageReport
 from xpath.errors import DataError
@@ -20,6 +21,7 @@ from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from xpath.batch.slides import SlideEntry
@@ -45,6 +47,9 @@ class Job(Protocol):
 
     def known(self, slide: SlideEntry) -> LedgerEntry:
         """The last entry."""
+
+    def ended(self, slide: SlideEntry) -> AbstractContextManager[None]:
+        """Surrounds the end of a worker that is in the middle of one, by no fault of that one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,10 @@ class SlideJob:
     def known(self, slide: SlideEntry) -> LedgerEntry:
         """The last entry of a slide."""
         return self.ledger.entry(slide.slide_id, self.stage)
+
+    def ended(self, slide: SlideEntry) -> AbstractContextManager[None]:
+        """Surrounds the end of a worker, which is not held against the slide it is at."""
+        return ended_from_outside(self.ledger.folder(slide.slide_id))
 
     def _failed(self, name: str, reason: str, seconds: float) -> LedgerEntry:
         logger.warning("%s failed in %s: %s", name, self.stage, reason)
