@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -329,6 +330,30 @@ def test_work_that_is_being_left_is_not_left_again(tmp_path):
     assert ended.value.code == 130
     assert removed == ["a"]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_who_leaves_an_array_hears_that_its_jobs_go_on(tmp_path, monkeypatch, caplog):
+    submitit = pytest.importorskip("submitit")
+    jobs = [
+        SimpleNamespace(job_id=f"77_{number}", exception=lambda: None, result=lambda: ["entry"])
+        for number in range(3)
+    ]
+    executor = SimpleNamespace(map_array=lambda *_: jobs)
+    monkeypatch.setattr(submitit, "AutoExecutor", lambda **_: executor)
+    array = SlurmArray(3, tmp_path / "jobs", cluster="local")
+    slides = [SlideEntry(slide_id=name, path=Path(f"{name}.svs")) for name in NAMES]
+    monkeypatch.setattr(submitit.helpers, "as_completed", lambda jobs, **_: iter(jobs))
+    assert list(array.run(None, slides, lambda _: None)) == ["entry"] * 3
+    assert caplog.text == ""
+
+    def interrupted(jobs, **_):
+        yield jobs[0]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submitit.helpers, "as_completed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(array.run(None, slides, lambda _: None))
+    assert "2 jobs go on without this process; scancel 77" in caplog.text
 
 
 def test_gpus_are_dealt_out(tmp_path, draw):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xpath.batch.processes import clean_processes
+from xpath.batch.processes import at_work, clean_processes, end_with_parent
 from xpath.errors import StoreError, XPathError
 
 if TYPE_CHECKING:
@@ -100,16 +100,18 @@ def _open_state(
 ) -> None:
     images = {image.name: image for image in source.images(root) if image.name in names}
     _states[:] = [_WorkerState(images, work)]
+    end_with_parent()
 
 
 def _work_on(names: Sequence[str]) -> list[Outcome]:
     state = _states[0]
-    return [
-        _attempt(state.images[name], state.work)
-        if name in state.images
-        else Outcome(name, None, f"{name} has gone since the run began; run it again")
-        for name in names
-    ]
+    with at_work():
+        return [
+            _attempt(state.images[name], state.work)
+            if name in state.images
+            else Outcome(name, None, f"{name} has gone since the run began; run it again")
+            for name in names
+        ]
 
 
 def _in_processes(
