@@ -12,6 +12,7 @@ import pytest
 from xpath.review.connections import Connections
 from xpath.review.layers import LayerPainter
 from xpath.review.pixels import Recent
+from xpath.review.server import PATIENCE
 
 GET = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -105,6 +106,49 @@ def test_tiles_nobody_waits_for_are_not_painted(readers, monkeypatch):
 
     assert readers.ask("/layer/two%20words/patch_map/9/1_1.png")[0] == 200
     assert len(painted) == min(processors, len(lines)) + 1
+
+
+def test_a_server_that_ends_leaves_nothing_running(service, by_hand, monkeypatch):
+    """Threads in native code when Python ends would abort the process."""
+    before = set(threading.enumerate())
+    begun, go, answers = threading.Event(), threading.Event(), []
+
+    def slide(_):
+        begun.set()
+        go.wait(60)
+        return {}
+
+    monkeypatch.setattr(service, "slide", slide)
+    monkeypatch.setattr("xpath.review.connections.GRACE", 60.0)
+    with by_hand(service) as client, line_to(client) as silent:
+        asking = threading.Thread(target=lambda: answers.append(client.json("/api/slide/one")))
+        asking.start()
+        begun.wait(60)
+        until(lambda: len(client.server.connections) == 2)
+        client.server.shutdown()
+        closing = threading.Thread(target=client.server.server_close)
+        closing.start()
+        assert silent.recv(1) == b"", "who asks nothing is ended at once"
+        closing.join(0.2)
+        assert closing.is_alive(), "it waits for the answer"
+        go.set()
+        closing.join(60)
+        asking.join(60)
+
+    assert answers == [(200, {})]
+    assert set(threading.enumerate()) <= before
+
+
+def test_who_takes_no_answer_does_not_keep_a_server_from_its_end(service, by_hand, monkeypatch):
+    monkeypatch.setattr("xpath.review.connections.GRACE", 0.2)
+    monkeypatch.setattr(service, "run", lambda: {"large": "x" * 50_000_000})
+    with by_hand(service) as client, line_to(client) as line:
+        line.sendall(GET % b"api/run")
+        until(lambda: client.server.connections._answered)
+        client.server.shutdown()
+        started = time.monotonic()
+        client.server.server_close()
+        assert time.monotonic() - started < PATIENCE / 2
 
 
 def test_an_answer_is_made_once_however_many_ask():
