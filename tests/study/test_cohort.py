@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import os
 from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 
+from xpath.batch.claim import claimant
 from xpath.batch.done import forget, mark_done, read_key
 from xpath.batch.ray_cluster import RayCluster
 from xpath.batch.runner import InProcess
@@ -27,7 +29,7 @@ from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.store.features import SlideFeatures, write_features
 from xpath.store.tables import write_table
 from xpath.study.chain import to_explain
-from xpath.study.cohort import load_explained, train_classifiers
+from xpath.study.cohort import load_explained, train_classifiers, train_on_features
 from xpath.study.config import ObjectsConfig, StudyConfig
 from xpath.study.evidence import _explained, tabulate_importance
 from xpath.study.folder import RunFolder, slide_splits
@@ -377,6 +379,19 @@ def test_a_run_and_its_feature_files_give_the_same_bit_for_bit(
     folds = 3 if options else 1
     assert sum(path.endswith("model.safetensors") for path in one) == 4 * folds
     assert sum("tables/splits_" in path for path in one) == folds
+
+
+def test_of_two_on_one_folder_one_trains_at_a_time(study, tmp_path, monkeypatch):
+    seen, folder = [], RunFolder(tmp_path / "other")
+    monkeypatch.setattr(
+        "xpath.study.cohort.train_on_slides", lambda *_, **__: seen.append(claimant(folder.split))
+    )
+    labels = label_table(study, tmp_path / "labels.csv")
+    train_on_features(study.folder.root, labels, study.config, folder)
+
+    assert len(seen) == 1
+    assert seen[0].startswith(f"process {os.getpid()} ")
+    assert claimant(folder.split) == ""
 
 
 def test_with_folds_a_slide_is_explained_by_the_model_that_never_saw_it(study):
