@@ -17,6 +17,7 @@ from xpath.cli.batch_options import (
     require_tools,
     show_plan,
     tell_problems,
+    tell_unready,
 )
 from xpath.cli.command import Command, microns
 
@@ -110,7 +111,7 @@ def study_from(
     from xpath.study.config import StudyConfig
     from xpath.study.folder import RunFolder
     from xpath.study.meanwhile import save_with_added
-    from xpath.study.study import Study, open_study, save_study
+    from xpath.study.study import Study, open_study
 
     folder = RunFolder(args.out)
     before = open_study(args.out).config if folder.settings.exists() else None
@@ -129,11 +130,7 @@ def study_from(
         print(f"xpath: looking for {names}", file=sys.stderr)
     if study.asked.summary:
         print(f"xpath: {study.asked.summary}", file=sys.stderr)
-    if save and keep:
-        return save_with_added(study)
-    if save:
-        save_study(study)
-    return study
+    return save_with_added(study, keep=keep) if save else study
 
 
 def print_end(study: Study) -> None:
@@ -313,7 +310,7 @@ def _explain(args: argparse.Namespace) -> int:
     reports = [explain_stage(study, batch)]
     if study.config.explain.methods:
         reports.append(attributions_stage(study, batch))
-    return finish(*reports)
+    return max(finish(*reports), tell_unready(study, batch))
 
 
 def _to_explain(args: argparse.Namespace) -> Study:

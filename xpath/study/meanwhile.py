@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 __all__ = ["save_with_added"]
 
 
-def save_with_added(study: Study) -> Study:
+def save_with_added(study: Study, *, keep: bool = True) -> Study:
     """Writes ``run.json`` with the slides of a study, and those added since it was opened.
 
     One process at a time reads and writes the file, so that none loses the slides of another.
+
+    Args:
+        study: The study.
+        keep: The slides that were added stay.
 
     Returns:
         What was written: the study itself, unless slides were added.
@@ -26,7 +30,7 @@ def save_with_added(study: Study) -> Study:
         StoreError: ``run.json`` is damaged.
     """
     with claim_in_turn(study.folder.settings):
-        if study.folder.settings.exists():
+        if keep and study.folder.settings.exists():
             known = {entry.slide_id for entry in study.slides}
             now = open_study(study.folder.root).slides
             added = tuple(entry for entry in now if entry.slide_id not in known)
