@@ -120,6 +120,33 @@ def test_a_claimant_keeps_its_lease(output, monkeypatch, until):
         until(lambda: not is_orphan(lock_of(output)))
 
 
+def test_of_threads_that_claim_first_at_once_each_keeps_its_lease(tmp_path, monkeypatch):
+    outputs, begun = [tmp_path / name for name in "abcd"], []
+    monkeypatch.setattr("xpath.batch.claim._heart", heart := _Heart())
+    make, pid = threading.Thread, os.getpid()
+    monkeypatch.setattr(
+        "xpath.batch.claim.threading.Thread", lambda **what: begun.append(what) or make(**what)
+    )
+    # slow, so that the others come before the first is through
+    monkeypatch.setattr("xpath.batch.claim.os.getpid", lambda: time.sleep(0.05) or pid)
+    through = threading.Barrier(5)
+
+    def work(output):
+        with claim(output):
+            through.wait()
+            through.wait()
+
+    threads = [make(target=work, args=(output,), daemon=True) for output in outputs]
+    [thread.start() for thread in threads]
+    through.wait()
+    touched = set(heart._locks)
+    through.wait()
+    [thread.join() for thread in threads]
+
+    assert len(begun) == 1
+    assert touched == set(map(lock_of, outputs))
+
+
 def test_a_lock_that_was_taken_over_is_not_removed(output):
     with claim(output):
         lock_of(output).unlink()
