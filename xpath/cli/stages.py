@@ -140,8 +140,9 @@ def print_end(study: Study) -> None:
     for row in read_table(study.folder.table("metrics"), auc=float):
         if row["split"] == "test":
             print(f"{row['model']}: AUC {row['auc']:.3f} on {row['slides']} test slides")
+    names = {entry.slide_id for entry in study.slides}  # the table knows earlier ones too
     for row in read_table(study.folder.ledger):
-        if row["status"] == "failed":
+        if row["status"] == "failed" and row["slide_id"] in names:
             reason = f"{row['slide_id']} failed in {row['stage']}: {row['reason']}"
             print(f"{reason} (see {study.folder.logs})", file=sys.stderr)
 
