@@ -67,7 +67,7 @@ def _wait_for_parent() -> None:
 
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """What begins in the block hears no Ctrl-C. Only the main thread may say so."""
+    """Processes that begin in the block hear no Ctrl-C, if the main thread begins them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

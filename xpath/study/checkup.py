@@ -124,7 +124,7 @@ def _leftovers(study: Study) -> Iterator[Path]:
 
 
 def _output_of(leftover: Path) -> Path:
-    """What a lock or draft belongs to."""
+    """The output that a lock or draft belongs to."""
     draft = DRAFT.fullmatch(leftover.name)
     name = draft["name"] if draft else leftover.name.removeprefix(".").removesuffix(".lock")
     return leftover.with_name(name)
