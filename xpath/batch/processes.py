@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.context import BaseContext
 
-__all__ = ["at_work", "clean_processes", "end_with_parent", "usable_cores"]
+__all__ = ["at_work", "clean_processes", "usable_cores", "wait_for_work"]
+
+WISHES = (signal.SIGINT, signal.SIGTERM)
+"""Signals of those who want work to end."""
+ENDED = 128
+"""Added to the number of a signal in the exit status of whom it ended."""
 
 _work = threading.Lock()
 """Held while this process is in the middle of a piece of work."""
@@ -41,20 +46,42 @@ def clean_processes(*modules: str) -> BaseContext:
     return context
 
 
-def end_with_parent() -> None:
-    """Ends this process when the one that began it is gone, but not in the middle of its work.
+def wait_for_work() -> None:
+    """Begins a process that others give work to, one piece after the other.
 
-    A process that is killed cannot end the ones it began, which would wait for work for ever, with
-    all the memory that their networks take.
+    Ctrl-C reaches it too, but ends no more than its work. It ends by itself when the process that
+    began it is gone, though not in the middle of its work: who is killed cannot end others, which
+    would wait for ever, with all the memory that their networks take.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_wait_for_parent, name="xpath parent", daemon=True).start()
 
 
 @contextmanager
 def at_work() -> Iterator[None]:
-    """Surrounds a piece of work, in a process that may have to end with its parent."""
+    """Surrounds a piece of work in a process that ``wait_for_work`` began. Ctrl-C ends it in order.
+
+    It does not end the process, which the first one does. A wish that it ends is granted when the
+    work is left.
+    """
     with _work:
-        yield
+        before = {number: signal.signal(number, _leave) for number in WISHES}
+        try:
+            yield
+        except SystemExit as wish:
+            if wish.code == ENDED + signal.SIGTERM:
+                os._exit(ENDED + signal.SIGTERM)
+            raise
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _leave(number: int, _: object) -> None:
+    """Ends a piece of work, so that its drafts and locks are removed, whoever asks again."""
+    for wish in WISHES:
+        signal.signal(wish, signal.SIG_IGN)
+    raise SystemExit(ENDED + number)
 
 
 def _wait_for_parent() -> None:
@@ -68,7 +95,8 @@ def _wait_for_parent() -> None:
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
     """Processes that begin in the block hear no Ctrl-C, if the main thread begins them."""
-    if threading.current_thread() is not threading.main_thread():
+    first = threading.current_thread() is threading.main_thread()
+    if not first or signal.getsignal(signal.SIGINT) is None:  # None: it is not Python's
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

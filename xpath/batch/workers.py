@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
-from xpath.batch.processes import at_work, clean_processes, end_with_parent, usable_cores
+from xpath.batch.processes import at_work, clean_processes, usable_cores, wait_for_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,10 +33,6 @@ __all__ = ["MOST_LOSSES", "LocalProcesses", "Worker", "Workers", "share_out"]
 
 MOST_LOSSES = 2
 """So many workers may be lost in the middle of one slide before it is given up."""
-WISHES = (signal.SIGINT, signal.SIGTERM)
-"""Signals of those who want work to end."""
-ENDED = 128
-"""Added to the number of a signal in the exit status of whom it ended."""
 ASK_AGAIN = 0.5
 """Seconds after which a process that is to leave its slide is asked once more."""
 
@@ -242,39 +238,17 @@ def _end(processes: Mapping[int, _Process]) -> None:
 
 
 def _begin(environment: Mapping[str, str], threads: int) -> None:
-    """Gives a process its environment, a GPU perhaps, its threads, and a way to end without a word.
+    """Gives a process its environment, a GPU perhaps, and its threads.
 
     The server that forked it has the environment of when it began. More threads than cores would
     wait for each other most of the time.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first one ends those
+    wait_for_work()
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(threads)
-    end_with_parent()
 
 
 def _done(job: Job, slide: SlideEntry) -> LedgerEntry:
-    """Does the job, which Ctrl-C ends in good order.
-
-    It does not end the process, which the first one does. A wish that it ends is granted when the
-    slide is left.
-    """
     with at_work():
-        before = {number: signal.signal(number, _leave) for number in WISHES}
-        try:
-            return job(slide)
-        except SystemExit as wish:
-            if wish.code == ENDED + signal.SIGTERM:
-                os._exit(ENDED + signal.SIGTERM)
-            raise
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _leave(number: int, _: object) -> None:
-    """Ends the work on a slide, so that its drafts and locks are removed, whoever asks again."""
-    for wish in WISHES:
-        signal.signal(wish, signal.SIG_IGN)
-    raise SystemExit(ENDED + number)
+        return job(slide)
