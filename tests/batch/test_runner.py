@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from xpath.batch.claim import Busy, claim, claimant
 from xpath.batch.ledger import Ledger, LedgerEntry
-from xpath.batch.runner import run_stage
+from xpath.batch.runner import InProcess, run_stage
 from xpath.batch.slides import SlideEntry
-from xpath.errors import DataError, SlideError
+from xpath.batch.slurm import SlurmArray
+from xpath.errors import DataError, SlideError, StoreError
 from xpath.store.tables import read_table
 
 
@@ -259,6 +260,33 @@ def test_the_bar_goes_to_stderr(slides, ledger, capsys):
     assert "3/3" in printed.err
     assert run_stage("segment", [], lambda _: True, ledger).ok
     assert capsys.readouterr().err == ""
+
+
+def test_a_queue_is_not_filled_by_asking_for_slides_of_others(slides, ledger, monkeypatch):
+    waited, busy = [], ["b", "b", "b"]
+    monkeypatch.setattr("xpath.batch.runner.time.sleep", waited.append)
+
+    def work(slide):
+        if slide.slide_id in busy:
+            busy.pop()
+            raise Busy("another process is at it")
+
+    class Queue(InProcess):
+        busy_seconds = SlurmArray.busy_seconds
+
+    assert run_stage("s", slides, work, ledger, executor=Queue(), progress=False).ok
+    assert waited == [60.0] * 3
+
+
+def test_a_damaged_table_that_another_process_puts_aside_first_is_no_error(ledger, monkeypatch):
+    def damaged(path, _):
+        path.unlink()
+        raise StoreError("damaged")
+
+    ledger.path.parent.mkdir(parents=True, exist_ok=True)
+    ledger.path.touch()
+    monkeypatch.setattr("xpath.batch.ledger.read_rows", damaged)
+    assert ledger.entry("a", "segment").attempts == 0
 
 
 def test_the_bar_shows_the_slide_and_its_patches(slides, ledger, capsys, monkeypatch, until):

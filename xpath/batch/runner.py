@@ -31,7 +31,7 @@ __all__ = ["Executor", "InProcess", "Job", "SlideJob", "run_stage"]
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-"""How often to look at slides that another process is working on."""
+"""How often to look at slides that another process is working on, unless the executor says so."""
 WATCH_SECONDS = 0.5
 """How often to look how far a slide is."""
 
@@ -97,7 +97,11 @@ class SlideJob:
 
 
 class Executor(Protocol):
-    """Where slides are worked on."""
+    """Where slides are worked on.
+
+    One that is costly to ask has an attribute ``busy_seconds``: how often to look at slides that
+    another process is working on.
+    """
 
     def run(
         self, job: Job, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
@@ -242,7 +246,7 @@ def _all_ended(
             return
         waiting, before = [slide for slide in slides if slide.slide_id in busy], busy
         shown.wait_for(next(iter(busy.values())).reason)
-        time.sleep(POLL_SECONDS)
+        time.sleep(getattr(executor, "busy_seconds", POLL_SECONDS))
 
 
 def _failed_since(job: SlideJob, slide: SlideEntry, before: Mapping[str, LedgerEntry]) -> bool:

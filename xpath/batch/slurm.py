@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from xpath.errors import ConfigError, MissingDependencyError
 
@@ -38,6 +38,8 @@ class SlurmArray:
     """``local`` runs the jobs as processes of this machine, to try it out."""
     poll_seconds: float = 10.0
     """How often the queue is asked."""
+
+    busy_seconds: ClassVar[float] = 60.0  # each look is an array in the queue
 
     def run(
         self, job: Job, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
