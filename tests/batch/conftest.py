@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def python(start):
 
     def run(code, *arguments):
         with start(code, *arguments) as process:
-            process.communicate(timeout=60)
+            process.communicate(timeout=300)
         return process
 
     return run
@@ -46,3 +47,16 @@ def python(start):
 @pytest.fixture
 def slides():
     return [SlideEntry(slide_id=name, path=Path(f"{name}.svs")) for name in "abc"]
+
+
+@pytest.fixture
+def until():
+    """Waits for a condition, however busy the machine is."""
+
+    def wait(condition):
+        end = time.monotonic() + 120
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.01)
+
+    return wait

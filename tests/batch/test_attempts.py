@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from xpath.batch.attempts import attempt, attempts_path
+from xpath.batch.attempts import attempt, attempts_path, ended_from_outside
 from xpath.errors import SlideError
 
 KILLED = """
@@ -75,6 +75,26 @@ def test_a_straggler_leaves_the_line_of_its_successor(output):
         first = attempts_path(output).read_text()
         attempts_path(output).write_text(f"{first}key process 7 at 2024\n")
     assert "process 7" in attempts_path(output).read_text()
+
+
+def test_an_end_from_outside_is_not_held_against_the_slide_but_earlier_ones_are(output):
+    kill(output, "key")
+    kill(output, "other")
+    died = attempts_path(output).read_text()
+    assert len(died.splitlines()) == 1, "that of other settings counts no more"
+
+    attempts_path(output).write_text(died + "other process 12 at noon\n")
+    with ended_from_outside(output.parent):
+        pass
+    assert attempts_path(output).read_text() == died
+
+    with ended_from_outside(output.parent):
+        attempts_path(output).write_text("other process 13 at one\n")  # it was taken over
+    assert attempts_path(output).read_text() == "other process 13 at one\n"
+
+    with ended_from_outside(output.parent):
+        pass
+    assert not attempts_path(output).exists()
 
 
 def test_other_settings_are_another_chance(output):

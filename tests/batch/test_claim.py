@@ -112,15 +112,39 @@ def test_a_lost_machine_is_succeeded_when_its_lease_is_over(output):
         assert f"process {os.getpid()}" in claimant(output)
 
 
-def test_a_claimant_keeps_its_lease(output, monkeypatch):
+def test_a_claimant_keeps_its_lease(output, monkeypatch, until):
     monkeypatch.setattr("xpath.batch.claim.BEAT_SECONDS", 0.02)
     monkeypatch.setattr("xpath.batch.claim._heart", _Heart())
     with claim(output):
         _age(output, 3 * LEASE_SECONDS)
-        end = time.monotonic() + 10
-        while is_orphan(lock_of(output)):
-            assert time.monotonic() < end, "it was never touched"
-            time.sleep(0.01)
+        until(lambda: not is_orphan(lock_of(output)))
+
+
+def test_of_threads_that_claim_first_at_once_each_keeps_its_lease(tmp_path, monkeypatch):
+    outputs, begun = [tmp_path / name for name in "abcd"], []
+    monkeypatch.setattr("xpath.batch.claim._heart", heart := _Heart())
+    make, pid = threading.Thread, os.getpid()
+    monkeypatch.setattr(
+        "xpath.batch.claim.threading.Thread", lambda **what: begun.append(what) or make(**what)
+    )
+    # slow, so that the others come before the first is through
+    monkeypatch.setattr("xpath.batch.claim.os.getpid", lambda: time.sleep(0.05) or pid)
+    through = threading.Barrier(5)
+
+    def work(output):
+        with claim(output):
+            through.wait()
+            through.wait()
+
+    threads = [make(target=work, args=(output,), daemon=True) for output in outputs]
+    [thread.start() for thread in threads]
+    through.wait()
+    touched = set(heart._locks)
+    through.wait()
+    [thread.join() for thread in threads]
+
+    assert len(begun) == 1
+    assert touched == set(map(lock_of, outputs))
 
 
 def test_a_lock_that_was_taken_over_is_not_removed(output):
@@ -168,7 +192,7 @@ def test_an_output_without_claim_has_no_fence(output):
     assert output.read_text() == "c"
 
 
-def test_in_turn_waits_for_the_other(output, caplog):
+def test_in_turn_waits_for_the_other(output, caplog, until):
     order = []
 
     def second():
@@ -178,11 +202,10 @@ def test_in_turn_waits_for_the_other(output, caplog):
     thread = threading.Thread(target=second)
     with claim(output):
         thread.start()
-        time.sleep(0.3)
+        until(lambda: f"waiting for process {os.getpid()}" in caplog.text)
         order.append("first")
-    thread.join(timeout=30)
+    thread.join(timeout=120)
     assert order == ["first", "second"]
-    assert f"waiting for process {os.getpid()}" in caplog.text
 
 
 def test_an_empty_lock_is_believed_for_a_lease(output):
@@ -237,7 +260,7 @@ for slide in range(60):
 
 def test_two_processes_share_the_slides(tmp_path, start):
     workers = [start(RACE, tmp_path, number) for number in "12"]
-    outputs = [worker.communicate(timeout=60) for worker in workers]
+    outputs = [worker.communicate(timeout=300) for worker in workers]
 
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     made = [(tmp_path / f"slide-{slide}").read_text() for slide in range(60)]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pickle
 import signal
-import time
 from dataclasses import dataclass
 
 import pytest
+from tqdm import tqdm
 
 from xpath.batch.claim import Busy, claim, claimant
 from xpath.batch.ledger import Ledger, LedgerEntry
-from xpath.batch.runner import run_stage
+from xpath.batch.runner import InProcess, run_stage
 from xpath.batch.slides import SlideEntry
-from xpath.errors import DataError, SlideError
+from xpath.batch.slurm import SlurmArray
+from xpath.errors import DataError, SlideError, StoreError
 from xpath.store.tables import read_table
 
 
@@ -261,16 +262,50 @@ def test_the_bar_goes_to_stderr(slides, ledger, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_bar_shows_the_slide_and_its_patches(slides, ledger, capsys, monkeypatch):
+def test_a_queue_is_not_filled_by_asking_for_slides_of_others(slides, ledger, monkeypatch):
+    waited, busy = [], ["b", "b", "b"]
+    monkeypatch.setattr("xpath.batch.runner.time.sleep", waited.append)
+
+    def work(slide):
+        if slide.slide_id in busy:
+            busy.pop()
+            raise Busy("another process is at it")
+
+    class Queue(InProcess):
+        busy_seconds = SlurmArray.busy_seconds
+
+    assert run_stage("s", slides, work, ledger, executor=Queue(), progress=False).ok
+    assert waited == [60.0] * 3
+
+
+def test_a_damaged_table_that_another_process_puts_aside_first_is_no_error(ledger, monkeypatch):
+    def damaged(path, _):
+        path.unlink()
+        raise StoreError("damaged")
+
+    ledger.path.parent.mkdir(parents=True, exist_ok=True)
+    ledger.path.touch()
+    monkeypatch.setattr("xpath.batch.ledger.read_rows", damaged)
+    assert ledger.entry("a", "segment").attempts == 0
+
+
+def test_the_bar_shows_the_slide_and_its_patches(slides, ledger, capsys, monkeypatch, until):
     monkeypatch.setattr("xpath.batch.runner.WATCH_SECONDS", 0.01)
-    far = []
+    monkeypatch.setattr("xpath.batch.ledger.COUNT_SECONDS", 10.0)
+    far, shown, show = [], [], tqdm.set_postfix_str
+
+    def see(bar, text):
+        show(bar, text)
+        shown.append(text)
+
+    monkeypatch.setattr(tqdm, "set_postfix_str", see)
 
     def work(slide):
         count = ledger.counter(slide.slide_id, "segment", 40)
         count(8)
         count(8)  # too soon to be written down
         far.append(ledger.under_way(slide.slide_id))
-        time.sleep(0.1)
+        until(lambda: f"{slide.slide_id} segment 8/40 patches" in shown)
 
     run_stage("segment", slides, work, ledger)
 
@@ -320,7 +355,7 @@ def test_a_killed_run_is_taken_up_where_it_was(tmp_path, python, start):
     assert not (folder / "b").exists()
 
     with start(KILLED, folder, "nobody") as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
 
     assert out.split() == ["a", "b", "c"], err
     attempts = {

@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,21 +21,31 @@ from xpath.batch.ray_cluster import RayCluster
 from xpath.batch.runner import InProcess, run_stage
 from xpath.batch.slides import SlideEntry
 from xpath.batch.slurm import SlurmArray
-from xpath.batch.workers import LocalProcesses
+from xpath.batch.workers import LocalProcesses, _done
+from xpath.store.process import is_dead, this_process
+from xpath.store.tables import read_table
 
 # Work that other processes can import, as they can the stages of a study.
 WORK = """
-import os, random, signal
+import os, random, signal, time
 import torch
 from dataclasses import dataclass
 from pathlib import Path
+from xpath.batch.attempts import attempt
 from xpath.batch.done import make_once
+
+if os.environ.get("HELD_IMPORTS"):
+    home = Path(os.environ["HELD_IMPORTS"])
+    (home / "importing").touch()
+    while not (home / "go").exists():
+        time.sleep(0.01)
 
 @dataclass(frozen=True)
 class Draw:
     folder: Path
     deadly: str = ""
     once: str = ""
+    held: bool = False
 
     def __call__(self, slide):
         output = self.folder / "slides" / slide.slide_id / "numbers.bin"
@@ -47,9 +61,33 @@ class Draw:
         if first or name == self.deadly:
             (self.folder / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        output.write_bytes(random.Random(name).randbytes(1000))
+        with attempt(output, "key"):
+            while self.held and not (self.folder / "go").exists():
+                time.sleep(0.01)
+            output.write_bytes(random.Random(name).randbytes(1000))
 """
 NAMES = [f"s{number}" for number in range(8)]
+FIRST = """
+import os, sys
+from pathlib import Path
+from work_of_a_test import Draw
+from xpath.batch.ledger import Ledger
+from xpath.batch.ray_cluster import RayCluster
+from xpath.batch.runner import run_stage
+from xpath.batch.slides import SlideEntry
+from xpath.batch.workers import LocalProcesses
+folder, executor = Path(sys.argv[1]), sys.argv[2]
+os.environ["HELD_IMPORTS"] = "".join(sys.argv[3:])
+executor = {"local": LocalProcesses, "ray": RayCluster}[executor](count=2)
+slides = [SlideEntry(slide_id=name, path=Path(name)) for name in "ab"]
+ledger = Ledger(folder / "slides.csv", folder / "logs")
+try:
+    run_stage("draw", slides, Draw(folder, held=True), ledger, executor=executor, progress=False)
+except KeyboardInterrupt:
+    print("interrupted")
+    sys.exit(130)
+"""
+"""A process that has others work for it."""
 
 
 @pytest.fixture
@@ -82,6 +120,45 @@ def begun(folder):
 
 def pids(folder):
     return {line.split()[1] for line in (folder / "begun.txt").read_text().splitlines()}
+
+
+def attempts(folder):
+    rows = read_table(folder / "slides.csv")
+    return {row["slide_id"]: int(row["attempts"]) for row in rows}
+
+
+def is_gone(pid):
+    return is_dead(this_process()._replace(pid=int(pid), started=""))
+
+
+@pytest.fixture
+def first(tmp_path, draw):
+    """Starts a process whose workers are held in the middle of a slide each."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    processes = []
+
+    def first(*arguments):
+        command = [sys.executable, "-c", FIRST, str(folder), *map(str, arguments)]
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a terminal sends Ctrl-C to all processes of a command
+        )
+        processes.append(process)
+        return process
+
+    yield first
+    (folder / "go").touch()
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def at_work(folder):
+    return (folder / "begun.txt").exists() and len(pids(folder)) == 2
 
 
 def executors(tmp_path):
@@ -165,6 +242,113 @@ def test_processes_have_ended_when_their_executor_is_gone(tmp_path, draw):
     for pid in pids(tmp_path / "run"):
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
+
+
+def test_processes_end_after_their_slide_when_the_first_was_killed(tmp_path, first, until):
+    folder, process = tmp_path / "run", first("local")
+    until(lambda: at_work(folder))
+    process.kill()
+    process.wait()
+    time.sleep(0.2)
+    assert not any(map(is_gone, pids(folder))), "they are in the middle of a slide"
+
+    (folder / "go").touch()
+    until(lambda: all(map(is_gone, pids(folder))))
+    assert numbers(folder).keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("executor", "everyone"), [("local", False), ("local", True), ("ray", False)]
+)
+def test_ctrl_c_ends_the_work_and_is_held_against_no_slide(
+    tmp_path, first, executor, everyone, until
+):
+    pytest.importorskip({"ray": "ray"}.get(executor, "os"))
+    folder, process = tmp_path / "run", first(executor)
+    until(lambda: at_work(folder) and len(list(folder.rglob(".*.attempts"))) == 2)
+    (os.killpg if everyone else os.kill)(process.pid, signal.SIGINT)
+    printed, errors = process.communicate(timeout=120)
+
+    assert (process.returncode, printed) == (130, "interrupted\n")
+    assert "Traceback" not in errors
+    assert numbers(folder) == {}
+    assert not list(folder.rglob(".*.attempts"))
+    until(lambda: all(map(is_gone, pids(folder))))
+
+
+def test_a_worker_that_is_told_to_end_leaves_its_slide_and_another_takes_it(tmp_path, first, until):
+    folder, process = tmp_path / "run", first("local")
+    until(lambda: at_work(folder) and len(list(folder.rglob(".*.attempts"))) == 2)
+    before = pids(folder)
+    os.kill(int(min(before)), signal.SIGTERM)
+    until(lambda: len(pids(folder)) == 3)
+    until(lambda: len(list(folder.rglob(".*.attempts"))) == 2)
+    for marker in folder.rglob(".*.attempts"):
+        assert len(marker.read_text().splitlines()) == 1, "the one before was no fault of the slide"
+    (folder / "go").touch()
+
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert numbers(folder).keys() == {"a", "b"}
+    assert set(attempts(folder).values()) == {1}
+
+
+def test_ctrl_c_while_processes_begin_prints_no_traceback(tmp_path, first, until):
+    folder = tmp_path / "run"
+    process = first("local", folder)
+    until((folder / "importing").exists)
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.2)  # the server hears it in the middle of its imports
+    (folder / "go").touch()
+
+    assert process.communicate(timeout=120) == ("interrupted\n", "")
+    assert process.returncode == 130
+
+
+def test_work_that_is_being_left_is_not_left_again(tmp_path):
+    """An impatient second Ctrl-C would cut short how drafts and locks are removed."""
+    removed = []
+
+    def job(slide):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            removed.append(slide)
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(SystemExit) as ended:
+        _done(job, "a")
+
+    assert ended.value.code == 130
+    assert removed == ["a"]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_who_leaves_an_array_hears_that_its_jobs_go_on(tmp_path, monkeypatch, caplog):
+    submitit = pytest.importorskip("submitit")
+    jobs = [
+        SimpleNamespace(job_id=f"77_{number}", exception=lambda: None, result=lambda: ["entry"])
+        for number in range(3)
+    ]
+    executor = SimpleNamespace(map_array=lambda *_: jobs)
+    monkeypatch.setattr(submitit, "AutoExecutor", lambda **_: executor)
+    array = SlurmArray(3, tmp_path / "jobs", cluster="local")
+    slides = [SlideEntry(slide_id=name, path=Path(f"{name}.svs")) for name in NAMES]
+    monkeypatch.setattr(submitit.helpers, "as_completed", lambda jobs, **_: iter(jobs))
+    assert list(array.run(None, slides, lambda _: None)) == ["entry"] * 3
+    assert caplog.text == ""
+
+    def interrupted(jobs, **_):
+        yield jobs[0]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submitit.helpers, "as_completed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(array.run(None, slides, lambda _: None))
+    assert "2 jobs go on without this process; scancel 77" in caplog.text
 
 
 def test_gpus_are_dealt_out(tmp_path, draw):

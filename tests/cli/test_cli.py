@@ -1,10 +1,14 @@
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
+from xpath.cli.command import Command
 from xpath.cli.main import main
 from xpath.cli.sample import Sample, fetch
 from xpath.errors import SlideError
@@ -22,6 +26,62 @@ def test_a_reader_who_has_seen_enough_is_no_error():
 
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
+
+
+UNREAD = """
+import sys
+import xpath.cli.main as command_line
+from xpath.cli.command import Command
+length, code, lists = map(int, sys.argv[1:])
+def work(_):
+    print("x" * length)
+    return code
+command_line.COMMANDS = [Command(name="work", help="-", run=work, lists=bool(lists))]
+sys.exit(command_line.main(["work"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("length", "code", "lists", "expected"),
+    [
+        (10, 0, False, 0),
+        (10, 1, False, 1),  # all was done, only not well
+        (100_000, 0, False, 141),  # cut short, so it may not say that all went well
+        (100_000, 0, True, 0),
+    ],
+)
+def test_the_code_is_that_of_the_work_though_nobody_reads(length, code, lists, expected):
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = map(str, (length, code, int(lists)))
+    done = subprocess.run(
+        [sys.executable, "-c", UNREAD, *arguments],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    )
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (expected, "")
+
+
+def test_a_cluster_that_ends_a_command_is_heard_as_ctrl_c(monkeypatch, capsys):
+    cleared = []
+
+    def work(_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            cleared.append("drafts, locks and attempts")
+
+    monkeypatch.setattr("xpath.cli.main.COMMANDS", [Command(name="work", help="-", run=work)])
+
+    assert main(["work"]) == 130
+    assert cleared
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_labels_finds_by_any_spelling(capsys):

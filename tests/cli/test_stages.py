@@ -1,8 +1,10 @@
 """A run that gets further slides."""
 
 import argparse
+import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from xpath.cli.main import main
 from xpath.cli.stages import add_study_options, beside_known, study_from
 from xpath.errors import ConfigError
 from xpath.study.config import StudyConfig
-from xpath.study.study import new_study, open_study
+from xpath.study.folder import RunFolder
+from xpath.study.meanwhile import save_with_added
+from xpath.study.study import Study, new_study, open_study
 from xpath.testing.slides import write_slide
 
 
@@ -126,3 +130,48 @@ def test_a_slip_of_the_pen_leaves_the_run_as_it_was(tmp_path, slide):
         study_of(slide, out, "--device", "quda")
 
     assert (out / "run.json").read_bytes() == before
+
+
+def test_slides_that_another_process_adds_meanwhile_stay(tmp_path, slide, monkeypatch):
+    """Weights take seconds to load, between the look at the run and what is written down."""
+
+    def meanwhile(study):
+        new_study(study.folder.root, study.config, [entry("a"), entry("b")])
+
+    monkeypatch.setattr("xpath.cli.stages.require_tools", meanwhile)
+    study = study_of(slide, tmp_path / "run")
+
+    assert [one.slide_id for one in study.slides] == ["c", "a", "b"]
+    assert open_study(tmp_path / "run") == study
+
+
+def test_slides_that_are_added_during_a_training_stay(tmp_path, monkeypatch, capsys):
+    study = new_study(tmp_path, StudyConfig(), [entry("a"), entry("b", label="ILC")])
+    (tmp_path / "labels.csv").write_text("slide_id,label\na,IDC\nb,ILC\n")
+    study.folder.table("metrics").parent.mkdir()
+    study.folder.table("metrics").write_text("model\n")
+
+    def train(*_):
+        new_study(tmp_path, study.config, [*study.slides, entry("c", label="IDC")])
+        return SimpleNamespace(left_out=())
+
+    monkeypatch.setattr("xpath.study.chain.train_stage", train)
+    assert main(["train", str(tmp_path / "labels.csv"), "--out", str(tmp_path)]) == 0
+
+    labels = {one.slide_id: one.label for one in open_study(tmp_path).slides}
+    assert labels == {"a": "IDC", "b": "ILC", "c": "IDC"}
+
+
+def test_of_processes_that_begin_at_once_each_adds_its_slide(tmp_path):
+    names, ready = "abcdefgh", threading.Barrier(8)
+
+    def add(name):
+        study = Study(RunFolder(tmp_path), StudyConfig(), (entry(name),))
+        ready.wait()
+        save_with_added(study)
+
+    threads = [threading.Thread(target=add, args=(name,)) for name in names]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+
+    assert sorted(one.slide_id for one in open_study(tmp_path).slides) == list(names)

@@ -21,9 +21,11 @@ from xpath.batch.slides import SlideEntry
 from xpath.batch.workers import LocalProcesses
 from xpath.cli.batch_options import add_batch_options, batch_from
 from xpath.cli.main import main
+from xpath.cli.stages import print_end
 from xpath.errors import ConfigError, DataError
 from xpath.store.process import this_process
 from xpath.study.chain import run_chain
+from xpath.study.checkup import remove_leftovers
 from xpath.study.config import StudyConfig
 from xpath.study.progress import progress_of
 from xpath.study.study import new_study
@@ -132,6 +134,33 @@ def test_the_draft_of_a_living_process_is_left_alone(study, run, capsys):
         os.utime(draft, (0, 0))
         assert main(["doctor", str(run), "--repair"]) == 0
         assert draft.exists()
+
+
+def test_what_a_process_has_taken_over_since_it_was_looked_at_is_left_alone(study, monkeypatch):
+    """A large run is looked at for seconds, and only then what is left behind is removed."""
+    masks = study.folder.masks("a")
+    masks.parent.mkdir(parents=True)
+    lock, draft = lock_of(masks), masks.with_name(".masks.zarr.0123abcd.77.89abcdef.part")
+    monkeypatch.setattr("xpath.study.checkup._leftovers", lambda _: [draft, lock])
+    draft.touch()
+    with claim(masks) as mine:
+        assert mine
+        assert remove_leftovers(study) == 0
+        assert lock.exists()
+        assert draft.exists()
+
+    assert remove_leftovers(study) == 2
+    assert list(masks.parent.iterdir()) == []
+
+
+def test_the_end_of_a_run_names_failures_of_its_own_slides(study, capsys):
+    study.ledger.note("a", "segment", failure="no tissue", seconds=1)
+    study.ledger.note("taken out", "segment", failure="no slide", seconds=1)
+    study.ledger.merge("segment", ["a", "taken out"])
+    print_end(study)
+
+    assert "a failed in segment: no tissue" in (told := capsys.readouterr().err)
+    assert "taken out" not in told
 
 
 def test_selections(study):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from xpath.errors import DataError
 from xpath.mil.classifier import ClassifierConfig
 from xpath.mil.cohort import CohortConfig, find_slides, not_in_cohort, read_cohort, split_cohort
+from xpath.mil.cohort_training import ModelTask, is_trained, train_model
 from xpath.mil.splits import SplitConfig
+from xpath.mil.training import TrainConfig
 
 
 @pytest.fixture
@@ -192,3 +197,28 @@ def test_feature_files_without_a_label_are_told(features, labels, caplog):
     assert ([slide.slide_id for slide in slides], lost) == (["a", "b"], [])
     assert "1 of 3 slides have no label" in caplog.text
     assert "6 of 8 feature files are of slides without a label: c, d, e, f, g, h" in caplog.text
+
+
+def test_another_table_of_the_same_stores_trains_other_models(tmp_path, labels):
+    for name in "abcdefgh":
+        root = zarr.create_group(tmp_path / "stores" / f"{name}.zarr")
+        root.attrs["tile_spec"] = {"tiles": {"height": 256, "width": 256, "base_downsample": 1.0}}
+        for number, table in enumerate(("uni_tiles", "gigapath_tiles")):
+            group = root.create_group(f"tables/{table}")
+            group.attrs["region"] = "tiles"
+            group.create_array("X", data=np.full((3, 4), number + ord(name) / 100, np.float32))
+    slides, _ = find_slides(tmp_path / "stores", labels(TABLE))
+    one = replace(
+        TWO,
+        table="uni_tiles",
+        classifier=ClassifierConfig(models=("attention",), train=TrainConfig(epochs=1)),
+    )
+    task = ModelTask("attention", 0, 0, tmp_path / "models" / "attention")
+    trained = []
+    for config in (one, one, replace(one, table="gigapath_tiles")):
+        cohort = read_cohort(slides, config)
+        (split,) = split_cohort(cohort, config.split)
+        trained.append(is_trained(cohort, task, split, config))
+        train_model(cohort, task, split, config)
+
+    assert trained == [False, True, False]

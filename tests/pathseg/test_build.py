@@ -5,6 +5,11 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -22,6 +27,7 @@ from xpath.pathseg.workers import each_image
 MODULE = """
 from functools import partial
 import os
+import time
 import numpy as np
 from xpath.errors import DataError
 from xpath.pathseg.reading import read_image
@@ -53,6 +59,10 @@ def read(path):
     ignore = np.zeros(mask.shape, bool)
     ignore[-1] = True
     return Annotated(image, (LabelMask(TUMOR, mask),) if mask.any() else (), ignore, (FAT,))
+
+def slow(image):
+    (image.path.parent / f"{os.getpid()}.pid").touch()
+    time.sleep(60)
 """
 """In a module of its own, for worker processes import it; images hold what cannot be pickled."""
 
@@ -211,6 +221,39 @@ def test_several_processes_write_the_same(fake, tmp_path):
     assert both.tally == one.tally
     pictures = {k: v for k, v in files(tmp_path / "one").items() if "build" not in k}
     assert pictures == {k: v for k, v in files(tmp_path / "two").items() if "build" not in k}
+
+
+CTRL_C = """
+import importlib, sys
+from pathlib import Path
+from xpath.pathseg.workers import each_image
+sys.path.insert(0, sys.argv[1])
+fake = importlib.import_module(sys.argv[2])
+names = [f"i{number}" for number in range(10)]
+try:
+    list(each_image(fake.Fake(), Path(sys.argv[3]), names, fake.slow, workers=2))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_ctrl_c_ends_workers_without_a_word(fake, tmp_path):
+    data = tmp_path / "data" / "Fake"
+    arguments = map(str, (tmp_path / "code", type(fake).__module__, data))
+    with subprocess.Popen(
+        [sys.executable, "-c", CTRL_C, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a terminal sends Ctrl-C to all processes of a command
+    ) as process:
+        end = time.monotonic() + 120
+        while len(list(data.glob("*.pid"))) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.communicate(timeout=120)[1] == ""
+
+    assert process.returncode == 130
 
 
 def test_a_worker_that_dies_is_told_apart_from_a_broken_image(fake, tmp_path):

@@ -61,7 +61,7 @@ def test_a_finding_has_the_runs_numbers_not_the_pages(service, run_folder):
     service.remember("one", FINDING | {"numbers": {"contribution": 99}, "rings": []})
 
     (kept,) = Findings(service.findings.path).read("one")
-    view = service._views.get("one", dict)
+    view = service._view(service._entry("one"))
     assert kept.numbers["contribution"] != 99
     assert kept.numbers["contribution of its class"] == view.explanation.object.bars[0]
     assert len(kept.rings[0]) == 5  # a rectangle, closed

@@ -1,11 +1,21 @@
+import io
 import json
+import os
+import re
+import shutil
+from dataclasses import replace
+from importlib.resources import files
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from xpath.geometry import Mpp, PatchGrid, Size
+from xpath.review.service import ReviewService
 from xpath.review.slide_view import analysed_rings
+from xpath.study.folder import RunFolder
+from xpath.testing.slides import write_slide
 
 
 def grid_of(coords, footprint, size):
@@ -66,3 +76,47 @@ def test_areas_are_of_the_analysed_tissue(service):
     pixels = 50 * 160 + 10 * 40
     assert tumor["area"] == pixels / (512 * 384)
     assert tumor["mm2"] == pytest.approx(pixels * 0.25 / 1e6)
+
+
+LAYER = ("one", "object_map", (9, 0, 0), "")
+TILE = ("one", (9, 0, 0))
+
+
+def test_a_slide_that_was_explained_again_is_shown_anew(service, run_folder):
+    old, layer = service.slide("one"), service.layer(*LAYER)
+    assert service.slide("one") == old
+    folder = run_folder.study.folder
+    shutil.copy(folder.explanation("two words"), draft := folder.slide("one") / "draft")
+    draft.replace(folder.explanation("one"))
+
+    shown, other = service.slide("one"), service.slide("two words")
+    assert shown["object_classes"] == other["object_classes"] != old["object_classes"]
+    assert shown["stamp"] != old["stamp"]
+    assert service.layer(*LAYER) == ReviewService(run_folder.study).layer(*LAYER) != layer
+
+
+def test_a_slide_file_that_was_replaced_is_read_anew(service, run_folder):
+    tile, stamp = service.tile(*TILE), service.slide("one")["stamp"]
+    draft = run_folder.slides / "draft.tiff"
+    write_slide(draft, np.full((384, 512, 3), 90, np.uint8), mpp=0.5)
+    draft.replace(run_folder.slides / "one.tiff")
+
+    assert service.tile(*TILE) != tile
+    assert (
+        np.abs(np.asarray(Image.open(io.BytesIO(service.tile(*TILE)))).astype(int) - 90).max() < 3
+    )
+    assert service.slide("one")["stamp"] != stamp
+
+
+def test_a_browser_can_tell_the_tiles_of_one_run_from_those_of_another(service, run_folder):
+    """Both are served at the same address, one after the other, with slides of the same names."""
+    shutil.copytree(run_folder.root, run_folder.root.with_name("other"), copy_function=os.link)
+    folder = RunFolder(run_folder.root.with_name("other"))
+    other = ReviewService(replace(run_folder.study, folder=folder))
+
+    assert other.slide("one") | {"stamp": ""} == service.slide("one") | {"stamp": ""}
+    assert other.slide("one")["stamp"] != service.slide("one")["stamp"]
+    script = (files("xpath.review") / "page" / "review.js").read_text()
+    addresses = re.findall(r"`(?:tile|layer)/.*", script)
+    assert len(addresses) == 2
+    assert all("?${stamp}" in address for address in addresses)

@@ -1,7 +1,10 @@
 """Files as CLAM, TRIDENT, STAMP and wsidata write them, made here by their published layout."""
 
+import os
 import re
+import signal
 import subprocess
+import threading
 
 import h5py
 import numpy as np
@@ -372,7 +375,30 @@ def test_a_file_that_holds_up_or_ends_its_reader_is_refused_and_the_next_is_read
 
     with pytest.raises(StoreError, match=r"bad\.h5 ended the process .* or held it up for 1 s"):
         read_patch_features(tmp_path / "bad.h5")
+    monkeypatch.setattr(trial, "SECONDS", 60.0)  # another child begins, on a busy machine perhaps
     assert len(read_patch_features(tmp_path / "good.h5").features) == 3
+    trial._close()
+
+
+def test_after_ctrl_c_a_file_does_not_get_the_answer_to_the_one_before(tmp_path, monkeypatch):
+    """The child is slow, so that its answer comes when nobody waits for it any more."""
+    child = (
+        "import sys, time\nfor line in sys.stdin:\n"
+        "    time.sleep(60 if 'bad' in line else 1)\n    print('looked', flush=True)"
+    )
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        trial.subprocess, "Popen", lambda command, **how: popen([command[0], "-c", child], **how)
+    )
+    trial._close()
+    ctrl_c = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    ctrl_c.start()
+    with pytest.raises(KeyboardInterrupt):
+        trial.try_h5(tmp_path / "slow.h5")
+
+    monkeypatch.setattr(trial, "SECONDS", 3.0)
+    with pytest.raises(StoreError, match=r"bad\.h5 ended the process"):
+        trial.try_h5(tmp_path / "bad.h5")
     trial._close()
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import os
 from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 
+from xpath.batch.claim import claimant
 from xpath.batch.done import forget, mark_done, read_key
+from xpath.batch.ledger import StageReport
 from xpath.batch.ray_cluster import RayCluster
 from xpath.batch.runner import InProcess
 from xpath.batch.slides import SlideEntry
 from xpath.batch.slurm import SlurmArray
 from xpath.batch.workers import LocalProcesses
+from xpath.cli.main import main
 from xpath.device import REFUSED
 from xpath.errors import ConfigError, DataError, StoreError
 from xpath.geometry import Mpp, PatchGrid, Size
@@ -27,12 +31,12 @@ from xpath.segment.predict.predictor import SegmentPredictor
 from xpath.store.features import SlideFeatures, write_features
 from xpath.store.tables import write_table
 from xpath.study.chain import to_explain
-from xpath.study.cohort import load_explained, train_classifiers
+from xpath.study.cohort import load_explained, train_classifiers, train_on_features
 from xpath.study.config import ObjectsConfig, StudyConfig
 from xpath.study.evidence import _explained, tabulate_importance
 from xpath.study.folder import RunFolder, slide_splits
 from xpath.study.slides import explain_key
-from xpath.study.study import Study
+from xpath.study.study import Study, save_study
 
 OBJECTS = ("breast-tissue-tumor", "breast-tissue-stroma")
 CONFIG = StudyConfig(
@@ -379,6 +383,19 @@ def test_a_run_and_its_feature_files_give_the_same_bit_for_bit(
     assert sum("tables/splits_" in path for path in one) == folds
 
 
+def test_of_two_on_one_folder_one_trains_at_a_time(study, tmp_path, monkeypatch):
+    seen, folder = [], RunFolder(tmp_path / "other")
+    monkeypatch.setattr(
+        "xpath.study.cohort.train_on_slides", lambda *_, **__: seen.append(claimant(folder.split))
+    )
+    labels = label_table(study, tmp_path / "labels.csv")
+    train_on_features(study.folder.root, labels, study.config, folder)
+
+    assert len(seen) == 1
+    assert seen[0].startswith(f"process {os.getpid()} ")
+    assert claimant(folder.split) == ""
+
+
 def test_with_folds_a_slide_is_explained_by_the_model_that_never_saw_it(study):
     folded = replace(study, config=replace(study.config, split=SplitConfig(folds=3)))
     train_classifiers(folded)
@@ -456,3 +473,31 @@ def test_models_trained_elsewhere_are_the_same_bytes(study, tmp_path, monkeypatc
 def trained_files(study):
     folders = (study.folder.models, study.folder.root / "tables")
     return [path for folder in folders for path in folder.rglob("[!.]*") if path.is_file()]
+
+
+def test_slides_that_cannot_be_explained_are_named_and_it_is_no_success(study, monkeypatch, capsys):
+    """As when their drive is not mounted."""
+    train_classifiers(study)
+    save_study(study)
+    monkeypatch.setattr("xpath.study.chain.load_explained", lambda _: ())
+    monkeypatch.setattr(
+        "xpath.study.chain.explain_stage",
+        lambda study, batch: StageReport(stage="explain", done=(), failed=()),
+    )
+    command = ["explain", "--out", str(study.folder.root)]
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().err == ""
+
+    first, second, *others = study.slides_to_explain()
+    assert len(others) == 2, "two of ten patients are held out"
+    forget(study.folder.features(second.slide_id))
+    assert main(command) == 1
+    told = capsys.readouterr().err
+    assert "1 of 4 slides were not explained, for they are not there or have no finished" in told
+    assert second.slide_id in told
+    assert main([*command, "--only", first.slide_id]) == 0
+
+    first.path.rename(first.path.with_name("elsewhere.svs"))
+    assert main(command) == 1
+    assert "4 of 4 slides were not explained" in capsys.readouterr().err

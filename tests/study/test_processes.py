@@ -87,7 +87,7 @@ def test_shards_share_the_slides_and_one_run_goes_on(begun, finished, files_of, 
 
 def test_one_of_two_is_killed_and_the_other_goes_on(begun, finished, files_of):
     first, second = start(begun), start(begun)
-    until(lambda: len(list(begun.glob("slides/*/.masks.zarr.lock"))) == 2)
+    until(lambda: both_in_the_middle(begun, first))
     kill(first)
     finish(second)
 
@@ -109,7 +109,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(begun, slides, finished, file
     until(lambda: list(begun.glob("slides/*/objects.h5.done.json")))
     until(lambda: list(begun.glob("slides/*/.masks.zarr.*.part")))
     os.killpg(process.pid, signal.SIGINT)
-    printed = "".join(process.communicate(timeout=60))
+    printed = "".join(process.communicate(timeout=300))
 
     assert process.returncode == 130
     assert "Traceback" not in printed
@@ -125,8 +125,17 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(begun, slides, finished, file
     assert made == {name: files_of(finished / "slides")[name] for name in made}
 
 
+def both_in_the_middle(root, process):
+    """Whether each of two processes is at a slide. If so, one stands still from now on."""
+    os.kill(process.pid, signal.SIGSTOP)
+    if len(list(root.glob("slides/*/.masks.zarr.lock"))) == 2:
+        return True
+    os.kill(process.pid, signal.SIGCONT)
+    return False
+
+
 def until(condition):
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["MOST_DEATHS", "attempt", "attempts_path", "forget_attempts", "has_attempts"]
+__all__ = [
+    "MOST_DEATHS",
+    "attempt",
+    "attempts_path",
+    "ended_from_outside",
+    "forget_attempts",
+    "has_attempts",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +85,24 @@ def forget_attempts(folder: Path) -> None:
     """Gives everything in the folder of a slide that was set aside a new chance."""
     for marker in folder.glob(".*.attempts"):
         marker.unlink(missing_ok=True)
+
+
+@contextmanager
+def ended_from_outside(folder: Path) -> Iterator[None]:
+    """Surrounds the end of a process that is at work in the folder of a slide, by no fault of it.
+
+    Its line is removed if it could not do so itself.
+    """
+    begun = {marker: _lines(marker)[-1:] for marker in folder.glob(".*.attempts")}
+    yield
+    for marker, last in begun.items():
+        left = _lines(marker)
+        if last != left[-1:]:  # it was removed, or another process took over
+            continue
+        if len(left) > 1:
+            marker.write_text("".join(f"{line}\n" for line in left[:-1]), encoding="utf-8")
+        else:
+            marker.unlink(missing_ok=True)
 
 
 def _lines(marker: Path) -> list[str]:

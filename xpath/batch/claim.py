@@ -134,14 +134,16 @@ class _Heart:
         self._locks: set[Path] = set()
         self._pid = 0
         """The process the thread runs in, which a fork does not copy."""
+        self._beginning = threading.Lock()
 
     @contextmanager
     def beating_for(self, lock: Path) -> Iterator[None]:
         """Keeps a lock alive for as long as the block takes."""
-        if self._pid != os.getpid():
-            self._pid, self._locks = os.getpid(), set()
-            threading.Thread(target=self._beat, name="xpath claims", daemon=True).start()
-        self._locks.add(lock)
+        with self._beginning:
+            if self._pid != os.getpid():
+                self._pid, self._locks = os.getpid(), set()
+                threading.Thread(target=self._beat, name="xpath claims", daemon=True).start()
+            self._locks.add(lock)
         try:
             yield
         finally:

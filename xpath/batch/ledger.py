@@ -209,6 +209,7 @@ def _read(path: Path) -> dict[tuple[str, str], LedgerEntry]:
     except StoreError as error:
         aside = path.with_name(f"{path.name}.damaged")
         logger.warning("%s; it is kept as %s", error, aside.name)
-        path.replace(aside)
+        with suppress(FileNotFoundError):  # another process has put it aside just now
+            path.replace(aside)
         return {}
     return {(entry.slide_id, entry.stage): entry for entry in entries}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from xpath.batch.workers import Worker, share_out
 from xpath.errors import ConfigError, MissingDependencyError
@@ -34,6 +34,8 @@ class RayCluster:
     """Actors; 0 for one per GPU, without GPUs one per CPU core."""
     gpus: float = 0.0
     """GPUs of an actor, or a part of one."""
+
+    busy_seconds: ClassVar[float] = 10.0  # each look may be a cluster that begins and ends
 
     @property
     def lost(self) -> type[Exception]:

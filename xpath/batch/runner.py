@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from tqdm import tqdm
 
+from xpath.batch.attempts import ended_from_outside
 from xpath.batch.claim import Busy
 from xpath.batch.ledger import Ledger, LedgerEntry, StageReport
 from xpath.errors import DataError
@@ -20,6 +21,7 @@ from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from xpath.batch.slides import SlideEntry
@@ -29,7 +31,7 @@ __all__ = ["Executor", "InProcess", "Job", "SlideJob", "run_stage"]
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-"""How often to look at slides that another process is working on."""
+"""How often to look at slides that another process is working on, unless the executor says so."""
 WATCH_SECONDS = 0.5
 """How often to look how far a slide is."""
 
@@ -45,6 +47,9 @@ class Job(Protocol):
 
     def known(self, slide: SlideEntry) -> LedgerEntry:
         """The last entry."""
+
+    def ended(self, slide: SlideEntry) -> AbstractContextManager[None]:
+        """Surrounds the end of a worker that is in the middle of one, by no fault of that one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +87,21 @@ class SlideJob:
         """The last entry of a slide."""
         return self.ledger.entry(slide.slide_id, self.stage)
 
+    def ended(self, slide: SlideEntry) -> AbstractContextManager[None]:
+        """Surrounds the end of a worker, which is not held against the slide it is at."""
+        return ended_from_outside(self.ledger.folder(slide.slide_id))
+
     def _failed(self, name: str, reason: str, seconds: float) -> LedgerEntry:
         logger.warning("%s failed in %s: %s", name, self.stage, reason)
         return self.ledger.note(name, self.stage, failure=reason, seconds=seconds)
 
 
 class Executor(Protocol):
-    """Where slides are worked on."""
+    """Where slides are worked on.
+
+    One that is costly to ask has an attribute ``busy_seconds``: how often to look at slides that
+    another process is working on.
+    """
 
     def run(
         self, job: Job, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
@@ -233,7 +246,7 @@ def _all_ended(
             return
         waiting, before = [slide for slide in slides if slide.slide_id in busy], busy
         shown.wait_for(next(iter(busy.values())).reason)
-        time.sleep(POLL_SECONDS)
+        time.sleep(getattr(executor, "busy_seconds", POLL_SECONDS))
 
 
 def _failed_since(job: SlideJob, slide: SlideEntry, before: Mapping[str, LedgerEntry]) -> bool:

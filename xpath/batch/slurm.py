@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from xpath.errors import ConfigError, MissingDependencyError
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from xpath.batch.slides import SlideEntry
 
 __all__ = ["SlurmArray"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,14 @@ class SlurmArray:
     poll_seconds: float = 10.0
     """How often the queue is asked."""
 
+    busy_seconds: ClassVar[float] = 60.0  # each look is an array in the queue
+
     def run(
         self, job: Job, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
     ) -> Iterator[LedgerEntry]:
         """Entries as jobs end. Slides of a job that was cancelled or killed have failed.
+
+        Jobs go on when this process is interrupted, which a warning says, with how to end them.
 
         Raises:
             ConfigError: This machine cannot submit jobs.
@@ -47,13 +54,7 @@ class SlurmArray:
         """
         if not slides:
             return
-        try:
-            import submitit
-        except ImportError as error:
-            raise MissingDependencyError(
-                "--executor slurm needs submitit; install it with"
-                " `pip install xpath-pathology[slurm]`"
-            ) from error
+        submitit = _submitit()
         shares = [slides[number :: self.count] for number in range(min(self.count, len(slides)))]
         try:
             executor = submitit.AutoExecutor(folder=self.logs, cluster=self.cluster)
@@ -63,13 +64,20 @@ class SlurmArray:
             executor.update_parameters(slurm_additional_parameters=dict(self.options))
         submitted = executor.map_array(_Share(job), shares)
         on_start(f"{len(submitted)} jobs in the queue")
+        left = len(submitted)
         share_of = {id(one): share for one, share in zip(submitted, shares, strict=True)}
-        for one in submitit.helpers.as_completed(submitted, poll_frequency=self.poll_seconds):
-            failure = one.exception()
-            if failure is None:
-                yield from one.result()
-            else:
-                yield from _left(job, share_of[id(one)], f"job {one.job_id}: {failure}")
+        try:
+            for one in submitit.helpers.as_completed(submitted, poll_frequency=self.poll_seconds):
+                left -= 1
+                failure = one.exception()
+                if failure is None:
+                    yield from one.result()
+                else:
+                    yield from _left(job, share_of[id(one)], f"job {one.job_id}: {failure}")
+        finally:
+            if left:
+                array = submitted[0].job_id.partition("_")[0]
+                logger.warning("%d jobs go on without this process; scancel %s", left, array)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +95,13 @@ def _left(job: Job, slides: Sequence[SlideEntry], reason: str) -> Iterator[Ledge
     for slide in slides:
         entry = job.known(slide)
         yield entry if entry.status == "done" else job.lost(slide, " ".join(reason.split())[:500])
+
+
+def _submitit() -> Any:
+    try:
+        import submitit
+    except ImportError as error:
+        raise MissingDependencyError(
+            "--executor slurm needs submitit; install it with `pip install xpath-pathology[slurm]`"
+        ) from error
+    return submitit

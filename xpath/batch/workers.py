@@ -14,13 +14,13 @@ import weakref
 from collections import Counter, deque
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
-from xpath.batch.processes import clean_processes, usable_cores
+from xpath.batch.processes import at_work, clean_processes, usable_cores, wait_for_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +33,8 @@ __all__ = ["MOST_LOSSES", "LocalProcesses", "Worker", "Workers", "share_out"]
 
 MOST_LOSSES = 2
 """So many workers may be lost in the middle of one slide before it is given up."""
+ASK_AGAIN = 0.5
+"""Seconds after which a process that is to leave its slide is asked once more."""
 
 
 class Worker(Protocol):
@@ -88,8 +90,8 @@ class _Staff:
 
     def __init__(self, job: Job, workers: Workers, count: int) -> None:
         self._job, self._workers = job, workers
-        self._staff = {number: workers.start(number, job) for number in range(count)}
-        self.idle = list(self._staff)
+        self._staff: dict[int, Worker] = {}
+        self.idle = list(range(count))
         """Numbers of those at no slide."""
         self.running: dict[Future[LedgerEntry], tuple[SlideEntry, int]] = {}
         self._losses = Counter[str]()
@@ -97,6 +99,8 @@ class _Staff:
     def begin(self, slide: SlideEntry) -> None:
         """Gives a slide to an idle worker."""
         number = self.idle.pop()
+        if number not in self._staff:
+            self._staff[number] = self._workers.start(number, self._job)
         self.running[self._staff[number].submit(slide)] = slide, number
 
     def ended(self, again: deque[SlideEntry]) -> Iterator[LedgerEntry]:
@@ -128,9 +132,25 @@ class _Staff:
         return self._job.lost(slide, f"{MOST_LOSSES} workers ended in the middle of it")
 
     def close(self) -> None:
-        """Ends all workers."""
-        for worker in self._staff.values():
-            worker.stop()
+        """Ends all workers, those too that are in the middle of a slide."""
+        with ExitStack() as ending:
+            for slide, _ in self.running.values():
+                ending.enter_context(self._job.ended(slide))
+            for worker in self._staff.values():
+                worker.stop()
+
+
+class _Process(NamedTuple):
+    """A process of this machine that does one thing after the other."""
+
+    pool: ProcessPoolExecutor
+    pid: Future[int]
+
+    def interrupt(self) -> None:
+        """Ends its work on a slide, if it is at one."""
+        if os.name == "posix" and self.pid.done() and self.pid.exception() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid.result(), signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -144,13 +164,13 @@ class LocalProcesses:
     count: int
     gpus: tuple[str, ...] = ()
     """Numbers of the GPUs. Empty: all processes see what this one sees."""
-    _pools: dict[int, ProcessPoolExecutor] = field(default_factory=dict, compare=False, repr=False)
-    """Each of one process, those at work left out, by number."""
+    _waiting: dict[int, _Process] = field(default_factory=dict, compare=False, repr=False)
+    """Those not at work, by number."""
 
     lost = BrokenProcessPool
 
     def __post_init__(self) -> None:
-        weakref.finalize(self, _end, self._pools)
+        weakref.finalize(self, _end, self._waiting)
 
     def run(
         self, job: Job, slides: Sequence[SlideEntry], on_start: Callable[[str], None]
@@ -162,23 +182,24 @@ class LocalProcesses:
         """A process that waits for work, or else a new one that has yet to load its networks."""
         return _LocalWorker(job, number, self)
 
-    def take(self, number: int, job: Job) -> ProcessPoolExecutor:
+    def take(self, number: int, job: Job) -> _Process:
         """The process of a number, which nobody else has until it is put back."""
-        return self._pools.pop(number, None) or self.new(number, job)
+        return self._waiting.pop(number, None) or self.new(number, job)
 
-    def new(self, number: int, job: Job) -> ProcessPoolExecutor:
+    def new(self, number: int, job: Job) -> _Process:
         """A new process, with its share of the cores and its GPU."""
         gpu = {"CUDA_VISIBLE_DEVICES": self.gpus[number % len(self.gpus)]} if self.gpus else {}
-        return ProcessPoolExecutor(
+        pool = ProcessPoolExecutor(
             1,
             clean_processes(type(getattr(job, "work", job)).__module__),
             initializer=_begin,
             initargs=(dict(os.environ) | gpu, max(1, usable_cores() // self.count)),
         )
+        return _Process(pool, pool.submit(os.getpid))
 
-    def put_back(self, number: int, pool: ProcessPoolExecutor) -> None:
+    def put_back(self, number: int, process: _Process) -> None:
         """Keeps a process that waits for work."""
-        self._pools[number] = pool
+        self._waiting[number] = process
 
 
 class _LocalWorker:
@@ -186,53 +207,48 @@ class _LocalWorker:
 
     def __init__(self, job: Job, number: int, processes: LocalProcesses) -> None:
         self._job, self._number, self._processes = job, number, processes
-        self._pool = processes.take(number, job)
+        self._process = processes.take(number, job)
         self._last: Future[LedgerEntry] | None = None
 
     def submit(self, slide: SlideEntry) -> Future[LedgerEntry]:
         try:
-            self._last = self._pool.submit(_done, self._job, slide)
+            self._last = self._process.pool.submit(_done, self._job, slide)
         except BrokenProcessPool:  # it ended while it waited
-            self._pool.shutdown()
-            self._pool = self._processes.new(self._number, self._job)
-            self._last = self._pool.submit(_done, self._job, slide)
+            self._process.pool.shutdown()
+            self._process = self._processes.new(self._number, self._job)
+            self._last = self._process.pool.submit(_done, self._job, slide)
         return self._last
 
     def stop(self) -> None:
         last = self._last
         if last is None or (last.done() and not isinstance(last.exception(), BrokenProcessPool)):
-            self._processes.put_back(self._number, self._pool)
-        else:
-            self._pool.shutdown(cancel_futures=True)
+            self._processes.put_back(self._number, self._process)
+            return
+        last.cancel()
+        while not last.done():  # Ctrl-C may have reached this process alone
+            self._process.interrupt()
+            wait([last], ASK_AGAIN)
+        self._process.pool.shutdown(cancel_futures=True)
 
 
-def _end(pools: Mapping[int, ProcessPoolExecutor]) -> None:
+def _end(processes: Mapping[int, _Process]) -> None:
     """Ends processes that wait for work, and waits until they have."""
-    for pool in pools.values():
-        pool.shutdown()
+    for process in processes.values():
+        process.pool.shutdown()
 
 
 def _begin(environment: Mapping[str, str], threads: int) -> None:
-    """Gives a process its environment, a GPU perhaps, its threads, and a way to end without a word.
+    """Gives a process its environment, a GPU perhaps, and its threads.
 
     The server that forked it has the environment of when it began. More threads than cores would
     wait for each other most of the time.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first one ends those
+    wait_for_work()
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(threads)
 
 
 def _done(job: Job, slide: SlideEntry) -> LedgerEntry:
-    """Does the job. Ctrl-C ends it, and not the process, which the first one ends in good order."""
-    before = signal.signal(signal.SIGINT, _leave)
-    try:
+    with at_work():
         return job(slide)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _leave(*_: object) -> None:
-    """Ends the work on a slide, so that its drafts and locks are removed."""
-    raise SystemExit(130)

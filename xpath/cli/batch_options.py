@@ -26,6 +26,7 @@ __all__ = [
     "require_tools",
     "show_plan",
     "tell_problems",
+    "tell_unready",
 ]
 
 
@@ -109,6 +110,26 @@ def tell_problems(study: Study, batch: Batch) -> None:
 
     for problem in preflight(study, batch.selection.of(study.slides, "segment", study.ledger)):
         print(f"xpath: {problem}", file=sys.stderr)
+
+
+def tell_unready(study: Study, batch: Batch) -> int:
+    """Names slides that were to be explained and have no features, on stderr. 1 if there are any.
+
+    Features of other settings count as none, and so do those of a slide that is not there.
+    """
+    from xpath.store.names import shown
+
+    chosen = batch.selection.of(study.slides_to_explain(), "explain", study.ledger)
+    ready = {entry.slide_id for entry in study.with_features(chosen)}
+    unready = [entry.slide_id for entry in chosen if entry.slide_id not in ready]
+    if unready:
+        print(
+            f"xpath: {len(unready)} of {len(chosen)} slides were not explained, for they are not"
+            f" there or have no finished features: {shown(unready)}; run `xpath features --out"
+            f" {study.folder.root}`",
+            file=sys.stderr,
+        )
+    return 1 if unready else 0
 
 
 def require_tools(study: Study) -> None:

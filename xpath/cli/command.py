@@ -94,6 +94,8 @@ class Command:
     """Does the work and returns the exit code."""
     takes_rest: bool = False
     """Whether all words after the name, ``--help`` too, are left to ``run`` as ``args.rest``."""
+    lists: bool = False
+    """Whether it does nothing but print, so that all is well when nobody reads on."""
     actions: Sequence[Command] = ()
     """The commands of a group. Without one of them its help is printed."""
 
@@ -119,7 +121,7 @@ def add_commands(parser: argparse.ArgumentParser, commands: Sequence[Command]) -
         if command.actions:
             add_commands(each, command.actions)
         if command.run:
-            each.set_defaults(run=command.run, takes_rest=command.takes_rest)
+            each.set_defaults(run=command.run, takes_rest=command.takes_rest, lists=command.lists)
 
 
 def _print_help(parser: argparse.ArgumentParser, _: argparse.Namespace) -> int:

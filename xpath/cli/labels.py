@@ -53,4 +53,5 @@ COMMAND = Command(
     "taught, and what they score, is in their model card: xpath/segment/weights/mini.",
     arguments=add_arguments,
     run=run,
+    lists=True,
 )

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
+from contextlib import contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from xpath.cli import (
     ask,
@@ -29,7 +32,7 @@ from xpath.cli.command import Parser, add_commands
 from xpath.errors import XPathError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["main"]
 
@@ -42,6 +45,9 @@ COMMANDS = (
         for module in (status, ask, recognise, review, compare, pathseg, weights, demo)
     ),
 )
+
+UNREAD = 141
+"""Exit code of work that ended because nobody reads its output, as of all that SIGPIPE ends."""
 
 EPILOG = """\
 a first look:
@@ -80,6 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.DEBUG if args.verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
     )
+    with _ended_in_order():
+        code = _code(args)
+        _flush(sys.stdout, sys.stderr)
+        return code
+
+
+def _code(args: argparse.Namespace) -> int:
+    """Exit code of a command, whose errors are told in a line."""
     try:
         return int(args.run(args))
     except XPathError as error:
@@ -90,9 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise  # a fault of ours, not of the environment
         print(f"xpath: {error}; xpath doctor lists all that is missing", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # `xpath labels | head`: nobody reads any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:  # `xpath labels | head`; of other commands the work was cut short
+        return 0 if getattr(args, "lists", False) else UNREAD
     except KeyboardInterrupt:
         print(
             "xpath: interrupted; all slides and stages that are finished are kept, run the same"
@@ -100,6 +113,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Takes SIGTERM, which clusters send before they kill, as Ctrl-C.
+
+    So that what is begun is cleared away, and held against no slide.
+    """
+    first = threading.current_thread() is threading.main_thread()
+    if not first or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _flush(*streams: TextIO) -> None:
+    """Writes what is left, if anybody reads it. Else Python would at its end, and change the code.
+
+    Args:
+        streams: Of the process.
+    """
+    for stream in streams:
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def build_parser() -> argparse.ArgumentParser:

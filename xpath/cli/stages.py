@@ -17,6 +17,7 @@ from xpath.cli.batch_options import (
     require_tools,
     show_plan,
     tell_problems,
+    tell_unready,
 )
 from xpath.cli.command import Command, microns
 
@@ -109,7 +110,8 @@ def study_from(
     from xpath.config import load_config
     from xpath.study.config import StudyConfig
     from xpath.study.folder import RunFolder
-    from xpath.study.study import Study, open_study, save_study
+    from xpath.study.meanwhile import save_with_added
+    from xpath.study.study import Study, open_study
 
     folder = RunFolder(args.out)
     before = open_study(args.out).config if folder.settings.exists() else None
@@ -128,9 +130,7 @@ def study_from(
         print(f"xpath: looking for {names}", file=sys.stderr)
     if study.asked.summary:
         print(f"xpath: {study.asked.summary}", file=sys.stderr)
-    if save:
-        save_study(study)
-    return study
+    return save_with_added(study, keep=keep) if save else study
 
 
 def print_end(study: Study) -> None:
@@ -140,8 +140,9 @@ def print_end(study: Study) -> None:
     for row in read_table(study.folder.table("metrics"), auc=float):
         if row["split"] == "test":
             print(f"{row['model']}: AUC {row['auc']:.3f} on {row['slides']} test slides")
+    names = {entry.slide_id for entry in study.slides}  # the table knows earlier ones too
     for row in read_table(study.folder.ledger):
-        if row["status"] == "failed":
+        if row["status"] == "failed" and row["slide_id"] in names:
             reason = f"{row['slide_id']} failed in {row['stage']}: {row['reason']}"
             print(f"{reason} (see {study.folder.logs})", file=sys.stderr)
 
@@ -260,7 +261,8 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     from xpath.batch.slides import labels_without_slide, read_labels, with_labels
     from xpath.study.chain import Batch, train_stage
-    from xpath.study.study import open_study, save_study
+    from xpath.study.meanwhile import save_with_added
+    from xpath.study.study import open_study
 
     study = open_study(args.out)
     labels = read_labels(args.labels, keep_na=args.keep_na)
@@ -271,7 +273,7 @@ def _train(args: argparse.Namespace) -> int:
     batch = Batch(executor=executor_from(args, study.config, study.folder))
     labelled = replace(study, slides=tuple(slides), config=config)
     cohort = train_stage(labelled, batch)
-    save_study(labelled)  # a table that cannot train leaves the run as it was
+    save_with_added(labelled)  # a table that cannot train leaves the run as it was
     print((args.out / "tables" / "metrics.csv").read_text(), end="")
     return 1 if cohort.left_out or labels_without_slide(slides, labels) else 0
 
@@ -298,18 +300,18 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _explain(args: argparse.Namespace) -> int:
     from xpath.study.chain import attributions_stage, explain_stage
-    from xpath.study.study import save_study
+    from xpath.study.meanwhile import save_with_added
 
     study = _to_explain(args)
     batch = batch_from(args, study)
     if args.dry_run:
         stages = ("explain", "attributions") if study.config.explain.methods else ("explain",)
         return max(show_plan(study, stage, batch) for stage in stages)
-    save_study(study)
+    study = save_with_added(study)
     reports = [explain_stage(study, batch)]
     if study.config.explain.methods:
         reports.append(attributions_stage(study, batch))
-    return finish(*reports)
+    return max(finish(*reports), tell_unready(study, batch))
 
 
 def _to_explain(args: argparse.Namespace) -> Study:

@@ -216,6 +216,7 @@ def _key(cohort: Cohort, task: ModelTask, split: Split, config: CohortConfig) ->
         _changed(settings, ClassifierConfig().settings_of(task.name)),
         _changed(asdict(_seeded(config, task.seed)), asdict(TrainConfig())),
         [(slide.slide_id, slide.label, slide.key) for slide in cohort.slides],
+        *([config.table] if config.table else []),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from xpath.mil.feature_cache import FeatureCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from xpath.batch.runner import Executor
@@ -67,6 +69,10 @@ class TrainingJob:
     def known(self, slide: SlideEntry) -> LedgerEntry:
         """The entry of a model nothing is known of."""
         return self.lost(slide, "not trained")
+
+    def ended(self, slide: SlideEntry) -> AbstractContextManager[None]:  # noqa: ARG002 - of a Job
+        """Nothing is held against a model whose training was ended."""
+        return nullcontext()
 
 
 @lru_cache(maxsize=1)

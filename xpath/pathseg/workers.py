@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xpath.batch.processes import clean_processes
+from xpath.batch.processes import at_work, clean_processes, wait_for_work
 from xpath.errors import StoreError, XPathError
 
 if TYPE_CHECKING:
@@ -98,18 +98,20 @@ _states: list[_WorkerState] = []
 def _open_state(
     source: Source, root: Path, names: frozenset[str], work: Callable[[SourceImage], dict[str, Any]]
 ) -> None:
+    wait_for_work()
     images = {image.name: image for image in source.images(root) if image.name in names}
     _states[:] = [_WorkerState(images, work)]
 
 
 def _work_on(names: Sequence[str]) -> list[Outcome]:
     state = _states[0]
-    return [
-        _attempt(state.images[name], state.work)
-        if name in state.images
-        else Outcome(name, None, f"{name} has gone since the run began; run it again")
-        for name in names
-    ]
+    with at_work():
+        return [
+            _attempt(state.images[name], state.work)
+            if name in state.images
+            else Outcome(name, None, f"{name} has gone since the run began; run it again")
+            for name in names
+        ]
 
 
 def _in_processes(

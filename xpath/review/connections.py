@@ -10,6 +10,11 @@ from collections import OrderedDict
 
 __all__ = ["Connections"]
 
+GRACE = 2.0
+"""Seconds in which answers can be taken when the server ends."""
+AGAIN = 0.02
+"""Seconds until it is looked again whether they are."""
+
 
 class Connections:
     """Connections that wait for their request to be complete, and those that are being answered.
@@ -70,6 +75,20 @@ class Connections:
             until = time.monotonic() - self._patience
             while self._waiting and next(iter(self._waiting.values())) < until:
                 self._end_oldest()
+
+    def end(self) -> None:
+        """Ends all: at once those that wait, others with their answer or after a moment."""
+        self._shut(socket.SHUT_RD)  # then no further request comes
+        until = time.monotonic() + GRACE
+        while len(self) and time.monotonic() < until:
+            time.sleep(AGAIN)
+        self._shut(socket.SHUT_RDWR)
+
+    def _shut(self, how: int) -> None:
+        with self._lock:
+            for connection in (*self._waiting, *self._answered):
+                with contextlib.suppress(OSError):  # it has gone just now
+                    connection.shutdown(how)
 
     def _end_oldest(self) -> None:
         connection, _ = self._waiting.popitem(last=False)

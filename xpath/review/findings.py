@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 import uuid
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -24,6 +25,8 @@ LONGEST = {"reviewer": 80, "comment": 4000, "instead": 200}
 """Characters of what a reviewer types."""
 TO_WRITE, TO_READ = 10.0, 1.0
 """Seconds to wait while another program holds the file."""
+AGAIN = 0.02
+"""Seconds until the next try, where SQLite does not wait by itself."""
 SCHEMA = 2
 
 LOCKED = "another program holds the file of the findings; nothing is lost, try again in a moment"
@@ -93,8 +96,10 @@ class Findings:
                     f"{path} has version {version}, wanted {SCHEMA}: use the version of xpath that"
                     " wrote it, or move it away to start anew"
                 )
-            base.execute("PRAGMA journal_mode=WAL")  # readers do not wait for a writer
-            base.execute(_ADDED if version == 1 else _TABLE)
+            _write_ahead(base)
+            base.execute("BEGIN IMMEDIATE")  # of servers that start at once, one after the other
+            columns = {row["name"] for row in base.execute("PRAGMA table_info(findings)")}
+            base.execute(_TABLE if "instead" in columns or not columns else _ADDED)
             base.execute(f"PRAGMA user_version={SCHEMA}")
 
     def save(self, finding: Finding) -> Finding:
@@ -169,6 +174,24 @@ class Findings:
             raise StoreError(
                 f"{self.path} cannot be used ({error}); is the disk full, or the folder read-only?"
             ) from error
+
+
+def _write_ahead(base: sqlite3.Connection) -> None:
+    """Lets readers not wait for a writer. Waits for others that begin to use the file too.
+
+    Raises:
+        sqlite3.OperationalError: Another program holds the file.
+    """
+    until = time.monotonic() + TO_WRITE
+    while True:
+        try:
+            base.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:  # for this SQLite itself does not wait
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(AGAIN)
+        else:
+            return
 
 
 def _check(finding: Finding) -> None:

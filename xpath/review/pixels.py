@@ -17,6 +17,7 @@ from xpath.review.refusal import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
+    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from xpath.study.study import Study
     from xpath.wsi.slide import Slide
 
-__all__ = ["Recent", "SlidePixels", "encoded"]
+__all__ = ["Recent", "SlidePixels", "encoded", "look_of"]
 
 Value = TypeVar("Value")
 
@@ -70,11 +71,6 @@ class Recent(Generic[Value]):
             while len(self._kept) > self._most:
                 self._kept.popitem(last=False)
         return value
-
-    def forget(self, key: Hashable) -> None:
-        """Forgets an answer, which is made anew next time."""
-        with self._lock:
-            self._kept.pop(key, None)
 
 
 class SlidePixels:
@@ -129,7 +125,8 @@ class SlidePixels:
             Refused: The slide was moved away, or is damaged here.
         """
         slide = self._open(entry)  # also asks whether it is still there
-        return self._tiles.get((entry.slide_id, tile), lambda: self._read(slide, tile))
+        key = (entry.slide_id, look_of(entry.path), tile)
+        return self._tiles.get(key, lambda: self._read(slide, tile))
 
     def _read(self, slide: Slide, tile: Tile) -> bytes:
         try:
@@ -138,19 +135,28 @@ class SlidePixels:
             raise Refused(422, f"the slide is damaged here: {type(error).__name__}") from error
 
     def _open(self, entry: SlideEntry) -> Slide:
-        if not entry.path.exists():
-            self._slides.forget(entry.slide_id)
+        look = look_of(entry.path)
+        if look is None:
             raise Refused(
                 410,
                 f"The slide file {entry.path.name} is not where it was when the run was made."
                 " Objects, maps and findings can still be used; move it back to see the tissue.",
             )
         try:
-            return self._slides.get(entry.slide_id, lambda: self._study.open_slide(entry))
+            return self._slides.get((entry.slide_id, look), lambda: self._study.open_slide(entry))
         except SlideError as error:
             raise Refused(
                 422, f"The slide file {entry.path.name} cannot be read; is it complete?"
             ) from error
+
+
+def look_of(path: Path) -> tuple[int, int] | None:
+    """Changes with a file, and with a folder that is replaced. None where there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_mtime_ns
 
 
 def encoded(image: NDArray[np.uint8], file_type: str) -> bytes:

@@ -88,7 +88,7 @@ class ReviewServer(ThreadingHTTPServer):
             server.serve_forever()
     """
 
-    daemon_threads = True
+    daemon_threads = False
     allow_reuse_address = os.name == "posix"
     request_queue_size = BACKLOG
 
@@ -120,6 +120,14 @@ class ReviewServer(ThreadingHTTPServer):
         """Closes a connection."""
         self.connections.leave(request)
         super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Ends all connections, and waits until nothing is computed any more.
+
+        A thread that is in native code when Python ends would abort the whole process.
+        """
+        self.connections.end()
+        super().server_close()
 
     def service_actions(self) -> None:
         """Ends slow connections, twice a second."""

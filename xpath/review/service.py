@@ -7,6 +7,7 @@ import re
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from xpath.batch.done import key_of
 from xpath.errors import StoreError
 from xpath.export.overlay import short_name
 from xpath.review.findings import Finding, Findings
@@ -18,7 +19,7 @@ from xpath.review.findings_files import (
     findings_text,
 )
 from xpath.review.layers import LAYERS
-from xpath.review.pixels import Recent, SlidePixels, encoded
+from xpath.review.pixels import Recent, SlidePixels, encoded, look_of
 from xpath.review.questions import Questions
 from xpath.review.refusal import Refused
 from xpath.review.slide_view import SlideView, open_view
@@ -102,10 +103,15 @@ class ReviewService:
             return {}, "the findings cannot be read; is review/findings.sqlite damaged?"
 
     def slide(self, slide_id: str) -> dict[str, Any]:
-        """One slide, with the reason why its pixels cannot be shown as ``missing``."""
+        """One slide, with the reason why its pixels cannot be shown as ``missing``.
+
+        Its ``stamp`` is another when anything of it has changed, and in every run: a browser knows
+        by it which tiles it may show again.
+        """
         entry = self._entry(slide_id)
+        stamp = self._stamp(entry)
         about = self._view(entry).describe()
-        return about | {"missing": self._pixels.missing(entry)}
+        return about | {"missing": self._pixels.missing(entry), "stamp": stamp}
 
     def tile(self, slide_id: str, index: tuple[int, int, int]) -> bytes:
         """JPEG of one tile: level, column, row."""
@@ -123,10 +129,11 @@ class ReviewService:
         """
         if layer not in LAYERS:
             raise Refused(404, f"layer must be one of {', '.join(LAYERS)}")
-        view = self._view(self._entry(slide_id))
+        entry = self._entry(slide_id)
+        stamp, view = self._stamp(entry), self._view(entry)
         chosen = self._object_classes(view, classes)
         tile = view.pyramid.tile(*index)
-        key = (slide_id, layer, index, chosen)
+        key = (slide_id, stamp, layer, index, chosen)
         return self._layers.get(
             key, lambda: encoded(view.painter.paint(layer, tile, chosen), "PNG")
         )
@@ -228,9 +235,24 @@ class ReviewService:
             raise Refused(404, "the run has no such slide")
         return self._entries[slide_id]
 
+    def _stamp(self, entry: SlideEntry) -> str:
+        """Changes with all files that a view of a slide is made from, and from run to run."""
+        folder, name = self.study.folder, entry.slide_id
+        files = (
+            entry.path,
+            folder.masks(name),
+            folder.features(name),
+            folder.explanation(name),
+            folder.table("calibration"),
+            folder.split,
+            folder.models,
+        )
+        return key_of(str(folder.root.resolve()), [look_of(file) for file in files])[:16]
+
     def _view(self, entry: SlideEntry) -> SlideView:
+        key = (entry.slide_id, self._stamp(entry))
         try:
-            return self._views.get(entry.slide_id, lambda: open_view(self.study, entry))
+            return self._views.get(key, lambda: open_view(self.study, entry))
         except StoreError as error:
             raise Refused(
                 409,

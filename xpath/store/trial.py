@@ -39,10 +39,13 @@ def try_h5(path: Path) -> None:
         child = _child()
         stop = threading.Timer(SECONDS, child.kill)
         stop.start()
+        answer = b""
         try:
             answer = _ask(child, path)
         finally:
             stop.cancel()
+            if not answer:  # after Ctrl-C too: the next file must not get this one's answer
+                child.kill()
     if not answer:
         child.wait()
         raise StoreError(

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xpath.batch.claim import LEASE_SECONDS, is_orphan, lock_of
+from xpath.batch.claim import LEASE_SECONDS, claim, is_orphan, lock_of
 from xpath.batch.done import is_intact
 from xpath.study.progress import SLIDE_STAGES
 
@@ -59,13 +59,17 @@ def check_run(study: Study, on_output: Callable[[Path], None] = lambda _: None) 
 
 def remove_leftovers(study: Study) -> int:
     """Removes locks and drafts that nobody works on any more. Returns their number."""
-    leftovers = list(_leftovers(study))
-    for path in leftovers:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    return len(leftovers)
+    removed = 0
+    for path in list(_leftovers(study)):
+        with claim(_output_of(path)) as ours:  # else somebody has begun to work on it since
+            if not ours:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.suffix != ".lock":  # that is ours now, and is given back
+                path.unlink(missing_ok=True)
+            removed += 1
+    return removed
 
 
 def _slides(study: Study) -> Iterator[Trouble]:
@@ -113,10 +117,17 @@ def _leftovers(study: Study) -> Iterator[Path]:
     homes = [root, root / "tables", root / "models", root / "logs", *sorted(root.glob("slides/*"))]
     for path in (path for home in homes for path in sorted(home.glob(".*"))):
         draft = DRAFT.fullmatch(path.name)
-        if draft is not None and _is_abandoned(path, lock_of(path.with_name(draft["name"]))):
+        if draft is not None and _is_abandoned(path, lock_of(_output_of(path))):
             yield path
         if path.suffix == ".lock" and is_orphan(path):
             yield path
+
+
+def _output_of(leftover: Path) -> Path:
+    """The output that a lock or draft belongs to."""
+    draft = DRAFT.fullmatch(leftover.name)
+    name = draft["name"] if draft else leftover.name.removeprefix(".").removesuffix(".lock")
+    return leftover.with_name(name)
 
 
 def _is_abandoned(draft: Path, lock: Path) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from tqdm import tqdm
 
+from xpath.batch.claim import claim_in_turn
 from xpath.errors import StoreError
 from xpath.export.classification_figures import reliability_figure, roc_figure
 from xpath.metrics.calibration import reliability
@@ -99,6 +100,8 @@ def train_on_features(
 ) -> Cohort:
     """The same for feature files: those of a run, or of CLAM, TRIDENT, STAMP or LazySlide.
 
+    Of several processes on one folder one trains at a time.
+
     Args:
         features: Their folder, or that of the run.
         labels: CSV with ``slide_id``, ``label`` and if wanted ``patient`` or ``case_id``.
@@ -114,15 +117,16 @@ def train_on_features(
     """
     cohort_config(config, config.objects.device)  # before any file is read
     slides, lost = find_slides(features, labels, keep_na=keep_na)
-    return train_on_slides(
-        slides,
-        config,
-        folder,
-        device=config.objects.device,
-        left_out=lost,
-        table=table,
-        executor=executor,
-    )
+    with claim_in_turn(folder.split):
+        return train_on_slides(
+            slides,
+            config,
+            folder,
+            device=config.objects.device,
+            left_out=lost,
+            table=table,
+            executor=executor,
+        )
 
 
 def train_on_slides(

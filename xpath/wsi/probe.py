@@ -112,9 +112,15 @@ class Prober:
         """The first look at one slide, as by the function ``probe``."""
         path = Path(path)
         with self._lock:
-            if self._child is None or self._child.process.poll() is not None:
-                self._child = _start(self.limits)
-            answer = self._ask(self._child, path, mpp)
+            child, self._child = self._child, None
+            if child is None or child.process.poll() is not None:
+                child = _start(self.limits)
+            try:
+                answer = self._ask(child, path, mpp)
+                self._child = child
+            finally:  # after Ctrl-C too: the next slide must not wait for this one's answer
+                if self._child is None:
+                    child.end()
         if "error" in answer:
             raise _error(answer)
         return _probe_of(answer)
@@ -135,16 +141,13 @@ class Prober:
         try:
             answer = answers.get(timeout=self.limits.seconds)
         except queue.Empty:
-            self._child = None
             child.process.kill()
             asking.join(GRACE)  # a dead network drive keeps even the killed: not for ever
-            child.end()
             raise SlideError(
                 f"{path.name} was not opened and sampled within {self.limits.seconds:g} s; look"
                 " whether the file is complete and its drive answers, or leave it out"
             ) from None
         if answer is None:
-            self._child = None
             raise SlideError(
                 f"{path.name} ended the process that looked at it ({child.last_words()}); the file"
                 " is damaged: copy or convert it again, or leave it out"
@@ -175,7 +178,6 @@ class _Child(NamedTuple):
         code = self.process.wait()
         self.stderr.seek(0)
         lines = self.stderr.read().decode(errors="replace").split("\n")
-        self.end()
         how = _signal_name(-code) if code < 0 else f"exit status {code}"
         return ": ".join([how, *[line.strip() for line in lines if line.strip()][-1:]])
 

@@ -156,12 +156,12 @@ function swatchOf(one) {
 }
 
 function showLayers() {
-  const id = slidePath(state.slide.id);
+  const id = slidePath(state.slide.id), stamp = `stamp=${state.slide.stamp}`;  // of other stamps the browser may keep tiles
   const classes = [...state.shown].sort((a, b) => a - b).join(",") || "-";
-  const base = { opacity: state.slide.missing ? 0 : 1, url: (level, column, row) => `tile/${id}/${level}/${column}_${row}.jpg` };
+  const base = { opacity: state.slide.missing ? 0 : 1, url: (level, column, row) => `tile/${id}/${level}/${column}_${row}.jpg?${stamp}` };
   const over = LAYERS.filter((layer) => layer.on).map((layer) => ({
     opacity: layer.opacity,
-    url: (level, column, row) => `layer/${id}/${layer.outlined ? "outlines" : layer.id}/${level}/${column}_${row}.png${layer.id === "patch_map" ? "" : `?object_classes=${classes}`}`,
+    url: (level, column, row) => `layer/${id}/${layer.outlined ? "outlines" : layer.id}/${level}/${column}_${row}.png?${stamp}${layer.id === "patch_map" ? "" : `&object_classes=${classes}`}`,
   }));
   viewer.layers = [base, ...over];
   showSwatches();
