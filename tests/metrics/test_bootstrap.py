@@ -176,6 +176,14 @@ def test_one_group_has_no_interval():
     assert one.mean == -1.5
     assert math.isnan(one.low)
     assert difference_interval([1.0, 1.0], [0.0, 0.0]) == (4, 1.0, 1.0, 1.0)
+
+
+def test_values_whose_squared_variance_is_no_number_have_an_interval():
+    """What attention leaves of a far patch is e-90, and its variance squared 0."""
+    large, tiny = (difference_interval([scale, 2 * scale], [0.0, 0.0]) for scale in (1.0, 1e-90))
+
+    assert tiny.low == pytest.approx(large.low * 1e-90, rel=1e-9, abs=0)
+    assert tiny.high == pytest.approx(large.high * 1e-90, rel=1e-9, abs=0)
     with pytest.raises(DataError, match="finite"):
         mean_interval([math.nan])
     with pytest.raises(ShapeError, match="one per value"):

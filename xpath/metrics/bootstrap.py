@@ -207,8 +207,9 @@ def difference_interval(
     variance = one.variance + two.variance
     if not variance:
         return Interval(count, difference, difference, difference)
-    terms = [mean.variance**2 / mean.degrees for mean in (one, two)]
-    reach = math.sqrt(variance) * float(student.ppf((1 + level) / 2, variance**2 / sum(terms)))
+    # shares of the variance, as the square of a small one is no number any more
+    terms = [(mean.variance / variance) ** 2 / mean.degrees for mean in (one, two)]
+    reach = math.sqrt(variance) * float(student.ppf((1 + level) / 2, 1 / sum(terms)))
     return Interval(count, difference, difference - reach, difference + reach)
 
 
