@@ -33,6 +33,7 @@ from xpath.export.report.tables import (
 )
 from xpath.export.report.words import (
     baseline_in_words,
+    evidence_in_words,
     hiding_in_words,
     in_words,
     need,
@@ -232,6 +233,8 @@ def test_scale_bars_are_round_and_at_most_a_third():
         0.2,
     )  # 166 um would be a third
     assert scale_bar(10.0, 1000) == ("2 mm", 0.2)
+    assert scale_bar(0.25, 60) == ("10 \N{GREEK SMALL LETTER MU}m", 40 / 60)
+    assert scale_bar(0.25, 30) is None  # 7.5 microns wide: no bar of 10 is as short as that
     assert scale_bar(None, 1000) is None
 
 
@@ -241,6 +244,7 @@ def test_scale_bars_are_round_and_at_most_a_third():
         ({"contribution": 0.1}, "speaks for B"),
         ({"contribution": -0.1}, "speaks against B"),
         ({"contribution": 0.0}, "adds nothing"),
+        ({"contribution": 4e-4}, "adds nothing"),  # +0.000 would speak for nothing
         ({"contribution": 0.0, "area": 0.0}, "not found, so it adds nothing"),
     ],
 )
@@ -259,6 +263,15 @@ def test_contributions_in_words(report, change, words):
             "for A more than hiding as much of the rest of its patches; over patients: supports A",
         ),
         (0.1, 0.2, (-1.0, 1.0, -2.0, -0.1), "over patients: not needed for A"),
+        (0.1, 0.2, None, "hiding it lowers the score for A less than hiding as much"),
+        (-0.1, -0.5, None, "hiding it raises the score for A less than hiding as much"),
+        (-0.5, -0.1, None, "hiding it raises the score for A more than hiding as much"),
+        (-0.5, 0.1, None, "hiding it raises the score for A, and hiding as much"),
+        (-0.5, 0.1, None, "the rest of its patches lowers it;"),
+        (0.5, -0.1, None, "the rest of its patches raises it;"),
+        (0.5, 0.0, None, "the rest of its patches does not change it;"),
+        (2e-4, 0.1, None, "hiding it does not change the score for A, and hiding"),
+        (math.nan, math.nan, None, "hidden, it leaves nothing of the slide to ask about;"),
         (1.0, 0.2, (0.5, 1.0, -0.1, 2.0), "over patients: not distinguishable"),
         (1.0, 0.2, (math.nan,) * 4, "one patient: no interval"),
         (0.2, 0.2, None, "does what hiding as much of the rest of its patches does; not measured"),
@@ -278,6 +291,8 @@ def test_an_object_that_covers_its_patches_and_a_slide_by_itself_are_said(report
 
     assert "covers 80.0 % of its patches" in large
     assert "p 0.04, of 24 random masks" in large
+    absent = hiding_in_words(row(effect=0.0, null=0.0, area=0.0, cover=math.nan), report)
+    assert absent.startswith("not on this slide, so nothing was hidden; ")
     few = hiding_in_words(row(effect=1.0, null=0.2, cover=0.4, p=1 / 3, random_masks=2), report)
     assert " p " not in few
 
@@ -312,7 +327,8 @@ def test_a_need_is_proven_suggestive_or_out_of_reach():
     assert need_in_words(row) == "supports B"
     assert need_in_words(row | {"q": 0.2}) == "supports B: suggestive, not proven"
     assert "so few patients" in need_in_words(row | {"q": 0.1, "least_q": 0.1})
-    assert "so few patients" in need_in_words(row | {"q": math.nan, "least_q": math.nan})
+    untested = need_in_words(row | {"q": math.nan, "least_q": math.nan})
+    assert untested.endswith("suggestive, without test slides of two classes nothing proves it")
     assert "covers 70.0 % of its patches" in need_in_words(row | {"cover": 0.7})
 
 
@@ -470,7 +486,11 @@ def test_evidence_and_groups_are_on_the_index(tmp_path):
 
     text = (tmp_path / "index.html").read_text()
     assert "supported (for it: hiding, left out, seeds). hiding q 0.012; without it" in text
-    assert "its area alone predicts the class (AUC 1.00)" in text
+    assert "its area alone predicts the class (AUC 1.00 [0.73, 1.00])" in text
+    unsure = evidence_in_words(replace(row, area_auc=0.93, area_low=0.41))
+    assert "its area alone is not shown to predict the class (AUC 0.93 [0.41, 1.00])" in unsure
+    unknown = evidence_in_words(replace(row, area_auc=math.nan, area_low=math.nan))
+    assert "is not shown to predict the class (AUC not defined)" in unknown
     assert "none of the four checks" in text
     assert "fat, vessel and necrosis go together" in text
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xpath.export.colour import hex_colour, object_colour
 from xpath.export.overlay import short_name
-from xpath.export.report.words import in_words, percent, signed
+from xpath.export.report.words import in_words, percent, printed, signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -64,7 +64,7 @@ def reasons(report: SlideReport, most: int = MOST) -> tuple[Reason, ...]:
 
     Labels that the weights never learnt come last, and what adds nothing is no reason.
     """
-    speaking = [row for row in report.rows if row.value]
+    speaking = [row for row in report.rows if printed(row.value)]
     speaking.sort(key=lambda row: (row.guess, _rank(row), -abs(row.value)))
     return tuple(_reason(row, report) for row in speaking[:most])
 
