@@ -100,10 +100,8 @@ class SlideView:
         grid, pyramid = self.masks.grid, self.pyramid
         explanation, target = self.explanation, self.explanation.target
         probability = {
-            "object-aware model": self._probability(
-                "object-aware model", explanation.object.logits
-            ),
-            "standard model": self._probability("standard model", explanation.patch.logits),
+            "object-aware model": self._probability("object_aware", explanation.object.logits),
+            "standard model": self._probability("attention", explanation.patch.logits),
         }
         disagreement = predictions_disagree(probability)
         return {
