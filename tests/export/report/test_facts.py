@@ -13,10 +13,10 @@ from xpath.export.report.facts import (
     findings_of,
     paragraphs,
     shares_of_evidence,
-    where_in_words,
 )
 from xpath.export.report.linked import outline_path
 from xpath.export.report.records import CohortNeed
+from xpath.export.report.words import where_in_words
 from xpath.geometry import PatchGrid, Size
 from xpath.store.objects import ObjectTable
 
@@ -63,7 +63,7 @@ def explanation():
         object=SimpleNamespace(
             objects=(TUMOR, FAT, STROMA, "other"), patch_contribution=terms,
             contribution=terms.sum(axis=0), bars=terms.sum(axis=0) - [1.0, 0.25, 0.0, 0.0],
-            baseline_logit=0.5,
+            baseline_logit=0.5, present=np.array([True, False, True, True]),
         ),
         importance=SimpleNamespace(
             target=0, objects=(TUMOR,), effect=np.array([2.0]), null=np.array([0.5])
@@ -141,6 +141,24 @@ def test_a_side_is_taken_where_the_interval_leaves_out_0(findings, share, verb):
     assert "".join(words.text for words in sentence).startswith(f"Tumor (tissue) {verb}")
 
 
+def test_an_object_too_small_for_the_classifier_is_not_said_to_speak_itself(explanation, objects):
+    """Fat is on the slide, but no patch has enough of it: what counts is its absence."""
+    pixels, by_patch = objects.label_pixels.copy(), objects.label_patch_pixels.copy()
+    pixels[1], by_patch[8, 1] = 90, 90
+    small = replace(objects, label_pixels=pixels, label_patch_pixels=by_patch)
+
+    found = findings_of(explanation, small, classes=("A", "B"), probability=0.875)
+
+    lines = ["".join(words.text for words in line) for line in paragraphs(found)]
+    (said,) = [line for line in lines if line.startswith("Fat")]
+    assert said.startswith("Fat (tissue), too little to be read, ")
+    assert "0 objects on 0.1 % of the tissue" in said
+    (count,) = [w for line in paragraphs(found) for w in line if w.text == "0 objects"]
+    assert count.source == "slides/one/objects.h5: label"  # there are no rows to name
+    tumor = next(line for line in lines if line.startswith("Tumor"))
+    assert "too little" not in tumor
+
+
 def test_the_file_is_json_without_nan(findings):
     content = findings_json(findings, paragraphs(findings))
 
@@ -172,13 +190,14 @@ def test_intervals_hold_the_share_and_widen_with_few_patches():
         ([8], "mostly in the lower right"),
         ([4, 4, 3], "mostly in the centre"),
         (range(9), "throughout"),
-        ([1, 1, 3, 7, 5], "most of it in the upper middle"),
+        ([1, 1, 3, 7, 5], "the largest part in the upper middle"),  # 2 of 5 are not most
+        ([0, 8], "in several places"),  # half each
         ([], ""),
     ],
 )
 def test_where_an_object_lies(filled, words):
     pixels = np.bincount(list(filled), minlength=9)
-    if words.startswith("most of it"):
+    if words.startswith("the largest part"):
         pixels[[0, 2]] = 0
         assert np.count_nonzero(pixels) < 4.5
 

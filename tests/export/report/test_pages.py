@@ -48,7 +48,7 @@ from xpath.objects.measure import LabelMorphometry
 from xpath.store.tables import write_table
 
 PIXEL = np.zeros((2, 2, 3), np.uint8)
-SOURCES = ("slides/s/explanation.h5", "slides/s/features.h5", "slides/s/morphometry.csv", "tables/")
+SOURCES = ("slides/s/explanation.h5", "slides/s/objects.h5", "slides/s/morphometry.csv", "tables/")
 
 
 class Reader(HTMLParser):
@@ -246,6 +246,8 @@ def test_scale_bars_are_round_and_at_most_a_third():
         ({"contribution": 0.0}, "adds nothing"),
         ({"contribution": 4e-4}, "adds nothing"),  # +0.000 would speak for nothing
         ({"contribution": 0.0, "area": 0.0}, "not found, so it adds nothing"),
+        ({"contribution": 0.0, "enough": False}, "too little to be read, so it adds nothing"),
+        ({"contribution": -0.1, "enough": False}, "too little to be read; that speaks against B"),
     ],
 )
 def test_contributions_in_words(report, change, words):

@@ -17,7 +17,14 @@ import numpy as np
 from xpath.export.answers import NEAREST, answers_in_words
 from xpath.export.overlay import short_name
 from xpath.export.report.linked import Words
-from xpath.export.report.words import MINUS, baseline_in_words, percent, signed
+from xpath.export.report.words import (
+    MINUS,
+    baseline_in_words,
+    percent,
+    printed,
+    signed,
+    where_in_words,
+)
 from xpath.labels import OTHER
 from xpath.objects.measure import covered_pixels
 
@@ -28,7 +35,6 @@ if TYPE_CHECKING:
 
     from xpath.explain.explanation import Explanation
     from xpath.export.report.records import CohortNeed
-    from xpath.geometry import PatchGrid
     from xpath.store.objects import ObjectTable
 
 __all__ = [
@@ -40,19 +46,14 @@ __all__ = [
     "findings_of",
     "paragraphs",
     "shares_of_evidence",
-    "where_in_words",
 ]
 
 FINDINGS = "xpath.findings/1"
+EVIDENCE = "explanation.h5: object/patch_contribution"
 DRAWS, AT_ONCE = 1000, 50
 """Bootstrap samples of patches, and how many of them are held in memory."""
 MOST_IDS = 20
 """Objects of a label named one by one, the largest; the others lie between first and stop."""
-FIELDS = (
-    ("the upper left", "the upper middle", "the upper right"),
-    ("the middle left", "the centre", "the middle right"),
-    ("the lower left", "the lower middle", "the lower right"),
-)
 
 
 class Share(NamedTuple):
@@ -100,6 +101,8 @@ class Fact:
     """The same for random tissue of the same area."""
     patients: tuple[float, float] | None = None
     """95 % interval of hidden minus random over patients."""
+    enough: bool = True
+    """False where no patch has enough of it to be read: to the classifier it is absent."""
 
     @property
     def count(self) -> int:
@@ -201,30 +204,6 @@ def shares_of_evidence(
     return tuple(Share(*column) for column in columns)
 
 
-def where_in_words(pixels: NDArray[np.integer], grid: PatchGrid) -> str:
-    """Where pixels lie, in ninths of the box around all patches.
-
-    "throughout" where no ninth holds half of them and half of the patches hold some.
-
-    Args:
-        pixels: ``(N,)`` of an object class in each patch.
-        grid: The patches.
-    """
-    if not pixels.any():
-        return ""
-    corners = grid.coords
-    low, high = corners.min(axis=0), corners.max(axis=0) + grid.footprint
-    ninth = ((corners + grid.footprint / 2 - low) / (high - low) * 3).astype(np.int64).clip(0, 2)
-    amount = np.zeros((3, 3))
-    np.add.at(amount, (ninth[:, 1], ninth[:, 0]), pixels)
-    row, column = np.unravel_index(int(amount.argmax()), amount.shape)
-    if amount.max() >= amount.sum() / 2:
-        return f"mostly in {FIELDS[row][column]}"
-    if np.count_nonzero(pixels) >= len(pixels) / 2:
-        return "throughout"
-    return f"most of it in {FIELDS[row][column]}"
-
-
 def paragraphs(findings: Findings) -> tuple[tuple[Words, ...], ...]:
     """The facts in sentences, every stretch with its label and its source."""
     source = _source(findings, "explanation.h5: object/logits")
@@ -236,12 +215,15 @@ def paragraphs(findings: Findings) -> tuple[tuple[Words, ...], ...]:
     there = [fact for fact in findings.facts if fact.count or fact.area_fraction > 0]
     absent = [fact for fact in findings.facts if fact not in there]
     source = _source(findings, "explanation.h5: object/class_baseline")
-    second = (Words(text=findings.baseline, source=source),)
-    lines = [first, second, *(tuple(_sentence(fact, findings)) for fact in there)]
+    lines = [
+        first,
+        (Words(text=findings.baseline, source=source),),
+        *(tuple(_sentence(fact, findings)) for fact in there),
+    ]
     if findings.rest.value:
-        text = f"{_share(findings.rest)} of the evidence"
-        contribution = _source(findings, "explanation.h5: object/patch_contribution")
-        lines.append((Words(text=text, source=contribution), Words(text=" lies under no mask.")))
+        rest = f"{_share(findings.rest)} of the evidence"
+        source = _source(findings, EVIDENCE)
+        lines.append((Words(text=rest, source=source), Words(text=" lies under no mask.")))
     if absent:
         names = [part for fact in absent for part in (Words(text=", "), *_absence(fact, findings))]
         lines.append((Words(text="Looked for, and not there: "), *names[1:], Words(text=".")))
@@ -298,19 +280,20 @@ def _measured(
 ) -> dict[str, Any]:
     """Fields of the fact about one class, but for its share and what other slides tell."""
     label, mpp = objects.labels[j], objects.grid.slide_mpp
-    index = objects.of(label)
+    index, importance = objects.of(label), explanation.importance
     first = int(index[0]) if len(index) else 0
     pixels = objects.pixels[index]
     area = float(objects.label_pixels[j]) * objects.scale**2
     largest = index[np.argsort(-pixels, kind="stable")[:MOST_IDS]].tolist()
     sure = float(objects.confidence[index] @ pixels / pixels.sum()) if len(index) else None
-    importance = explanation.importance
-    read = explanation.object.objects
-    at = read.index(label) if label in read else None
-    e = importance.objects.index(label) if label in importance.objects else None
+    at, e = (
+        names.index(label) if label in names else None
+        for names in (explanation.object.objects, importance.objects)
+    )
     return {
         "label": label,
         "contribution": 0.0 if at is None else float(explanation.object.bars[at]),
+        "enough": at is None or bool(explanation.object.present[at]),
         "first": first,
         "stop": first + len(index),
         "ids": tuple(objects.id(one) for one in largest),
@@ -329,18 +312,20 @@ def _sentence(fact: Fact, findings: Findings) -> Iterator[Words]:
         return Words(text=text, labels=(fact.label,), source=_source(findings, array))
 
     yield _name(fact)
-    if fact.contribution:
+    if not fact.enough:
+        yield Words(text=", too little to be read,")
+    if printed(fact.contribution):
         verb = "does not surely speak for or against"
         if fact.share.low > 0 or fact.share.high < 0:
             verb = "speaks for" if fact.contribution > 0 else "speaks against"
         yield Words(text=f" {verb} {findings.predicted}, with ")
-        evidence = f"{_share(fact.share)} of the evidence"
-        yield linked(evidence, "explanation.h5: object/patch_contribution")
+        yield linked(f"{_share(fact.share)} of the evidence", EVIDENCE)
     else:
         yield Words(text=f" adds nothing to {findings.predicted}")
     yield Words(text=": ")
     noun = "object" if fact.count == 1 else "objects"
-    yield linked(f"{fact.count:,} {noun}", f"objects.h5: rows {fact.first} to {fact.stop - 1}")
+    rows = f"rows {fact.first} to {fact.stop - 1}" if fact.count else "label"
+    yield linked(f"{fact.count:,} {noun}", f"objects.h5: {rows}")
     yield Words(text=" on ")
     mm2 = "" if fact.area_um2 is None else f" ({fact.area_um2 / 1e6:.3g} mm\N{SUPERSCRIPT TWO})"
     yield linked(f"{percent(fact.area_fraction)} of the tissue{mm2}", "objects.h5: label_pixels")

@@ -43,7 +43,9 @@ class Reason(NamedTuple):
     because: str
     """The verdict in words, with the checks that speak for it."""
     picture: PatchPicture | None
-    """The patch in which it counts most, None where the slide has no such object."""
+    """The patch in which it counts most, None where there is none to show."""
+    here: bool = True
+    """False where the slide has no such object."""
 
 
 class CohortReason(NamedTuple):
@@ -156,6 +158,7 @@ def _reason(row: ObjectRow, report: SlideReport) -> Reason:
         verdict=verdict,
         because=because + (f" (for it: {checks})" if checks else ""),
         picture=_picture(row, report),
+        here=row.area > 0,
     )
 
 

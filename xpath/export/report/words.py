@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
+
 from xpath.export.report.records import CohortNeed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from xpath.explain.verdict import Evidence
     from xpath.export.report.records import ObjectRow, SlideReport
+    from xpath.geometry import PatchGrid
 
 __all__ = [
     "SURE",
@@ -31,6 +36,7 @@ __all__ = [
     "scale_bar",
     "signed",
     "summary",
+    "where_in_words",
 ]
 
 SURE = 0.05
@@ -58,6 +64,11 @@ MINUS = "\N{MINUS SIGN}"
 STEPS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 MOST = 3
 """Objects named in the summary, on each side."""
+FIELDS = (
+    ("the upper left", "the upper middle", "the upper right"),
+    ("the middle left", "the centre", "the middle right"),
+    ("the lower left", "the lower middle", "the lower right"),
+)
 DIGITS = 3
 """Behind the point, of log-odds. What is 0 in print says nothing."""
 
@@ -111,10 +122,13 @@ def scale_bar(um_per_pixel: float | None, width: int) -> ScaleBar | None:
 def in_words(row: ObjectRow, report: SlideReport) -> str:
     """An object's contribution in words."""
     value = printed(row.value)
-    if not value:
-        return "adds nothing" if row.area > 0 else "not found, so it adds nothing"
     side = f"{'for' if value > 0 else 'against'} {report.explained}"
-    return f"speaks {side}" if row.area > 0 else f"not found; its absence speaks {side}"
+    if row.area > 0 and row.enough:
+        return f"speaks {side}" if value else "adds nothing"
+    lacking, that = (
+        ("too little to be read", "that") if row.area > 0 else ("not found", "its absence")
+    )
+    return f"{lacking}; {that} speaks {side}" if value else f"{lacking}, so it adds nothing"
 
 
 def baseline_in_words(class_name: str, baseline_logit: float) -> str:
@@ -246,6 +260,33 @@ def need_in_words(row: Mapping[str, Any]) -> str:
     return words
 
 
+def where_in_words(pixels: NDArray[np.integer], grid: PatchGrid) -> str:
+    """Where pixels lie, in ninths of the box around all patches.
+
+    "mostly" where a ninth holds more than half of them, "throughout" where none does and half of
+    the patches hold some.
+
+    Args:
+        pixels: ``(N,)`` of an object class in each patch.
+        grid: The patches.
+    """
+    if not pixels.any():
+        return ""
+    corners = grid.coords
+    low, high = corners.min(axis=0), corners.max(axis=0) + grid.footprint
+    ninth = ((corners + grid.footprint / 2 - low) / (high - low) * 3).astype(np.int64).clip(0, 2)
+    amount = np.zeros((3, 3))
+    np.add.at(amount, (ninth[:, 1], ninth[:, 0]), pixels)
+    row, column = np.unravel_index(int(amount.argmax()), amount.shape)
+    if amount.max() > amount.sum() / 2:
+        return f"mostly in {FIELDS[row][column]}"
+    if np.count_nonzero(pixels) >= len(pixels) / 2:
+        return "throughout"
+    if np.count_nonzero(amount == amount.max()) > 1:
+        return "in several places"
+    return f"the largest part in {FIELDS[row][column]}"
+
+
 def summary(report: SlideReport) -> str:
     """The result of a slide in a sentence or two."""
     order = sorted(report.rows, key=lambda row: -abs(row.value))
@@ -260,9 +301,13 @@ def summary(report: SlideReport) -> str:
 
 
 def _listed(rows: Sequence[ObjectRow]) -> str:
-    return ", ".join(
-        f"{row.title if row.area > 0 else f'no {row.title}'} ({signed(row.value)})" for row in rows
-    )
+    return ", ".join(f"{_amount(row)}{row.title} ({signed(row.value)})" for row in rows)
+
+
+def _amount(row: ObjectRow) -> str:
+    if row.area > 0:
+        return "" if row.enough else "too little "
+    return "no "
 
 
 def _on_this_slide(row: ObjectRow) -> str:
