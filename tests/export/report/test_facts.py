@@ -12,6 +12,7 @@ from xpath.export.report.facts import (
     findings_json,
     findings_of,
     paragraphs,
+    said_absent,
     shares_of_evidence,
 )
 from xpath.export.report.linked import outline_path
@@ -157,6 +158,20 @@ def test_an_object_too_small_for_the_classifier_is_not_said_to_speak_itself(expl
     assert count.source == "slides/one/objects.h5: label"  # there are no rows to name
     tumor = next(line for line in lines if line.startswith("Tumor"))
     assert "too little" not in tumor
+
+
+def test_a_label_taken_as_absent_is_looked_for_and_not_there(explanation, objects):
+    """Without competition it keeps masks that nothing else of the page speaks of."""
+    found = said_absent(
+        findings_of(explanation, objects, classes=("A", "B"), probability=0.875), [STROMA]
+    )
+
+    lines = ["".join(words.text for words in line) for line in paragraphs(found)]
+
+    assert not any(line.startswith("Stroma") for line in lines)
+    assert "Stroma (tissue) (\N{MINUS SIGN}31 %" in lines[-1]
+    assert "(its masks, on 100.0 % of the tissue, are not believed)" in lines[-1]
+    assert [fact.present for fact in found.facts if fact.label == STROMA] == [False]
 
 
 def test_the_file_is_json_without_nan(findings):

@@ -8,7 +8,7 @@ Axes: N patches, L object classes with masks.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,7 +29,7 @@ from xpath.labels import OTHER
 from xpath.objects.measure import covered_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,6 +45,7 @@ __all__ = [
     "findings_json",
     "findings_of",
     "paragraphs",
+    "said_absent",
     "shares_of_evidence",
 ]
 
@@ -101,6 +102,9 @@ class Fact:
     """The same for random tissue of the same area."""
     patients: tuple[float, float] | None = None
     """95 % interval of hidden minus random over patients."""
+    present: bool = True
+    """False for a label that is taken as not on the slide. Where labels do not compete it may have
+    masks all the same, and objects in all tables of these."""
     enough: bool = True
     """False where no patch has enough of it to be read: to the classifier it is absent."""
 
@@ -179,6 +183,12 @@ def findings_of(
     )
 
 
+def said_absent(findings: Findings, absent: Container[str]) -> Findings:
+    """The findings with some labels, by id, taken as not on the slide."""
+    facts = (replace(fact, present=fact.label not in absent) for fact in findings.facts)
+    return replace(findings, facts=tuple(facts))
+
+
 def shares_of_evidence(
     patch_contribution: NDArray[np.floating], offset: NDArray[np.floating], *, seed: int = 0
 ) -> tuple[Share, ...]:
@@ -212,7 +222,7 @@ def paragraphs(findings: Findings) -> tuple[tuple[Words, ...], ...]:
         Words(text=f"{findings.predicted} ({percent(findings.probability)})", source=source),
         Words(text="."),
     )
-    there = [fact for fact in findings.facts if fact.count or fact.area_fraction > 0]
+    there = [fact for fact in findings.facts if fact.present and fact.area_fraction > 0]
     absent = [fact for fact in findings.facts if fact not in there]
     source = _source(findings, "explanation.h5: object/class_baseline")
     lines = [
@@ -353,6 +363,10 @@ def _absence(fact: Fact, findings: Findings) -> Iterator[Words]:
     if fact.share.value:
         source = _source(findings, "explanation.h5: object/class_baseline")
         text = f" ({_share(fact.share)} of the evidence)"
+        yield Words(text=text, labels=(fact.label,), source=source)
+    if fact.area_fraction > 0:
+        text = f" (its masks, on {percent(fact.area_fraction)} of the tissue, are not believed)"
+        source = _source(findings, "objects.h5: label_pixels")
         yield Words(text=text, labels=(fact.label,), source=source)
 
 
