@@ -72,7 +72,7 @@ class ShownObject:
     numbers: dict[str, float]
     """Finite numbers by name; what is not known is left out. Above 0 speaks for the class."""
     hiding: str
-    """The standard model's answer when its class is blurred, in a sentence, empty if not asked."""
+    """The standard model's answer when its class is hidden, in a sentence, empty if not asked."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # arrays do not compare to one bool
@@ -199,7 +199,7 @@ class SlideView:
         )
 
     def _measured(self, label: str) -> dict[str, float]:
-        """The effect on the standard model of blurring all objects of a label."""
+        """The effect on the standard model of hiding all objects of a label."""
         hiding = self.explanation.importance
         if label not in hiding.objects:
             return {}

@@ -97,7 +97,7 @@ class Fact:
     where: str
     """Where on the slide, in words; empty where there is none."""
     hidden: float | None = None
-    """Fall of the standard model's log-odds of the measured class when it is blurred."""
+    """Fall of the standard model's log-odds of the measured class when it is hidden."""
     random: float | None = None
     """The same for random tissue of the same area."""
     patients: tuple[float, float] | None = None
