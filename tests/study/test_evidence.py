@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from xpath.explain.contributions import class_contrasts
 from xpath.explain.explanation import read_explanation
+from xpath.explain.grouping import redundant_groups
 from xpath.mil import cohort_training
 from xpath.store.tables import read_table, write_table
 from xpath.study import evidence
@@ -107,3 +109,22 @@ def test_a_label_that_is_no_class_is_not_taken_for_the_predicted_one(study, monk
     rows = tabulate_importance(renamed)
 
     assert {row["class_name"] for row in rows} == set(study.classes) - {first.label}
+
+
+def test_objects_that_go_together_for_one_class_of_three_are_no_group():
+    rng = np.random.default_rng(0)
+    values = np.zeros((8, 3, 2))
+    values[:, 0] = rng.normal(size=(8, 2))  # another for each object, and against the second class
+    values[:, 1] = -values[:, 0]
+    values[:, 2] = rng.normal(size=(8, 1))  # the same for both
+
+    def groups_of(towards):
+        return redundant_groups(np.diag([9, 9]), towards, ("fat", "duct"))
+
+    assert groups_of(class_contrasts(values)[:, 2]) == [("fat", "duct")]
+    assert groups_of(evidence._towards(values)) == [("fat",), ("duct",)]
+    assert groups_of(evidence._towards(values[:4])) == [("fat",), ("duct",)]
+    alike = np.repeat(values[:, :, :1], 2, axis=2)
+    assert groups_of(evidence._towards(alike)) == [("fat", "duct")]
+    two = class_contrasts(values[:, :2])
+    np.testing.assert_array_equal(evidence._towards(values[:, :2]), two[:, 1])

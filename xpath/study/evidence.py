@@ -15,7 +15,7 @@ from xpath.batch.done import is_done
 from xpath.explain.cohort import class_benefit, cohort_importance
 from xpath.explain.contributions import class_contrasts, cohort_contributions
 from xpath.explain.explanation import read_explanation
-from xpath.explain.grouping import redundant_groups
+from xpath.explain.grouping import FEWEST_SLIDES, redundant_groups
 from xpath.explain.object_evidence import held_out_classes, object_evidence
 from xpath.explain.verdict import Evidence
 from xpath.mil.cohort import read_cohort, split_cohort
@@ -197,8 +197,20 @@ def _groups(
     first = slides[0].explanation.shared
     masked = len(first)  # the rest of the patches, if it is an object, comes last and has no mask
     shared[:masked, :masked] = sum(one.explanation.shared for one in slides)
-    groups = redundant_groups(shared, class_contrasts(values)[:, -1], objects)
+    groups = redundant_groups(shared, _towards(values), objects)
     return {name: " + ".join(group) for group in groups for name in group}
+
+
+def _towards(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Contributions ``(S, L)`` to the log-odds, of more classes those to each below each other.
+
+    So what goes together does so for every class. Of few slides none, as these say nothing.
+    """
+    towards = class_contrasts(values)
+    if towards.shape[1] == 2:
+        return np.asarray(towards[:, -1])
+    rows = (towards - towards.mean(axis=0)).reshape(-1, towards.shape[2])
+    return rows if len(towards) >= FEWEST_SLIDES else rows[:0]
 
 
 def _explained(study: Study) -> list[_Explained]:

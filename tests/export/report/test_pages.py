@@ -445,14 +445,14 @@ def test_intervals_are_those_of_the_measured_class(tmp_path):
 
 def test_training_data_in_sentences(tmp_path):
     (tmp_path / "config.json").write_text(
-        '{"metadata": {"slides": {"train": ["a", "b", "c"], "test": []}, "patch_um": 128.0,'
+        '{"metadata": {"slides": {"train": ["a", "b", "c"], "test": ["b"]}, "patch_um": 128.0,'
         ' "mpp": 0.5, "encoder": "uni"}}'
     )
     (tmp_path / "split.csv").write_text("slide_id,label,part\na,A,train\nb,B,train\nc,A,train\n")
 
     sentences = training_sentences(tmp_path, tmp_path / "split.csv")
 
-    assert sentences[0] == "Trained on 3 slides (2 A, 1 B)."
+    assert sentences[:2] == ("Trained on 3 slides (2 A, 1 B).", "Judged on 1 slide (1 B).")
     assert "128" in sentences[2] and "uni" in sentences[2]
     assert training_sentences(tmp_path / "none", tmp_path / "split.csv") == ()
 

@@ -140,7 +140,8 @@ def training_sentences(model: Path, split: Path) -> tuple[str, ...]:
             which, which
         )
         sentences.append(
-            f"{verb[0].upper()}{verb[1:]} {len(slides)} slides ({by_class or 'none'})."
+            f"{verb[0].upper()}{verb[1:]} {len(slides)} slide{'s' if len(slides) != 1 else ''}"
+            f" ({by_class or 'none'})."
         )
     if "patch_um" in about:
         sentences.append(
