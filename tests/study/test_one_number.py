@@ -38,6 +38,21 @@ def test_the_area_of_an_object_is_the_same_everywhere(finished):
     assert compared > 8
 
 
+def test_rows_and_what_is_not_there_add_up_to_the_log_odds(finished):
+    study, without = open_study(finished), 0
+    for entry in study.slides_to_explain():
+        explanation = read_explanation(study.folder.explanation(entry.slide_id))
+        report = slide_report(study, entry, "test", explanation, b"")
+        by_object = explanation.object
+        total = sum(row.value for row in report.rows) + report.absence
+        assert total == pytest.approx(by_object.logit - by_object.baseline_logit, abs=1e-5)
+        page = study.folder.exports(entry.slide_id) / "report.html"
+        said = "their absence adds" in page.read_text(encoding="utf-8")
+        assert said == (round(report.absence, 3) != 0)
+        without += said
+    assert without
+
+
 def test_qupath_shows_the_bars_of_the_page_too(finished):
     study, compared = open_study(finished), 0
     for entry in study.slides_to_explain():

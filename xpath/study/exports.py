@@ -221,7 +221,7 @@ def slide_report(
     features = read_features(folder.features(entry.slide_id))
     absent = json.loads(features.provenance.get("absent", "[]"))
     name, measured = study.classes[explanation.target], study.classes[explanation.importance.target]
-    fold = study.fold_of(entry)
+    fold, by_object = study.fold_of(entry), explanation.object
     temperature = temperatures(folder.table("calibration"), fold)
     needs = cohort_needs(folder.table("importance"), measured)
     calibrated = ", ".join(f"{model} by {value:.3g}" for model, value in temperature.items())
@@ -252,6 +252,7 @@ def slide_report(
             answers=study.asked.answers,
         ),
         not_found=tuple(short_name(name) for name in absent),
+        absence=float(by_object.bars[np.isin(by_object.objects, absent)].sum()),
         baseline=baseline_in_words(name, explanation.object.baseline_logit),
         facts={
             "slide": entry.path.name,

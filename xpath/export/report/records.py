@@ -211,6 +211,8 @@ class SlideReport:
     """Which objects answer for which labels that were asked for, in words."""
     not_found: tuple[str, ...] = ()
     """Objects that were looked for and are not on the slide."""
+    absence: float = 0.0
+    """What these add to the log-odds by their absence; they have no row."""
     measured: str = ""
     """The class the hiding is measured for, the explained one if empty."""
     calibration: str = ""

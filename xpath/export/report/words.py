@@ -190,7 +190,7 @@ def hiding_in_words(row: ObjectRow, report: SlideReport) -> str:
 
 
 def _compared(effect: float, null: float, name: str, cover: float | None) -> str:
-    """The effect of hiding an object on the score, beside that of hiding the rest of its patches."""
+    """The effect of hiding an object on the score, beside that of hiding the rest there."""
     other = "as much of the rest of its patches"
     if cover is not None and cover > 0.5:
         other = f"the rest (it covers {percent(cover)} of its patches, all else there is scaled)"
