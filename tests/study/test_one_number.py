@@ -47,7 +47,7 @@ def test_rows_and_what_is_not_there_add_up_to_the_log_odds(finished):
         total = sum(row.value for row in report.rows) + report.absence
         assert total == pytest.approx(by_object.logit - by_object.baseline_logit, abs=1e-5)
         page = study.folder.exports(entry.slide_id) / "report.html"
-        said = "their absence adds" in page.read_text(encoding="utf-8")
+        said = "not found adds" in page.read_text(encoding="utf-8")
         assert said == (round(report.absence, 3) != 0)
         without += said
     assert without

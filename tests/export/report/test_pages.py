@@ -340,6 +340,13 @@ def test_the_summary_names_both_sides(report):
     )
 
 
+def test_the_summary_counts_what_is_not_there(report):
+    said = summary(replace(report, absence=0.75))
+
+    assert said.endswith(" What was looked for and not found adds +0.750.")
+    assert summary(replace(report, absence=1e-5)) == summary(report)
+
+
 def test_a_nucleus_does_not_vanish_on_the_overview():
     """A share of 4 % has an opacity of at least its root, 20 %, an absent object has none."""
     share = np.array([[0.0, 0.01, 0.04, 1.0]], np.float32)

@@ -297,6 +297,8 @@ def summary(report: SlideReport) -> str:
     else:
         first = f"For {report.explained} speak most: {_listed(speaking)}."
     second = f"Against it: {_listed(against)}." if against else "Nothing speaks against it."
+    if printed(report.absence):
+        second += f" What was looked for and not found adds {signed(report.absence)}."
     return f"{first} {second}"
 
 
