@@ -154,7 +154,8 @@ def _recall_bounds(
         recall, patients = float(here.mean()), np.bincount(index, here) / np.bincount(index)
         rows.append((recall, *wilson(recall, len(patients), level=level)))
         alike.append(bool((patients == patients[0]).all()))
-    return _RecallBounds(*np.array(rows).T, np.array(alike))
+    found, low, high = np.array(rows).T
+    return _RecallBounds(found, low, high, np.array(alike))
 
 
 def _recall_interval(bounds: _RecallBounds) -> tuple[float, float]:

@@ -210,7 +210,7 @@ def _towards(values: NDArray[np.float64]) -> NDArray[np.float64]:
     if towards.shape[1] == 2:
         return np.asarray(towards[:, -1])
     rows = (towards - towards.mean(axis=0)).reshape(-1, towards.shape[2])
-    return rows if len(towards) >= FEWEST_SLIDES else rows[:0]
+    return np.asarray(rows if len(towards) >= FEWEST_SLIDES else rows[:0])
 
 
 def _explained(study: Study) -> list[_Explained]:
