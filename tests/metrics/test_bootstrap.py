@@ -84,7 +84,10 @@ def test_nothing_and_one():
     nothing = bootstrap_mean([], np.random.default_rng(0))
     assert nothing.n == 0
     assert all(map(math.isnan, nothing[1:]))
-    assert bootstrap_mean([0.5], np.random.default_rng(0)) == (1, 0.5, 0.5, 0.5)
+    for groups, values in ((None, [0.5]), (["a", "a"], [0.25, 0.75])):
+        one = bootstrap_mean(values, np.random.default_rng(0), groups=groups)
+        assert one[:2] == (len(values), 0.5)
+        assert math.isnan(one.low) and math.isnan(one.high)  # one image says nothing of others
     with pytest.raises(DataError, match="finite"):
         bootstrap_mean([0.5, math.nan], np.random.default_rng(0))
     with pytest.raises(ShapeError, match="one per value"):
