@@ -131,12 +131,17 @@ def _doubts(study: Study) -> dict[str, dict[str, str]]:
     standard = slide_probabilities(study.folder, "attention")
     return {
         name: {
-            "probability": f"{max(chances.values()):.2f}",
-            "doubt": f"{prediction_doubt(chances, standard.get(name, {})):.2f}",
+            "probability": _printed(max(chances.values())),
+            "doubt": _printed(prediction_doubt(chances, standard.get(name, {}))),
         }
         for name, chances in slide_probabilities(study.folder).items()
         if chances
     }
+
+
+def _printed(share: float) -> str:
+    """Three digits, never rounded to certainty."""
+    return f"{min(share, 0.999) if share < 1 else share:.3f}"
 
 
 def _groups(contributions: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:

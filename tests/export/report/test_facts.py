@@ -199,6 +199,12 @@ def test_intervals_hold_the_share_and_widen_with_few_patches():
     assert shares_of_evidence(np.zeros((3, 2)), none)[0] == (0, 0, 0)
 
 
+def test_a_single_patch_is_no_evidence_of_others():
+    one, other, nothing = shares_of_evidence(np.array([[3.0, -1.0, 0.0]]), np.zeros(3))
+
+    assert (one, other, nothing) == ((0.75, -1, 1), (-0.25, -1, 1), (0, 0, 0))
+
+
 @pytest.mark.parametrize(
     ("filled", "words"),
     [

@@ -185,7 +185,7 @@ def findings_of(
 
 def said_absent(findings: Findings, absent: Container[str]) -> Findings:
     """The findings with some labels, by id, taken as not on the slide."""
-    facts = (replace(fact, present=fact.label not in absent) for fact in findings.facts)
+    facts = [replace(fact, present=fact.label not in absent) for fact in findings.facts]
     return replace(findings, facts=tuple(facts))
 
 
@@ -194,7 +194,8 @@ def shares_of_evidence(
 ) -> tuple[Share, ...]:
     """Signed share of each object in the sum of all absolute contributions, 95 % over patches.
 
-    Patches are drawn anew, one by one. Neighbours are alike, so the interval is rather too narrow.
+    Patches are drawn anew, one by one; neighbours are alike, so the interval is rather too narrow.
+    A single patch tells nothing of others: -1 to 1.
 
     Args:
         patch_contribution: ``(N, L)`` what each object adds to the logit in each patch.
@@ -208,10 +209,10 @@ def shares_of_evidence(
         times = rng.multinomial(count, np.full(count, 1 / count), size=AT_ONCE)
         drawn.append(_shares(times @ values - offset))
     low, high = np.quantile(np.concatenate(drawn), (0.025, 0.975), axis=0)
-    columns = zip(
-        *(it.tolist() for it in (_shares(values.sum(axis=0) - offset), low, high)), strict=True
-    )
-    return tuple(Share(*column) for column in columns)
+    if count < 2:
+        low, high = np.where(low, -1.0, 0.0), np.where(high, 1.0, 0.0)
+    columns = np.stack([_shares(values.sum(axis=0) - offset), low, high], axis=1)
+    return tuple(Share(*column) for column in columns.tolist())
 
 
 def paragraphs(findings: Findings) -> tuple[tuple[Words, ...], ...]:
