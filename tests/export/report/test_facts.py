@@ -112,7 +112,7 @@ def test_sentences_hold_the_facts_and_their_sources(findings):
     assert sentences[2].startswith(
         "Tumor (tissue) does not surely speak for or against B, with +62 %"
     )
-    assert "2 objects on 0.6 % of the tissue (0.000125 mm²), 89 per mm²" in sentences[2]
+    assert "2 objects on 0.6 % of the area looked at (0.000125 mm²), 89 per mm²" in sentences[2]
     assert sentences[2].endswith(
         "mostly in the upper left. Hidden, the standard model's log-odds of A fall by +2.000"
         " (random tissue: +0.500), over patients by +0.100 to +0.400 more than random tissue."
@@ -153,7 +153,7 @@ def test_an_object_too_small_for_the_classifier_is_not_said_to_speak_itself(expl
     lines = ["".join(words.text for words in line) for line in paragraphs(found)]
     (said,) = [line for line in lines if line.startswith("Fat")]
     assert said.startswith("Fat (tissue), too little to be read, ")
-    assert "0 objects on 0.1 % of the tissue" in said
+    assert "0 objects on 0.1 % of the area looked at" in said
     (count,) = [w for line in paragraphs(found) for w in line if w.text == "0 objects"]
     assert count.source == "slides/one/objects.h5: label"  # there are no rows to name
     tumor = next(line for line in lines if line.startswith("Tumor"))
@@ -170,7 +170,7 @@ def test_a_label_taken_as_absent_is_looked_for_and_not_there(explanation, object
 
     assert not any(line.startswith("Stroma") for line in lines)
     assert "Stroma (tissue) (\N{MINUS SIGN}31 %" in lines[-1]
-    assert "(its masks, on 100.0 % of the tissue, are not believed)" in lines[-1]
+    assert "(its masks, on 100.0 % of the area looked at, are not believed)" in lines[-1]
     assert [fact.present for fact in found.facts if fact.label == STROMA] == [False]
 
 

@@ -51,6 +51,7 @@ __all__ = [
 
 FINDINGS = "xpath.findings/1"
 EVIDENCE = "explanation.h5: object/patch_contribution"
+PIXELS = "objects.h5: label_pixels"
 DRAWS, AT_ONCE = 1000, 50
 """Bootstrap samples of patches, and how many of them are held in memory."""
 MOST_IDS = 20
@@ -88,7 +89,7 @@ class Fact:
     ids: tuple[str, ...]
     """Names of the largest of them."""
     area_fraction: float
-    """Of the tissue that was looked at."""
+    """Of the area that was looked at, the union of all patches, glass in them included."""
     area_um2: float | None
     density_mm2: float | None
     """Objects per square millimetre looked at."""
@@ -339,7 +340,7 @@ def _sentence(fact: Fact, findings: Findings) -> Iterator[Words]:
     yield linked(f"{fact.count:,} {noun}", f"objects.h5: {rows}")
     yield Words(text=" on ")
     mm2 = "" if fact.area_um2 is None else f" ({fact.area_um2 / 1e6:.3g} mm\N{SUPERSCRIPT TWO})"
-    yield linked(f"{percent(fact.area_fraction)} of the tissue{mm2}", "objects.h5: label_pixels")
+    yield linked(f"{percent(fact.area_fraction)} of the area looked at{mm2}", PIXELS)
     if fact.density_mm2 is not None:
         yield Words(text=", ")
         yield linked(f"{fact.density_mm2:,.0f} per mm\N{SUPERSCRIPT TWO}", "objects.h5: label")
@@ -366,8 +367,8 @@ def _absence(fact: Fact, findings: Findings) -> Iterator[Words]:
         text = f" ({_share(fact.share)} of the evidence)"
         yield Words(text=text, labels=(fact.label,), source=source)
     if fact.area_fraction > 0:
-        text = f" (its masks, on {percent(fact.area_fraction)} of the tissue, are not believed)"
-        source = _source(findings, "objects.h5: label_pixels")
+        where = f"{percent(fact.area_fraction)} of the area looked at"
+        text, source = f" (its masks, on {where}, are not believed)", _source(findings, PIXELS)
         yield Words(text=text, labels=(fact.label,), source=source)
 
 

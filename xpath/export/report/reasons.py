@@ -154,7 +154,7 @@ def _reason(row: ObjectRow, report: SlideReport) -> Reason:
         colour=row.colour,
         value=row.value,
         words=f"{in_words(row, report)} ({signed(row.value)})"
-        + (f", on {percent(row.area)} of the tissue" if row.area > 0 else ""),
+        + (f", on {percent(row.area)} of the area looked at" if row.area > 0 else ""),
         verdict=verdict,
         because=because + (f" (for it: {checks})" if checks else ""),
         picture=_picture(row, report),
