@@ -340,6 +340,16 @@ def test_the_summary_names_both_sides(report):
     )
 
 
+def test_what_has_no_number_is_not_known(tmp_path, report):
+    gone = row(effect=math.nan, null=math.nan, imp=math.nan, p=math.nan, cover=1.0)
+
+    write_report(tmp_path / "report.html", replace(report, rows=(gone,)))
+
+    texts = [text for _, text in read(tmp_path / "report.html").cells]
+    assert texts.count("not known") == 4  # removal, hidden, rest and IMP
+    assert not any("nan" in text for text in texts)
+
+
 def test_the_summary_counts_what_is_not_there(report):
     said = summary(replace(report, absence=0.75))
 
