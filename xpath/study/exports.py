@@ -37,7 +37,7 @@ from xpath.export.report.tables import (
     temperatures,
     training_sentences,
 )
-from xpath.export.report.words import baseline_in_words
+from xpath.export.report.words import baseline_of
 from xpath.geometry import Size
 from xpath.labels import OTHER
 from xpath.metrics.calibration import scaled_probability
@@ -253,7 +253,7 @@ def slide_report(
         ),
         not_found=tuple(short_name(name) for name in absent),
         absence=float(by_object.bars[np.isin(by_object.objects, absent)].sum()),
-        baseline=baseline_in_words(name, explanation.object.baseline_logit),
+        baseline=baseline_of(by_object, study.classes),
         facts={
             "slide": entry.path.name,
             **features.provenance,

@@ -64,7 +64,7 @@ def explanation():
         object=SimpleNamespace(
             objects=(TUMOR, FAT, STROMA, "other"), patch_contribution=terms,
             contribution=terms.sum(axis=0), bars=terms.sum(axis=0) - [1.0, 0.25, 0.0, 0.0],
-            baseline_logit=0.5, present=np.array([True, False, True, True]),
+            baseline_logit=0.5, target=1, present=np.array([True, False, True, True]),
         ),
         importance=SimpleNamespace(
             target=0, objects=(TUMOR,), effect=np.array([2.0]), null=np.array([0.5])

@@ -33,6 +33,7 @@ from xpath.export.report.tables import (
 )
 from xpath.export.report.words import (
     baseline_in_words,
+    baseline_of,
     evidence_in_words,
     hiding_in_words,
     in_words,
@@ -522,6 +523,11 @@ def test_a_bar_is_beyond_the_average_slide_and_absence_speaks_too(report):
     assert row(contribution=2.0).value == 2.0  # a classifier that keeps no baseline
     assert "no baseline" in baseline_in_words("B", math.nan)
     assert "log-odds for B are +0.250" in baseline_in_words("B", 0.25)
+    parts = SimpleNamespace(target=1, baseline_logit=0.25, share=np.array([0.0, 1.0, -1.0]))
+    assert baseline_of(parts, ("A", "B", "C")).startswith(
+        "Contributions are to the log-odds of B against C, the runner-up. Contributions are"
+    )
+    assert baseline_of(parts, ("A", "B")) == baseline_in_words("B", 0.25)
     said = summary(replace(report, rows=(absent, row(name="fat", centred=0.5))))
     assert (
         said

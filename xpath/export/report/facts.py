@@ -19,7 +19,7 @@ from xpath.export.overlay import short_name
 from xpath.export.report.linked import Words
 from xpath.export.report.words import (
     MINUS,
-    baseline_in_words,
+    baseline_of,
     percent,
     printed,
     signed,
@@ -178,7 +178,7 @@ def findings_of(
         probability=probability,
         measured=classes[explanation.importance.target],
         rest=shares.get(OTHER, NOTHING),
-        baseline=baseline_in_words(classes[explanation.target], by_object.baseline_logit),
+        baseline=baseline_of(by_object, classes),
         facts=tuple(facts),
         rule=objects.rule,
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from xpath.explain.activation import ObjectActivation
     from xpath.explain.verdict import Evidence
     from xpath.export.report.records import ObjectRow, SlideReport
     from xpath.geometry import PatchGrid
@@ -23,6 +24,7 @@ __all__ = [
     "Need",
     "ScaleBar",
     "baseline_in_words",
+    "baseline_of",
     "cohort_need",
     "doubt_in_words",
     "evidence_in_words",
@@ -129,6 +131,21 @@ def in_words(row: ObjectRow, report: SlideReport) -> str:
         ("too little to be read", "that") if row.area > 0 else ("not found", "its absence")
     )
     return f"{lacking}; {that} speaks {side}" if value else f"{lacking}, so it adds nothing"
+
+
+def baseline_of(parts: ObjectActivation, classes: Sequence[str]) -> str:
+    """The baseline of a slide's contributions in words, and what the class is held against.
+
+    Args:
+        parts: Of the slide.
+        classes: Names of the K classes.
+    """
+    name = classes[parts.target]
+    words = baseline_in_words(name, parts.baseline_logit)
+    if len(classes) == 2:
+        return words
+    rival = classes[int(np.argmin(parts.share))]
+    return f"Contributions are to the log-odds of {name} against {rival}, the runner-up. {words}"
 
 
 def baseline_in_words(class_name: str, baseline_logit: float) -> str:
