@@ -139,7 +139,7 @@ def test_a_word_of_the_findings_shows_its_objects(findings, new_page):
     # every number says where it is from
     page.run(
         "[...document.querySelectorAll('button.word')]"
-        ".find((w) => w.textContent.includes('of the tissue')).click()"
+        ".find((w) => w.textContent.includes('of the area looked at')).click()"
     )
     assert "objects.h5: label_pixels" in page.run("document.getElementById('told').textContent")
     # and an object says which it is

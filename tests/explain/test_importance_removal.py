@@ -107,6 +107,7 @@ def test_where_nothing_of_a_slide_is_left_there_is_no_number(make_slide):
     result = ask(segmented, ["all"], Removal())
 
     assert np.isnan([result.effect[0], result.null[0], result.imp[0], result.excess[0]]).all()
+    assert np.isnan(result.p[0])  # not the smallest there is
     assert np.isfinite(result.probability)
 
 

@@ -72,3 +72,11 @@ def test_test_slides_of_one_class_are_no_evidence(cohort):
     alike = Split(split.train, split.validation, split.test[::2])
 
     assert asked(cohort, [alike], {}, needed=(), seeds=1) == []
+
+
+def test_a_class_that_was_not_taught_is_no_evidence(cohort):
+    """A table of splits may leave all slides of a class to the test."""
+    split = folds(2)[0]
+    untaught = Split(split.train[::2], split.validation, split.test)
+
+    assert asked(cohort, [untaught], {}, needed=(), seeds=1) == []

@@ -145,6 +145,19 @@ def test_hiding_does_not_speak_for_what_no_class_needs():
     )  # fmt: skip
 
     assert result.speaking == "left out, not its area, seeds"
+
+
+def test_an_area_that_was_not_asked_about_speaks_for_nothing():
+    """Of three classes one may have no test slide: the AUC of the area is then not defined."""
+    unknown = MetricInterval(np.nan, np.nan, np.nan)
+
+    result = evidence(
+        "tumour", hiding_q=0.01, needed=True, rise=np.zeros(4), area=unknown, held=[True],
+        patients=list("abcd"),
+    )  # fmt: skip
+
+    assert result.speaking == "hiding, seeds"
+    assert result.verdict == "suggestive"
     assert result.verdict == "suggestive"
 
 

@@ -113,4 +113,4 @@ def test_the_index_says_which_intervals_leave_out_zero(tmp_path, report):
     assert text.count("supports B: suggestive, not proven") == 1
     assert text.count("not distinguishable") == 1
     assert text.count("one patient: no interval") == 1
-    assert "No test slide of this class" in text  # class A has no row
+    assert "No object was hidden on a slide of this class" in text  # class A has no row

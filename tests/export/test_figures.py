@@ -47,6 +47,15 @@ def test_only_what_speaks_for_the_class_leads(panels):
     assert leading(panels) == [("other", 1.5), ("breast-tissue-tumor", 0.5)]
 
 
+def test_an_object_whose_absence_speaks_is_not_named_as_if_it_were_there(panels):
+    with_tumor = replace(panels, shares=np.ones_like(panels.shares))
+    without = replace(panels, shares=np.zeros_like(panels.shares))
+
+    assert with_tumor.bar_name("breast-tissue-tumor") == "tumor (tissue)"
+    assert without.bar_name("breast-tissue-tumor") == "no tumor (tissue)"
+    assert without.bar_name("other") == "other"
+
+
 def test_activation_maps_in_print_quality_and_without_false_red(tmp_path, panels):
     pdf, png = activation_figure(tmp_path / "figures" / "activation", [panels])
 

@@ -84,7 +84,10 @@ def test_nothing_and_one():
     nothing = bootstrap_mean([], np.random.default_rng(0))
     assert nothing.n == 0
     assert all(map(math.isnan, nothing[1:]))
-    assert bootstrap_mean([0.5], np.random.default_rng(0)) == (1, 0.5, 0.5, 0.5)
+    for groups, values in ((None, [0.5]), (["a", "a"], [0.25, 0.75])):
+        one = bootstrap_mean(values, np.random.default_rng(0), groups=groups)
+        assert one[:2] == (len(values), 0.5)
+        assert math.isnan(one.low) and math.isnan(one.high)  # one image says nothing of others
     with pytest.raises(DataError, match="finite"):
         bootstrap_mean([0.5, math.nan], np.random.default_rng(0))
     with pytest.raises(ShapeError, match="one per value"):
@@ -176,6 +179,14 @@ def test_one_group_has_no_interval():
     assert one.mean == -1.5
     assert math.isnan(one.low)
     assert difference_interval([1.0, 1.0], [0.0, 0.0]) == (4, 1.0, 1.0, 1.0)
+
+
+def test_values_whose_squared_variance_is_no_number_have_an_interval():
+    """What attention leaves of a far patch is e-90, and its variance squared 0."""
+    large, tiny = (difference_interval([scale, 2 * scale], [0.0, 0.0]) for scale in (1.0, 1e-90))
+
+    assert tiny.low == pytest.approx(large.low * 1e-90, rel=1e-9, abs=0)
+    assert tiny.high == pytest.approx(large.high * 1e-90, rel=1e-9, abs=0)
     with pytest.raises(DataError, match="finite"):
         mean_interval([math.nan])
     with pytest.raises(ShapeError, match="one per value"):

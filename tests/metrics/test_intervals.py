@@ -106,11 +106,45 @@ def test_slides_that_are_all_right_are_no_certainty(rng):
     # Wilson's of 7 of 7 is 0.646; two such distances, added in squares and halved
     below = math.hypot(1 - 0.6457, 1 - 0.6457) / 2
     assert found.balanced_accuracy == pytest.approx((1.0, 1 - below, 1.0), abs=0.001)
-    assert found.f1 == found.balanced_accuracy
+    # with 4.52 of 7 right in a class, F1 is 9.04 / 11.52 there and 14 / 16.48 in the other
+    below = math.hypot(1 - 0.8171, 1 - 0.8171)
+    assert found.f1 == pytest.approx((1.0, 1 - below, 1.0), abs=0.001)
     one = classification_intervals(
         np.eye(2)[label], label, rng, groups=[f"p{i // 4}" for i in range(14)], draws=50
     )
     assert one.accuracy.low < found.accuracy.low  # of four patients
+
+
+@pytest.mark.parametrize(
+    ("label", "called", "value"),
+    [
+        ([0] * 9 + [1], [1] * 10, 1 / 11),  # F1 of 0 and of 2 / 11
+        ([0] * 9 + [1], [0] * 10, 9 / 19),
+        ([0] * 9 + [1], [0] * 8 + [1, 0], 8 / 18),
+        ([0] * 20 + [1] + [2] * 5, [1] * 26, 2 / 27 / 3),
+    ],
+)
+def test_a_class_of_one_slide_leaves_f1_open(rng, label, called, value):
+    """Draws of one slide are all that slide, whose fate is no certainty of its class."""
+    classes = max(label) + 1
+    probability = np.eye(classes)[called] * 0.7 + 0.3 / classes
+
+    f1 = classification_intervals(probability, np.array(label), rng, draws=50).f1
+
+    assert f1.value == pytest.approx(value)
+    assert 0 <= f1.low < f1.value < f1.high <= 1
+    assert f1.high - f1.low > 0.2
+
+
+def test_a_patient_with_right_and_wrong_slides_is_one_patient(rng):
+    label, called = np.array([0] * 6 + [1, 1]), np.array([0] * 5 + [1, 1, 0])
+    names = [*"abcdef", "z", "z"]
+
+    f1 = classification_intervals(np.eye(2)[called], label, rng, groups=names, draws=50).f1
+
+    # Wilson's of 1 of 2 slides, one patient, is 0.054 to 0.946; of 5 of 6, 0.437 to 0.970
+    assert f1.low < 0.42
+    assert f1.high > 0.85
 
 
 def test_a_share_s_interval_agrees_with_statistics():

@@ -53,6 +53,8 @@ def test_a_model_worse_than_the_mean_is_named_with_both_figures():
 def test_nothing_is_said_where_a_class_is_missing():
     assert below_mean_pooling(Fixed(-1), bags(12), bags(6, 1)[::2]) == ""
     assert below_mean_pooling(Fixed(-1), bags(12), []) == ""
+    ends = [Bag(bag.features, None, 2 * bag.label) for bag in bags(12)]  # nothing between
+    assert below_mean_pooling(AttentionMIL(4, 3), ends, ends) == ""
 
 
 def test_an_estimator_says_so(monkeypatch):

@@ -224,6 +224,20 @@ def test_a_first_epoch_that_was_the_best_is_warned_of():
     assert "first epoch" in result.doubt
 
 
+def test_a_class_without_a_training_slide_is_warned_of_and_the_model_can_be_saved(tmp_path):
+    """As by a table of splits that leaves it to the test: there is no AUC, which JSON has not."""
+    bags = [Bag(torch.randn(3, 4), None, label, f"s{label}") for label in (0, 2, 0, 2)]
+    model = AttentionMIL(4, ("A", "B", "C"))
+
+    result = train(model, bags, [], TrainConfig(epochs=1))
+    model.save_pretrained(tmp_path / "model")
+
+    assert math.isnan(result.train_auc)
+    assert result.doubt.startswith("no training slide is of B;")
+    kept = AttentionMIL.from_pretrained(tmp_path / "model").metadata["training"]
+    assert kept["train_auc"] is None
+
+
 def test_patience_waits_for_the_steps():
     bags = patch_cohort(12, 1)
     swapped = [replace(bag, label=1 - bag.label) for bag in bags]

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -27,18 +28,28 @@ def test_models_that_predict_the_same_need_no_sentence():
     [
         (0.5, 0.25, "lowers the standard model's score for A by 0.500; {} lowers it by 0.250."),
         (-0.114, 0, "raises the standard model's score for A by 0.114; {} does not change it."),
-        (0, -2, "does not change the standard model's score for A; {} raises it by 2.000."),
+        (2e-4, -2, "does not change the standard model's score for A; {} raises it by 2.000."),
     ],
 )
 def test_a_sentence_holds_for_the_sign_of_its_number(effect, random, wanted):
-    other = "blurring as much other tissue"
+    other = "hiding as much other tissue"
 
-    assert hiding_in_a_sentence(effect, random, "A") == f"Blurring it {wanted.format(other)}"
+    assert hiding_in_a_sentence(effect, random, "A") == f"Hiding it {wanted.format(other)}"
+
+
+def test_hiding_that_leaves_nothing_has_no_sign():
+    assert "leaves nothing" in hiding_in_a_sentence(math.nan, math.nan, "A")
 
 
 @pytest.mark.parametrize(
     ("effect", "random", "disagree"),
-    [(2.2, 0.25, False), (0.2, 0.25, True), (-2.2, 0.25, True), (0.0, 0.0, True)],
+    [
+        (2.2, 0.25, False),
+        (0.2, 0.25, True),
+        (-2.2, 0.25, True),
+        (0.0, 0.0, True),
+        (math.nan, math.nan, False),
+    ],
 )
 def test_an_object_speaks_in_both_models_or_they_disagree(made, effect, random, disagree):
     """Tumour speaks for the class where its bar is above 0 and hiding it lowers the score more."""

@@ -70,6 +70,22 @@ def test_a_label_that_answers_for_others_says_so(service):
     assert said == [None, None, "plasma cells, leukocytes (cell)", None]
 
 
+def test_probabilities_are_calibrated_where_a_temperature_is_known(service):
+    view = service._view(service._entry("one"))
+    view = replace(view, temperature={"object_aware": 2.0, "attention": 4.0})
+
+    shown = view.describe()["probability"]
+
+    logits = {
+        "object-aware model": view.explanation.object.logits / 2,
+        "standard model": view.explanation.patch.logits / 4,
+    }
+    assert list(shown) == list(logits)
+    for model, values in logits.items():
+        odds = np.exp(values) / np.exp(values).sum()
+        assert list(shown[model].values()) == pytest.approx(odds.tolist())
+
+
 def test_areas_are_of_the_analysed_tissue(service):
     tumor = service.slide("one")["object_classes"][0]
 

@@ -9,7 +9,7 @@ import pytest
 from xpath.batch.claim import claim
 from xpath.batch.slides import SlideEntry
 from xpath.study.config import StudyConfig
-from xpath.study.index_page import _headline, _slide_row
+from xpath.study.index_page import _headline, _printed, _slide_row
 from xpath.study.study import new_study
 
 
@@ -42,6 +42,11 @@ def row(**changes):
             "For ILC the standard model needs fat (tissue) most"
             " (suggestive: so few patients cannot prove it).",
         ),
+        (
+            {"q": float("nan"), "least_q": float("nan")},
+            "For ILC the standard model needs fat (tissue) most"
+            " (suggestive: without test slides of two classes nothing proves it).",
+        ),
         ({"effect_low": -0.1}, "No object stands out for ILC."),
         ({"need_low": -0.1}, "No object stands out for ILC."),
         ({"excess_low": float("nan")}, "No object stands out for ILC."),
@@ -67,6 +72,19 @@ def test_a_score_comes_with_its_interval():
     said = _headline(SimpleNamespace(classes=()), [], metrics)
 
     assert said == "The object-aware model has AUC 0.80 [0.55, 0.96] on 9 test slides."
+    one = metrics[1] | dict.fromkeys(("auc", "auc_low", "auc_high"), float("nan")) | {"slides": "1"}
+    assert _headline(SimpleNamespace(classes=()), [], [one]) == (
+        "The object-aware model has no AUC: a class is not among the 1 test slide."
+    )
+
+
+def test_no_probability_is_rounded_to_certainty():
+    assert [_printed(p) for p in (0.5, 0.9971, 0.99996, 1.0)] == [
+        "0.500",
+        "0.997",
+        "0.999",
+        "1.000",
+    ]
 
 
 def test_the_index_says_who_is_at_work_on_a_slide(tmp_path):

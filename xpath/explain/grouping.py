@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from xpath.store.masks import SlideMasks
 
-__all__ = ["redundant_groups", "shared_area"]
+__all__ = ["FEWEST_SLIDES", "redundant_groups", "shared_area"]
 
 FEWEST_SLIDES = 5
 """Slides from which a correlation says anything."""

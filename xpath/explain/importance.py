@@ -117,10 +117,11 @@ class ObjectImportance:
         """``(L,)`` of this slide alone, by exchange of the object with its random masks.
 
         The share of placements, its own among them, whose effect is as large. So of R random masks
-        the smallest is 1 / (R + 1).
+        the smallest is 1 / (R + 1). NaN where the effect is.
         """
         as_large = (self.random[self.target] >= self.effect[:, None]).sum(axis=-1)
-        return np.asarray((1 + as_large) / (1 + self.random.shape[-1]))
+        share = (1 + as_large) / (1 + self.random.shape[-1])
+        return np.where(np.isnan(self.excess), np.nan, share)
 
     @property
     def cover(self) -> NDArray[np.float64]:

@@ -60,11 +60,13 @@ def object_evidence(
 
     Returns:
         One for each object class that some slide has, in their order; none without test slides of
-        two classes.
+        two classes, nor where a fold tests a class that it was not taught, as a table of splits
+        may.
     """
     labels = np.array([bag.label for bag in cohort.bags["objects"]])
     test = np.concatenate([split.test for split in splits])
-    if held_out_classes(cohort, splits) < 2:
+    taught = all(np.isin(labels[split.test], labels[split.train]).all() for split in splits)
+    if not taught or held_out_classes(cohort, splits) < 2:
         return []
     patients = [cohort.patients[i] for i in test]
     rises, held = [], []

@@ -2,9 +2,9 @@
 
 ``hiding``: hiding the object matters more than hiding the rest of its patches, and that goes with
 the true class (``class_benefit``). ``left out``: the last layer, trained again without it, does
-worse, so no other object stands in for it. ``not its area``: how much of the slide it is does not
-predict the class already. ``seeds``: what it contributes distinguishes the classes whatever the
-first weights.
+worse, so no other object stands in for it. ``not its area``: the share of the slide it covers is
+not shown to predict the class already. ``seeds``: what it contributes distinguishes the classes
+whatever the first weights.
 
 Axes: S training slides, T test slides, L object classes, D features, K classes.
 """
@@ -162,7 +162,8 @@ def evidence(
     """
     loss = mean_interval(rise, patients)
     hiding = needed and hiding_q < LEVEL
-    passed = (hiding, loss.low > 0, not area.low > 0.5, bool(held) and all(held))
+    # an area that was not asked about (NaN, a class without a test slide) speaks for nothing
+    passed = (hiding, loss.low > 0, area.low <= 0.5, bool(held) and all(held))
     others = sum(passed[1:])
     verdict: Verdict = "not distinguishable"
     if passed[0] and others >= 2:

@@ -37,7 +37,7 @@ def roc_figure(
     positive: str,
     groups: Sequence[str] | None = None,
 ) -> None:
-    """Draws the ROC curves of models on the same slides, with areas and 95 % intervals (DeLong).
+    """Draws the ROC curves of models on the same slides, with areas and 95 % score intervals.
 
     Args:
         path: Picture to write; the suffix decides the format.

@@ -199,7 +199,8 @@ def _bars(axis: Any, rows: Rows, models: Sequence[str], level: str) -> None:
             axis.bar(place, row[name], width * 0.94, color=_colour(model), yerr=reach.clip(0),
                      ecolor="#333333", capsize=1.5, error_kw={"lw": 0.7})  # fmt: skip
             if not model and _better(row):
-                axis.text(place, row[f"{name} high"] + 0.01, "*", ha="center", fontsize=11)
+                top = np.nanmax([row[name], row[f"{name} high"]])
+                axis.text(place, top + 0.01, "*", ha="center", fontsize=11)
     axis.set_xticks(range(len(rows)))
     axis.set_xticklabels([f"{row[level]}\n({row['n']})" for row in rows], fontsize=8)
     for label, row in zip(axis.get_xticklabels(), rows, strict=True):

@@ -17,7 +17,7 @@ import numpy as np
 from xpath.errors import DataError
 from xpath.export.colour import hex_colour, object_colour, signed_rgba
 from xpath.export.overlay import short_name, signed_limit, stacked
-from xpath.export.report.words import MINUS, scale_bar, signed
+from xpath.export.report.words import MINUS, printed, scale_bar, signed
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -47,9 +47,12 @@ LEADING = 3
 
 
 def leading(panels: Panels, most: int = LEADING) -> list[tuple[str, float]]:
-    """The objects that add most to the logit, and how much, of those that speak for the class."""
+    """The objects that add most to the logit, and how much, of those that speak for the class.
+
+    Those whose absence speaks for it are among them (``Panels.bar_name``).
+    """
     order = np.argsort(-panels.contribution, kind="stable")
-    chosen = [j for j in order if panels.contribution[j] > 0][:most]
+    chosen = [j for j in order if printed(panels.contribution[j]) > 0][:most]
     return [(panels.contribution_names[j], float(panels.contribution[j])) for j in chosen]
 
 
@@ -172,7 +175,7 @@ def _ranking(axis: Any, panels: Panels) -> None:
         axis.text(
             0.1,
             y,
-            f"{short_name(name).replace(' (', chr(10) + '(')}\n{signed(value)}",
+            f"{panels.bar_name(name).replace(' (', chr(10) + '(')}\n{signed(value)}",
             fontsize=7,
             va="top",
         )

@@ -66,6 +66,11 @@ class Panels:
     class_name: str
     """The class that is explained."""
 
+    def bar_name(self, label: str) -> str:
+        """The short name of an object with a bar, ``no fat (tissue)`` of one the slide has not."""
+        absent = label in self.objects and not self.shares[self.objects.index(label)].any()
+        return f"no {short_name(label)}" if absent else short_name(label)
+
 
 def marked_name(label: str, *, guess: bool) -> str:
     """The short name of a label, marked where the segmentor never learnt it."""
@@ -214,7 +219,8 @@ def _bars(axis: Any, panels: Panels) -> None:
     colours = [hex_colour(FOR if value > 0 else AGAINST) for value in values]
     axis.barh(range(len(values)), values, color=colours)
     axis.set_yticks(range(len(values)))
-    axis.set_yticklabels([short_name(panels.contribution_names[j]) for j in order], fontsize=8.5)
+    names = [panels.bar_name(panels.contribution_names[j]) for j in order]
+    axis.set_yticklabels(names, fontsize=8.5)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.tick_params(axis="x", labelsize=8)
     axis.set_title("adds to the logit", fontsize=11)

@@ -73,7 +73,8 @@ def bootstrap_mean(
         level: Coverage of the interval.
 
     Returns:
-        NaN without samples; an interval without width if there is one sample or group.
+        NaN without samples; bounds that are NaN with one sample or group, whose draws are all alike
+        and no evidence about others.
 
     Raises:
         DataError: Values that are not finite.
@@ -118,6 +119,8 @@ def bootstrap_means(
     sums = np.stack([np.bincount(index, column) for column in numbers.T], axis=1).astype(float)
     means = _drawn_means(sums, np.bincount(index), rng, draws)
     low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2), axis=0)
+    if len(sums) < 2:
+        low, high = np.full((2, models), math.nan)
     return [
         Interval(count, float(column.mean()), float(low[model]), float(high[model]))
         for model, column in enumerate(numbers.T)
@@ -207,8 +210,9 @@ def difference_interval(
     variance = one.variance + two.variance
     if not variance:
         return Interval(count, difference, difference, difference)
-    terms = [mean.variance**2 / mean.degrees for mean in (one, two)]
-    reach = math.sqrt(variance) * float(student.ppf((1 + level) / 2, variance**2 / sum(terms)))
+    # shares of the variance, as the square of a small one is no number any more
+    terms = [(mean.variance / variance) ** 2 / mean.degrees for mean in (one, two)]
+    reach = math.sqrt(variance) * float(student.ppf((1 + level) / 2, 1 / sum(terms)))
     return Interval(count, difference, difference - reach, difference + reach)
 
 

@@ -129,7 +129,7 @@ def fit_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) ->
         label: ``(B,)`` classes 0 to K - 1.
 
     Returns:
-        Between ``COOLEST`` and ``HOTTEST``.
+        Between ``COOLEST`` and ``HOTTEST``; 1 where none is better, as of equal logits.
 
     Raises:
         DataError: No slides, logits that are not finite, or a label that is no class.
@@ -150,7 +150,7 @@ def fit_temperature(logits: NDArray[np.floating], label: NDArray[np.integer]) ->
     # The loss is convex in 1/T, so it has one minimum in log T; compare the ends by hand, because
     # the bounded search never quite reaches them.
     inner = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
-    best = min((*bounds, float(inner.x)), key=loss)
+    best = min((0.0, *bounds, float(inner.x)), key=loss)  # the first of equals
     return float(np.exp(best))
 
 

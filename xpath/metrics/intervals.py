@@ -62,8 +62,8 @@ def classification_intervals(
 
     Score intervals, which are right for few slides and for those that are all right: Newcombe's of
     the AUC, Wilson's of accuracy and recalls (their mean by MOVER, Zou and Donner 2008). 14 of 14
-    are an accuracy of 0.78 to 1. Of F1 percentiles of the bootstrap; where all draws agree, the
-    interval of the balanced accuracy.
+    are an accuracy of 0.78 to 1. Of F1 percentiles of the bootstrap; where all patients of a class
+    have the same recall, and so has every draw, by MOVER from the recalls too.
 
     Args:
         probability: ``(B, K)``, rows sum to one.
@@ -81,11 +81,16 @@ def classification_intervals(
     drawn = [_scores(probability, label, times) for times in _draws(label, rng, groups, draws)]
     f1 = _intervals(values, np.concatenate(drawn), level).f1
     owner = np.arange(len(label)) if groups is None else np.asarray(groups)
-    recall = _recall_interval(probability.argmax(axis=1) == label, label, owner, level)
+    predicted = probability.argmax(axis=1)
+    bounds = _recall_bounds(predicted == label, label, owner, level)
+    if bounds.alike.any():
+        f1 = MetricInterval(
+            values.f1, *_f1_interval(predicted, label, probability.shape[1], bounds)
+        )
     return ClassificationIntervals(
         auc=MetricInterval(values.auc, *_area_interval(probability, label, owner, level)),
-        balanced_accuracy=MetricInterval(values.balanced_accuracy, *recall),
-        f1=f1 if f1.low < f1.high else MetricInterval(values.f1, *recall),
+        balanced_accuracy=MetricInterval(values.balanced_accuracy, *_recall_interval(bounds)),
+        f1=f1,
         accuracy=MetricInterval(
             values.accuracy, *wilson(values.accuracy, len(np.unique(owner)), level=level)
         ),
@@ -127,23 +132,73 @@ def _area_interval(
     return float(low), float(high)
 
 
-def _recall_interval(
+class _RecallBounds(NamedTuple):
+    """Recall of each class that has slides, and Wilson's bounds, ``(K,)`` each."""
+
+    recall: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    alike: NDArray[np.bool_]
+    """Whether all patients of the class have this recall: all right, all wrong, or one patient."""
+
+
+def _recall_bounds(
     right: NDArray[np.bool_],
     label: NDArray[np.integer],
     owner: NDArray[np.generic],
     level: float,
-) -> tuple[float, float]:
-    """Score interval of the mean recall: distances to Wilson's bounds add up in squares."""
-    below, above, recalls = [], [], []
+) -> _RecallBounds:
+    rows, alike = [], []
     for k in np.unique(label):
-        recall = float(right[label == k].mean())
-        low, high = wilson(recall, len(np.unique(owner[label == k])), level=level)
-        recalls.append(recall)
-        below.append(recall - low)
-        above.append(high - recall)
-    mean = float(np.mean(recalls))
-    lower, upper = (float(np.hypot.reduce(side)) / len(recalls) for side in (below, above))
-    return mean - lower, mean + upper
+        here, index = right[label == k], np.unique(owner[label == k], return_inverse=True)[1]
+        recall, patients = float(here.mean()), np.bincount(index, here) / np.bincount(index)
+        rows.append((recall, *wilson(recall, len(patients), level=level)))
+        alike.append(bool((patients == patients[0]).all()))
+    found, low, high = np.array(rows).T
+    return _RecallBounds(found, low, high, np.array(alike))
+
+
+def _recall_interval(bounds: _RecallBounds) -> tuple[float, float]:
+    """Score interval of the mean recall: distances to Wilson's bounds add up in squares."""
+    mean, count = float(bounds.recall.mean()), len(bounds.recall)
+    below = float(np.hypot.reduce(bounds.recall - bounds.low)) / count
+    above = float(np.hypot.reduce(bounds.high - bounds.recall)) / count
+    return mean - below, mean + above
+
+
+def _f1_interval(
+    predicted: NDArray[np.integer], label: NDArray[np.integer], classes: int, bounds: _RecallBounds
+) -> tuple[float, float]:
+    """Score interval of the mean F1, which rises with every recall: as that of the mean recall.
+
+    At another recall of a class its other slides are called as those that were missed, evenly
+    where none was.
+    """
+    there, called = np.unique(label), np.zeros((len(bounds.recall), classes))
+    np.add.at(called, (np.searchsorted(there, label), predicted), 1)
+    rows = np.arange(len(there))
+    missed = called.copy()
+    missed[rows, there] = 0
+    missed[missed.sum(axis=1) == 0] = 1
+    missed[rows, there] = 0
+    missed /= missed.sum(axis=1, keepdims=True)
+    slides = called.sum(axis=1)
+
+    def mean_f1(table: NDArray[np.float64]) -> float:
+        hits = table[rows, there]
+        return float((2 * hits / (slides + table.sum(axis=0)[there])).mean())
+
+    def at(row: int, recall: float) -> float:
+        table = called.copy()
+        table[row] = slides[row] * (1 - recall) * missed[row]
+        table[row, there[row]] = slides[row] * recall
+        return mean_f1(table)
+
+    value = mean_f1(called)
+    below = [value - at(row, recall) for row, recall in enumerate(bounds.low.tolist())]
+    above = [at(row, recall) - value for row, recall in enumerate(bounds.high.tolist())]
+    lower, upper = value - np.hypot.reduce(below), value + np.hypot.reduce(above)
+    return max(0.0, float(lower)), min(1.0, float(upper))
 
 
 def classification_differences(

@@ -43,14 +43,14 @@ def below_mean_pooling(model: SlideClassifier, train: Sequence[Bag], held: Seque
         held: Slides that it did not learn from, with labels.
 
     Returns:
-        Empty where it is not worse, or where the slides have too few classes to tell.
+        Empty where it is not worse, or where the slides of either are not of all classes.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     learnt, asked = (np.array([bag.label for bag in bags]) for bags in (train, held))
-    if set(learnt.tolist()) != set(asked.tolist()) or len(np.unique(learnt)) < 2:
+    if not len(np.unique(learnt)) == len(np.unique(asked)) == len(model.classes):
         return ""
     simple = make_pipeline(
         StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000)

@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 
 __all__ = ["enough_patients", "write_cohort_tables", "write_splits"]
 
+CALIBRATION = ("model", "fold", "temperature", "in_predictions")
+INTERVALS = (
+    "95 % over patients: of auc Newcombe's, of accuracy and recalls Wilson's score intervals, of f1"
+    " and of differences from patients drawn again within their class"
+)
+
 
 def write_splits(folder: Path, cohort: Cohort, splits: Sequence[Split]) -> None:
     """Writes ``split.csv``, and ``splits_F.csv`` of each fold as CLAM reads it.
@@ -65,9 +71,11 @@ def write_cohort_tables(
 ) -> None:
     """Writes tables of predictions, metrics, differences, calibration, Table 19, ``metrics.json``.
 
-    Intervals hold 95 %, from patients drawn again within their class, every score on the same
-    draws. ``differences`` are of the test slides, the first model minus the second; ``delong_p`` is
-    of DeLong's test, with two classes and two patients of each.
+    Intervals hold 95 %: of scores those of ``classification_intervals``, of differences from
+    patients drawn again within their class, both models on the same draws. ``differences`` are of
+    the test slides, the first model minus the second; ``delong_p`` is of DeLong's test, with two
+    classes and two patients of each. ``in_predictions`` of ``calibration`` tells whether
+    predictions and scores are of the softened probabilities; pages show these in any case.
 
     Args:
         folder: For the tables; files of these names are replaced.
@@ -78,7 +86,12 @@ def write_cohort_tables(
     metrics = list(_metrics(cohort, trained, config))
     differences = list(_differences(cohort, trained, config))
     calibration = [
-        {"model": one.name, "fold": fold, "temperature": temperature}
+        {
+            "model": one.name,
+            "fold": fold,
+            "temperature": temperature,
+            "in_predictions": config.classifier.calibrate,
+        }
         for one in trained
         for fold, temperature in enumerate(one.temperatures)
         if temperature is not None
@@ -87,13 +100,13 @@ def write_cohort_tables(
     write_table(folder / "metrics.csv", metrics)
     write_table(folder / "differences.csv", differences, columns=("model", "minus"))
     write_table(folder / "table19.csv", _table19(cohort, trained, metrics), columns=("model",))
-    write_table(folder / "calibration.csv", calibration, columns=("model", "fold", "temperature"))
+    write_table(folder / "calibration.csv", calibration, columns=CALIBRATION)
     content = {
         "classes": cohort.sizes.classes,
         "metrics": metrics,
         "differences": differences,
         "calibration": calibration,
-        "intervals": "95 %, patients drawn again within their class",
+        "intervals": INTERVALS,
         "features": cohort.about,
         "config": asdict(config),
         "left_out": cohort.left_out,

@@ -5,10 +5,12 @@ Axes: B slides, F folds.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xpath.batch.done import is_done, key_of, make_once
+from xpath.metrics.calibration import COOLEST, HOTTEST
 from xpath.mil.classifier import CLASSIFIERS, ClassifierConfig
 from xpath.mil.cross_validation import (
     OutOfFold,
@@ -38,6 +40,8 @@ __all__ = [
     "train_model",
 ]
 
+logger = logging.getLogger(__name__)
+
 ENOUGH = 12
 """Validation slides from which a temperature is fitted unasked. Of fewer, were all of them right,
 it would be too low."""
@@ -63,7 +67,7 @@ class TrainedClassifier(NamedTuple):
     """By split: ``test``, and of a single fold ``train`` and ``validation`` too. A split without
     slides is left out."""
     temperatures: tuple[float | None, ...]
-    """``(F,)``; None where there were too few validation slides to fit one."""
+    """``(F,)``; None where the validation slides are too few to fit one, or tell none."""
     repeats: tuple[OutOfFold, ...] = ()
     """Of the test slides, by each seed; the first is that of ``predictions``. Empty without test
     slides."""
@@ -239,8 +243,22 @@ def _changed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[s
 
 
 def _temperature(model: Pretrained, bags: Sequence[Bag], asked: bool) -> float | None:  # noqa: FBT001 - private
-    """Temperature from validation slides, None if they are few, unless it was asked for."""
+    """Temperature from validation slides, None if they are few, unless it was asked for.
+
+    None as well where the search ends at a border: of slides that are all right no probability is
+    sure enough, of slides that are no better than chance none unsure enough.
+    """
     classes = {bag.label for bag in bags}
-    if asked or (len(bags) >= ENOUGH and len(classes) == len(model.classes)):
-        return model_temperature(model, bags)
+    if not asked and (len(bags) < ENOUGH or len(classes) < len(model.classes)):
+        return None
+    temperature = model_temperature(model, bags)
+    if COOLEST * 1.001 < temperature < HOTTEST * 0.999:
+        return temperature
+    if asked:
+        logger.warning(
+            "%d validation slides tell no temperature of %s, as they are all right or no better"
+            " than chance; its probabilities are not calibrated",
+            len(bags),
+            model.model_type,
+        )
     return None

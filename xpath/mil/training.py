@@ -127,7 +127,7 @@ class TrainResult(NamedTuple):
     best_epoch: int
     """Number of the epoch whose weights were kept."""
     train_auc: float
-    """Of the kept weights on the training slides themselves."""
+    """Of the kept weights on the training slides themselves, NaN where these lack a class."""
     doubt: str
     """Why the model may not have learnt, in a sentence; empty where nothing speaks for that."""
 
@@ -186,7 +186,8 @@ def train(
     _fit_baseline(model, train_bags)
     answers = predict(model, train_bags)
     auc = area_under_curve(answers.probability, answers.label)
-    result = TrainResult(history, best, auc, _doubt(history, best, auc))
+    unseen = [name for k, name in enumerate(model.classes) if k not in answers.label]
+    result = TrainResult(history, best, auc, _doubt(history, best, auc, unseen))
     if result.doubt:
         logger.warning("the model may not have learnt: %s", result.doubt)
     model.metadata["training"] = {
@@ -194,7 +195,7 @@ def train(
         "config": asdict(config),
         "epochs": len(history),
         "best_epoch": best,
-        "train_auc": auc,
+        "train_auc": None if math.isnan(auc) else auc,
         "doubt": result.doubt,
         "train_slides": [bag.slide_id for bag in train_bags],
         "validation_slides": [bag.slide_id for bag in validation_bags],
@@ -225,8 +226,10 @@ class _MeanWeights:
         return {**last, **mean}
 
 
-def _doubt(history: Sequence[Epoch], best: int, auc: float) -> str:
+def _doubt(history: Sequence[Epoch], best: int, auc: float, unseen: Sequence[str]) -> str:
     """Signs that a model has not learnt, as one sentence. Empty if there are none."""
+    if unseen:
+        return f"no training slide is of {', '.join(unseen)}; add some, or leave out such slides"
     signs = []
     if auc < LEARNT:
         signs.append(f"its AUC on the training slides themselves is {auc:.2f}")

@@ -2,17 +2,18 @@
 
 Both speak of the same class, and numbers above 0 speak for it: the object-aware model by what an
 object class adds beyond the average training slide, the standard model by the fall of its log-odds
-when the objects are blurred.
+when the objects are hidden.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xpath.export.overlay import short_name
-from xpath.export.report.words import percent, signed
+from xpath.export.report.words import percent, printed, signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,21 +50,28 @@ def objects_disagreed_on(explanation: Explanation, classes: Sequence[str]) -> tu
 
 
 def hiding_in_a_sentence(effect: float, random: float, class_name: str) -> str:
-    """The effect of blurring on the standard model's score, in words that hold for its sign.
+    """The effect of hiding on the standard model's score, in words that hold for its sign.
 
     Args:
-        effect: Fall of the log-odds when the objects are blurred.
+        effect: Fall of the log-odds when the objects are hidden.
         random: The same for as much of other tissue.
         class_name: The class.
     """
-    verb = "lowers" if effect > 0 else "raises" if effect < 0 else "does not change"
-    how = f" by {signed(abs(effect)).removeprefix('+')}" if effect else ""
-    other = "lowers" if random > 0 else "raises" if random < 0 else "does not change"
-    by = f" by {signed(abs(random)).removeprefix('+')}" if random else ""
+    if not (math.isfinite(effect) and math.isfinite(random)):
+        return "Hidden, it leaves nothing of the slide to ask the standard model about."
+    verb, how = _change(printed(effect))
+    other, by = _change(printed(random))
     return (
-        f"Blurring it {verb} the standard model's score for {class_name}{how}; blurring as much"
-        f" other tissue {other} it{by}."
+        f"Hiding it {verb} the standard model's score for {class_name}{how}; hiding as much other"
+        f" tissue {other} it{by}."
     )
+
+
+def _change(fall: float) -> tuple[str, str]:
+    """A verb, and by how much."""
+    if not fall:
+        return "does not change", ""
+    return "lowers" if fall > 0 else "raises", f" by {signed(abs(fall)).removeprefix('+')}"
 
 
 def _disagreements(explanation: Explanation, name: str) -> Iterator[str]:
@@ -79,7 +87,7 @@ def _disagreements(explanation: Explanation, name: str) -> Iterator[str]:
             continue
         effect = float(hiding.effects[by_object.target, e])
         excess = float(hiding.excesses[by_object.target, e])
-        if bars[j] * effect > 0 and bars[j] * excess > 0:
+        if not math.isfinite(excess) or (bars[j] * effect > 0 and bars[j] * excess > 0):
             continue
         side = "for" if bars[j] > 0 else "against"
         sentence = hiding_in_a_sentence(effect, effect - excess, name)

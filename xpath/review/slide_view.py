@@ -72,7 +72,7 @@ class ShownObject:
     numbers: dict[str, float]
     """Finite numbers by name; what is not known is left out. Above 0 speaks for the class."""
     hiding: str
-    """The standard model's answer when its class is blurred, in a sentence, empty if not asked."""
+    """The standard model's answer when its class is hidden, in a sentence, empty if not asked."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # arrays do not compare to one bool
@@ -100,10 +100,8 @@ class SlideView:
         grid, pyramid = self.masks.grid, self.pyramid
         explanation, target = self.explanation, self.explanation.target
         probability = {
-            "object-aware model": self._probability(
-                "object-aware model", explanation.object.logits
-            ),
-            "standard model": self._probability("standard model", explanation.patch.logits),
+            "object-aware model": self._probability("object_aware", explanation.object.logits),
+            "standard model": self._probability("attention", explanation.patch.logits),
         }
         disagreement = predictions_disagree(probability)
         return {
@@ -201,7 +199,7 @@ class SlideView:
         )
 
     def _measured(self, label: str) -> dict[str, float]:
-        """The effect on the standard model of blurring all objects of a label."""
+        """The effect on the standard model of hiding all objects of a label."""
         hiding = self.explanation.importance
         if label not in hiding.objects:
             return {}

@@ -15,7 +15,7 @@ from xpath.batch.done import is_done
 from xpath.explain.cohort import class_benefit, cohort_importance
 from xpath.explain.contributions import class_contrasts, cohort_contributions
 from xpath.explain.explanation import read_explanation
-from xpath.explain.grouping import redundant_groups
+from xpath.explain.grouping import FEWEST_SLIDES, redundant_groups
 from xpath.explain.object_evidence import held_out_classes, object_evidence
 from xpath.explain.verdict import Evidence
 from xpath.mil.cohort import read_cohort, split_cohort
@@ -25,6 +25,7 @@ from xpath.mil.splits import patient_of
 from xpath.mil.training_job import train_elsewhere
 from xpath.store.tables import write_table
 from xpath.study.cohort import cohort_config, labelled_slides, training_job
+from xpath.study.folder import slide_splits
 from xpath.study.slides import explain_key
 
 if TYPE_CHECKING:
@@ -56,20 +57,26 @@ def tabulate_importance(study: Study) -> list[dict[str, Any]]:
     """Importance over all explained slides, ``tables/importance.csv``. Returns its rows.
 
     A row is of an object and a class; whether the need goes with the true class (``q``) is of the
-    object over all classes, and not known where the slides are of one. Where ``taught`` is false
+    object over all classes, on the test slides: on those it learnt from, a model's needs go with
+    the class whatever they are. It is not known where these are of one class. Slides of which
+    hiding leaves nothing are not in the test, and labels that are no class not in the table. Where
+    ``taught`` is false
     the segmentor never learnt the object, and its masks are guesses; ``answers_for`` are the labels
     that were asked for and that it answers in their place.
     """
-    slides = [one.explanation.importance for one in _explained(study)]
+    explained = _explained(study)
+    slides = [one.explanation.importance for one in explained]
     patients, settings = _patients(study), study.config.explain
     rows = cohort_importance(slides, study.classes, patients=patients)
-    labels = {slide.slide_id: slide.target for slide in slides}
+    held_out = [one.explanation.importance for one in _held_out(study, explained)]
+    tested = [slide for slide in held_out if np.isfinite(slide.needs).all()]
+    labels = {slide.slide_id: slide.target for slide in tested}
     tests = {}
     if len(set(labels.values())) > 1:
         tests = {
             row.object: {name: getattr(row, name) for name in TESTED}
             for row in class_benefit(
-                slides, labels, patients=patients, resamples=settings.resamples, seed=settings.seed
+                tested, labels, patients=patients, resamples=settings.resamples, seed=settings.seed
             )
         }
     unknown = dict.fromkeys(TESTED, math.nan)
@@ -84,10 +91,14 @@ def tabulate_importance(study: Study) -> list[dict[str, Any]]:
 def tabulate_contributions(study: Study) -> list[dict[str, Any]]:
     """Contributions over all explained slides, ``tables/contributions.csv``. Returns its rows.
 
-    Objects whose masks or contributions go together have the same ``group``: read them as one. No
-    rows where the slides are of one class.
+    Objects whose masks or contributions go together have the same ``group``: read them as one. The
+    rows are of the test slides. Where these are of one class they are of all explained ones, and
+    without ``p`` and ``q``. No rows where these are of one class too.
     """
-    slides = [one for one in _explained(study) if one.entry.label in study.classes]
+    explained = _explained(study)
+    slides = _held_out(study, explained)
+    proven = len({one.entry.label for one in slides}) > 1
+    slides = slides if proven else explained
     labels = np.array([study.classes.index(one.entry.label) for one in slides])
     table: list[dict[str, Any]] = []
     if len(np.unique(labels)) > 1:
@@ -104,7 +115,8 @@ def tabulate_contributions(study: Study) -> list[dict[str, Any]]:
             resamples=settings.resamples,
         )
         groups = _groups(slides, values, objects)
-        table = [asdict(row) | {"group": groups[row.object]} for row in rows]
+        unknown = {} if proven else dict.fromkeys(("p", "q", "least_q"), math.nan)
+        table = [asdict(row) | unknown | {"group": groups[row.object]} for row in rows]
     write_table(study.folder.table("contributions"), table, columns=("object", "class_name"))
     return table
 
@@ -185,18 +197,38 @@ def _groups(
     first = slides[0].explanation.shared
     masked = len(first)  # the rest of the patches, if it is an object, comes last and has no mask
     shared[:masked, :masked] = sum(one.explanation.shared for one in slides)
-    groups = redundant_groups(shared, class_contrasts(values)[:, -1], objects)
+    groups = redundant_groups(shared, _towards(values), objects)
     return {name: " + ".join(group) for group in groups for name in group}
 
 
+def _towards(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Contributions ``(S, L)`` to the log-odds, of more classes those to each below each other.
+
+    So what goes together does so for every class. Of few slides none, as these say nothing.
+    """
+    towards = class_contrasts(values)
+    if towards.shape[1] == 2:
+        return np.asarray(towards[:, -1])
+    rows = (towards - towards.mean(axis=0)).reshape(-1, towards.shape[2])
+    return np.asarray(rows if len(towards) >= FEWEST_SLIDES else rows[:0])
+
+
 def _explained(study: Study) -> list[_Explained]:
-    """Labelled slides whose explanation is done with the settings of the run."""
+    """Slides of a class whose explanation is done with the settings of the run."""
     done = []
     for entry in study.slides_to_explain():
+        if entry.label not in study.classes:
+            continue
         path = study.folder.explanation(entry.slide_id)
-        if entry.label and path.exists() and is_done(path, explain_key(study, entry)):
+        if path.exists() and is_done(path, explain_key(study, entry)):
             done.append(_Explained(entry, read_explanation(path)))
     return done
+
+
+def _held_out(study: Study, slides: Sequence[_Explained]) -> list[_Explained]:
+    """Those on which no classifier was trained or chosen."""
+    splits = slide_splits(study.folder)
+    return [one for one in slides if splits.get(one.entry.slide_id) == "test"]
 
 
 def _patients(study: Study) -> dict[str, str]:

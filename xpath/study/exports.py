@@ -37,11 +37,11 @@ from xpath.export.report.tables import (
     temperatures,
     training_sentences,
 )
-from xpath.export.report.words import baseline_in_words
+from xpath.export.report.words import baseline_of
 from xpath.geometry import Size
 from xpath.labels import OTHER
 from xpath.metrics.calibration import scaled_probability
-from xpath.objects.measure import morphometry
+from xpath.objects.measure import covered_pixels, morphometry
 from xpath.store.features import read_features
 from xpath.store.masks import open_masks
 from xpath.store.schema import atomic
@@ -221,7 +221,7 @@ def slide_report(
     features = read_features(folder.features(entry.slide_id))
     absent = json.loads(features.provenance.get("absent", "[]"))
     name, measured = study.classes[explanation.target], study.classes[explanation.importance.target]
-    fold = study.fold_of(entry)
+    fold, by_object = study.fold_of(entry), explanation.object
     temperature = temperatures(folder.table("calibration"), fold)
     needs = cohort_needs(folder.table("importance"), measured)
     calibrated = ", ".join(f"{model} by {value:.3g}" for model, value in temperature.items())
@@ -244,7 +244,7 @@ def slide_report(
         layers=(),
         rows=_rows(
             explanation,
-            _areas(explanation, features),
+            _areas(explanation, features, objects_of(study, entry)),
             needs,
             cohort_evidence(folder.table("evidence")),
             absent=absent,
@@ -252,7 +252,8 @@ def slide_report(
             answers=study.asked.answers,
         ),
         not_found=tuple(short_name(name) for name in absent),
-        baseline=baseline_in_words(name, explanation.object.baseline_logit),
+        absence=float(by_object.bars[np.isin(by_object.objects, absent)].sum()),
+        baseline=baseline_of(by_object, study.classes),
         facts={
             "slide": entry.path.name,
             **features.provenance,
@@ -282,15 +283,22 @@ def _methods(study: Study, entry: SlideEntry) -> ComparedMethods | None:
     )
 
 
-def _areas(explanation: Explanation, features: SlideFeatures) -> NDArray[np.float32]:
-    """Mean share of the patches ``(L,)`` of each object that the classifier reads."""
-    kept = [features.objects.index(name) for name in explanation.object.objects]
-    return np.asarray(features.object_coverage[:, kept].mean(axis=0))
+def _areas(
+    explanation: Explanation, features: SlideFeatures, objects: ObjectTable
+) -> NDArray[np.float64]:
+    """Share of the area of all patches ``(L,)`` under the masks of what the classifier reads.
+
+    Of "other", which has no mask, its coverage: that of features leaves out the rims of masks.
+    """
+    shares = dict(zip(features.objects, features.object_coverage.mean(axis=0), strict=True))
+    covered = covered_pixels(objects.grid)
+    shares |= zip(objects.labels, objects.label_pixels * objects.scale**2 / covered, strict=True)
+    return np.array([shares[name] for name in explanation.object.objects], np.float64)
 
 
 def _rows(
     explanation: Explanation,
-    area: NDArray[np.float32],
+    area: NDArray[np.float64],
     needs: Mapping[str, CohortNeed],
     verdicts: Mapping[str, Evidence],
     *,
@@ -324,6 +332,7 @@ def _rows(
                 evidence=verdicts.get(name),
                 guess=name in guesses,
                 answers_for=answered_names(name, answers[name]) if name in answers else "",
+                enough=bool(by_object.present[j]),
             )
         )
     return tuple(rows)

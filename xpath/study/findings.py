@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xpath.export.overlay import short_name
-from xpath.export.report.facts import findings_json, findings_of, paragraphs
+from xpath.export.report.facts import findings_json, findings_of, paragraphs, said_absent
 from xpath.export.report.linked import (
     LinkedPage,
     Outline,
@@ -58,6 +58,7 @@ def export_findings(
         answers=study.asked.answers,
         needs=cohort_needs(study.folder.table("importance"), report.measured),
     )
+    findings = said_absent(findings, json.loads(report.facts.get("absent", "[]")))
     write_findings(
         folder, findings, objects, panels, facts=report.facts, synthetic=report.synthetic
     )

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from xpath.metrics.calibration import scaled_probability
 from xpath.store.tables import read_table
 
 __all__ = ["RunFolder", "slide_predictions", "slide_probabilities", "slide_splits"]
@@ -110,18 +114,36 @@ def slide_predictions(folder: RunFolder, model: str = "object_aware") -> dict[st
 def slide_probabilities(
     folder: RunFolder, model: str = "object_aware"
 ) -> dict[str, dict[str, float]]:
-    """Calibrated probability of each class, by slide id, empty before training.
+    """Probability of each class, by slide id, empty before training, as on the slides' own pages.
+
+    It is softened by the temperature in ``tables/calibration.csv``, where there is one and
+    ``tables/predictions.csv`` was written without.
 
     Raises:
-        StoreError: ``tables/predictions.csv`` lacks a column.
+        StoreError: A table lacks a column.
     """
-    rows = read_table(folder.table("predictions"), model=str, slide_id=str)
+    rows = read_table(folder.table("predictions"), model=str, slide_id=str, fold=int)
+    known = {"model": str, "fold": int, "temperature": float}
+    temperature = {
+        row["fold"]: row["temperature"]
+        for row in read_table(folder.table("calibration"), **known)
+        if row["model"] == model and row.get("in_predictions") != "True"
+    }
     return {
-        row["slide_id"]: {
-            column.removeprefix("p "): float(value)
-            for column, value in row.items()
-            if column.startswith("p ") and value
-        }
+        row["slide_id"]: _softened(row, temperature.get(row["fold"], 1.0))
         for row in rows
         if row["model"] == model
     }
+
+
+def _softened(row: dict[str, Any], temperature: float) -> dict[str, float]:
+    """Probabilities of a row of ``tables/predictions.csv``, ``softmax(log p / temperature)``."""
+    chances = {
+        column.removeprefix("p "): float(value)
+        for column, value in row.items()
+        if column.startswith("p ") and value
+    }
+    if temperature == 1 or not chances:
+        return chances
+    logits = np.log(np.maximum(list(chances.values()), np.finfo(float).tiny))
+    return dict(zip(chances, scaled_probability(logits, temperature).tolist(), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -130,12 +131,17 @@ def _doubts(study: Study) -> dict[str, dict[str, str]]:
     standard = slide_probabilities(study.folder, "attention")
     return {
         name: {
-            "probability": f"{max(chances.values()):.2f}",
-            "doubt": f"{prediction_doubt(chances, standard.get(name, {})):.2f}",
+            "probability": _printed(max(chances.values())),
+            "doubt": _printed(prediction_doubt(chances, standard.get(name, {}))),
         }
         for name, chances in slide_probabilities(study.folder).items()
         if chances
     }
+
+
+def _printed(share: float) -> str:
+    """Three digits, never rounded to certainty."""
+    return f"{min(share, 0.999) if share < 1 else share:.3f}"
 
 
 def _groups(contributions: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:
@@ -161,13 +167,18 @@ def _headline(
         else:
             sentences.append(f"No object stands out for {name}.")
     test = [row for row in metrics if row["split"] == "test" and row["model"] in EXPLAINED]
-    for row in test:
-        model = str(row["model"]).replace("_", "-")
-        sentences.append(
-            f"The {model} model has AUC {row['auc']:.2f} [{row['auc_low']:.2f},"
-            f" {row['auc_high']:.2f}] on {row['slides']} test slides."
-        )
+    sentences += [_auc_in_words(row) for row in test]
     return " ".join(sentences) or "No slide has been explained yet."
+
+
+def _auc_in_words(row: Mapping[str, Any]) -> str:
+    """A row of ``tables/metrics.csv`` in a sentence."""
+    model, count = str(row["model"]).replace("_", "-"), int(row["slides"])
+    slides = f"{count} test slide{'s' if count != 1 else ''}"
+    if math.isnan(row["auc"]):
+        return f"The {model} model has no AUC: a class is not among the {slides}."
+    reach = f"[{row['auc_low']:.2f}, {row['auc_high']:.2f}]"
+    return f"The {model} model has AUC {row['auc']:.2f} {reach} on {slides}."
 
 
 def _examples(

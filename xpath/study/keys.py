@@ -29,7 +29,7 @@ STAGE_VERSIONS = {
     "features": 2,
     "models": 5,
     "explanation": 3,
-    "export": 5,
+    "export": 6,
     "attributions": 1,
     "pyramids": 1,
     "dicom-seg": 2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,8 @@ def write_for_qupath(
     """Writes ``objects.geojson`` and the script that imports it, and returns its features' number.
 
     Objects are detections and carry the numbers of their label and their own share of the
-    contribution to the logit; patches are tiles with attention and the activation of every class;
+    contribution to the logit; beyond the average training slide, as pages have it, only the label
+    as a whole has one. Patches are tiles with attention and the activation of every class;
     the tissue that was looked at is a locked annotation.
 
     Args:
@@ -104,6 +106,10 @@ def _numbers(
     numbers = []
     for j, label in enumerate(objects.labels):
         whole = {f"label's contribution: {name}": float(parts.contribution[j])}
+        if not math.isnan(parts.baseline_logit):
+            whole[f"label's contribution beyond the average slide: {name}"] = float(
+                parts.centred[j]
+            )
         if label in marks:
             whole[marks[label]] = 1.0
         if (e := hidden.get(label)) is not None:

@@ -12,11 +12,12 @@ from xpath.export.report.facts import (
     findings_json,
     findings_of,
     paragraphs,
+    said_absent,
     shares_of_evidence,
-    where_in_words,
 )
 from xpath.export.report.linked import outline_path
 from xpath.export.report.records import CohortNeed
+from xpath.export.report.words import where_in_words
 from xpath.geometry import PatchGrid, Size
 from xpath.store.objects import ObjectTable
 
@@ -63,7 +64,7 @@ def explanation():
         object=SimpleNamespace(
             objects=(TUMOR, FAT, STROMA, "other"), patch_contribution=terms,
             contribution=terms.sum(axis=0), bars=terms.sum(axis=0) - [1.0, 0.25, 0.0, 0.0],
-            baseline_logit=0.5,
+            baseline_logit=0.5, target=1, present=np.array([True, False, True, True]),
         ),
         importance=SimpleNamespace(
             target=0, objects=(TUMOR,), effect=np.array([2.0]), null=np.array([0.5])
@@ -111,7 +112,7 @@ def test_sentences_hold_the_facts_and_their_sources(findings):
     assert sentences[2].startswith(
         "Tumor (tissue) does not surely speak for or against B, with +62 %"
     )
-    assert "2 objects on 0.6 % of the tissue (0.000125 mm²), 89 per mm²" in sentences[2]
+    assert "2 objects on 0.6 % of the area looked at (0.000125 mm²), 89 per mm²" in sentences[2]
     assert sentences[2].endswith(
         "mostly in the upper left. Hidden, the standard model's log-odds of A fall by +2.000"
         " (random tissue: +0.500), over patients by +0.100 to +0.400 more than random tissue."
@@ -141,6 +142,38 @@ def test_a_side_is_taken_where_the_interval_leaves_out_0(findings, share, verb):
     assert "".join(words.text for words in sentence).startswith(f"Tumor (tissue) {verb}")
 
 
+def test_an_object_too_small_for_the_classifier_is_not_said_to_speak_itself(explanation, objects):
+    """Fat is on the slide, but no patch has enough of it: what counts is its absence."""
+    pixels, by_patch = objects.label_pixels.copy(), objects.label_patch_pixels.copy()
+    pixels[1], by_patch[8, 1] = 90, 90
+    small = replace(objects, label_pixels=pixels, label_patch_pixels=by_patch)
+
+    found = findings_of(explanation, small, classes=("A", "B"), probability=0.875)
+
+    lines = ["".join(words.text for words in line) for line in paragraphs(found)]
+    (said,) = [line for line in lines if line.startswith("Fat")]
+    assert said.startswith("Fat (tissue), too little to be read, ")
+    assert "0 objects on 0.1 % of the area looked at" in said
+    (count,) = [w for line in paragraphs(found) for w in line if w.text == "0 objects"]
+    assert count.source == "slides/one/objects.h5: label"  # there are no rows to name
+    tumor = next(line for line in lines if line.startswith("Tumor"))
+    assert "too little" not in tumor
+
+
+def test_a_label_taken_as_absent_is_looked_for_and_not_there(explanation, objects):
+    """Without competition it keeps masks that nothing else of the page speaks of."""
+    found = said_absent(
+        findings_of(explanation, objects, classes=("A", "B"), probability=0.875), [STROMA]
+    )
+
+    lines = ["".join(words.text for words in line) for line in paragraphs(found)]
+
+    assert not any(line.startswith("Stroma") for line in lines)
+    assert "Stroma (tissue) (\N{MINUS SIGN}31 %" in lines[-1]
+    assert "(its masks, on 100.0 % of the area looked at, are not believed)" in lines[-1]
+    assert [fact.present for fact in found.facts if fact.label == STROMA] == [False]
+
+
 def test_the_file_is_json_without_nan(findings):
     content = findings_json(findings, paragraphs(findings))
 
@@ -166,19 +199,26 @@ def test_intervals_hold_the_share_and_widen_with_few_patches():
     assert shares_of_evidence(np.zeros((3, 2)), none)[0] == (0, 0, 0)
 
 
+def test_a_single_patch_is_no_evidence_of_others():
+    one, other, nothing = shares_of_evidence(np.array([[3.0, -1.0, 0.0]]), np.zeros(3))
+
+    assert (one, other, nothing) == ((0.75, -1, 1), (-0.25, -1, 1), (0, 0, 0))
+
+
 @pytest.mark.parametrize(
     ("filled", "words"),
     [
         ([8], "mostly in the lower right"),
         ([4, 4, 3], "mostly in the centre"),
         (range(9), "throughout"),
-        ([1, 1, 3, 7, 5], "most of it in the upper middle"),
+        ([1, 1, 3, 7, 5], "the largest part in the upper middle"),  # 2 of 5 are not most
+        ([0, 8], "in several places"),  # half each
         ([], ""),
     ],
 )
 def test_where_an_object_lies(filled, words):
     pixels = np.bincount(list(filled), minlength=9)
-    if words.startswith("most of it"):
+    if words.startswith("the largest part"):
         pixels[[0, 2]] = 0
         assert np.count_nonzero(pixels) < 4.5
 

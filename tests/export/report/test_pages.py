@@ -33,6 +33,8 @@ from xpath.export.report.tables import (
 )
 from xpath.export.report.words import (
     baseline_in_words,
+    baseline_of,
+    evidence_in_words,
     hiding_in_words,
     in_words,
     need,
@@ -47,7 +49,7 @@ from xpath.objects.measure import LabelMorphometry
 from xpath.store.tables import write_table
 
 PIXEL = np.zeros((2, 2, 3), np.uint8)
-SOURCES = ("slides/s/explanation.h5", "slides/s/features.h5", "slides/s/morphometry.csv", "tables/")
+SOURCES = ("slides/s/explanation.h5", "slides/s/objects.h5", "slides/s/morphometry.csv", "tables/")
 
 
 class Reader(HTMLParser):
@@ -232,6 +234,8 @@ def test_scale_bars_are_round_and_at_most_a_third():
         0.2,
     )  # 166 um would be a third
     assert scale_bar(10.0, 1000) == ("2 mm", 0.2)
+    assert scale_bar(0.25, 60) == ("10 \N{GREEK SMALL LETTER MU}m", 40 / 60)
+    assert scale_bar(0.25, 30) is None  # 7.5 microns wide: no bar of 10 is as short as that
     assert scale_bar(None, 1000) is None
 
 
@@ -241,7 +245,10 @@ def test_scale_bars_are_round_and_at_most_a_third():
         ({"contribution": 0.1}, "speaks for B"),
         ({"contribution": -0.1}, "speaks against B"),
         ({"contribution": 0.0}, "adds nothing"),
+        ({"contribution": 4e-4}, "adds nothing"),  # +0.000 would speak for nothing
         ({"contribution": 0.0, "area": 0.0}, "not found, so it adds nothing"),
+        ({"contribution": 0.0, "enough": False}, "too little to be read, so it adds nothing"),
+        ({"contribution": -0.1, "enough": False}, "too little to be read; that speaks against B"),
     ],
 )
 def test_contributions_in_words(report, change, words):
@@ -259,6 +266,15 @@ def test_contributions_in_words(report, change, words):
             "for A more than hiding as much of the rest of its patches; over patients: supports A",
         ),
         (0.1, 0.2, (-1.0, 1.0, -2.0, -0.1), "over patients: not needed for A"),
+        (0.1, 0.2, None, "hiding it lowers the score for A less than hiding as much"),
+        (-0.1, -0.5, None, "hiding it raises the score for A less than hiding as much"),
+        (-0.5, -0.1, None, "hiding it raises the score for A more than hiding as much"),
+        (-0.5, 0.1, None, "hiding it raises the score for A, and hiding as much"),
+        (-0.5, 0.1, None, "the rest of its patches lowers it;"),
+        (0.5, -0.1, None, "the rest of its patches raises it;"),
+        (0.5, 0.0, None, "the rest of its patches does not change it;"),
+        (2e-4, 0.1, None, "hiding it does not change the score for A, and hiding"),
+        (math.nan, math.nan, None, "hidden, it leaves nothing of the slide to ask about;"),
         (1.0, 0.2, (0.5, 1.0, -0.1, 2.0), "over patients: not distinguishable"),
         (1.0, 0.2, (math.nan,) * 4, "one patient: no interval"),
         (0.2, 0.2, None, "does what hiding as much of the rest of its patches does; not measured"),
@@ -278,6 +294,8 @@ def test_an_object_that_covers_its_patches_and_a_slide_by_itself_are_said(report
 
     assert "covers 80.0 % of its patches" in large
     assert "p 0.04, of 24 random masks" in large
+    absent = hiding_in_words(row(effect=0.0, null=0.0, area=0.0, cover=math.nan), report)
+    assert absent.startswith("not on this slide, so nothing was hidden; ")
     few = hiding_in_words(row(effect=1.0, null=0.2, cover=0.4, p=1 / 3, random_masks=2), report)
     assert " p " not in few
 
@@ -312,7 +330,8 @@ def test_a_need_is_proven_suggestive_or_out_of_reach():
     assert need_in_words(row) == "supports B"
     assert need_in_words(row | {"q": 0.2}) == "supports B: suggestive, not proven"
     assert "so few patients" in need_in_words(row | {"q": 0.1, "least_q": 0.1})
-    assert "so few patients" in need_in_words(row | {"q": math.nan, "least_q": math.nan})
+    untested = need_in_words(row | {"q": math.nan, "least_q": math.nan})
+    assert untested.endswith("suggestive, without test slides of two classes nothing proves it")
     assert "covers 70.0 % of its patches" in need_in_words(row | {"cover": 0.7})
 
 
@@ -320,6 +339,23 @@ def test_the_summary_names_both_sides(report):
     assert summary(report) == (
         "For B speak most: tumor (tissue) (+0.500). Against it: fat (tissue) (\N{MINUS SIGN}0.125)."
     )
+
+
+def test_what_has_no_number_is_not_known(tmp_path, report):
+    gone = row(effect=math.nan, null=math.nan, imp=math.nan, p=math.nan, cover=1.0)
+
+    write_report(tmp_path / "report.html", replace(report, rows=(gone,)))
+
+    texts = [text for _, text in read(tmp_path / "report.html").cells]
+    assert texts.count("not known") == 4  # removal, hidden, rest and IMP
+    assert not any("nan" in text for text in texts)
+
+
+def test_the_summary_counts_what_is_not_there(report):
+    said = summary(replace(report, absence=0.75))
+
+    assert said.endswith(" What was looked for and not found adds +0.750.")
+    assert summary(replace(report, absence=1e-5)) == summary(report)
 
 
 def test_a_nucleus_does_not_vanish_on_the_overview():
@@ -427,14 +463,14 @@ def test_intervals_are_those_of_the_measured_class(tmp_path):
 
 def test_training_data_in_sentences(tmp_path):
     (tmp_path / "config.json").write_text(
-        '{"metadata": {"slides": {"train": ["a", "b", "c"], "test": []}, "patch_um": 128.0,'
+        '{"metadata": {"slides": {"train": ["a", "b", "c"], "test": ["b"]}, "patch_um": 128.0,'
         ' "mpp": 0.5, "encoder": "uni"}}'
     )
     (tmp_path / "split.csv").write_text("slide_id,label,part\na,A,train\nb,B,train\nc,A,train\n")
 
     sentences = training_sentences(tmp_path, tmp_path / "split.csv")
 
-    assert sentences[0] == "Trained on 3 slides (2 A, 1 B)."
+    assert sentences[:2] == ("Trained on 3 slides (2 A, 1 B).", "Judged on 1 slide (1 B).")
     assert "128" in sentences[2] and "uni" in sentences[2]
     assert training_sentences(tmp_path / "none", tmp_path / "split.csv") == ()
 
@@ -470,7 +506,11 @@ def test_evidence_and_groups_are_on_the_index(tmp_path):
 
     text = (tmp_path / "index.html").read_text()
     assert "supported (for it: hiding, left out, seeds). hiding q 0.012; without it" in text
-    assert "its area alone predicts the class (AUC 1.00)" in text
+    assert "its area alone predicts the class (AUC 1.00 [0.73, 1.00])" in text
+    unsure = evidence_in_words(replace(row, area_auc=0.93, area_low=0.41))
+    assert "its area alone is not shown to predict the class (AUC 0.93 [0.41, 1.00])" in unsure
+    unknown = evidence_in_words(replace(row, area_auc=math.nan, area_low=math.nan))
+    assert "is not shown to predict the class (AUC not defined)" in unknown
     assert "none of the four checks" in text
     assert "fat, vessel and necrosis go together" in text
 
@@ -483,6 +523,11 @@ def test_a_bar_is_beyond_the_average_slide_and_absence_speaks_too(report):
     assert row(contribution=2.0).value == 2.0  # a classifier that keeps no baseline
     assert "no baseline" in baseline_in_words("B", math.nan)
     assert "log-odds for B are +0.250" in baseline_in_words("B", 0.25)
+    parts = SimpleNamespace(target=1, baseline_logit=0.25, share=np.array([0.0, 1.0, -1.0]))
+    assert baseline_of(parts, ("A", "B", "C")).startswith(
+        "Contributions are to the log-odds of B against C, the runner-up. Contributions are"
+    )
+    assert baseline_of(parts, ("A", "B")) == baseline_in_words("B", 0.25)
     said = summary(replace(report, rows=(absent, row(name="fat", centred=0.5))))
     assert (
         said

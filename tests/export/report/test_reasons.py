@@ -70,7 +70,7 @@ def test_a_reason_says_its_side_its_area_and_its_checks():
                                                  centred=-0.25))
     )  # fmt: skip
 
-    assert present.words == "speaks for B (+0.500), on 25.0 % of the tissue"
+    assert present.words == "speaks for B (+0.500), on 25.0 % of the area looked at"
     assert present.because == "in this cohort the evidence supports it (for it: hiding)"
     assert absent.words == "not found; its absence speaks against B (\N{MINUS SIGN}0.250)"
     assert absent.verdict == "not tested"

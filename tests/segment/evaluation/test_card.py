@@ -8,6 +8,7 @@ from xpath.pathseg.record import Annotated, LabelMask
 from xpath.segment.evaluation.card import (
     compare,
     comparison_table,
+    differences,
     label_table,
     object_class_of,
     presence_answers,
@@ -56,6 +57,23 @@ def test_models_are_compared_on_shared_questions_only():
     assert (row.object_class, row.n, row.ours, row.other) == ("tissue-gland", 1, 0.9, 0.6)
     assert row.difference.mean == pytest.approx(0.3)
     assert "| otsu | tissue-gland | 1 | 0.900 | 0.600 |" in comparison_table({"otsu": [row]})
+
+
+def test_one_image_has_no_interval():
+    """Its draws are all alike, which is no certainty: the interval was 0.500 to 0.500."""
+    assert "| nuclei-dead | 1 | 0.500 | one patient: none |" in score_table(
+        SAMPLES, object_class_of
+    )
+    rows = compare(SAMPLES, [sample("a", "colon-nuclei-dead", 0.25)])
+
+    assert differences(rows)["nuclei-dead"]["difference"] == [0.25, None, None]
+    assert comparison_table({"otsu": rows}).endswith("| +0.250 (one patient: none) |  |")
+
+
+def test_what_was_never_refused_has_no_share_of_right_refusals():
+    asked = [sample("a", "colon-nuclei-dead", 0.0, present=False, found=4)]
+
+    assert "| nuclei-dead | 0 | 1 |  | 0.00 |  |" in presence_table(asked)
 
 
 def test_nothing_shared_is_refused():

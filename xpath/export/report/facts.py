@@ -8,7 +8,7 @@ Axes: N patches, L object classes with masks.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,18 +17,24 @@ import numpy as np
 from xpath.export.answers import NEAREST, answers_in_words
 from xpath.export.overlay import short_name
 from xpath.export.report.linked import Words
-from xpath.export.report.words import MINUS, baseline_in_words, percent, signed
+from xpath.export.report.words import (
+    MINUS,
+    baseline_of,
+    percent,
+    printed,
+    signed,
+    where_in_words,
+)
 from xpath.labels import OTHER
 from xpath.objects.measure import covered_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from xpath.explain.explanation import Explanation
     from xpath.export.report.records import CohortNeed
-    from xpath.geometry import PatchGrid
     from xpath.store.objects import ObjectTable
 
 __all__ = [
@@ -39,20 +45,17 @@ __all__ = [
     "findings_json",
     "findings_of",
     "paragraphs",
+    "said_absent",
     "shares_of_evidence",
-    "where_in_words",
 ]
 
 FINDINGS = "xpath.findings/1"
+EVIDENCE = "explanation.h5: object/patch_contribution"
+PIXELS = "objects.h5: label_pixels"
 DRAWS, AT_ONCE = 1000, 50
 """Bootstrap samples of patches, and how many of them are held in memory."""
 MOST_IDS = 20
 """Objects of a label named one by one, the largest; the others lie between first and stop."""
-FIELDS = (
-    ("the upper left", "the upper middle", "the upper right"),
-    ("the middle left", "the centre", "the middle right"),
-    ("the lower left", "the lower middle", "the lower right"),
-)
 
 
 class Share(NamedTuple):
@@ -86,7 +89,7 @@ class Fact:
     ids: tuple[str, ...]
     """Names of the largest of them."""
     area_fraction: float
-    """Of the tissue that was looked at."""
+    """Of the area that was looked at, the union of all patches, glass in them included."""
     area_um2: float | None
     density_mm2: float | None
     """Objects per square millimetre looked at."""
@@ -95,11 +98,16 @@ class Fact:
     where: str
     """Where on the slide, in words; empty where there is none."""
     hidden: float | None = None
-    """Fall of the standard model's log-odds of the measured class when it is blurred."""
+    """Fall of the standard model's log-odds of the measured class when it is hidden."""
     random: float | None = None
     """The same for random tissue of the same area."""
     patients: tuple[float, float] | None = None
     """95 % interval of hidden minus random over patients."""
+    present: bool = True
+    """False for a label that is taken as not on the slide. Where labels do not compete it may have
+    masks all the same, and objects in all tables of these."""
+    enough: bool = True
+    """False where no patch has enough of it to be read: to the classifier it is absent."""
 
     @property
     def count(self) -> int:
@@ -170,10 +178,16 @@ def findings_of(
         probability=probability,
         measured=classes[explanation.importance.target],
         rest=shares.get(OTHER, NOTHING),
-        baseline=baseline_in_words(classes[explanation.target], by_object.baseline_logit),
+        baseline=baseline_of(by_object, classes),
         facts=tuple(facts),
         rule=objects.rule,
     )
+
+
+def said_absent(findings: Findings, absent: Container[str]) -> Findings:
+    """The findings with some labels, by id, taken as not on the slide."""
+    facts = [replace(fact, present=fact.label not in absent) for fact in findings.facts]
+    return replace(findings, facts=tuple(facts))
 
 
 def shares_of_evidence(
@@ -181,7 +195,8 @@ def shares_of_evidence(
 ) -> tuple[Share, ...]:
     """Signed share of each object in the sum of all absolute contributions, 95 % over patches.
 
-    Patches are drawn anew, one by one. Neighbours are alike, so the interval is rather too narrow.
+    Patches are drawn anew, one by one; neighbours are alike, so the interval is rather too narrow.
+    A single patch tells nothing of others: -1 to 1.
 
     Args:
         patch_contribution: ``(N, L)`` what each object adds to the logit in each patch.
@@ -195,34 +210,10 @@ def shares_of_evidence(
         times = rng.multinomial(count, np.full(count, 1 / count), size=AT_ONCE)
         drawn.append(_shares(times @ values - offset))
     low, high = np.quantile(np.concatenate(drawn), (0.025, 0.975), axis=0)
-    columns = zip(
-        *(it.tolist() for it in (_shares(values.sum(axis=0) - offset), low, high)), strict=True
-    )
-    return tuple(Share(*column) for column in columns)
-
-
-def where_in_words(pixels: NDArray[np.integer], grid: PatchGrid) -> str:
-    """Where pixels lie, in ninths of the box around all patches.
-
-    "throughout" where no ninth holds half of them and half of the patches hold some.
-
-    Args:
-        pixels: ``(N,)`` of an object class in each patch.
-        grid: The patches.
-    """
-    if not pixels.any():
-        return ""
-    corners = grid.coords
-    low, high = corners.min(axis=0), corners.max(axis=0) + grid.footprint
-    ninth = ((corners + grid.footprint / 2 - low) / (high - low) * 3).astype(np.int64).clip(0, 2)
-    amount = np.zeros((3, 3))
-    np.add.at(amount, (ninth[:, 1], ninth[:, 0]), pixels)
-    row, column = np.unravel_index(int(amount.argmax()), amount.shape)
-    if amount.max() >= amount.sum() / 2:
-        return f"mostly in {FIELDS[row][column]}"
-    if np.count_nonzero(pixels) >= len(pixels) / 2:
-        return "throughout"
-    return f"most of it in {FIELDS[row][column]}"
+    if count < 2:
+        low, high = np.where(low, -1.0, 0.0), np.where(high, 1.0, 0.0)
+    columns = np.stack([_shares(values.sum(axis=0) - offset), low, high], axis=1)
+    return tuple(Share(*column) for column in columns.tolist())
 
 
 def paragraphs(findings: Findings) -> tuple[tuple[Words, ...], ...]:
@@ -233,15 +224,18 @@ def paragraphs(findings: Findings) -> tuple[tuple[Words, ...], ...]:
         Words(text=f"{findings.predicted} ({percent(findings.probability)})", source=source),
         Words(text="."),
     )
-    there = [fact for fact in findings.facts if fact.count or fact.area_fraction > 0]
+    there = [fact for fact in findings.facts if fact.present and fact.area_fraction > 0]
     absent = [fact for fact in findings.facts if fact not in there]
     source = _source(findings, "explanation.h5: object/class_baseline")
-    second = (Words(text=findings.baseline, source=source),)
-    lines = [first, second, *(tuple(_sentence(fact, findings)) for fact in there)]
+    lines = [
+        first,
+        (Words(text=findings.baseline, source=source),),
+        *(tuple(_sentence(fact, findings)) for fact in there),
+    ]
     if findings.rest.value:
-        text = f"{_share(findings.rest)} of the evidence"
-        contribution = _source(findings, "explanation.h5: object/patch_contribution")
-        lines.append((Words(text=text, source=contribution), Words(text=" lies under no mask.")))
+        rest = f"{_share(findings.rest)} of the evidence"
+        source = _source(findings, EVIDENCE)
+        lines.append((Words(text=rest, source=source), Words(text=" lies under no mask.")))
     if absent:
         names = [part for fact in absent for part in (Words(text=", "), *_absence(fact, findings))]
         lines.append((Words(text="Looked for, and not there: "), *names[1:], Words(text=".")))
@@ -298,19 +292,20 @@ def _measured(
 ) -> dict[str, Any]:
     """Fields of the fact about one class, but for its share and what other slides tell."""
     label, mpp = objects.labels[j], objects.grid.slide_mpp
-    index = objects.of(label)
+    index, importance = objects.of(label), explanation.importance
     first = int(index[0]) if len(index) else 0
     pixels = objects.pixels[index]
     area = float(objects.label_pixels[j]) * objects.scale**2
     largest = index[np.argsort(-pixels, kind="stable")[:MOST_IDS]].tolist()
     sure = float(objects.confidence[index] @ pixels / pixels.sum()) if len(index) else None
-    importance = explanation.importance
-    read = explanation.object.objects
-    at = read.index(label) if label in read else None
-    e = importance.objects.index(label) if label in importance.objects else None
+    at, e = (
+        names.index(label) if label in names else None
+        for names in (explanation.object.objects, importance.objects)
+    )
     return {
         "label": label,
         "contribution": 0.0 if at is None else float(explanation.object.bars[at]),
+        "enough": at is None or bool(explanation.object.present[at]),
         "first": first,
         "stop": first + len(index),
         "ids": tuple(objects.id(one) for one in largest),
@@ -329,21 +324,23 @@ def _sentence(fact: Fact, findings: Findings) -> Iterator[Words]:
         return Words(text=text, labels=(fact.label,), source=_source(findings, array))
 
     yield _name(fact)
-    if fact.contribution:
+    if not fact.enough:
+        yield Words(text=", too little to be read,")
+    if printed(fact.contribution):
         verb = "does not surely speak for or against"
         if fact.share.low > 0 or fact.share.high < 0:
             verb = "speaks for" if fact.contribution > 0 else "speaks against"
         yield Words(text=f" {verb} {findings.predicted}, with ")
-        evidence = f"{_share(fact.share)} of the evidence"
-        yield linked(evidence, "explanation.h5: object/patch_contribution")
+        yield linked(f"{_share(fact.share)} of the evidence", EVIDENCE)
     else:
         yield Words(text=f" adds nothing to {findings.predicted}")
     yield Words(text=": ")
     noun = "object" if fact.count == 1 else "objects"
-    yield linked(f"{fact.count:,} {noun}", f"objects.h5: rows {fact.first} to {fact.stop - 1}")
+    rows = f"rows {fact.first} to {fact.stop - 1}" if fact.count else "label"
+    yield linked(f"{fact.count:,} {noun}", f"objects.h5: {rows}")
     yield Words(text=" on ")
     mm2 = "" if fact.area_um2 is None else f" ({fact.area_um2 / 1e6:.3g} mm\N{SUPERSCRIPT TWO})"
-    yield linked(f"{percent(fact.area_fraction)} of the tissue{mm2}", "objects.h5: label_pixels")
+    yield linked(f"{percent(fact.area_fraction)} of the area looked at{mm2}", PIXELS)
     if fact.density_mm2 is not None:
         yield Words(text=", ")
         yield linked(f"{fact.density_mm2:,.0f} per mm\N{SUPERSCRIPT TWO}", "objects.h5: label")
@@ -368,6 +365,10 @@ def _absence(fact: Fact, findings: Findings) -> Iterator[Words]:
     if fact.share.value:
         source = _source(findings, "explanation.h5: object/class_baseline")
         text = f" ({_share(fact.share)} of the evidence)"
+        yield Words(text=text, labels=(fact.label,), source=source)
+    if fact.area_fraction > 0:
+        where = f"{percent(fact.area_fraction)} of the area looked at"
+        text, source = f" (its masks, on {where}, are not believed)", _source(findings, PIXELS)
         yield Words(text=text, labels=(fact.label,), source=source)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xpath.export.colour import hex_colour, object_colour
 from xpath.export.overlay import short_name
-from xpath.export.report.words import in_words, percent, signed
+from xpath.export.report.words import in_words, percent, printed, signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,7 +43,9 @@ class Reason(NamedTuple):
     because: str
     """The verdict in words, with the checks that speak for it."""
     picture: PatchPicture | None
-    """The patch in which it counts most, None where the slide has no such object."""
+    """The patch in which it counts most, None where there is none to show."""
+    here: bool = True
+    """False where the slide has no such object."""
 
 
 class CohortReason(NamedTuple):
@@ -64,7 +66,7 @@ def reasons(report: SlideReport, most: int = MOST) -> tuple[Reason, ...]:
 
     Labels that the weights never learnt come last, and what adds nothing is no reason.
     """
-    speaking = [row for row in report.rows if row.value]
+    speaking = [row for row in report.rows if printed(row.value)]
     speaking.sort(key=lambda row: (row.guess, _rank(row), -abs(row.value)))
     return tuple(_reason(row, report) for row in speaking[:most])
 
@@ -152,10 +154,11 @@ def _reason(row: ObjectRow, report: SlideReport) -> Reason:
         colour=row.colour,
         value=row.value,
         words=f"{in_words(row, report)} ({signed(row.value)})"
-        + (f", on {percent(row.area)} of the tissue" if row.area > 0 else ""),
+        + (f", on {percent(row.area)} of the area looked at" if row.area > 0 else ""),
         verdict=verdict,
         because=because + (f" (for it: {checks})" if checks else ""),
         picture=_picture(row, report),
+        here=row.area > 0,
     )
 
 

@@ -73,7 +73,7 @@ class ObjectRow:
     colour: str
     """``#rrggbb``."""
     area: float
-    """Share of the patches' area."""
+    """Share of the area of all patches together that its masks cover, as in ``morphometry.csv``."""
     contribution: float
     """To the object-aware log-odds of the explained class (paper, Eq. 16, over the divisor)."""
     centred: float = math.nan
@@ -100,6 +100,8 @@ class ObjectRow:
     """True for a label that the segmentor's weights never learnt."""
     answers_for: str = ""
     """Names of the labels that were asked for and that it answers in their place."""
+    enough: bool = True
+    """False where no patch has enough of it to be read: to the classifier it is absent."""
 
     @property
     def title(self) -> str:
@@ -209,6 +211,8 @@ class SlideReport:
     """Which objects answer for which labels that were asked for, in words."""
     not_found: tuple[str, ...] = ()
     """Objects that were looked for and are not on the slide."""
+    absence: float = 0.0
+    """What these add to the log-odds by their absence; they have no row."""
     measured: str = ""
     """The class the hiding is measured for, the explained one if empty."""
     calibration: str = ""

@@ -43,7 +43,7 @@ class _Measure(NamedTuple):
 MORPHOMETRY = (
     _Measure("objects", ("count",), 0),
     _Measure("area, mm\N{SUPERSCRIPT TWO}", ("area_um2",), 3, 1e-6),
-    _Measure("of the tissue, %", ("area_fraction",), 1, 100),
+    _Measure("of the area looked at, %", ("area_fraction",), 1, 100),
     _Measure("objects per mm\N{SUPERSCRIPT TWO}", ("density_mm2",), 0),
     _Measure("median area, \N{GREEK SMALL LETTER MU}m\N{SUPERSCRIPT TWO}", ("area_median_um2",), 0),
     _Measure("length and width, \N{GREEK SMALL LETTER MU}m", ("length_um", "width_um"), 1),
@@ -140,7 +140,8 @@ def training_sentences(model: Path, split: Path) -> tuple[str, ...]:
             which, which
         )
         sentences.append(
-            f"{verb[0].upper()}{verb[1:]} {len(slides)} slides ({by_class or 'none'})."
+            f"{verb[0].upper()}{verb[1:]} {len(slides)} slide{'s' if len(slides) != 1 else ''}"
+            f" ({by_class or 'none'})."
         )
     if "patch_um" in about:
         sentences.append(

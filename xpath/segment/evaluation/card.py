@@ -5,6 +5,7 @@ Every number is computed; nothing is typed in. Axes: n questions.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -40,6 +41,9 @@ __all__ = [
     "presence_table",
     "score_table",
 ]
+
+ONE = "one patient: none"
+"""Stands for an interval: one patient, or image, says nothing of others."""
 
 
 class Comparison(NamedTuple):
@@ -80,7 +84,7 @@ def score_table(samples: Sequence[Sample], key: Callable[[Sample], str], *, seed
     """Dice with 95 % intervals as a Markdown table, a row per value of ``key``."""
     rows = ["| | images | Dice | 95 % interval |", "|---|---|---|---|"]
     for name, interval in _intervals(samples, key, seed).items():
-        bounds = f"{interval.low:.3f} to {interval.high:.3f}"
+        bounds = _bounds(interval, "")
         rows.append(f"| {name} | {interval.n} | {interval.mean:.3f} | {bounds} |")
     return "\n".join(rows)
 
@@ -117,10 +121,9 @@ def presence_table(samples: Sequence[Sample]) -> str:
         scores = presence_scores(
             np.array([s.answered for s in part], bool), np.array([s.present for s in part], bool)
         )
-        rows.append(
-            f"| {name} | {scores.present} | {scores.absent} | {scores.recall:.2f} |"
-            f" {scores.absent_recall:.2f} | {scores.absent_precision:.2f} |"
-        )
+        shares = (scores.recall, scores.absent_recall, scores.absent_precision)
+        cells = " | ".join("" if math.isnan(share) else f"{share:.2f}" for share in shares)
+        rows.append(f"| {name} | {scores.present} | {scores.absent} | {cells} |")
     return "\n".join(rows)
 
 
@@ -185,13 +188,16 @@ def compare(ours: Sequence[Sample], others: Sequence[Sample], *, seed: int = 0) 
 
 
 def differences(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """Class to number of images, the other's Dice, and the difference with its interval."""
+    """Class to number of images, the other's Dice, and the difference with its interval.
+
+    Bounds are None where all images are of one patient.
+    """
     return {
         row.object_class: {
             "images": row.n,
             "other": round(row.other, 4),
             "difference": [
-                round(value, 4)
+                None if math.isnan(value) else round(value, 4)
                 for value in (row.difference.mean, row.difference.low, row.difference.high)
             ],
         }
@@ -208,8 +214,18 @@ def comparison_table(rows: Mapping[str, Sequence[Comparison]]) -> str:
     for name, comparisons in rows.items():
         lines += [
             f"| {name} | {row.object_class} | {row.n} | {row.ours:.3f} | {row.other:.3f} |"
-            f" {row.difference.mean:+.3f} ({row.difference.low:+.3f} to {row.difference.high:+.3f})"
-            f" | {row.p:.2g} |"
+            f" {row.difference.mean:+.3f} ({_bounds(row.difference)}) | {_p(row.p)} |"
             for row in comparisons
         ]
     return "\n".join(lines)
+
+
+def _bounds(interval: Interval, sign: str = "+") -> str:
+    """The bounds as printed, ``sign`` being that of the format."""
+    if math.isnan(interval.low):
+        return ONE
+    return f"{interval.low:{sign}.3f} to {interval.high:{sign}.3f}"
+
+
+def _p(p: float) -> str:
+    return "" if math.isnan(p) else f"{p:.2g}"

@@ -2,7 +2,7 @@
 
 Dice is the mean over samples whose object is there, as in the paper; absent objects are judged by
 whether they were refused. Intervals are 95 % bootstrap percentiles, images (or patients, where
-groups are known) drawn whole.
+groups are known) drawn whole; a single one has none.
 """
 
 from __future__ import annotations
