@@ -380,26 +380,39 @@ def test_a_file_that_holds_up_or_ends_its_reader_is_refused_and_the_next_is_read
     trial._close()
 
 
-def test_after_ctrl_c_a_file_does_not_get_the_answer_to_the_one_before(tmp_path, monkeypatch):
-    """The child is slow, so that its answer comes when nobody waits for it any more."""
+@pytest.fixture
+def slow_child(monkeypatch):
+    """In place of the child a made one: slow at files called slow, stuck at those called bad."""
     child = (
         "import sys, time\nfor line in sys.stdin:\n"
-        "    time.sleep(60 if 'bad' in line else 1)\n    print('looked', flush=True)"
+        "    time.sleep(60 if 'bad' in line else 5 if 'slow' in line else 0)\n"
+        "    print('looked', flush=True)"
     )
     popen = subprocess.Popen
-    monkeypatch.setattr(
-        trial.subprocess, "Popen", lambda command, **how: popen([command[0], "-c", child], **how)
-    )
     trial._close()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            trial.subprocess,
+            "Popen",
+            lambda command, **how: popen([command[0], "-c", child], **how),
+        )
+        yield
+    trial._close()
+
+
+@pytest.mark.usefixtures("slow_child")
+def test_after_ctrl_c_a_file_does_not_get_the_answer_to_the_one_before(tmp_path, monkeypatch):
+    """The child is slow, so that its answer comes when nobody waits for it any more."""
+    monkeypatch.setattr(trial, "SECONDS", 60.0)
+    trial.try_h5(tmp_path / "first.h5")  # the child is there
     ctrl_c = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     ctrl_c.start()
     with pytest.raises(KeyboardInterrupt):
         trial.try_h5(tmp_path / "slow.h5")
 
-    monkeypatch.setattr(trial, "SECONDS", 3.0)
+    monkeypatch.setattr(trial, "SECONDS", 8.0)
     with pytest.raises(StoreError, match=r"bad\.h5 ended the process"):
         trial.try_h5(tmp_path / "bad.h5")
-    trial._close()
 
 
 @pytest.mark.parametrize(
