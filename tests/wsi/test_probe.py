@@ -86,6 +86,7 @@ def test_ctrl_c_during_a_hang_leaves_the_next_slide_alone(tmp_path, good):
     ctrl_c = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
 
     with Prober(ProbeLimits(seconds=20)) as prober:
+        prober.probe(good)  # the child is there
         ctrl_c.start()
         with pytest.raises(KeyboardInterrupt):
             prober.probe(tmp_path / "hang.svs")

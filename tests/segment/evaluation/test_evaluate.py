@@ -198,9 +198,8 @@ def test_patients_are_drawn_whole(items):
 
     assert {s.question.group for s in found.samples} == {"p"}
     overall = dice_by(found.samples, "label")[-1]
-    assert {name: overall[name] for name in ("label", "n", "dice", "ci_low", "ci_high")} == {
-        "label": "overall", "n": 4, "dice": 0.625, "ci_low": 0.625, "ci_high": 0.625
-    }  # fmt: skip
+    assert (overall["label"], overall["n"], overall["dice"]) == ("overall", 4, 0.625)
+    assert math.isnan(overall["ci_low"]) and math.isnan(overall["ci_high"])  # one patient only
 
 
 def test_a_label_never_taught_is_asked_as_it_is_and_as_the_nearest(items):
