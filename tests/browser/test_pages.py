@@ -176,8 +176,8 @@ def test_slides_are_listed_by_doubt_with_errors_marked(run_folder, new_page):
     table = run_folder.root / "tables" / "predictions.csv"
     table.parent.mkdir(exist_ok=True)
     table.write_text(
-        "model,slide_id,predicted,p A,p B\nobject_aware,one,A,0.9,0.1\n"
-        "object_aware,two words,B,0.4,0.6\nattention,one,A,0.5,0.5\n"
+        "model,fold,slide_id,predicted,p A,p B\nobject_aware,0,one,A,0.9,0.1\n"
+        "object_aware,0,two words,B,0.4,0.6\nattention,0,one,A,0.5,0.5\n"
     )
     with _by_hand.serving(ReviewService(run_folder.study)) as client:
         page = new_page()
