@@ -4,12 +4,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from xpath.errors import DataError
 from xpath.export import figures
 from xpath.export.figures import activation_figure, importance_figure, leading
-from xpath.export.overlay import Panels, explain_figure, objects_rgba
+from xpath.export.overlay import Panels, _bars, explain_figure, objects_rgba
 
 OBJECTS = ("breast-tissue-tumor", "breast-tissue-fat")
 
@@ -54,6 +55,15 @@ def test_an_object_whose_absence_speaks_is_not_named_as_if_it_were_there(panels)
     assert with_tumor.bar_name("breast-tissue-tumor") == "tumor (tissue)"
     assert without.bar_name("breast-tissue-tumor") == "no tumor (tissue)"
     assert without.bar_name("other") == "other"
+
+
+def test_an_object_that_no_slide_has_gets_no_bar(panels):
+    axis = Figure().subplots()
+
+    _bars(axis, replace(panels, contribution=np.array([0.5, 0.0, -1.5])))
+
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["no tumor (tissue)", "other"]
+    assert [bar.get_width() for bar in axis.patches] == [0.5, -1.5]
 
 
 def test_activation_maps_in_print_quality_and_without_false_red(tmp_path, panels):

@@ -215,6 +215,7 @@ def _legend(axis: Any, panels: Panels) -> None:
 
 def _bars(axis: Any, panels: Panels) -> None:
     order = np.argsort(-np.abs(panels.contribution))[:8][::-1]
+    order = order[panels.contribution[order] != 0]  # no slide has what adds nothing at all
     values = panels.contribution[order]
     colours = [hex_colour(FOR if value > 0 else AGAINST) for value in values]
     axis.barh(range(len(values)), values, color=colours)
