@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from xpath.errors import CheckpointError
-from xpath.store.checkpoints import read_safetensors
+from xpath.store.checkpoints import read_model_config, read_safetensors
 from xpath.store.schema import atomic
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Pretrained(nn.Module):
                 weights do not fit the config; every tensor that does not fit is named.
         """
         folder = Path(folder)
-        content = _read_config(folder / "config.json")
+        content = _read_config(folder)
         if content["kind"] != cls.model_type:
             raise CheckpointError(
                 f"{folder} holds a classifier of type {content['kind']!r}, not {cls.model_type!r};"
@@ -124,21 +124,17 @@ def read_model_type(folder: Path) -> str:
     Raises:
         CheckpointError: There is no config, or it is of another schema.
     """
-    return str(_read_config(folder / "config.json")["kind"])
+    return str(_read_config(folder)["kind"])
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> dict[str, Any]:
     """Type, config and metadata."""
+    wanted = "a slide classifier is a folder with config.json and model.safetensors"
+    content = read_model_config(folder, SCHEMA, wanted=wanted)
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if content.get("schema") != SCHEMA:
-            raise CheckpointError(f"{path} has schema {content.get('schema')!r}, wanted {SCHEMA!r}")
         return {key: content[key] for key in ("kind", "config", "metadata")}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error!r}); a slide classifier is a folder with config.json"
-            " and model.safetensors"
-        ) from error
+    except KeyError as error:
+        raise CheckpointError(f"{folder / 'config.json'} lacks {error}; {wanted}") from error
 
 
 def _refuse_other_files(folder: Path) -> None:

@@ -1,9 +1,10 @@
-"""Checkpoint folders: where they are, and the tensors in them. Never a pickle."""
+"""Checkpoint folders: where they are, what they say of themselves, their tensors. No pickle."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xpath.errors import CheckpointError
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["checkpoint_folder", "read_safetensors"]
+__all__ = ["checkpoint_folder", "read_model_config", "read_safetensors"]
 
 
 def checkpoint_folder(path: str | Path, files: Iterable[str]) -> Path:
@@ -42,6 +43,28 @@ def checkpoint_folder(path: str | Path, files: Iterable[str]) -> Path:
             f"{path} is no folder here and could not be fetched from the hub ({error}); without a"
             " network, pass the folder of a checkpoint that was downloaded before"
         ) from error
+
+
+def read_model_config(folder: Path, schema: str, *, wanted: str) -> dict[str, Any]:
+    """What a checkpoint says of itself, its ``config.json``, without the schema.
+
+    Args:
+        folder: Of the checkpoint.
+        schema: Name and version that it must have.
+        wanted: What such a folder is, or who writes it, for the message.
+
+    Raises:
+        CheckpointError: ``config.json`` is missing, damaged, or of another schema.
+    """
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); {wanted}") from error
+    found = content.pop("schema", None) if isinstance(content, dict) else None
+    if found != schema:
+        raise CheckpointError(f"{path} has schema {found!r}, wanted {schema!r}; {wanted}")
+    return content
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

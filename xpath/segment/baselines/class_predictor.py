@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from xpath.segment.baselines.class_models import STRIDE, ClassConfig, build_clas
 from xpath.segment.baselines.sam_weights import load_fitting
 from xpath.segment.evaluation.mapping import label_of, nearest_label
 from xpath.segment.predict.images import as_batch, as_pixels, resized, working_size
-from xpath.store.checkpoints import read_safetensors
+from xpath.store.checkpoints import read_model_config, read_safetensors
 from xpath.store.schema import atomic, sha256_of
 
 if TYPE_CHECKING:
@@ -209,19 +209,12 @@ def read_class_config(folder: Path) -> ClassConfig:
     Raises:
         CheckpointError: ``config.json`` is missing, damaged, or of another schema.
     """
-    path = folder / "config.json"
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}); pipelines/train_baseline.py writes such folders"
-        ) from error
-    schema = content.pop("schema", None)
-    if schema != SCHEMA:
-        raise CheckpointError(f"{path} has schema {schema!r}, wanted {SCHEMA!r}")
+    wanted = "pipelines/train_baseline.py writes such folders"
+    content = read_model_config(folder, SCHEMA, wanted=wanted)
     try:
         span = content.pop("mpp_range")
         labels = tuple(content.pop("labels"))
         return ClassConfig(labels=labels, mpp_range=tuple(span) if span else None, **content)
     except (KeyError, TypeError) as error:
+        path = folder / "config.json"
         raise CheckpointError(f"{path} lacks or has too many settings: {error}") from error

@@ -20,7 +20,7 @@ from xpath.errors import CheckpointError, ConfigError
 from xpath.labels import PAPER_TEMPLATE
 from xpath.segment.model.tokenizer import PromptTokenizer
 from xpath.segment.model.variants import SegmentorConfig, empty_segmentor
-from xpath.store.checkpoints import checkpoint_folder, read_safetensors
+from xpath.store.checkpoints import checkpoint_folder, read_model_config, read_safetensors
 from xpath.store.schema import atomic, sha256_of
 
 if TYPE_CHECKING:
@@ -231,22 +231,15 @@ def read_config(folder: Path) -> tuple[SegmentorConfig, SegmentorInfo]:
     Raises:
         CheckpointError: ``config.json`` is missing, unreadable, or of another schema.
     """
-    path = folder / "config.json"
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}); a checkpoint is a folder with config.json,"
-            " model.safetensors and tokenizer.json"
-        ) from error
-    if content.get("schema") != SCHEMA:
-        raise CheckpointError(f"{path} has schema {content.get('schema')!r}, wanted {SCHEMA!r}")
+    wanted = "a segmentor is a folder with config.json, model.safetensors and tokenizer.json"
+    content = read_model_config(folder, SCHEMA, wanted=wanted)
     try:
         return (
             SegmentorConfig(**with_tuples(content["architecture"])),
             SegmentorInfo(**with_tuples(content["info"])),
         )
     except (KeyError, TypeError, ConfigError) as error:
+        path = folder / "config.json"
         raise CheckpointError(f"{path} lacks or has too many settings: {error}") from error
 
 
