@@ -24,7 +24,8 @@ help:
 	@echo "make test      the tests, in PROCESSES=2; ARGS='-k bag -x' goes to pytest"
 	@echo "make lint      style, types, layers"
 	@echo "make bench     every script in benchmarks/, one JSON line each"
-	@echo "make train     DATA='DIR DIR': the weights that ship go on learning, in RUN=train-run"
+	@echo "make train     DATA='DIR DIR': the weights that ship go on learning, in RUN=train-run,"
+	@echo "               in PROCESSES=2 that share a batch: 1, 2, 4, 8 or 16, as cores allow"
 	@echo "make clean     remove $(VENV) and caches"
 	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) OUT=$(OUT) ARGS=$(ARGS) PROCESSES=$(PROCESSES)"
 
@@ -57,10 +58,11 @@ bench: $(INSTALLED)
 	    echo "$$script" >&2; $(BIN)/python "$$script" $(ARGS) || exit 1; \
 	done
 
-# threads that wait asleep: beside other work, waiting awake makes a step five times as long
+# processes of one thread share a batch: on two cores 16 crops take 1.3 s so, and 1.9 s in one process;
+# threads wait asleep: beside other work, waiting awake makes a step five times as long
 train: $(INSTALLED)
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python pipelines/train_segmentor.py --preset shipped \
-	    --data $(DATA) --out "$(RUN)" $(ARGS)
+	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) \
+	    pipelines/train_segmentor.py --preset shipped --data $(DATA) --out "$(RUN)" $(ARGS)
 
 clean:
 	rm -rf "$(VENV)" build dist *.egg-info

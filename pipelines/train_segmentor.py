@@ -110,7 +110,7 @@ def main() -> None:
 def crops_of(args: argparse.Namespace, data: TrainingData) -> tuple[PromptedCrops, CropConfig]:
     """The crops of the whole training, and how they are made."""
     args.steps = args.steps or options.steps_of(args.epochs, data.number, args.shapes)
-    own = {"shares": args.shares, "compose": args.compose, "balance": True}
+    own = {"shares": args.shares, "compose": args.compose, "balance": True, "unions": args.unions}
     views = options.views_of(args.preset, prompts=args.prompts, emphasis=args.emphasis, **own)
     total = args.steps * max(count for count, _ in args.shapes)
     return PromptedCrops(data.images, views, total=total, seed=args.seed), views
@@ -141,8 +141,8 @@ def begin(start: Start, args: argparse.Namespace, batches: Batches) -> Trainer:
             print(f"taken over: {take_over(model, load_segmentor(args.init)[0])} tensors")
         if args.encoder:
             pretrain(model, args.encoder, (batches[number].images for number in range(32)))
-    names = ("steps", "lr", "encoder_lr", "contrast", "accumulate", "ema", "seed", "full_heads")
-    chosen = {name: getattr(args, name) for name in (*names, "precision")}
+    names = ("steps", "lr", "encoder_lr", "text_lr", "contrast", "accumulate", "ema", "seed")
+    chosen = {name: getattr(args, name) for name in (*names, "full_heads", "precision")}
     return Trainer(model, TrainConfig(warmup=200, **chosen), device=args.device)
 
 

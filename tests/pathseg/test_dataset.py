@@ -161,6 +161,32 @@ def test_a_share_holds_whatever_the_sizes(image):
         assert share == pytest.approx(0.12, abs=0.045)
 
 
+def test_unions_are_asked_for_as_seldom_as_wanted(rng):
+    """Every epithelial cell is a neoplastic or another one: asking for it teaches little."""
+    names = ("colon-nuclei-neoplastic", "colon-cell-epithelial", "colon-nuclei-connective")
+    masks = tuple(LabelMask(name, rng.random((64, 64)) < 0.5) for name in names)
+    image = pack(Annotated(np.full((64, 64, 3), 200, np.uint8), masks, None), 0.25)
+
+    def asked(unions):
+        config = replace(PLAIN, prompts=3, unions=unions)
+        crops = PromptedCrops({"a": [image]}, config, total=1000, seed=0)
+        drawn = [crops._questions_of(number, {}).present for number in range(1000)]
+        return Counter(label for labels in drawn for label in labels)
+
+    assert asked(1.0)[names[1]] == 1000  # one of three, each in every crop
+    assert asked(0.0)[names[1]] == 0
+    drawn = 0.25 / 2.25  # it is the label that the crop is for in so many
+    assert asked(0.25)[names[1]] == pytest.approx(1000 * (drawn + (1 - drawn) * 0.25), abs=150)
+
+
+def test_a_union_is_asked_for_if_there_is_nothing_else(rng):
+    mask = LabelMask("colon-cell-epithelial", rng.random((64, 64)) < 0.5)
+    image = pack(Annotated(np.full((64, 64, 3), 200, np.uint8), (mask,), None), 0.25)
+    crops = PromptedCrops({"a": [image]}, replace(PLAIN, unions=0.0), total=4, seed=0)
+
+    assert set(crops[(0, 16)].labels) == {"colon-cell-epithelial"}
+
+
 @pytest.fixture
 def red_and_blue():
     """Fat is red all over, stroma blue. Of the blue image it is known that there is no fat."""

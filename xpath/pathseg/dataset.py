@@ -16,6 +16,7 @@ from xpath.pathseg.augmentation import AugmentConfig, augment
 from xpath.pathseg.balance import Asked, balanced
 from xpath.pathseg.composition import blend, blob, cut_known, names_of_both, outline
 from xpath.pathseg.packed import View, cut
+from xpath.pathseg.parents import is_union
 from xpath.pathseg.pool import ImagePool
 from xpath.pathseg.prompts import PromptConfig, say
 
@@ -62,6 +63,9 @@ class CropConfig:
     """The same for tissue."""
     balance: bool = False
     """Ask for no label more often where it is absent than where it is present."""
+    unions: float = 1.0
+    """Chance that a label which is the union of others, such as ``cell-epithelial``, may be asked
+    for, each time that it could be: it teaches little that they do not."""
     shares: Mapping[str, float] = field(default_factory=dict)
     """Source to its share of the crops, whatever its size."""
     compose: float = 0.0
@@ -106,7 +110,7 @@ class PromptedCrops:
         seed: int,
     ) -> None:
         self._config, self._total, self._seed = config, total, seed
-        self._pool = ImagePool(sources, config.emphasis, config.shares)
+        self._pool = ImagePool(sources, config.emphasis, config.shares, unions=config.unions)
         self._kept: dict[str, float] = {}
         if config.balance:
             self._kept = balanced(self._questions_of, self._total)
@@ -278,9 +282,13 @@ def _questions(
         kept: Label to the chance that it may be asked for where it is absent; 1 for all others.
         rng: Decides.
     """
-    others = [name for name in image.labels if name != label]
+
+    def asked(name: str) -> bool:
+        return not is_union(name) or rng.random() < config.unions
+
+    others = [name for name in image.labels if name != label and asked(name)]
     rng.shuffle(others)
-    absent = [name for name in image.absent if rng.random() < kept.get(name, 1.0)]
+    absent = [name for name in image.absent if rng.random() < kept.get(name, 1.0) and asked(name)]
     rng.shuffle(absent)
     wanted = min(len(absent), int(rng.binomial(config.prompts - 1, config.absent)))
     present = [label, *others][: config.prompts - wanted]

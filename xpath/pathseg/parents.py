@@ -27,6 +27,7 @@ __all__ = [
     "Word",
     "classes_of",
     "in_words",
+    "is_union",
     "nearest_taught",
     "with_unions",
     "words_for",
@@ -71,6 +72,11 @@ def nearest_taught(label: str, taught: Collection[str]) -> tuple[str, ...]:
 def classes_of(structure: str, object_type: str) -> tuple[Word, ...]:
     """The annotated classes whose union answers for an object type, none if nothing does."""
     return _table().get(Word(structure, object_type.lower()), ())
+
+
+def is_union(label: str) -> bool:
+    """Whether a label, by id, is answered by several annotated classes together."""
+    return len(classes_of(*label.split("-", 2)[1:])) > 1
 
 
 def words_for(structure: str, object_type: str) -> tuple[Word, ...]:

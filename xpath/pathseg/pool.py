@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xpath.errors import ConfigError, DataError
-from xpath.pathseg.sampler import draw, exponent_at, pick, probabilities, with_shares
+from xpath.pathseg.parents import is_union
+from xpath.pathseg.sampler import exponent_at, pick, probabilities, with_shares
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from xpath.pathseg.packed import Packed, Stored
 
@@ -27,6 +30,7 @@ class ImagePool:
         sources: Images of each source, in memory or on disk.
         emphasis: A source counts as if it were so many times as large; 1 for those not named.
         shares: Source to its share of what is drawn, whatever its size.
+        unions: How often a label that is the union of others is drawn, to the others.
 
     Raises:
         DataError: No image holds any label.
@@ -38,6 +42,8 @@ class ImagePool:
         sources: Mapping[str, Sequence[Packed | Stored]],
         emphasis: Mapping[str, float],
         shares: Mapping[str, float],
+        *,
+        unions: float = 1.0,
     ) -> None:
         if unknown := (emphasis.keys() | shares.keys()) - sources.keys():
             raise ConfigError(f"no source is called {sorted(unknown)}; there are {list(sources)}")
@@ -50,6 +56,9 @@ class ImagePool:
         self._sizes = np.array([
             sum(map(_patches, sources[name])) * emphasis.get(name, 1.0) for name in self._names
         ])
+        self._chances = {
+            source: _chances(holders, unions) for source, holders in self._holders.items()
+        }
         self._shares = {self._names.index(name): share for name, share in shares.items()}
 
     def draw(self, progress: float, rng: np.random.Generator) -> tuple[str, Packed | Stored]:
@@ -62,10 +71,9 @@ class ImagePool:
         chances = probabilities(self._sizes, exponent_at(progress))
         if self._shares:
             chances = with_shares(chances, self._shares)
-        holders = self._holders[self._names[pick(chances, rng)]]
-        labels = list(holders)
-        label = labels[draw(np.array([len(holders[name]) for name in labels]), 0.5, rng)]
-        images = holders[label]
+        source = self._names[pick(chances, rng)]
+        label = list(self._holders[source])[pick(self._chances[source], rng)]
+        images = self._holders[source][label]
         return label, images[int(rng.integers(len(images)))]
 
     def images_with(self, *, without: str = "") -> dict[str, int]:
@@ -88,6 +96,16 @@ def _holders(images: Sequence[Packed | Stored]) -> dict[str, list[Packed | Store
         for label in image.labels:
             holders.setdefault(label, []).append(image)
     return holders
+
+
+def _chances(
+    holders: Mapping[str, Sequence[Packed | Stored]], unions: float
+) -> NDArray[np.float64]:
+    """Probability of each label of a source."""
+    chances = probabilities(np.array([len(images) for images in holders.values()]), 0.5)
+    chances *= [unions if is_union(name) else 1.0 for name in holders]
+    total = chances.sum()
+    return chances / total if total else np.full(len(chances), 1 / len(chances))
 
 
 def _patches(image: Packed | Stored) -> float:

@@ -90,7 +90,7 @@ def test_settings_are_read():
 
 
 def test_sizes_are_changed_or_refused():
-    config, _ = architecture("init", DEFAULT_WEIGHTS, PRESETS["shipped"]["set"])
+    config, _ = architecture("init", DEFAULT_WEIGHTS, {"detail": 32, "mask_dim": 32})
 
     assert (config.detail, config.mask_dim, config.dim) == (32, 32, 128)
     with pytest.raises(ConfigError, match="no such setting"):

@@ -46,6 +46,20 @@ def test_the_rate_rises_then_falls_to_zero():
     assert learning_rate(100, config) == pytest.approx(0.0)
 
 
+def test_parts_learn_at_shares_of_the_rate(model, batch):
+    """The first step of AdamW moves every weight by the rate, whatever its gradient."""
+    config = TrainConfig(lr=1e-3, warmup=1, text_lr=0.25, weight_decay=0.0)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+
+    Trainer(model, config)(batch)
+
+    moved = {name: (p - before[name]).abs().max().item() for name, p in model.named_parameters()}
+    text = [size for name, size in moved.items() if name.startswith("text_encoder.")]
+    others = [size for name, size in moved.items() if name.startswith("decoder.layers.")]
+    assert max(text) == pytest.approx(0.25e-3, rel=0.01)
+    assert max(others) == pytest.approx(1e-3, rel=0.01)
+
+
 @pytest.mark.parametrize("drop_path", [0.0, 0.5])
 def test_a_resumed_training_is_the_undisturbed_one(config, batch, drop_path):
     settings = TrainConfig(steps=6, lr=1e-3, warmup=2)

@@ -53,6 +53,7 @@ def _add_options(parser: argparse.ArgumentParser, split: Path) -> None:
     add("--emphasis", type=options.factors, default={}, help="source=2,...: to see more of")
     add("--shares", type=options.factors, default={}, help="source=0.1,...: of all crops")
     add("--compose", type=float, default=0, help="share of tissue crops set into others")
+    add("--unions", type=float, default=1, help="how often to ask for several classes as one")
     add("--drawn", type=int, default=0, help="fields of drawn tissue to add")
     _add_recipe(parser)
 
@@ -62,6 +63,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add("--lr", type=float, default=8e-4, help="largest learning rate")
     add("--encoder", type=Path, help="pretrained weights of the image encoder, a state dict")
     add("--encoder-lr", type=float, default=1, help="its learning rate, as a share of --lr")
+    add("--text-lr", type=float, default=1, help="that of the text encoder, likewise")
     add("--contrast", type=float, default=0, help="weight of the loss between object classes")
     add("--ema", type=float, default=0.999, help="decay of the mean of the weights; 0: none")
     add("--prompts", type=int, default=4, help="questions per crop")

@@ -50,6 +50,9 @@ class TrainConfig:
     """Largest learning rate of AdamW (paper, section 4.4)."""
     encoder_lr: float = 1.0
     """Learning rate of the image encoder as a share of that; below 1 where it is pretrained."""
+    text_lr: float = 1.0
+    """The same of the text encoder, whose sentences grow alike if they move faster than the masks
+    can follow."""
     weight_decay: float = 5e-2
     """On matrices and kernels; none on norms, biases and embeddings."""
     warmup: int = 50
@@ -270,14 +273,15 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     """Matrices and kernels with weight decay, then norms, biases, scales, embeddings without.
 
-    The image encoder's learn at a share of the rate; groups that would be empty are left out.
+    The encoders' learn at shares of the rate; groups that would be empty are left out.
     """
+    shares = {"image_encoder.trunk.": config.encoder_lr, "text_encoder.": config.text_lr}
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         plain = parameter.ndim < 2 or "embedding" in name or "query_" in name
-        share = config.encoder_lr if name.startswith("image_encoder.trunk.") else 1.0
+        share = next((rate for part, rate in shares.items() if name.startswith(part)), 1.0)
         groups.setdefault((share, 0.0 if plain else config.weight_decay), []).append(parameter)
     return [
         {"params": parameters, "weight_decay": decay, "share": share}
