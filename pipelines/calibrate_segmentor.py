@@ -1,10 +1,13 @@
 """Learn of trained weights where to cut each class, and when to say "not present".
 
     python pipelines/calibrate_segmentor.py --weights run/weights --data DIR DIR
+    python pipelines/calibrate_segmentor.py ... --refuse "breast-tissue-necrosis or debris"
 
 Both are learnt on training images alone: --data and --split are those of the training. Cuts go into
 config.json of the weights, and with all that was tried into cuts.csv; what tells from a mask
-whether its object is there goes into presence.json. It may be repeated: it begins anew.
+whether its object is there goes into presence.json. --refuse names labels that the held-out images
+show not to have been learnt: answers to them are guesses from then on, as to labels never taught.
+It may be repeated: it begins anew.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ def main() -> None:
     training = to_train_on((image for part in parts for image in part.train), args.split)
     images = sorted((*training.train, *training.validation), key=lambda it: (it.source, it.name))
     images = images[:: args.thin]
-    fitted = teach_cuts(args.weights, images)
+    fitted = teach_cuts(args.weights, images, args.refuse)
     teach_absence(args.weights, images + drawn_images(DRAWN))
     for cut in fitted:
         verdict = f"cut at {cut.best}" if cut.taken else "cut at 0.5"
@@ -53,15 +56,16 @@ def arguments() -> argparse.Namespace:
     add("--weights", type=Path, required=True, help="folder of a checkpoint; it is changed")
     add("--data", type=Path, nargs="+", required=True, help="annotated images")
     add("--split", type=Path, default=split, help="which of them are held out")
+    add("--refuse", nargs="+", default=[], metavar="LABEL", help="not learnt: to be guesses")
     add("--thin", type=int, default=2, help="learn from every so manyth training image")
     return parser.parse_args()
 
 
-def teach_cuts(weights: Path, images: list[SourceImage]) -> list[Cut]:
-    """Learns where to cut each class, and keeps it with the weights."""
+def teach_cuts(weights: Path, images: list[SourceImage], refused: list[str]) -> list[Cut]:
+    """Learns where to cut each class, and keeps it with the weights, and what they refuse."""
     model, tokenizer, info = load_segmentor(weights)
     config, _ = read_config(weights)
-    plain = replace(info, cuts={})
+    plain = replace(info.refusing(refused), cuts={})
     predictor = SegmentPredictor(model, tokenizer, plain)
     fitted = fit_cuts(ask_cuts(predictor, tqdm(images, desc="learning where to cut")))
     card = (weights / "README.md").read_text()

@@ -110,3 +110,8 @@ def test_calibrating_begins_anew_and_keeps_the_rest(
     assert "cell-epithelial" in rows
     offsets = json.loads((weights / "presence.json").read_text())["offsets"]
     assert {*LABELS, "untaught"} <= set(offsets)
+
+    monkeypatch.setattr(sys, "argv", [*words.split(), "--refuse", LABELS[0]])
+    pipeline.main()
+
+    assert read_info(weights).drawn == (LABELS[0],)

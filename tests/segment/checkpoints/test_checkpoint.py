@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from xpath.errors import CheckpointError
+from xpath.errors import CheckpointError, ConfigError
 from xpath.segment.checkpoints.checkpoint import (
     DEFAULT_WEIGHTS,
     load_segmentor,
@@ -72,6 +72,20 @@ def test_truncated_files_are_refused_by_name(folder, name):
 
     with pytest.raises(CheckpointError, match=name):
         load_segmentor(folder)
+
+
+def test_what_was_not_learnt_can_be_refused_and_taken_back(info):
+    taught = {"a-tissue-b": 3, "a-tissue-c": 1}
+    info = replace(info, labels=tuple(taught), drawn=("a-tissue-d",), taught=taught)
+
+    refusing = info.refusing(["a-tissue-c"])
+
+    assert (refusing.labels, refusing.drawn) == (("a-tissue-b",), ("a-tissue-c", "a-tissue-d"))
+    assert refusing.taught == taught
+    assert set(refusing.refusing([]).labels) == set(taught)
+    assert replace(info, taught={}).refusing([]) == replace(info, taught={})
+    with pytest.raises(ConfigError, match=r"'a-tissue-x'.*no labels of tiny"):
+        info.refusing(["a-tissue-x"])
 
 
 def test_another_schema_is_refused(folder):

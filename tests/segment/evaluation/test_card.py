@@ -99,12 +99,19 @@ class Shown:
 
 def test_labels_are_listed_with_the_images_that_taught_them():
     info = SimpleNamespace(
-        labels=("a-b-c", "a-b-d"), drawn=("a-b-e",), taught={"a-b-c": 1, "a-b-d": 2}
+        labels=("a-b-c", "a-b-d"),
+        drawn=("a-b-e", "a-b-f"),
+        taught={"a-b-c": 1, "a-b-d": 2, "a-b-f": 7},
     )
 
     table = label_table(info)
 
-    assert table.splitlines()[2:] == ["| a-b-c | 1 |", "| a-b-d | 2 |", "| a-b-e | 0 |"]
+    assert table.splitlines()[2:] == [
+        "| a-b-c | 1 | yes |",
+        "| a-b-d | 2 | yes |",
+        "| a-b-e | 0 | a guess |",
+        "| a-b-f | 7 | a guess |",
+    ]
 
 
 class Answering:

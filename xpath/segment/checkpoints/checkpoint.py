@@ -24,7 +24,7 @@ from xpath.store.checkpoints import checkpoint_folder, read_model_config, read_s
 from xpath.store.schema import atomic, sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from torch import Tensor
 
@@ -75,9 +75,10 @@ class SegmentorInfo:
     """True if it was trained on images enlarged to squares of ``image_size``, whatever their
     resolution, as BiomedParse and the published PathSegmentor are: so it is shown them."""
     drawn: tuple[str, ...] = ()
-    """Labels it learnt from drawn tissue only. On real tissue its answers to them are guesses."""
+    """Labels it learnt from drawn tissue only, or from too few real places to find them elsewhere
+    (``refusing``). On real tissue its answers to them are guesses."""
     taught: Mapping[str, int] = field(default_factory=dict)
-    """Each of ``labels`` to the number of real images that taught it; empty if nobody counted."""
+    """Label to the number of real images that showed it; empty if nobody counted."""
     cuts: Mapping[str, float] = field(default_factory=dict)
     """Class, ``structure-object type``, to the probability above which a pixel belongs to it; 0.5
     for all others. Logits are shifted so that 0 is there."""
@@ -87,6 +88,23 @@ class SegmentorInfo:
     def on_drawn_tissue(self) -> Self:
         """The same facts for drawn tissue, where also ``drawn`` labels were taught."""
         return dataclasses.replace(self, labels=(*self.labels, *self.drawn), drawn=())
+
+    def refusing(self, refused: Collection[str]) -> Self:
+        """The same facts with some labels as good as untaught, and all others as they were taught.
+
+        Args:
+            refused: Labels of real images which held-out ones show not to have been learnt.
+
+        Raises:
+            ConfigError: One that is no label of these weights.
+        """
+        every = dict.fromkeys((*self.labels, *self.drawn))
+        if unknown := [label for label in refused if label not in every]:
+            raise ConfigError(f"{unknown} are no labels of {self.name}; it has {sorted(every)}")
+        real = self.taught or dict.fromkeys(self.labels, 1)
+        kept = tuple(label for label in every if real.get(label) and label not in refused)
+        rest = tuple(label for label in every if label not in kept)
+        return dataclasses.replace(self, labels=kept, drawn=rest)
 
 
 def save_segmentor(

@@ -154,9 +154,10 @@ def presence_answers(segmentor: SegmentPredictor, images: Sequence[SourceImage])
 
 
 def label_table(info: SegmentorInfo) -> str:
-    """How many real images taught each label."""
-    rows = [f"| {label} | {info.taught.get(label, 0)} |" for label in (*info.labels, *info.drawn)]
-    return "\n".join(("| | real images |", "|---|---|", *rows))
+    """How many real images showed each label, and whether it is answered on real slides."""
+    answered = dict.fromkeys(info.labels, "yes") | dict.fromkeys(info.drawn, "a guess")
+    rows = [f"| {label} | {info.taught.get(label, 0)} | {how} |" for label, how in answered.items()]
+    return "\n".join(("| | real images | answer on real slides |", "|---|---|---|", *rows))
 
 
 def compare(ours: Sequence[Sample], others: Sequence[Sample], *, seed: int = 0) -> list[Comparison]:
