@@ -315,13 +315,19 @@ def test_only_the_slides_to_explain_are_looked_at(study, monkeypatch):
 
 
 def test_what_the_weights_never_learnt_is_named(study):
-    objects = replace(CONFIG.objects, labels=(*OBJECTS, "breast-tissue-dcis"))
+    """Vessels were learnt from drawn tissue only, DCIS not at all."""
 
-    assert study.asked.guess_names == ("stroma (tissue)",)  # learnt from drawn tissue only
-    assert replace(study, config=replace(CONFIG, drawn=True)).asked.guess_names == ()
-    assert replace(
-        study, config=replace(CONFIG, objects=objects, drawn=True)
-    ).asked.guess_names == ("dcis (tissue)",)
+    def guesses(*labels, drawn):
+        objects = replace(CONFIG.objects, labels=(*OBJECTS, *labels))
+        return replace(
+            study, config=replace(CONFIG, objects=objects, drawn=drawn)
+        ).asked.guess_names
+
+    vessel, dcis = "breast-tissue-blood vessel", "breast-tissue-dcis"
+    assert guesses(drawn=False) == ()
+    assert guesses(vessel, drawn=False) == ("blood vessel (tissue)",)
+    assert guesses(vessel, drawn=True) == ()
+    assert guesses(vessel, dcis, drawn=True) == ("dcis (tissue)",)
 
 
 def test_the_auc_has_an_interval_over_patients(study):

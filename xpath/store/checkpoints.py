@@ -46,7 +46,7 @@ def checkpoint_folder(path: str | Path, files: Iterable[str]) -> Path:
 
 
 def read_model_config(folder: Path, schema: str, *, wanted: str) -> dict[str, Any]:
-    """What a checkpoint says of itself, its ``config.json``, without the schema.
+    """The ``config.json`` of a checkpoint, without its schema.
 
     Args:
         folder: Of the checkpoint.
