@@ -38,6 +38,13 @@ if TYPE_CHECKING:
 
 __all__ = ["demo_config", "run"]
 
+NEVER_FOUND = (
+    "breast-tissue-fat",
+    "breast-tissue-normal acinus or duct",
+    "breast-tissue-blood vessel",
+)
+"""What is drawn too, but the weights that ship do not find in drawn tissue (Dice 0.00 to 0.04)."""
+
 SIDE = 1280
 """Pixels of a side of a drawn slide, at 0.5 microns a pixel: 25 patches, glass among them."""
 MOST_WORKERS = 4
@@ -76,9 +83,10 @@ def demo_config() -> StudyConfig:
     Patches overlap as always. Without, a rim of the planted object stays unmarked along the edges
     of patches, and what is left of it when it is hidden still decides some slides.
     """
-    tissues = tuple(label for label in LABELS if "-tissue-" in label)
+    labels = tuple(label for label in LABELS if label not in NEVER_FOUND)
+    tissues = tuple(label for label in labels if "-tissue-" in label)
     return StudyConfig(
-        objects=ObjectsConfig(labels=LABELS, batch=2),
+        objects=ObjectsConfig(labels=labels, batch=2),
         split=SplitConfig(train=0.5, validation=0.15),
         classifier=ClassifierConfig(train=TrainConfig(lr=2e-3, epochs=120, patience=30)),
         explain=ExplainConfig(labels=tissues),
