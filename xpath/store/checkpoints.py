@@ -61,10 +61,11 @@ def read_model_config(folder: Path, schema: str, *, wanted: str) -> dict[str, An
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); {wanted}") from error
-    found = content.pop("schema", None) if isinstance(content, dict) else None
+    settings: dict[str, Any] = content if isinstance(content, dict) else {}
+    found = settings.pop("schema", None)
     if found != schema:
         raise CheckpointError(f"{path} has schema {found!r}, wanted {schema!r}; {wanted}")
-    return content
+    return settings
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
