@@ -58,7 +58,7 @@ bench: $(INSTALLED)
 	    echo "$$script" >&2; $(BIN)/python "$$script" $(ARGS) || exit 1; \
 	done
 
-# processes of one thread share a batch: on two cores 16 crops take 1.3 s so, and 1.9 s in one process;
+# processes of one thread share a batch: on two cores 16 crops take 1.3 s so, 8 in one process of two 0.95 s;
 # threads wait asleep: beside other work, waiting awake makes a step five times as long
 train: $(INSTALLED)
 	OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(PROCESSES) \

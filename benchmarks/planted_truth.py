@@ -62,6 +62,7 @@ from xpath.study.keys import stage_key
 from xpath.study.slides import hidden_objects, logits_of
 from xpath.study.study import Study, new_study
 from xpath.testing.cohort import CohortPlan, make_cohort
+from xpath.testing.tissue import LABELS
 
 if TYPE_CHECKING:
     from xpath.mil.bag import Bag
@@ -143,7 +144,7 @@ def prepared(root: Path, drawn: CohortPlan) -> Prepared:
     with tqdm(total=drawn.slides, desc=f"{root.name}: draw", unit="slide") as bar:
         make_cohort(source, drawn, on_slide=lambda _: bar.update())
     slides = with_labels(find_slides([source / "slides"]), read_labels(source / "labels.csv"))
-    study = new_study(root, demo_config(), slides)
+    study = new_study(root, demo_config(LABELS), slides)
     for stage in (segment_stage, features_stage):
         if not stage(study).ok:
             raise SystemExit(f"slides of {root} failed; see {study.folder.ledger}")

@@ -9,6 +9,7 @@ import torch
 from xpath.cli.demo_run import demo_config
 from xpath.explain.cohort import BenefitRow
 from xpath.explain.contributions import ContributionRow
+from xpath.testing.tissue import LABELS
 
 OBJECTS = ("breast-tissue-tumor", "breast-tissue-stroma", "breast-tissue-necrosis or debris")
 PLANTED, STROMA, FAT = "breast-tissue-necrosis or debris", "breast-tissue-stroma", "fat"
@@ -19,9 +20,10 @@ def benchmark(repository):
     return runpy.run_path(str(repository / "benchmarks/planted_truth.py"))
 
 
-def small():
+def small(labels):
     """Settings with which slides of 256 pixels have tissue, and a training takes a moment."""
-    config = demo_config()
+    assert labels == LABELS  # decoys are all that is drawn, found or not
+    config = demo_config(labels)
     training = replace(config.classifier.train, epochs=3, patience=3, min_steps=0)
     return replace(
         config,

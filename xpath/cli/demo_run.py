@@ -43,7 +43,8 @@ NEVER_FOUND = (
     "breast-tissue-normal acinus or duct",
     "breast-tissue-blood vessel",
 )
-"""What is drawn too, but the weights that ship do not find in drawn tissue (Dice 0.00 to 0.04)."""
+"""What is drawn too, but the weights that ship do not find in drawn tissue: Dice below 0.1."""
+FOUND = tuple(label for label in LABELS if label not in NEVER_FOUND)
 
 SIDE = 1280
 """Pixels of a side of a drawn slide, at 0.5 microns a pixel: 25 patches, glass among them."""
@@ -77,13 +78,15 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def demo_config() -> StudyConfig:
-    """Settings for a small cohort: all that is drawn, more slides held out, faster steps.
+def demo_config(labels: tuple[str, ...] = FOUND) -> StudyConfig:
+    """Settings for a small cohort: more slides held out, faster steps.
 
     Patches overlap as always. Without, a rim of the planted object stays unmarked along the edges
     of patches, and what is left of it when it is hidden still decides some slides.
+
+    Args:
+        labels: Objects that are asked for; the tissues among them are hidden, too.
     """
-    labels = tuple(label for label in LABELS if label not in NEVER_FOUND)
     tissues = tuple(label for label in labels if "-tissue-" in label)
     return StudyConfig(
         objects=ObjectsConfig(labels=labels, batch=2),

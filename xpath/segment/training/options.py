@@ -66,7 +66,6 @@ PRESETS: dict[str, dict[str, Any]] = {
             "bcss_pseudo": 0.06,
         },
         "compose": 0.4,
-        "workers": 1,
         "validate_steps": 2000,
     },
     "paper": {

@@ -51,8 +51,7 @@ class TrainConfig:
     encoder_lr: float = 1.0
     """Learning rate of the image encoder as a share of that; below 1 where it is pretrained."""
     text_lr: float = 1.0
-    """The same of the text encoder, whose sentences grow alike if they move faster than the masks
-    can follow."""
+    """The same of the text encoder."""
     weight_decay: float = 5e-2
     """On matrices and kernels; none on norms, biases and embeddings."""
     warmup: int = 50
