@@ -112,7 +112,7 @@ def draw_curves(folder: Path) -> None:
         right.plot(
             steps, [validation["dice"][i] for i in rows], marker=".", label=str(object_class)
         )
-    right.set(xlabel="step", ylabel="Dice", ylim=(0, 1), title="held-out images")
+    right.set(xlabel="step", ylabel="Dice", ylim=(0, 1), title="validation images")
     right.legend(fontsize=7)
     figure.savefig(folder / "curves.png", dpi=150)
 
